@@ -26,8 +26,42 @@ fn pages_that_point_in_a_circle_end_the_walk() {
     let geometry = pages.layout().unwrap().geometry();
     let root = table_root(geometry, "account", |page| pages.read(page)).unwrap();
     pages.page_mut(root)[8..12].copy_from_slice(&root.to_be_bytes());
-    let error = pages.layout().unwrap_err();
+    let mut reads = 0;
+    let walk = locate_column(geometry, root, 1, |page| {
+        reads += 1;
+        anyhow::ensure!(reads < 10_000, "the walk does not end");
+        pages.read(page)
+    });
+    let error = walk.unwrap_err();
     assert!(matches!(refusal(&error), BankError::Corrupt { page, .. } if *page == root));
+}
+
+#[test]
+fn cells_that_would_lie_over_header_and_pointers_are_refused() {
+    let bank = Bank::new(10, 512);
+    let sound = bank.pages();
+    let layout = sound.layout().unwrap();
+    let page = layout.accounts()[0].page;
+    // Each damage: where in the page, and what is put there. A cell of size 0
+    // at the pointer array, content that starts within it, content that starts
+    // behind the page, more cells than there is room for.
+    for (at, value) in [(8, 12), (5, 20), (5, 513), (3, 400)] {
+        let mut pages = sound.clone();
+        let field = &mut pages.page_mut(page)[at..at + 2];
+        field.copy_from_slice(&u16::to_be_bytes(value));
+        let error = pages.layout().unwrap_err();
+        let BankError::Corrupt {
+            page: named,
+            reason,
+        } = refusal(&error)
+        else {
+            panic!("{value} at {at}: {error}");
+        };
+        assert_eq!(*named, page);
+        assert!(reason.contains("content"), "{value} at {at}: {reason}");
+        let moved = BankError::Moved { page };
+        assert_eq!(pages.balance(&layout, 0).unwrap_err(), moved);
+    }
 }
 
 #[test]

@@ -109,6 +109,27 @@ fn a_row_whose_bytes_remain_where_it_no_longer_lives_has_moved() {
     assert_eq!(pages.set_balance(&layout, 7, 0).unwrap_err(), moved);
     let error = pages.layout().unwrap_err();
     assert_eq!(refusal(&error), &BankError::Gap { rowid: -1 });
+    // Whatever became of the row that now has the cell, ours has moved.
+    bank.sql("UPDATE account SET balance = 5 WHERE id = 6");
+    assert_eq!(bank.pages().balance(&layout, 7).unwrap_err(), moved);
+}
+
+#[test]
+fn a_row_that_moved_within_its_page_is_not_patched_at_its_old_place() {
+    let bank = Bank::new(20, 4096);
+    let layout = bank.layout().unwrap();
+    // Two neighbours move out and come back into each other's place.
+    bank.sql("UPDATE account SET balance = zeroblob(50) WHERE id IN (7, 8)");
+    bank.sql("UPDATE account SET balance = 1 << 40 WHERE id = 8");
+    bank.sql("UPDATE account SET balance = 1 << 40 WHERE id = 7");
+    let mut pages = bank.pages();
+    let (old, new) = (layout.accounts()[7], pages.layout().unwrap().accounts()[7]);
+    assert_eq!((old.page, old.cell), (new.page, new.cell));
+    assert_ne!(old.offset, new.offset);
+    let before = pages.bytes.clone();
+    let moved = BankError::Moved { page: old.page };
+    assert_eq!(pages.set_balance(&layout, 7, 1).unwrap_err(), moved);
+    assert_eq!(pages.bytes, before);
 }
 
 #[test]
@@ -148,4 +169,21 @@ fn tables_that_the_bank_cannot_patch_are_refused() {
     bank.sql("DELETE FROM account WHERE id = 2");
     let error = bank.layout().unwrap_err();
     assert_eq!(refusal(&error), &BankError::Gap { rowid: 3 });
+}
+
+#[test]
+fn each_field_of_page_one_that_tells_of_pages_or_schema_counts_by_itself() {
+    let bank = Bank::new(10, 512);
+    let layout = bank.layout().unwrap();
+    let sound = bank.pages().read(1).unwrap().to_vec();
+    for (offset, moved) in [(24, false), (28, true), (32, true), (36, true), (40, true)] {
+        let mut page_one = sound.clone();
+        page_one[offset + 3] ^= 1;
+        let checked = layout.check_page_one(&page_one);
+        let expected = match moved {
+            true => Err(BankError::Moved { page: 1 }),
+            false => Ok(()),
+        };
+        assert_eq!(checked, expected, "offset {offset}");
+    }
 }
