@@ -6,6 +6,11 @@
 //! of one release, the data is written *after* the last `set_value`, which is
 //! itself a release and would otherwise stand in for a missing one.
 //!
+//! Loom runs the spawning thread first and goes back only to the latest access
+//! that a new one conflicts with. Every store here follows a load by its own
+//! thread, which hides earlier loads by others. So where a test is about what
+//! a load finds, the stores are made by the spawning thread.
+//!
 //!     RUSTFLAGS="--cfg loom" cargo test -p wal-inproc --release --test loom_packed_lock
 #![cfg(loom)]
 // The guarded cell is reached through raw pointers; loom checks each access.
@@ -207,23 +212,22 @@ fn of_two_readers_the_second_to_insist_upgrades_once_the_first_has_left() {
 fn a_value_set_before_the_release_is_seen_with_its_data_by_the_next_reader() {
     loom::model(|| {
         let guarded = Guarded::new();
-        let writer = spawn(&guarded, |guarded| {
-            let granted = guarded.lock.try_write();
-            if granted {
-                guarded.lock.set_value(7);
-                guarded.set(7);
-                guarded.lock.unlock_write();
+        let reader = spawn(&guarded, |guarded| {
+            for mark in [7, 0] {
+                if guarded.lock.try_read_if(mark) {
+                    assert_eq!(guarded.get(), mark);
+                    assert_eq!(guarded.lock.value(), mark);
+                    guarded.lock.unlock_read();
+                }
             }
-            granted
         });
-        for mark in [7, 0] {
-            if guarded.lock.try_read_if(mark) {
-                assert_eq!(guarded.get(), mark);
-                assert_eq!(guarded.lock.value(), mark);
-                guarded.lock.unlock_read();
-            }
+        let written = guarded.lock.try_write();
+        if written {
+            guarded.lock.set_value(7);
+            guarded.set(7);
+            guarded.lock.unlock_write();
         }
-        let written = writer.join().unwrap();
+        reader.join().unwrap();
 
         let last = if written { 7 } else { 0 };
         assert!(guarded.lock.try_read_if(last));
@@ -237,23 +241,23 @@ fn a_value_set_before_the_release_is_seen_with_its_data_by_the_next_reader() {
 fn the_value_stands_still_under_a_reader_that_named_it() {
     loom::model(|| {
         let guarded = Guarded::new();
-        let mover = spawn(&guarded, |guarded| {
-            for mark in [1, 2] {
-                if guarded.lock.try_write() {
-                    guarded.lock.set_value(mark);
-                    guarded.lock.unlock_write();
-                }
+        let reader = spawn(&guarded, |guarded| {
+            let mark = guarded.lock.value();
+            if guarded.lock.try_read_if(mark) {
+                assert_eq!(guarded.lock.value(), mark);
+                assert_eq!(guarded.lock.value(), mark);
+                guarded.lock.unlock_read();
             }
         });
-        let mark = guarded.lock.value();
-        if guarded.lock.try_read_if(mark) {
-            assert_eq!(guarded.lock.value(), mark);
-            thread::yield_now();
-            assert_eq!(guarded.lock.value(), mark);
-            guarded.lock.unlock_read();
+        let mut last = 0;
+        for mark in [1, 2] {
+            if guarded.lock.try_write() {
+                guarded.lock.set_value(mark);
+                guarded.lock.unlock_write();
+                last = mark;
+            }
         }
-        mover.join().unwrap();
-        let last = guarded.lock.value();
+        reader.join().unwrap();
         guarded.assert_free(last);
     });
 }
@@ -285,19 +289,20 @@ fn a_value_carries_what_its_setter_knew_to_those_who_look_without_the_lock() {
     loom::model(|| {
         let guarded = Guarded::new();
         let log = Arc::new(AtomicU32::new(0));
-        let setter = {
+        let onlooker = {
             let log = Arc::clone(&log);
             spawn(&guarded, move |guarded| {
-                assert!(guarded.lock.try_write());
-                log.store(3, Ordering::Relaxed);
-                guarded.lock.set_value(3);
-                guarded.lock.unlock_write();
+                if guarded.lock.value() == 3 {
+                    assert_eq!(log.load(Ordering::Relaxed), 3);
+                }
             })
         };
-        if guarded.lock.value() == 3 {
-            assert_eq!(log.load(Ordering::Relaxed), 3);
-        }
-        setter.join().unwrap();
+        assert!(guarded.lock.try_write());
+        log.store(3, Ordering::Relaxed);
+        guarded.lock.set_value(3);
+        // Still held, so that only `set_value` can have published.
+        onlooker.join().unwrap();
+        guarded.lock.unlock_write();
         guarded.assert_free(3);
     });
 }
