@@ -290,6 +290,19 @@ fn a_disarmed_process_goes_on_and_its_stop_is_not_taken_for_a_later_one() {
 }
 
 #[test]
+fn a_point_disarmed_before_it_is_reached_stops_nobody() {
+    for kind in StockKind::available() {
+        let fixture = Fixture::new();
+        let control = Control::new().unwrap();
+        let mut peer = fixture.paused(kind, &control);
+        control.arm("before wal:write", 1).unwrap();
+        control.disarm().unwrap();
+        expect_ok(&mut peer, "INSERT INTO t VALUES(2)");
+        peer.close().unwrap();
+    }
+}
+
+#[test]
 fn the_last_close_can_be_stopped_before_it_deletes_the_log() {
     for kind in StockKind::available() {
         let mut fixture = Fixture::new();
@@ -323,6 +336,12 @@ fn a_process_whose_controller_is_gone_goes_on() {
         drop(control);
         peer.finish(WAIT).unwrap().unwrap();
         assert_eq!(count(&mut peer), 2);
+        // A file that now gets the socket's number must not be taken for it.
+        let second = fixture.database.with_file_name("second.db");
+        let second = second.to_str().unwrap().replace('\'', "''");
+        expect_ok(&mut peer, &format!("ATTACH '{second}' AS second"));
+        expect_ok(&mut peer, "CREATE TABLE second.t(a)");
+        expect_ok(&mut peer, "INSERT INTO second.t VALUES(1)");
         peer.close().unwrap();
     }
 }
@@ -360,7 +379,7 @@ fn a_control_refuses_what_can_never_stop() {
 }
 
 #[test]
-fn both_kinds_give_the_same_values_and_name_their_version() {
+fn both_kinds_give_the_same_values_and_start_without_a_busy_timeout() {
     for kind in StockKind::available() {
         let fixture = Fixture::new();
         let mut peer = fixture.peer(kind);
@@ -379,6 +398,8 @@ fn both_kinds_give_the_same_values_and_name_their_version() {
         ];
         assert_eq!(rows.0, [first, vec![Value::Integer(-9)]], "{kind}");
         assert!(peer.version().unwrap().starts_with("3."), "{kind}");
+        let timeout = peer.run("PRAGMA busy_timeout").unwrap().unwrap();
+        assert_eq!(timeout.integer().unwrap(), 0, "{kind} waits for locks");
         peer.close().unwrap();
     }
 }

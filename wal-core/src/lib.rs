@@ -1,1 +1,38 @@
-//! wal-core
+//! SQLite's write-ahead log as a library.
+//!
+//! The crate owns the file format (`-wal` bytes, wal-index blocks), the
+//! protocol that snapshot readers, one writer and checkpointers keep on it,
+//! and recovery. It does not know how its users find each other: that is a
+//! [`WalCoordination`], which gives memory, locks and wake-ups and nothing
+//! else. `wal-inproc` and `wal-shm` are the two that come with it; the `wal`
+//! crate puts a friendlier face on both.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`types`] | page size, page and frame numbers, salts |
+//! | [`format`](mod@format) | bytes of the log: header, frames, checksums, the valid prefix; the database header |
+//! | [`index`] | the wal-index: header cell, checkpoint info, page→frame hash blocks |
+//! | [`coordination`] | the seam between the protocol and its backends |
+//! | [`io`] | files behind a trait: the operating system's and in-memory ones |
+//! | [`protocol`] | the operations, written once for every backend |
+
+pub mod coordination;
+pub mod error;
+pub mod fork;
+pub mod format;
+pub mod index;
+pub mod io;
+pub mod once_table;
+pub mod protocol;
+pub mod types;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[doc(hidden)]
+pub mod testing;
+
+mod sync;
+
+pub use coordination::{Event, Lock, LockMode, ReadSlot, WalCoordination};
+pub use error::{Error, Result};
+pub use types::{FrameNo, PageNo, PageSize, Salts};

@@ -1,5 +1,13 @@
-//! In-process coordination for `wal-core`: packed atomic locks and a wal-index on the heap.
+//! Coordination within one process: a few atomics instead of a `-shm` file.
+//!
+//! The process owns the database: it holds SQLite's EXCLUSIVE lock on the
+//! database file, so that any other process, stock SQLite included, is told
+//! that the database is locked, and nothing is corrupted.
 #![deny(missing_docs)]
 
+mod coordination;
+mod event;
 pub mod packed_lock;
 mod sync;
+
+pub use coordination::InProcessWalCoordination;

@@ -1,0 +1,205 @@
+//! The seam between the protocol and its backends.
+//!
+//! A coordination is **memory, locks and wake-ups**, and nothing else. The
+//! protocol in [`crate::protocol`] is written once on it.
+//!
+//! # Contract
+//! Every backend keeps these rules; the conformance suite (feature
+//! `conformance`) checks them.
+//!
+//! 1. *Blocks stay.* A block that was returned once is returned again, at the
+//!    same address, as long as the coordination lives, and is the same memory
+//!    for every user of the database.
+//! 2. *Blocks are real.* After [`WalCoordination::grow`] the memory of the
+//!    block is allocated: a full disk is an error there and not a signal
+//!    later.
+//! 3. *Locks exclude.* At any moment a lock has one exclusive holder or any
+//!    number of shared ones, over all users, threads of this process included.
+//! 4. *Locks never block.* Taking one answers at once.
+//! 5. *A span is taken whole or not at all.*
+//! 6. *Locks order memory.* What a holder stored before it released a lock is
+//!    visible to the next one that takes it in a mode that conflicts.
+//! 7. *Locks die with their holder.* When a process is killed, its locks are
+//!    free; nothing else of the state changes.
+//! 8. *Marks.* [`WalCoordination::try_lock_mark`] succeeds only if the mark
+//!    has the given value while the lock is held. A mark is stored only by the
+//!    exclusive holder of its slot, and mark 0 is always 0.
+//! 9. *Wake-ups are hints.* A waiter may wake for no reason, and must look
+//!    again by itself within a bound, because stock SQLite wakes nobody.
+//! 10. *Tickets.* If an event happens after its ticket was read, a wait with
+//!     that ticket returns without waiting for the deadline.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::index::IndexBlock;
+
+/// One of the five slots through which readers say what they read.
+///
+/// Slot 0 means that the log is bypassed: everything is in the database file.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct ReadSlot(u8);
+
+impl ReadSlot {
+    /// The slot of readers that bypass the log.
+    pub const DATABASE: ReadSlot = ReadSlot(0);
+    /// The slots that carry a read mark.
+    pub const MARKED: [ReadSlot; 4] = [ReadSlot(1), ReadSlot(2), ReadSlot(3), ReadSlot(4)];
+    /// All slots.
+    pub const ALL: [ReadSlot; 5] = [
+        ReadSlot(0),
+        ReadSlot(1),
+        ReadSlot(2),
+        ReadSlot(3),
+        ReadSlot(4),
+    ];
+
+    /// The number of the slot, 0 to 4.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A lock of the protocol (`WAL_WRITE_LOCK` and the others).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
+pub enum Lock {
+    /// Held by the one writer.
+    Write,
+    /// Held by whoever moves frames to the database file.
+    Checkpoint,
+    /// Held while the wal-index is rebuilt.
+    Recover,
+    /// Shared by the readers of a slot; exclusive to change its mark, or, for
+    /// slot 0, to write the database file.
+    Read(ReadSlot),
+    /// Read 1 to 4 as one span: shuts out every reader of the log.
+    ReadMarks,
+    /// Read 0 to 4 as one span: shuts out every reader.
+    Readers,
+    /// Checkpoint and Recover as one span: what recovery holds beside Write.
+    CheckpointAndRecover,
+}
+
+impl Lock {
+    /// The number of single locks.
+    pub const COUNT: usize = 8;
+
+    /// The first single lock of the span and their number, in the order of
+    /// the lock bytes: Write 0, Checkpoint 1, Recover 2, Read 0 to 4 from 3.
+    pub const fn span(self) -> (usize, usize) {
+        match self {
+            Lock::Write => (0, 1),
+            Lock::Checkpoint => (1, 1),
+            Lock::Recover => (2, 1),
+            Lock::Read(slot) => (3 + slot.index(), 1),
+            Lock::ReadMarks => (4, 4),
+            Lock::Readers => (3, 5),
+            Lock::CheckpointAndRecover => (1, 2),
+        }
+    }
+}
+
+impl fmt::Display for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lock::Write => f.write_str("Write"),
+            Lock::Checkpoint => f.write_str("Checkpoint"),
+            Lock::Recover => f.write_str("Recover"),
+            Lock::Read(slot) => write!(f, "Read {}", slot.index()),
+            Lock::ReadMarks => f.write_str("Read 1-4"),
+            Lock::Readers => f.write_str("Read 0-4"),
+            Lock::CheckpointAndRecover => f.write_str("Checkpoint and Recover"),
+        }
+    }
+}
+
+/// How a lock is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum LockMode {
+    /// Beside other shared holders.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+/// What waiters wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Event {
+    /// A commit was published.
+    Commit,
+    /// A lock that somebody may wait for was released.
+    Release,
+}
+
+/// Memory, locks and wake-ups between all users of one database.
+///
+/// The numbered contract stands in the [module docs](self).
+pub trait WalCoordination: Send + Sync + 'static {
+    /// The path of the database, for messages.
+    fn path(&self) -> &Path;
+
+    /// Block `index` of the wal-index, if it is there (rule 1).
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if it cannot be reached.
+    fn block(&self, index: u32) -> Result<Option<&IndexBlock>>;
+
+    /// Block `index`, made if it is not there; a new block is all zero
+    /// (rule 2). The caller holds Write.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if there is no room.
+    fn grow(&self, index: u32) -> Result<&IndexBlock>;
+
+    /// Takes `lock`, or answers false if it conflicts with another holder
+    /// (rules 3 to 6). Only [`crate::protocol`]'s guard calls this, so that
+    /// every lock is released exactly once.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if the system refuses for another reason.
+    fn try_lock(&self, lock: Lock, mode: LockMode) -> Result<bool>;
+
+    /// Takes slot `slot` shared if its mark is `mark` (rule 8).
+    ///
+    /// # Errors
+    /// As [`WalCoordination::try_lock`].
+    fn try_lock_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool>;
+
+    /// Releases `lock`, which the caller holds in `mode`.
+    fn unlock(&self, lock: Lock, mode: LockMode);
+
+    /// The mark of `slot`.
+    fn mark(&self, slot: ReadSlot) -> u32;
+
+    /// Stores the mark of `slot`, of which the caller is the exclusive holder.
+    fn set_mark(&self, slot: ReadSlot, mark: u32);
+
+    /// The present ticket of `event` (rule 10).
+    fn ticket(&self, event: Event) -> u32;
+
+    /// Waits until `event` happens after `ticket`, or until `deadline`, or
+    /// less (rule 9).
+    fn wait(&self, event: Event, ticket: u32, deadline: Instant);
+
+    /// Tells that `event` happened.
+    fn notify(&self, event: Event);
+
+    /// Ends this user's attachment; called once, by the last act of a handle.
+    /// True if it was the last user of all: it then owns the database, and
+    /// nobody can attach until the coordination is dropped.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if the system refuses for another reason than
+    /// other users.
+    fn leave(&self) -> Result<bool>;
+
+    /// Removes the wal-index from the file system. The caller owns the
+    /// database ([`WalCoordination::leave`]), and the log is backfilled.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if it cannot be removed.
+    fn remove(&self) -> Result<()>;
+}

@@ -1,0 +1,187 @@
+//! What can go wrong, as few kinds that a caller treats differently.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::coordination::Lock;
+
+/// The result of every operation of the log.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation did not happen.
+///
+/// Each message names the file and the operation where there is one, the
+/// reason, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Somebody else holds a lock that the operation needs. Trying again
+    /// later can succeed.
+    #[error("{}: busy: another connection holds the {lock} lock; try again", path.display())]
+    Busy {
+        /// The database.
+        path: PathBuf,
+        /// The lock that was not to be had.
+        lock: Lock,
+    },
+
+    /// The snapshot of the read transaction is not the newest one any more,
+    /// so it cannot be upgraded to write (`SQLITE_BUSY_SNAPSHOT`). Waiting
+    /// does not help: end the read transaction and begin again.
+    #[error(
+        "the snapshot is stale: another connection wrote since it was taken; end the transaction and begin again"
+    )]
+    BusySnapshot,
+
+    /// The database is owned by one other connection: `locking_mode=EXCLUSIVE`,
+    /// an in-process backend, a rollback, or the last closer at work.
+    #[error("{}: locked: another connection owns the whole database; close it, or try again", path.display())]
+    Locked {
+        /// The database.
+        path: PathBuf,
+    },
+
+    /// The protocol made no progress within its bound, because others kept
+    /// changing the state (`SQLITE_PROTOCOL`).
+    #[error("{}: no snapshot after {attempts} attempts, others kept changing the log; try again", path.display())]
+    Protocol {
+        /// The database.
+        path: PathBuf,
+        /// How often it was tried.
+        attempts: u32,
+    },
+
+    /// A file holds what no correct program would have written.
+    #[error("{}: corrupt: {reason}; restore it from a backup", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+
+    /// The file is of a kind or in a state that this library does not open.
+    #[error("{}: cannot be opened: {reason}", path.display())]
+    CannotOpen {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+
+    /// The database is in rollback-journal mode, not in WAL mode.
+    #[error("{}: in rollback-journal mode; run `PRAGMA journal_mode=WAL` on it once, then open it again", path.display())]
+    NotWalMode {
+        /// The database.
+        path: PathBuf,
+    },
+
+    /// A rollback journal with unfinished work lies beside the database.
+    #[error("{}: a hot rollback journal must be rolled back first; open the database once with stock SQLite", path.display())]
+    HotJournal {
+        /// The journal.
+        path: PathBuf,
+    },
+
+    /// Page sizes that must agree do not.
+    #[error("{}: page size {found} does not match {expected}", path.display())]
+    PageSizeMismatch {
+        /// The file whose page size is wrong.
+        path: PathBuf,
+        /// The page size of the database.
+        expected: u32,
+        /// The page size that was found.
+        found: u32,
+    },
+
+    /// A number is no page size.
+    #[error("{bytes} is no page size: a power of two from 512 to 65536 is needed")]
+    InvalidPageSize {
+        /// The number.
+        bytes: u32,
+    },
+
+    /// Page numbers begin at 1.
+    #[error("0 is no page number: the first page is 1")]
+    InvalidPageNo,
+
+    /// The page is beyond the end of this snapshot's database, or is the page
+    /// of the lock bytes, which holds no data.
+    #[error("page {page} is not a page of this snapshot, which has {page_count} pages")]
+    NoSuchPage {
+        /// The page that was asked for.
+        page: u32,
+        /// The size of the database in pages, in this snapshot.
+        page_count: u32,
+    },
+
+    /// The handle was made before a `fork` and is used in the child.
+    #[error(
+        "the handle was opened before fork() and is used in the child; open the database again in the child"
+    )]
+    UsedAfterFork,
+
+    /// An earlier sync of this handle failed, so what reached the disk is
+    /// unknown. The handle refuses to write.
+    #[error("{}: an earlier sync failed, so this handle does not write any more; close it and open the database again", path.display())]
+    Poisoned {
+        /// The file whose sync failed.
+        path: PathBuf,
+    },
+
+    /// The commit frame may or may not have reached the log. Open the
+    /// database again to see which.
+    #[error("{}: the outcome of the commit is unknown ({source}); open the database again to see whether it is there", path.display())]
+    CommitOutcomeUnknown {
+        /// The log.
+        path: PathBuf,
+        /// What failed past the commit frame.
+        source: Box<Error>,
+    },
+
+    /// The system refused a call.
+    #[error("{}: {operation} failed: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        operation: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Wraps what the system said about `operation` on `path`.
+    pub fn io(path: &Path, operation: &'static str, source: io::Error) -> Self {
+        Error::Io {
+            path: path.to_owned(),
+            operation,
+            source,
+        }
+    }
+
+    /// Says that `path` holds what it must not.
+    pub fn corrupt(path: &Path, reason: impl Into<String>) -> Self {
+        Error::Corrupt {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// Says that `path` cannot be opened.
+    pub fn cannot_open(path: &Path, reason: impl Into<String>) -> Self {
+        Error::CannotOpen {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// True if the same call can succeed once another connection has moved on.
+    pub fn is_busy(&self) -> bool {
+        matches!(
+            self,
+            Error::Busy { .. } | Error::Locked { .. } | Error::Protocol { .. }
+        )
+    }
+}

@@ -1,0 +1,95 @@
+//! What happens to our files in a child made by `fork`.
+//!
+//! A child shares the parent's open file descriptions, and with them its OFD
+//! locks: an unlock in the child would free the parent's lock, and a
+//! descriptor left open in the child would keep a dead parent's locks alive.
+//! So a handler that runs in the child closes the child's copies of the
+//! descriptors that carry locks, and counts up the generation by which
+//! handles know that they are in the child.
+//!
+//! The handler may run while other threads of the parent held any lock, so it
+//! touches nothing but atomics and `close`, which is async-signal-safe. A
+//! child made by a raw `clone` runs no handler; that is a documented limit.
+#![allow(unsafe_code)] // `pthread_atfork` takes a C function, and the handler closes raw descriptors.
+
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Once;
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+/// How many descriptors that carry locks a process can have open at a time.
+const CAPACITY: usize = 4096;
+/// A place of the table that is free.
+const FREE: RawFd = -1;
+
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+static DESCRIPTORS: [AtomicI32; CAPACITY] = [const { AtomicI32::new(FREE) }; CAPACITY];
+
+/// How often this process is a fork: it changes in a child.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProcessGeneration(u32);
+
+impl ProcessGeneration {
+    /// The generation of this process; installs the handler.
+    pub fn current() -> Self {
+        static INSTALL: Once = Once::new();
+        INSTALL.call_once(|| {
+            // SAFETY: the handler is a function that lives for the whole
+            // process and does only what is allowed in a child of a process
+            // with threads (see the module docs).
+            let _out_of_memory = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        });
+        ProcessGeneration(GENERATION.load(Ordering::Relaxed))
+    }
+
+    /// True if a fork lies between this generation and now.
+    pub fn is_over(self) -> bool {
+        self.0 != GENERATION.load(Ordering::Relaxed)
+    }
+}
+
+/// A descriptor that is to be closed in children. Forgets it when dropped.
+#[derive(Debug)]
+pub struct ClosedInChild {
+    place: usize,
+    generation: ProcessGeneration,
+}
+
+impl ClosedInChild {
+    /// Enters `descriptor` into the table; `None` if the table is full.
+    pub fn register(descriptor: BorrowedFd<'_>) -> Option<Self> {
+        let generation = ProcessGeneration::current();
+        let number = descriptor.as_raw_fd();
+        DESCRIPTORS.iter().enumerate().find_map(|(place, cell)| {
+            cell.compare_exchange(FREE, number, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+                .then_some(ClosedInChild { place, generation })
+        })
+    }
+
+    /// True in a child, where the descriptor is closed already and its number
+    /// may belong to another file.
+    pub fn is_closed(&self) -> bool {
+        self.generation.is_over()
+    }
+}
+
+impl Drop for ClosedInChild {
+    fn drop(&mut self) {
+        if !self.is_closed() {
+            DESCRIPTORS[self.place].store(FREE, Ordering::Relaxed);
+        }
+    }
+}
+
+extern "C" fn in_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    for cell in &DESCRIPTORS {
+        let descriptor = cell.swap(FREE, Ordering::Relaxed);
+        if descriptor != FREE {
+            // SAFETY: the number was registered by its owner, who does not
+            // use or close it any more once the generation has changed, so
+            // this is its only close in the child.
+            unsafe { libc::close(descriptor) };
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The fields of a SQLite database's first 100 bytes that a page-level writer
+//! has to read and keep ("The Database Header").
+//!
+//! | offset | field |
+//! |---|---|
+//! | 0 | `SQLite format 3\0` |
+//! | 16 | page size, 1 stands for 65536 |
+//! | 18, 19 | write and read version: 1 rollback journal, 2 WAL |
+//! | 24 | change counter |
+//! | 28 | size in pages, valid if 24..28 equals 92..96 |
+//! | 92 | change counter for which the size at 28 is valid |
+
+use crate::error::Result;
+use crate::types::PageSize;
+
+/// The string at the start of every SQLite database.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// The header of a SQLite database, as far as the log needs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DatabaseHeader {
+    /// The page size, or the bytes that are none.
+    page_size: u16,
+    /// The version that a writer must know: 2 is WAL.
+    pub write_version: u8,
+    /// The version that a reader must know: 2 is WAL.
+    pub read_version: u8,
+    /// The size of the database in pages, if the header can be trusted for it
+    /// (`lockBtree`).
+    pub page_count: Option<u32>,
+}
+
+impl DatabaseHeader {
+    /// The length of the header in bytes.
+    pub const LEN: usize = 100;
+
+    /// Reads the header; `None` if the bytes do not begin a SQLite database.
+    pub fn decode(page_one: &[u8]) -> Option<Self> {
+        let header = page_one.first_chunk::<{ Self::LEN }>()?;
+        if !header.starts_with(MAGIC) {
+            return None;
+        }
+        let word =
+            |at: usize| -> [u8; 4] { [header[at], header[at + 1], header[at + 2], header[at + 3]] };
+        let page_count = u32::from_be_bytes(word(28));
+        let trusted = word(24) == word(92) && page_count != 0;
+        Some(DatabaseHeader {
+            page_size: u16::from_be_bytes([header[16], header[17]]),
+            write_version: header[18],
+            read_version: header[19],
+            page_count: trusted.then_some(page_count),
+        })
+    }
+
+    /// The page size of the database.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidPageSize`] if the header holds none.
+    pub fn page_size(&self) -> Result<PageSize> {
+        PageSize::from_u16(self.page_size)
+    }
+
+    /// True if the database is in WAL mode by its header.
+    pub fn is_wal(&self) -> bool {
+        self.read_version == 2 && self.write_version == 2
+    }
+
+    /// Keeps page 1 of a SQLite database consistent when it is logged: the
+    /// change counter goes up, and the size is valid for it
+    /// (`pager_write_changecounter`). Pages of any other content stay as they
+    /// are.
+    pub fn stamp(page_one: &mut [u8], page_count: u32) {
+        let Some(header) = page_one.first_chunk_mut::<{ Self::LEN }>() else {
+            return;
+        };
+        if !header.starts_with(MAGIC) {
+            return;
+        }
+        let counter = u32::from_be_bytes([header[24], header[25], header[26], header[27]]);
+        let counter = counter.wrapping_add(1).to_be_bytes();
+        header[24..28].copy_from_slice(&counter);
+        header[28..32].copy_from_slice(&page_count.to_be_bytes());
+        header[92..96].copy_from_slice(&counter);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page_one() -> Vec<u8> {
+        let mut page = vec![0; 512];
+        page[..16].copy_from_slice(MAGIC);
+        page[16..20].copy_from_slice(&[2, 0, 2, 2]);
+        page
+    }
+
+    #[test]
+    fn only_sqlite_databases_have_a_header() {
+        assert!(DatabaseHeader::decode(&[0; 512]).is_none());
+        assert!(DatabaseHeader::decode(MAGIC).is_none());
+        assert_eq!(
+            DatabaseHeader::decode(&page_one())
+                .unwrap()
+                .page_size()
+                .unwrap(),
+            PageSize::MIN
+        );
+    }
+
+    #[test]
+    fn the_size_counts_only_if_it_is_valid_for_the_change_counter() {
+        let mut page = page_one();
+        page[28..32].copy_from_slice(&5u32.to_be_bytes());
+        assert_eq!(DatabaseHeader::decode(&page).unwrap().page_count, Some(5));
+        page[24] = 1;
+        assert_eq!(DatabaseHeader::decode(&page).unwrap().page_count, None);
+        DatabaseHeader::stamp(&mut page, 6);
+        assert_eq!(DatabaseHeader::decode(&page).unwrap().page_count, Some(6));
+    }
+}

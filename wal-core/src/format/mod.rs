@@ -1,0 +1,23 @@
+//! The bytes on disk: the log's header and frames with their checksums, the
+//! valid prefix of a log, and the part of page 1 that a page-level writer has
+//! to understand.
+//!
+//! Layout (all integers big-endian):
+//!
+//! ```text
+//! -wal   0        32            32+24+P         32+2·(24+P)
+//!        │ header │ frame 1     │ frame 2       │ …
+//!                 │ 24 │ page P │
+//! ```
+
+mod checksum;
+mod database_header;
+mod frame;
+mod log_header;
+mod scan;
+
+pub use checksum::{ByteOrder, Checksum};
+pub use database_header::DatabaseHeader;
+pub use frame::{FRAME_HEADER_LEN, FrameHeader, frame_offset};
+pub use log_header::{LOG_HEADER_LEN, LogHeader};
+pub use scan::{LogScan, scan};

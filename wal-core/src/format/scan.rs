@@ -1,0 +1,134 @@
+//! Finds the valid prefix of a log: what a crash left of it that counts.
+//!
+//! A log is valid up to the first frame that is short, of another
+//! generation, of page 0, or whose checksum does not follow from the frame
+//! before. The database is what the *last commit frame* before that point
+//! says; well-formed frames behind it belong to a transaction that never
+//! committed (`walIndexRecover`).
+
+use super::checksum::Checksum;
+use super::frame::{FRAME_HEADER_LEN, FrameHeader};
+use super::log_header::{DecodedHeader, LOG_HEADER_LEN, LogHeader};
+use crate::error::{Error, Result};
+use crate::io::File;
+use crate::testing::{Mutation, mutated};
+use crate::types::PageSize;
+
+/// About how many bytes are read at a time.
+const READ_LEN: usize = 1 << 20;
+
+/// The valid prefix of a log.
+#[derive(Clone, Debug)]
+pub struct LogScan {
+    /// The header of the log.
+    pub header: LogHeader,
+    /// The page of each committed frame; element 0 is frame 1.
+    pub pages: Vec<u32>,
+    /// The size of the database in pages after the last commit, 0 if there is
+    /// no commit.
+    pub page_count: u32,
+    /// The checksum that the frame after the last committed one goes on from.
+    pub checksum: Checksum,
+    /// How many well-formed frames follow the last commit.
+    pub uncommitted: u32,
+}
+
+impl LogScan {
+    /// The number of the last committed frame; 0 if there is no commit.
+    pub fn max_frame(&self) -> u32 {
+        u32::try_from(self.pages.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Reads `log` from its start and finds its valid prefix. `None` says that
+/// the log is empty: too short for a header, or without a valid one.
+///
+/// # Errors
+/// [`Error::CannotOpen`] for a sound header of an unknown format version, and
+/// whatever reading the file gives.
+pub fn scan(log: &dyn File) -> Result<Option<LogScan>> {
+    let mut bytes = [0; LOG_HEADER_LEN];
+    if log.read_at(&mut bytes, 0)? < LOG_HEADER_LEN {
+        return Ok(None);
+    }
+    match LogHeader::decode(&bytes) {
+        DecodedHeader::Invalid => Ok(None),
+        DecodedHeader::UnknownVersion(version) => Err(Error::cannot_open(
+            log.path(),
+            format!("log format {version} is not known; a newer program wrote it"),
+        )),
+        DecodedHeader::Valid(header, checksum) => scan_frames(log, header, checksum).map(Some),
+    }
+}
+
+fn scan_frames(log: &dyn File, header: LogHeader, checksum: Checksum) -> Result<LogScan> {
+    let mut scan = LogScan {
+        header,
+        pages: Vec::new(),
+        page_count: 0,
+        checksum,
+        uncommitted: 0,
+    };
+    let mut pending = Vec::new();
+    let mut running = checksum;
+    let mut offset = LOG_HEADER_LEN as u64;
+    let mut buffer = vec![0; read_len(header.page_size)];
+    'log: loop {
+        let read = log.read_at(&mut buffer, offset)?;
+        let frames = buffer[..read].chunks_exact(FRAME_HEADER_LEN + header.page_size.len());
+        let whole = frames.len();
+        for frame in frames {
+            let Some((frame, after)) = decode(frame, &header, running) else {
+                break 'log;
+            };
+            if pending.len() + scan.pages.len() >= u32::MAX as usize {
+                break 'log;
+            }
+            running = after;
+            pending.push(frame.page.get());
+            if frame.is_commit() || mutated(Mutation::RecoverUncommitted) {
+                scan.pages.append(&mut pending);
+                if frame.is_commit() {
+                    scan.page_count = frame.commit_size;
+                }
+                scan.checksum = running;
+            }
+        }
+        if read < buffer.len() {
+            break;
+        }
+        offset += (whole * (FRAME_HEADER_LEN + header.page_size.len())) as u64;
+    }
+    scan.uncommitted = u32::try_from(pending.len()).unwrap_or(u32::MAX);
+    Ok(scan)
+}
+
+/// A buffer of whole frames.
+fn read_len(page_size: PageSize) -> usize {
+    let frame = FRAME_HEADER_LEN + page_size.len();
+    (READ_LEN / frame).max(1) * frame
+}
+
+fn decode(frame: &[u8], log: &LogHeader, before: Checksum) -> Option<(FrameHeader, Checksum)> {
+    let (header, content) = frame.split_first_chunk::<FRAME_HEADER_LEN>()?;
+    let decoded = FrameHeader::decode(header, content, log.salts, log.byte_order, before);
+    if decoded.is_none() && mutated(Mutation::SkipFrameChecksum) {
+        return decode_unchecked(header, content, log, before);
+    }
+    decoded
+}
+
+/// What a reader that forgot the checksum would accept.
+fn decode_unchecked(
+    header: &[u8; FRAME_HEADER_LEN],
+    content: &[u8],
+    log: &LogHeader,
+    before: Checksum,
+) -> Option<(FrameHeader, Checksum)> {
+    let after = before
+        .update(log.byte_order, &header[..8])
+        .update(log.byte_order, content);
+    let mut forged = *header;
+    forged[16..].copy_from_slice(&after.to_be_bytes());
+    FrameHeader::decode(&forged, content, log.salts, log.byte_order, before)
+}

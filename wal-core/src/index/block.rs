@@ -1,0 +1,148 @@
+//! One block of the wal-index: 32 KiB of atomics.
+//!
+//! Shared memory is only ever touched through these atomics, whole words or
+//! whole hash slots at a time, because stock SQLite and other processes of
+//! ours store to it while we load.
+
+use crate::coordination::ReadSlot;
+use crate::sync::{AtomicU16, AtomicU32, Ordering};
+
+/// The mark of a slot that nobody reads at (`READMARK_NOT_USED`).
+pub const MARK_NOT_USED: u32 = u32::MAX;
+
+/// The length of a block in bytes (`WALINDEX_PGSZ`).
+pub const BLOCK_LEN: usize = 32768;
+
+/// How many 32-bit words precede the hash slots.
+const WORDS: usize = 4096;
+/// How many hash slots a block has (`HASHTABLE_NSLOT`).
+pub(crate) const SLOTS: usize = 8192;
+/// How many words of block 0 are header, not entries (`WALINDEX_HDR_SIZE`).
+const HEADER_WORDS: usize = 34;
+/// Where the five read marks of block 0 begin, in words.
+const MARKS: usize = 25;
+/// The frames of block 0 (`HASHTABLE_NPAGE_ONE`).
+const FIRST_BLOCK_FRAMES: u32 = 4062;
+/// The frames of every other block (`HASHTABLE_NPAGE`).
+const BLOCK_FRAMES: u32 = 4096;
+
+/// One block of the wal-index.
+///
+/// All bit patterns are valid, so a mapping of any file, hostile contents
+/// included, can be seen as blocks.
+#[repr(C, align(8))]
+#[cfg_attr(not(loom), derive(bytemuck::Zeroable))]
+pub struct IndexBlock {
+    words: [AtomicU32; WORDS],
+    slots: [AtomicU16; SLOTS],
+}
+
+#[cfg(not(loom))]
+const _: () = {
+    assert!(size_of::<IndexBlock>() == BLOCK_LEN);
+    assert!(std::mem::offset_of!(IndexBlock, slots) == 16384);
+    assert!(HEADER_WORDS * 4 == 136);
+    assert!(WORDS - HEADER_WORDS == FIRST_BLOCK_FRAMES as usize);
+};
+
+impl IndexBlock {
+    /// A block on the heap, all zero.
+    #[cfg(not(loom))]
+    pub fn zeroed() -> Box<Self> {
+        bytemuck::zeroed_box()
+    }
+
+    /// A block on the heap, all zero.
+    #[cfg(loom)]
+    pub fn zeroed() -> Box<Self> {
+        Box::new(IndexBlock {
+            words: std::array::from_fn(|_| AtomicU32::new(0)),
+            slots: std::array::from_fn(|_| AtomicU16::new(0)),
+        })
+    }
+
+    /// The mark of `slot` in block 0, for a coordination that keeps the marks
+    /// there. Acquire: pairs with the release of [`IndexBlock::set_mark`].
+    pub fn mark(&self, slot: ReadSlot) -> u32 {
+        self.words[MARKS + slot.index()].load(Ordering::Acquire)
+    }
+
+    /// Stores the mark of `slot` in block 0. The caller holds the slot
+    /// exclusively.
+    pub fn set_mark(&self, slot: ReadSlot, mark: u32) {
+        self.words[MARKS + slot.index()].store(mark, Ordering::Release);
+    }
+
+    /// The words of block 0 before its entries.
+    pub(crate) fn header_words(&self) -> &[AtomicU32] {
+        &self.words[..HEADER_WORDS]
+    }
+
+    /// The page number of each frame of block `index`; element 0 is the
+    /// block's first frame.
+    pub(crate) fn pages(&self, index: u32) -> &[AtomicU32] {
+        if index == 0 {
+            &self.words[HEADER_WORDS..]
+        } else {
+            &self.words
+        }
+    }
+
+    /// The hash slots: 0 is empty, otherwise 1 + the place in
+    /// [`IndexBlock::pages`].
+    pub(crate) fn slots(&self) -> &[AtomicU16; SLOTS] {
+        &self.slots
+    }
+}
+
+impl std::fmt::Debug for IndexBlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("IndexBlock")
+    }
+}
+
+/// The block that holds `frame` (at least 1), and its place there, from 0
+/// (`walFramePage`).
+pub(crate) const fn block_of_frame(frame: u32) -> (u32, usize) {
+    if frame <= FIRST_BLOCK_FRAMES {
+        (0, frame as usize - 1)
+    } else {
+        let behind = frame - FIRST_BLOCK_FRAMES - 1;
+        (1 + behind / BLOCK_FRAMES, (behind % BLOCK_FRAMES) as usize)
+    }
+}
+
+/// The frame before the first one of block `index` (`WalHashLoc.iZero`).
+pub(crate) const fn frame_before_block(index: u32) -> u32 {
+    if index == 0 {
+        0
+    } else {
+        last_frame_of_block(index - 1)
+    }
+}
+
+/// The last frame that block `index` has room for.
+pub(crate) const fn last_frame_of_block(index: u32) -> u32 {
+    FIRST_BLOCK_FRAMES.saturating_add(index.saturating_mul(BLOCK_FRAMES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_fill_block_after_block() {
+        assert_eq!(block_of_frame(1), (0, 0));
+        assert_eq!(block_of_frame(4062), (0, 4061));
+        assert_eq!(block_of_frame(4063), (1, 0));
+        assert_eq!(block_of_frame(4062 + 4096), (1, 4095));
+        assert_eq!(block_of_frame(4062 + 4096 + 1), (2, 0));
+        for frame in [1, 4062, 4063, 8158, 8159, 1_000_000, u32::MAX] {
+            let (block, place) = block_of_frame(frame);
+            assert_eq!(
+                u64::from(frame_before_block(block)) + place as u64 + 1,
+                u64::from(frame)
+            );
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The words of block 0 that say how far the log is backfilled (`WalCkptInfo`).
+//! The read marks beside them belong to the coordination.
+//!
+//! # Protocol
+//! - *Backfilled* goes up under Checkpoint and exclusive Read 0, and back to 0
+//!   only under Write with the log restarted or recovered.
+//! - *Attempted* is stored before the first page is written to the database,
+//!   so that frames up to it may be there already.
+
+use super::block::IndexBlock;
+use crate::sync::{AtomicU32, Ordering};
+use crate::testing::{Point, step};
+
+const BACKFILLED: usize = 24;
+const ATTEMPTED: usize = 32;
+
+/// The checkpoint words of block 0.
+#[derive(Clone, Copy)]
+pub(crate) struct CheckpointInfo<'a>(&'a [AtomicU32]);
+
+impl<'a> CheckpointInfo<'a> {
+    pub(crate) fn of(block: &'a IndexBlock) -> Self {
+        CheckpointInfo(block.header_words())
+    }
+
+    /// How many frames are in the database file. The load comes before the
+    /// header is compared again, so that a count of a newer state cannot go
+    /// with an older header; acquire pairs with the release of
+    /// [`CheckpointInfo::set_backfilled`].
+    pub(crate) fn backfilled(&self) -> u32 {
+        self.0[BACKFILLED].load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_backfilled(&self, frames: u32) {
+        step(Point::BackfilledStore);
+        self.0[BACKFILLED].store(frames, Ordering::Release);
+    }
+
+    /// Says up to which frame a checkpoint may have written the database file.
+    pub(crate) fn set_attempted(&self, frames: u32) {
+        step(Point::AttemptedStore);
+        self.0[ATTEMPTED].store(frames, Ordering::Release);
+    }
+}

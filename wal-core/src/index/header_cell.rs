@@ -1,0 +1,155 @@
+//! The two copies of the header in block 0, through which a commit becomes
+//! visible.
+//!
+//! # Protocol
+//! Only the holder of Write stores. Anybody loads, without a lock.
+//!
+//! # Ordering
+//! The writer stores copy 1, fences, stores copy 0 (`walIndexWriteHdr`). A
+//! reader loads copy 0, fences, loads copy 1 (`walIndexTryHdr`). A reader that
+//! saw any word of a new copy 0 therefore sees copy 1 at least as new, so two
+//! equal copies are one state and not a mixture. The fence of the writer also
+//! orders the index entries before copy 0: it pairs with the reader's, so a
+//! reader that sees the new header finds every entry that it speaks of.
+//!
+//! # Crash
+//! A writer that dies between the copies leaves them unequal. Readers then
+//! ask for Write and recover; they never wait for the dead.
+
+use super::block::IndexBlock;
+use super::header::{BadHeader, HeaderWords, IndexHeader};
+use crate::sync::{AtomicU32, Ordering, fence};
+use crate::testing::{Mutation, Point, mutated, step};
+
+/// The header of the wal-index in shared memory.
+#[derive(Clone, Copy)]
+pub(crate) struct HeaderCell<'a> {
+    first: &'a [AtomicU32],
+    second: &'a [AtomicU32],
+}
+
+impl<'a> HeaderCell<'a> {
+    /// The cell of block 0.
+    pub(crate) fn of(block: &'a IndexBlock) -> Self {
+        let words = block.header_words();
+        HeaderCell {
+            first: &words[..12],
+            second: &words[12..24],
+        }
+    }
+
+    /// Loads the header.
+    pub(crate) fn load(&self) -> Result<IndexHeader, BadHeader> {
+        let words: HeaderWords = self.load_words().ok_or(BadHeader::Damaged)?;
+        IndexHeader::from_words(words)
+    }
+
+    /// True if both copies are exactly `header`. This is the comparison that
+    /// every operation makes again once its lock is held.
+    pub(crate) fn is(&self, header: &IndexHeader) -> bool {
+        self.load_words() == Some(header.words())
+    }
+
+    /// Publishes `header`. The caller holds Write.
+    pub(crate) fn store(&self, header: &IndexHeader) {
+        self.store_words(header.words());
+    }
+
+    fn load_words<const N: usize>(&self) -> Option<[u32; N]> {
+        let first = load(self.first);
+        // Pairs with the fence of `store_words`.
+        fence(Ordering::SeqCst);
+        (load(self.second) == first).then_some(first)
+    }
+
+    fn store_words<const N: usize>(&self, words: [u32; N]) {
+        if !mutated(Mutation::OneHeaderCopy) {
+            step(Point::HeaderStoreSecond);
+            store(self.second, words);
+        }
+        // Pairs with the fence of `load_words`; see "Ordering".
+        fence(Ordering::SeqCst);
+        step(Point::HeaderStoreFirst);
+        store(self.first, words);
+    }
+}
+
+fn load<const N: usize>(cells: &[AtomicU32]) -> [u32; N] {
+    let mut words = [0; N];
+    for (word, cell) in words.iter_mut().zip(cells) {
+        *word = cell.load(Ordering::Relaxed);
+    }
+    words
+}
+
+fn store<const N: usize>(cells: &[AtomicU32], words: [u32; N]) {
+    for (cell, word) in cells.iter().zip(words) {
+        cell.store(word, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// Two words a copy instead of twelve: enough for a mixture.
+    struct Small {
+        words: [AtomicU32; 4],
+        entry: AtomicU32,
+    }
+
+    impl Small {
+        fn cell(&self) -> HeaderCell<'_> {
+            HeaderCell {
+                first: &self.words[..2],
+                second: &self.words[2..],
+            }
+        }
+    }
+
+    fn small() -> Arc<Small> {
+        Arc::new(Small {
+            words: std::array::from_fn(|_| AtomicU32::new(0)),
+            entry: AtomicU32::new(0),
+        })
+    }
+
+    #[test]
+    fn a_reader_never_takes_a_mixture_for_a_header() {
+        loom::model(|| {
+            let shared = small();
+            let writer = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    shared.cell().store_words([1, 1]);
+                    shared.cell().store_words([2, 2]);
+                })
+            };
+            if let Some([a, b]) = shared.cell().load_words::<2>() {
+                assert_eq!(a, b);
+            }
+            writer.join().unwrap();
+            assert_eq!(shared.cell().load_words(), Some([2, 2]));
+        });
+    }
+
+    #[test]
+    fn whoever_sees_the_header_sees_the_entries_before_it() {
+        loom::model(|| {
+            let shared = small();
+            let writer = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    shared.entry.store(1, Ordering::Relaxed);
+                    shared.cell().store_words([1, 1]);
+                })
+            };
+            if shared.cell().load_words() == Some([1, 1]) {
+                assert_eq!(shared.entry.load(Ordering::Relaxed), 1);
+            }
+            writer.join().unwrap();
+        });
+    }
+}

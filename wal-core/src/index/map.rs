@@ -1,0 +1,261 @@
+//! The page→frame entries of the wal-index.
+//!
+//! # Protocol
+//! Only the holder of Write stores entries, always above the published
+//! `max_frame`; readers look only at or below their snapshot's. What lies
+//! above may be the garbage of a writer that died, and is trimmed by the next
+//! one before it adds its own.
+//!
+//! # Ordering
+//! The page number is stored before the hash slot that leads to it
+//! (release; pairs with the acquire load of the slot in [`find`]), and both
+//! before the header that makes the frame visible (the fence of
+//! [`super::HeaderCell`]).
+//!
+//! # Crash
+//! Entries without a header that covers them are never read.
+
+use super::block::{IndexBlock, SLOTS, block_of_frame, frame_before_block};
+use crate::error::Result;
+use crate::sync::Ordering;
+use crate::testing::{Mutation, Point, mutated, step};
+
+/// How the blocks of the index are reached.
+pub(crate) trait Blocks {
+    /// Block `index`, which must be there.
+    fn existing(&self, index: u32) -> Result<&IndexBlock>;
+    /// The error for contents that no writer leaves.
+    fn corrupt(&self, reason: &str) -> crate::Error;
+}
+
+/// The slot at which the chain of `page` begins (`walHash`).
+fn hash(page: u32) -> usize {
+    (page as usize).wrapping_mul(383) & (SLOTS - 1)
+}
+
+/// Adds the entry that frame `frame` holds `page`.
+pub(crate) fn append(blocks: &impl Blocks, frame: u32, page: u32) -> Result<()> {
+    let (index, place) = block_of_frame(frame);
+    let block = blocks.existing(index)?;
+    if place == 0 {
+        step(Point::IndexClear);
+        clear_from(block, index, 0);
+    }
+    step(Point::IndexPageStore);
+    block.pages(index)[place].store(page, Ordering::Relaxed);
+    let value = slot_value(place);
+    let mut at = hash(page);
+    // A block of n entries has at most n full slots; more means a foreign hand.
+    for _ in 0..=place {
+        if block.slots()[at].load(Ordering::Relaxed) == 0 {
+            step(Point::IndexHashStore);
+            // Release: pairs with the acquire of `find`, so the page number
+            // is there when the slot is.
+            block.slots()[at].store(value, Ordering::Release);
+            return Ok(());
+        }
+        at = (at + 1) & (SLOTS - 1);
+    }
+    Err(blocks.corrupt("the hash chain of a wal-index block is longer than its entries"))
+}
+
+/// The newest frame in `min_frame..=max_frame` that holds `page`
+/// (`walFindFrame`).
+pub(crate) fn find(
+    blocks: &impl Blocks,
+    page: u32,
+    min_frame: u32,
+    max_frame: u32,
+) -> Result<Option<u32>> {
+    if max_frame == 0 || max_frame < min_frame {
+        return Ok(None);
+    }
+    let (last, _) = block_of_frame(max_frame);
+    let (first, _) = block_of_frame(min_frame.max(1));
+    for index in (first..=last).rev() {
+        let block = blocks.existing(index)?;
+        let found = find_in_block(block, index, page, min_frame, max_frame)
+            .ok_or_else(|| blocks.corrupt("a wal-index block has no empty hash slot"))?;
+        if found != 0 {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// The frame, 0 if there is none, or `None` if the chain never ends.
+fn find_in_block(block: &IndexBlock, index: u32, page: u32, min: u32, max: u32) -> Option<u32> {
+    let (before, pages) = (frame_before_block(index), block.pages(index));
+    let mut newest = 0;
+    let mut at = hash(page);
+    for _ in 0..SLOTS {
+        let value = block.slots()[at].load(Ordering::Acquire);
+        if value == 0 {
+            return Some(newest);
+        }
+        let frame = before + u32::from(value);
+        let in_range = frame >= min && (frame <= max || mutated(Mutation::IgnoreMaxFrame));
+        // A slot of a dead or foreign writer can hold any value, so the place
+        // is looked up with `get`.
+        let holds = |cell: &crate::sync::AtomicU32| cell.load(Ordering::Relaxed) == page;
+        if in_range && frame > newest && pages.get(usize::from(value) - 1).is_some_and(holds) {
+            newest = frame;
+            if mutated(Mutation::FirstHitWins) {
+                return Some(newest);
+            }
+        }
+        at = (at + 1) & (SLOTS - 1);
+    }
+    None
+}
+
+/// The page that `frame` holds.
+pub(crate) fn page_of_frame(blocks: &impl Blocks, frame: u32) -> Result<u32> {
+    let (index, place) = block_of_frame(frame);
+    Ok(blocks.existing(index)?.pages(index)[place].load(Ordering::Relaxed))
+}
+
+/// Clears what a writer that died or rolled back left above `max_frame` in
+/// the block of `max_frame` (`walCleanupHash`). Later blocks clear themselves
+/// when their first frame is added. The caller holds Write.
+pub(crate) fn trim(blocks: &impl Blocks, max_frame: u32) -> Result<()> {
+    if max_frame == 0 || mutated(Mutation::SkipTrim) {
+        return Ok(());
+    }
+    let (index, place) = block_of_frame(max_frame);
+    let block = blocks.existing(index)?;
+    let Some(next) = block.pages(index).get(place + 1) else {
+        return Ok(());
+    };
+    // Entries are added in order, page number first: if the next one is
+    // empty, so is everything behind it.
+    if next.load(Ordering::Relaxed) != 0 {
+        step(Point::IndexTrim);
+        clear_from(block, index, place + 1);
+    }
+    Ok(())
+}
+
+/// Clears the entries from `place` on: the slots first, so that no slot ever
+/// leads to a cleared page number.
+fn clear_from(block: &IndexBlock, index: u32, place: usize) {
+    for slot in block.slots() {
+        if usize::from(slot.load(Ordering::Relaxed)) > place {
+            slot.store(0, Ordering::Release);
+        }
+    }
+    for page in &block.pages(index)[place..] {
+        page.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Writes the entries for `pages` (element 0 is the block's first frame) into
+/// block `index`, for recovery. Words that are right already are not stored,
+/// and none takes a value in between: readers may be using the block, and
+/// what they can see does not change (`walIndexRecover`).
+pub(crate) fn build_block(block: &IndexBlock, index: u32, pages: &[u32]) {
+    let mut slots = vec![0u16; SLOTS];
+    for (place, &page) in pages.iter().enumerate() {
+        let mut at = hash(page);
+        while slots[at] != 0 {
+            at = (at + 1) & (SLOTS - 1);
+        }
+        slots[at] = slot_value(place);
+    }
+    step(Point::RecoveryCopy);
+    for (cell, place) in block.pages(index).iter().zip(0..) {
+        let page = pages.get::<usize>(place).copied().unwrap_or(0);
+        if cell.load(Ordering::Relaxed) != page {
+            cell.store(page, Ordering::Relaxed);
+        }
+    }
+    for (cell, &slot) in block.slots().iter().zip(&slots) {
+        if cell.load(Ordering::Relaxed) != slot {
+            cell.store(slot, Ordering::Release);
+        }
+    }
+}
+
+/// The value of the hash slot for the entry at `place`, which is below 4096.
+fn slot_value(place: usize) -> u16 {
+    u16::try_from(place + 1).unwrap_or(0)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    struct Heap(Vec<Box<IndexBlock>>);
+
+    impl Blocks for Heap {
+        fn existing(&self, index: u32) -> Result<&IndexBlock> {
+            Ok(&self.0[index as usize])
+        }
+        fn corrupt(&self, reason: &str) -> crate::Error {
+            crate::Error::corrupt(Path::new("heap"), reason)
+        }
+    }
+
+    fn heap(blocks: usize) -> Heap {
+        Heap((0..blocks).map(|_| IndexBlock::zeroed()).collect())
+    }
+
+    #[test]
+    fn the_newest_frame_in_range_is_found_in_any_block() {
+        let heap = heap(3);
+        let mut rng = fastrand::Rng::with_seed(1);
+        let frames: Vec<u32> = (0..10_000).map(|_| rng.u32(1..2000)).collect();
+        for (frame, &page) in (1..).zip(&frames) {
+            append(&heap, frame, page).unwrap();
+        }
+        for _ in 0..20_000 {
+            let (page, max) = (rng.u32(1..2100), rng.u32(0..=10_000));
+            let min = rng.u32(1..=10_000);
+            let expected = (min..=max).rev().find(|&f| frames[f as usize - 1] == page);
+            assert_eq!(find(&heap, page, min, max).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn trimmed_leftovers_are_gone_and_the_rest_stays() {
+        let heap = heap(2);
+        for frame in 1..=4100 {
+            append(&heap, frame, frame % 7 + 1).unwrap();
+        }
+        trim(&heap, 4000).unwrap();
+        assert_eq!(find(&heap, 1, 1, 4062).unwrap(), Some(3997));
+        for frame in 4001..=4062 {
+            assert_eq!(page_of_frame(&heap, frame).unwrap(), 0);
+        }
+        append(&heap, 4001, 99).unwrap();
+        assert_eq!(find(&heap, 99, 1, 4001).unwrap(), Some(4001));
+    }
+
+    #[test]
+    fn recovery_builds_what_appending_would() {
+        let (appended, built) = (heap(2), heap(2));
+        let pages: Vec<u32> = (0..5000).map(|i| i % 613 + 1).collect();
+        for (frame, &page) in (1..).zip(&pages) {
+            append(&appended, frame, page).unwrap();
+        }
+        build_block(&built.0[0], 0, &pages[..4062]);
+        build_block(&built.0[1], 1, &pages[4062..]);
+        for page in 1..=620 {
+            assert_eq!(
+                find(&appended, page, 1, 5000).unwrap(),
+                find(&built, page, 1, 5000).unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn a_full_hash_table_is_corrupt_and_does_not_hang() {
+        let heap = heap(1);
+        for slot in heap.0[0].slots() {
+            slot.store(4000, Ordering::Relaxed);
+        }
+        assert!(find(&heap, 5, 1, 10).is_err());
+        assert!(append(&heap, 2, 5).is_err());
+    }
+}

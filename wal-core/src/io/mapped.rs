@@ -1,0 +1,169 @@
+//! A file seen as memory, in segments that never move.
+//!
+//! # Layout
+//! Segment *k* begins at `FIRST · (2^k − 1)` and is `FIRST · 2^k` long, so a
+//! handful of segments covers any file. Each mapping goes on a little beyond
+//! its segment ([`OVERLAP`]), so that any page that begins in a segment can be
+//! read from that segment's mapping, whether or not pages are aligned to it.
+//! Mappings reach beyond the end of the file; only bytes within the length
+//! last seen by `fstat` are ever touched.
+//!
+//! # Protocol
+//! A page that a snapshot can see does not change while the snapshot's read
+//! lock is held, so a shared slice of it is sound as long as every program on
+//! the machine keeps the protocol. A program that cuts or overwrites the file
+//! regardless is outside the guarantee: choose copied reads where that can
+//! happen.
+#![allow(unsafe_code)] // Mapping a file, and seeing mapped bytes as a slice, is unsafe in Rust.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::error::{Error, Result};
+use crate::once_table::OnceTable;
+
+/// The length of the first segment.
+const FIRST: u64 = 64 << 20;
+/// How far a mapping goes beyond its segment: the largest frame.
+const OVERLAP: u64 = 128 << 10;
+
+/// A read-only mapping of a file that may grow.
+#[derive(Debug)]
+pub struct MappedFile {
+    path: PathBuf,
+    /// Shared with the [`super::OsFile`]: a second descriptor would drop
+    /// locks when it is closed.
+    file: Arc<fs::File>,
+    segments: OnceTable<MmapRaw>,
+    /// The length of the file when it was last looked at.
+    seen_len: AtomicU64,
+}
+
+impl MappedFile {
+    /// Maps `file`, which is called `path` in messages.
+    pub(super) fn new(path: PathBuf, file: Arc<fs::File>) -> Self {
+        MappedFile {
+            path,
+            file,
+            segments: OnceTable::new(),
+            seen_len: AtomicU64::new(0),
+        }
+    }
+
+    /// The `len` bytes at `offset`, without a copy. The slice lives as long as
+    /// the file's mapping, which is never undone before.
+    ///
+    /// The caller holds the read lock that keeps these bytes from changing.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the file ends before, [`Error::Io`] if it cannot
+    /// be mapped.
+    pub fn slice(&self, offset: u64, len: usize) -> Result<&[u8]> {
+        let end = offset.saturating_add(len as u64);
+        if end > self.seen_len.load(Ordering::Relaxed) && end > self.look_again()? {
+            return Err(Error::corrupt(
+                &self.path,
+                format!("it ends before byte {end}, where a snapshot has a page"),
+            ));
+        }
+        let (index, start) = segment_of(offset);
+        let segment = self.segment(index, start)?;
+        let Ok(within) = usize::try_from(offset - start) else {
+            return Err(Error::corrupt(
+                &self.path,
+                "an offset is beyond the address space",
+            ));
+        };
+        if within + len > segment.len() {
+            return Err(Error::corrupt(
+                &self.path,
+                format!("{len} bytes are more than a frame"),
+            ));
+        }
+        // SAFETY: `within + len` is inside the mapping, whose length was
+        // checked on the line before.
+        let first = unsafe { segment.as_ptr().add(within) };
+        // SAFETY: the bytes are mapped (line above) and within the file's
+        // length as last seen; the mapping is kept by `self.segments`, which
+        // never drops an entry, so they stay mapped as long as `self`. The
+        // caller's read lock keeps every program that obeys the protocol from
+        // changing them (module docs, "Protocol").
+        Ok(unsafe { std::slice::from_raw_parts(first, len) })
+    }
+
+    /// Forgets the length that was seen, because a peer may have cut the file.
+    pub fn forget_len(&self) {
+        self.seen_len.store(0, Ordering::Relaxed);
+    }
+
+    fn look_again(&self) -> Result<u64> {
+        let len = self
+            .file
+            .metadata()
+            .map_err(|e| Error::io(&self.path, "fstat", e))?
+            .len();
+        self.seen_len.store(len, Ordering::Relaxed);
+        Ok(len)
+    }
+
+    fn segment(&self, index: u32, start: u64) -> Result<&MmapRaw> {
+        self.segments.get_or_try_make(index, || {
+            let len = (FIRST << index) + OVERLAP;
+            MmapOptions::new()
+                .offset(start)
+                .len(usize::try_from(len).unwrap_or(usize::MAX))
+                .map_raw_read_only(&*self.file)
+                .map_err(|e| Error::io(&self.path, "mmap", e))
+        })
+    }
+}
+
+/// The segment in which `offset` lies, and where it starts.
+fn segment_of(offset: u64) -> (u32, u64) {
+    let index = (offset / FIRST + 1).ilog2();
+    (index, FIRST * ((1 << index) - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn segments_follow_each_other_without_a_gap() {
+        let mut next = 0;
+        for index in 0..20 {
+            let len = FIRST << index;
+            assert_eq!(segment_of(next), (index, next));
+            assert_eq!(segment_of(next + len - 1), (index, next));
+            next += len;
+        }
+    }
+
+    #[test]
+    fn slices_follow_a_growing_file_and_never_pass_its_end() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 1000]).unwrap();
+        let mapped = MappedFile::new("mapped".into(), Arc::new(file.try_clone().unwrap()));
+        let early = mapped.slice(990, 10).unwrap();
+        assert!(matches!(mapped.slice(991, 10), Err(Error::Corrupt { .. })));
+        file.write_all(&[2; 1000]).unwrap();
+        assert_eq!(
+            mapped.slice(995, 10).unwrap(),
+            [1, 1, 1, 1, 1, 2, 2, 2, 2, 2]
+        );
+        assert_eq!(early, [1; 10]);
+    }
+
+    #[test]
+    fn a_page_across_a_segment_boundary_is_one_slice() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(FIRST + 4096).unwrap();
+        let mapped = MappedFile::new("mapped".into(), Arc::new(file));
+        assert_eq!(mapped.slice(FIRST - 100, 4096).unwrap().len(), 4096);
+    }
+}

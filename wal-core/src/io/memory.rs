@@ -1,0 +1,111 @@
+//! A file in memory: for tests, and for databases that are never kept.
+
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::{File, FileSyncType};
+use crate::error::Result;
+
+/// A file whose bytes are on the heap. It cannot be mapped, so its pages are
+/// read into buffers.
+#[derive(Debug)]
+pub struct MemoryFile {
+    path: PathBuf,
+    bytes: RwLock<Vec<u8>>,
+}
+
+impl MemoryFile {
+    /// A file that is called `path` in messages and holds `bytes`.
+    pub fn new(path: impl Into<PathBuf>, bytes: Vec<u8>) -> Self {
+        MemoryFile {
+            path: path.into(),
+            bytes: RwLock::new(bytes),
+        }
+    }
+
+    /// A copy of what the file holds.
+    pub fn contents(&self) -> Vec<u8> {
+        self.read().clone()
+    }
+
+    /// No code panics while it holds the lock, so a poisoned lock still
+    /// guards sound bytes.
+    fn read(&self) -> RwLockReadGuard<'_, Vec<u8>> {
+        self.bytes
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<u8>> {
+        self.bytes
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A length or offset as an index. Memory files exist only within the address
+/// space, so what does not fit is beyond their end.
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
+}
+
+impl File for MemoryFile {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let bytes = self.read();
+        let rest = bytes.get(index(offset)..).unwrap_or(&[]);
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn write_all_at(&self, buffers: &mut [IoSlice<'_>], offset: u64) -> Result<()> {
+        let mut bytes = self.write();
+        let mut at = index(offset);
+        for buffer in buffers {
+            let end = at + buffer.len();
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            bytes[at..end].copy_from_slice(buffer);
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn sync(&self, _: FileSyncType) -> Result<()> {
+        Ok(())
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.read().len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.write().resize(index(len), 0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_memory_file_reads_back_what_was_written() {
+        let file = MemoryFile::new("memory", Vec::new());
+        file.write_all_at(&mut [IoSlice::new(b"abc"), IoSlice::new(b"de")], 2)
+            .unwrap();
+        assert_eq!(file.contents(), b"\0\0abcde");
+        let mut buffer = [9; 4];
+        assert_eq!(file.read_at(&mut buffer, 5).unwrap(), 2);
+        assert_eq!(buffer, *b"de\x09\x09");
+        file.set_len(3).unwrap();
+        assert_eq!(file.len().unwrap(), 3);
+        assert_eq!(file.read_at(&mut buffer, 100).unwrap(), 0);
+    }
+}

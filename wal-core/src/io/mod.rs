@@ -1,0 +1,103 @@
+//! Files behind a trait, so that the main file can be another program's, the
+//! disk can be a simulation, and tests can make any call fail.
+
+mod byte_lock;
+mod mapped;
+mod memory;
+mod os;
+mod parking;
+mod storage;
+
+use std::fmt;
+use std::io::IoSlice;
+use std::path::Path;
+
+use crate::error::Result;
+
+pub use byte_lock::{ByteLocks, Conflict, LockKind, database_bytes, shm_bytes};
+pub use mapped::MappedFile;
+pub use memory::MemoryFile;
+pub use os::{OpenMode, OsFile, sync_directory};
+pub use storage::{OsStorage, beside};
+
+/// How much of a file a sync makes durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum FileSyncType {
+    /// The contents and the length (`fdatasync`).
+    Data,
+    /// The contents and all that is known of the file (`fsync`; on Apple
+    /// systems the one that reaches the medium).
+    Full,
+}
+
+/// One file. Its methods can be called by many threads at a time.
+pub trait File: Send + Sync + fmt::Debug {
+    /// The name of the file, for messages.
+    fn path(&self) -> &Path;
+
+    /// Fills `buffer` from `offset` on and tells how many bytes there were:
+    /// fewer than asked for only at the end of the file.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize>;
+
+    /// Writes all of `buffers`, one behind the other, from `offset` on.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`]; any part may have been written.
+    fn write_all_at(&self, buffers: &mut [IoSlice<'_>], offset: u64) -> Result<()>;
+
+    /// Makes durable what was written before.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`]; what is durable is then unknown.
+    fn sync(&self, kind: FileSyncType) -> Result<()>;
+
+    /// The length in bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    fn len(&self) -> Result<u64>;
+
+    /// True if the file has no bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Cuts the file, or fills it with zeros, to `len` bytes.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    fn set_len(&self, len: u64) -> Result<()>;
+
+    /// How many more bytes the file system has room for, where it can tell.
+    fn free_space(&self) -> Option<u64> {
+        None
+    }
+
+    /// The file as memory, if it can be mapped and mapping is wanted.
+    fn mapped(&self) -> Option<&MappedFile> {
+        None
+    }
+}
+
+/// The two files of one database, as the protocol needs them. Opening them,
+/// and the order in which that is allowed, is the backend's affair.
+pub trait Storage: Send + Sync + fmt::Debug {
+    /// The database file.
+    fn database(&self) -> &dyn File;
+
+    /// The log. It may have been made empty by the backend.
+    fn log(&self) -> &dyn File;
+
+    /// Removes the log from the file system. The caller owns the database and
+    /// the log is backfilled.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    fn remove_log(&self) -> Result<()>;
+}

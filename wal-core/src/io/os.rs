@@ -1,0 +1,292 @@
+//! A file of the operating system.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, IntoRawFd};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::uio::pwritev;
+
+use super::mapped::MappedFile;
+use super::{File, FileSyncType, parking};
+use crate::error::{Error, Result};
+use crate::fork::ClosedInChild;
+
+/// How many buffers one vectored write takes (`IOV_MAX` on Linux).
+const MAX_BUFFERS: usize = 1024;
+
+/// Whether a file may be made by opening it.
+#[derive(Clone, Copy, Debug)]
+pub enum OpenMode<'a> {
+    /// It must be there.
+    Existing,
+    /// It is made if it is not there, for everyone that the system's mask
+    /// allows.
+    Create,
+    /// It is made if it is not there, with the owner and the permissions of
+    /// this file (`findCreateFileMode`).
+    CreateLike(&'a OsFile),
+}
+
+/// A file of the operating system.
+#[derive(Debug)]
+pub struct OsFile {
+    path: PathBuf,
+    /// Emptied only by `drop`.
+    file: Option<Arc<fs::File>>,
+    mapped: Option<MappedFile>,
+    /// Set for a file that carries locks.
+    in_child: Option<ClosedInChild>,
+    close_for_real: AtomicBool,
+    /// The file may be new, so its name is made durable by its first sync.
+    name_is_new: AtomicBool,
+}
+
+impl OsFile {
+    /// Opens a file that carries no locks, for reading and writing.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses, [`Error::CannotOpen`] if it is no
+    /// regular file.
+    pub fn open(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
+        let file = open(path, mode).map_err(|e| Error::io(path, "open", e))?;
+        let opened = Self::wrap(path, file)?;
+        let existing = matches!(mode, OpenMode::Existing);
+        opened.name_is_new.store(!existing, Ordering::Relaxed);
+        Ok(opened)
+    }
+
+    /// Opens a file on which locks are taken. Its descriptor is closed in
+    /// forked children, and parked instead of closed in this process, unless
+    /// [`OsFile::close_for_real`] says that nobody else uses the file.
+    ///
+    /// # Errors
+    /// As [`OsFile::open`].
+    pub fn open_for_locks(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
+        let file = match parking::reuse(path).map_err(|e| Error::io(path, "stat", e))? {
+            Some(parked) => parked,
+            None => open(path, mode).map_err(|e| Error::io(path, "open", e))?,
+        };
+        let mut opened = Self::wrap(path, file)?;
+        let registered = ClosedInChild::register(opened.as_file().as_fd());
+        opened.in_child = Some(registered.ok_or_else(|| {
+            Error::cannot_open(path, "this process has too many databases open; close some")
+        })?);
+        Ok(opened)
+    }
+
+    fn wrap(path: &Path, file: fs::File) -> Result<Self> {
+        let metadata = file.metadata().map_err(|e| Error::io(path, "fstat", e))?;
+        if !metadata.is_file() {
+            return Err(Error::cannot_open(path, "it is not a regular file"));
+        }
+        Ok(OsFile {
+            path: path.to_owned(),
+            file: Some(Arc::new(file)),
+            mapped: None,
+            in_child: None,
+            close_for_real: AtomicBool::new(false),
+            name_is_new: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes the file's bytes available as memory.
+    #[must_use]
+    pub fn with_mapping(mut self) -> Self {
+        if let Some(file) = &self.file {
+            self.mapped = Some(MappedFile::new(self.path.clone(), file.clone()));
+        }
+        self
+    }
+
+    /// The file, for calls that the [`File`] trait does not have.
+    pub fn as_file(&self) -> &fs::File {
+        match &self.file {
+            Some(file) => file,
+            // Only `drop` empties the field, and nobody can call it then.
+            None => unreachable!(),
+        }
+    }
+
+    /// Tells that nobody else in this process can hold locks on the file, so
+    /// that dropping it may close the descriptor.
+    pub fn close_for_real(&self) {
+        self.close_for_real.store(true, Ordering::Relaxed);
+    }
+
+    /// True if the path still leads to this very file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system does not tell.
+    pub fn is_still_at_its_path(&self) -> Result<bool> {
+        let here = self
+            .as_file()
+            .metadata()
+            .map_err(|e| Error::io(&self.path, "fstat", e))?;
+        match fs::metadata(&self.path) {
+            Ok(there) => Ok((here.dev(), here.ino()) == (there.dev(), there.ino())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io(&self.path, "stat", e)),
+        }
+    }
+}
+
+impl Drop for OsFile {
+    fn drop(&mut self) {
+        self.mapped = None;
+        let Some(file) = self.file.take().and_then(Arc::into_inner) else {
+            return;
+        };
+        match &self.in_child {
+            // The number belongs to nobody, or to another file of the child.
+            Some(in_child) if in_child.is_closed() => {
+                let _ = file.into_raw_fd();
+            }
+            Some(_) if !self.close_for_real.load(Ordering::Relaxed) => {
+                self.in_child = None;
+                parking::park(file);
+            }
+            _ => self.in_child = None,
+        }
+    }
+}
+
+fn open(path: &Path, mode: OpenMode<'_>) -> io::Result<fs::File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    match mode {
+        OpenMode::Existing => options.open(path),
+        OpenMode::Create => options.create(true).truncate(false).mode(0o644).open(path),
+        OpenMode::CreateLike(model) => {
+            // Existing files keep their owner and permissions.
+            match options.open(path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                other => return other,
+            }
+            let like = model.as_file().metadata()?;
+            let permissions = like.mode() & 0o777;
+            let file = options
+                .create(true)
+                .truncate(false)
+                .mode(permissions)
+                .open(path)?;
+            let made = file.metadata()?;
+            if made.mode() & 0o777 != permissions {
+                // The mask of the process took bits away.
+                file.set_permissions(fs::Permissions::from_mode(permissions))?;
+            }
+            if (made.uid(), made.gid()) != (like.uid(), like.gid())
+                && nix::unistd::geteuid().is_root()
+            {
+                std::os::unix::fs::fchown(&file, Some(like.uid()), Some(like.gid()))?;
+            }
+            Ok(file)
+        }
+    }
+}
+
+impl File for OsFile {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match self
+                .as_file()
+                .read_at(&mut buffer[done..], offset + done as u64)
+            {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io(&self.path, "read", e)),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_all_at(&self, buffers: &mut [IoSlice<'_>], mut offset: u64) -> Result<()> {
+        let mut rest = buffers;
+        while !rest.is_empty() {
+            let batch = rest.len().min(MAX_BUFFERS);
+            let at = i64::try_from(offset).map_err(|_| {
+                Error::io(
+                    &self.path,
+                    "write",
+                    io::Error::from(io::ErrorKind::FileTooLarge),
+                )
+            })?;
+            match pwritev(self.as_file(), &rest[..batch], at) {
+                Ok(0) => {
+                    let e = io::Error::from(io::ErrorKind::WriteZero);
+                    return Err(Error::io(&self.path, "write", e));
+                }
+                Ok(written) => {
+                    offset += written as u64;
+                    IoSlice::advance_slices(&mut rest, written);
+                }
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(e) => return Err(Error::io(&self.path, "write", e.into())),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self, kind: FileSyncType) -> Result<()> {
+        let synced = match kind {
+            FileSyncType::Data => self.as_file().sync_data(),
+            FileSyncType::Full => self.as_file().sync_all(),
+        };
+        synced.map_err(|e| Error::io(&self.path, "sync", e))?;
+        if self.name_is_new.load(Ordering::Relaxed) {
+            sync_directory(&self.path)?;
+            self.name_is_new.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> Result<u64> {
+        let metadata = self
+            .as_file()
+            .metadata()
+            .map_err(|e| Error::io(&self.path, "fstat", e))?;
+        Ok(metadata.len())
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.as_file()
+            .set_len(len)
+            .map_err(|e| Error::io(&self.path, "truncate", e))?;
+        if let Some(mapped) = &self.mapped {
+            mapped.forget_len();
+        }
+        Ok(())
+    }
+
+    fn free_space(&self) -> Option<u64> {
+        fs2::available_space(&self.path).ok()
+    }
+
+    fn mapped(&self) -> Option<&MappedFile> {
+        self.mapped.as_ref()
+    }
+}
+
+/// Makes the names in the directory of `path` durable: after a file was made
+/// or removed there.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn sync_directory(path: &Path) -> Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|e| Error::io(directory, "sync the directory", e))
+}

@@ -1,0 +1,58 @@
+//! The database file and its log, as files of the operating system.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{File, OpenMode, OsFile, Storage};
+use crate::error::{Error, Result};
+
+/// The database file, opened by a backend, and the log beside it.
+#[derive(Debug)]
+pub struct OsStorage {
+    database: Arc<OsFile>,
+    log: OsFile,
+}
+
+impl OsStorage {
+    /// Opens the log of `database`, and makes it if it is not there. The
+    /// caller holds SHARED or more on the database file, so that nobody can
+    /// remove the log meanwhile.
+    ///
+    /// # Errors
+    /// What opening the log gives.
+    pub fn open(database: Arc<OsFile>, mapped: bool) -> Result<Self> {
+        let path = beside(database.path(), "-wal");
+        let log = OsFile::open(&path, OpenMode::CreateLike(&database))?;
+        let log = if mapped { log.with_mapping() } else { log };
+        Ok(OsStorage { database, log })
+    }
+}
+
+impl Storage for OsStorage {
+    fn database(&self) -> &dyn File {
+        &*self.database
+    }
+
+    fn log(&self) -> &dyn File {
+        &self.log
+    }
+
+    fn remove_log(&self) -> Result<()> {
+        match std::fs::remove_file(self.log.path()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(self.log.path(), "remove", e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The file that belongs to the database at `path`: its very name, with
+/// `suffix` added.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

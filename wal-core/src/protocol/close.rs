@@ -1,0 +1,52 @@
+//! What the last user cleans up.
+//!
+//! # Protocol
+//! The last user owns the database: nobody else is attached, and nobody can
+//! attach. It checkpoints; if all of the log is in the database file, and
+//! durable there, the wal-index and the log are removed, in this order
+//! (`sqlite3WalClose`).
+//!
+//! # Crash
+//! Whatever is left is what the next opener finds after any crash: a log
+//! without an index is recovered.
+
+use std::sync::Arc;
+
+use super::{CheckpointMode, Synchronous, Wal};
+use crate::coordination::WalCoordination;
+use crate::error::Result;
+use crate::testing::{Point, step};
+
+impl<C: WalCoordination> Wal<C> {
+    /// Ends this attachment. The last one of all cleans up: it checkpoints
+    /// and removes the log. Call it when no transaction is open; the handle
+    /// is of no use afterwards.
+    ///
+    /// # Errors
+    /// What the checkpoint or the removal gives. The attachment is ended all
+    /// the same, and nothing is lost: the log stays.
+    pub fn close(self: &Arc<Self>) -> Result<()> {
+        if self.process.is_over() || !self.coordination.leave()? {
+            return Ok(());
+        }
+        let report = self.checkpoint(CheckpointMode::Passive)?;
+        if !report.is_complete() {
+            return Ok(());
+        }
+        if report.log_frames > 0 && self.config.synchronous != Synchronous::Off {
+            self.prove_all_backfilled()?;
+        }
+        step(Point::ShmRemove);
+        self.coordination.remove()?;
+        step(Point::LogRemove);
+        self.storage.remove_log()
+    }
+
+    /// The log may have been backfilled by a peer that does not sync.
+    fn prove_all_backfilled(self: &Arc<Self>) -> Result<()> {
+        match self.header_cell()?.load() {
+            Ok(header) => self.backfill_proof(&header).map(drop),
+            Err(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! A held lock. Nobody calls the coordination's `unlock` but the guard, so
+//! every lock is given back exactly once, on every path out of an operation.
+
+use std::sync::Arc;
+
+use super::Wal;
+use crate::coordination::{Event, Lock, LockMode, ReadSlot, WalCoordination};
+use crate::error::{Error, Result};
+use crate::testing::{Point, step};
+
+/// A lock that is held until the guard is dropped.
+#[derive(Debug)]
+pub struct LockGuard<C: WalCoordination> {
+    wal: Arc<Wal<C>>,
+    lock: Lock,
+    mode: LockMode,
+}
+
+impl<C: WalCoordination> LockGuard<C> {
+    /// The lock that is held.
+    pub fn lock(&self) -> Lock {
+        self.lock
+    }
+
+    /// The attachment through which it is held.
+    pub(super) fn wal(&self) -> &Arc<Wal<C>> {
+        &self.wal
+    }
+}
+
+impl<C: WalCoordination> Drop for LockGuard<C> {
+    fn drop(&mut self) {
+        // In a forked child the lock is the parent's: releasing it there
+        // would take it from the parent.
+        if self.wal.process.is_over() {
+            return;
+        }
+        step(Point::Unlock);
+        self.wal.coordination.unlock(self.lock, self.mode);
+        if self.lock == Lock::Write {
+            step(Point::Wake);
+            self.wal.coordination.notify(Event::Release);
+        }
+    }
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Takes `lock`; `None` if another holder conflicts.
+    pub(super) fn try_lock(
+        self: &Arc<Self>,
+        lock: Lock,
+        mode: LockMode,
+    ) -> Result<Option<LockGuard<C>>> {
+        step(Point::Lock);
+        let held = self.coordination.try_lock(lock, mode)?;
+        Ok(held.then(|| LockGuard {
+            wal: self.clone(),
+            lock,
+            mode,
+        }))
+    }
+
+    /// Takes `slot` shared; `None` if its exclusive holder is at work or its
+    /// mark is not `mark`.
+    pub(super) fn try_lock_mark(
+        self: &Arc<Self>,
+        slot: ReadSlot,
+        mark: u32,
+    ) -> Result<Option<LockGuard<C>>> {
+        step(Point::Lock);
+        let held = self.coordination.try_lock_mark(slot, mark)?;
+        let lock = Lock::Read(slot);
+        Ok(held.then(|| LockGuard {
+            wal: self.clone(),
+            lock,
+            mode: LockMode::Shared,
+        }))
+    }
+
+    /// Stores the mark of `slot`, which the caller holds exclusively.
+    pub(super) fn set_mark(&self, slot: ReadSlot, mark: u32) {
+        step(Point::MarkStore);
+        self.coordination.set_mark(slot, mark);
+    }
+
+    pub(super) fn busy(&self, lock: Lock) -> Error {
+        Error::Busy {
+            path: self.path().to_owned(),
+            lock,
+        }
+    }
+}

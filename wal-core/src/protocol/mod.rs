@@ -1,0 +1,196 @@
+//! The operations of the log, written once for every coordination.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `guard` | holds a lock, and gives it back exactly once |
+//! | `snapshot` | loads the header, and mends it when its writer died |
+//! | `read` | begins a read transaction: which slot, checked again under the lock |
+//! | `page` | finds a page of a snapshot in the log or the database file |
+//! | `write` | begins and ends the one write transaction |
+//! | `append` | turns dirty pages into frames and a commit |
+//! | `restart` | begins the log anew when all of it is backfilled |
+//! | `checkpoint` | moves frames to the database file |
+//! | `recovery` | rebuilds the wal-index from the log |
+//! | `vacuum` | shuts out everybody |
+//! | `proof` | shows that a backfilled log may be overwritten |
+//! | `open`, `close` | what a file is; what the last user cleans up |
+
+mod append;
+mod checkpoint;
+mod close;
+mod guard;
+mod open;
+mod page;
+mod proof;
+mod read;
+mod recovery;
+mod restart;
+mod snapshot;
+mod vacuum;
+mod write;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::coordination::WalCoordination;
+use crate::error::{Error, Result};
+use crate::fork::ProcessGeneration;
+use crate::index::{CheckpointInfo, HeaderCell, IndexBlock};
+use crate::io::{FileSyncType, Storage};
+use crate::types::PageSize;
+
+pub use append::PreparedFrames;
+pub use checkpoint::{CheckpointMode, CheckpointReport};
+pub use guard::LockGuard;
+pub use open::{DatabaseKind, inspect};
+pub use page::PageRef;
+pub use proof::BackfillProof;
+pub use read::{ReadTx, Snapshot};
+pub use vacuum::VacuumLockGuard;
+pub use write::{UpgradeRefused, WriteTx};
+
+/// How much survives a power failure. A process that is killed loses nothing
+/// at any level.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
+pub enum Synchronous {
+    /// Nothing is synced. A power failure can corrupt the database.
+    Off,
+    /// The log is synced before it is checkpointed, and its header when it
+    /// begins anew. A power failure can undo the last commits, and nothing
+    /// else.
+    Normal,
+    /// The log is also synced at each commit, before it becomes visible. A
+    /// power failure undoes nothing that was acknowledged.
+    #[default]
+    Full,
+}
+
+/// What an attachment is told about its database.
+#[derive(Clone, Copy, Debug)]
+pub struct WalConfig {
+    /// What [`inspect`] found.
+    pub kind: DatabaseKind,
+    /// The page size of the database.
+    pub page_size: PageSize,
+    /// How much survives a power failure.
+    pub synchronous: Synchronous,
+}
+
+/// One attachment to a database: what all threads and transactions of one
+/// opener share.
+#[derive(Debug)]
+pub struct Wal<C: WalCoordination> {
+    coordination: C,
+    storage: Box<dyn Storage>,
+    config: WalConfig,
+    process: ProcessGeneration,
+    /// The checkpoint sequence number for the next log header, as far as this
+    /// attachment knows it.
+    sequence: AtomicU32,
+    /// Set for good by a sync that failed.
+    poisoned: AtomicBool,
+    proof: proof::LastProof,
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Attaches to the database in `storage`, whose users meet in
+    /// `coordination`. Nothing is read or written before the first
+    /// transaction.
+    pub fn new(coordination: C, storage: Box<dyn Storage>, config: WalConfig) -> Arc<Self> {
+        Arc::new(Wal {
+            coordination,
+            storage,
+            config,
+            process: ProcessGeneration::current(),
+            sequence: AtomicU32::new(0),
+            poisoned: AtomicBool::new(false),
+            proof: proof::LastProof::default(),
+        })
+    }
+
+    /// The coordination of this attachment.
+    pub fn coordination(&self) -> &C {
+        &self.coordination
+    }
+
+    /// What the attachment was told about its database.
+    pub fn config(&self) -> &WalConfig {
+        &self.config
+    }
+
+    /// The path of the database.
+    pub fn path(&self) -> &Path {
+        self.storage.database().path()
+    }
+
+    /// Refuses in a forked child.
+    fn check_process(&self) -> Result<()> {
+        if self.process.is_over() {
+            Err(Error::UsedAfterFork)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses to write after a failed sync.
+    fn check_writable(&self) -> Result<()> {
+        self.check_process()?;
+        if self.poisoned.load(Ordering::Relaxed) {
+            return Err(Error::Poisoned {
+                path: self.path().to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Syncs the log. A failure poisons this attachment: the kernel may have
+    /// dropped the pages that it could not write, so a second sync would lie.
+    fn sync_log(&self) -> Result<()> {
+        self.storage
+            .log()
+            .sync(FileSyncType::Data)
+            .inspect_err(|_| self.poison())
+    }
+
+    /// Syncs the database file, as [`Wal::sync_log`].
+    fn sync_database(&self) -> Result<()> {
+        self.storage
+            .database()
+            .sync(FileSyncType::Data)
+            .inspect_err(|_| self.poison())
+    }
+
+    fn poison(&self) {
+        self.poisoned.store(true, Ordering::Relaxed);
+    }
+
+    fn block_zero(&self) -> Result<Option<&IndexBlock>> {
+        self.coordination.block(0)
+    }
+
+    /// Block 0, which is there once a header was loaded.
+    fn existing_block_zero(&self) -> Result<&IndexBlock> {
+        crate::index::Blocks::existing(self, 0)
+    }
+
+    fn header_cell(&self) -> Result<HeaderCell<'_>> {
+        Ok(HeaderCell::of(self.existing_block_zero()?))
+    }
+
+    fn checkpoint_info(&self) -> Result<CheckpointInfo<'_>> {
+        Ok(CheckpointInfo::of(self.existing_block_zero()?))
+    }
+}
+
+impl<C: WalCoordination> crate::index::Blocks for Wal<C> {
+    fn existing(&self, index: u32) -> Result<&IndexBlock> {
+        self.coordination.block(index)?.ok_or_else(|| {
+            crate::index::Blocks::corrupt(self, "the wal-index is shorter than its header says")
+        })
+    }
+
+    fn corrupt(&self, reason: &str) -> Error {
+        Error::corrupt(self.path(), reason)
+    }
+}

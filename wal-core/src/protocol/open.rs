@@ -1,0 +1,112 @@
+//! Finds out what a file is, before anything of it is trusted.
+
+use std::path::Path;
+
+use super::WalConfig;
+use crate::error::{Error, Result};
+use crate::format::DatabaseHeader;
+use crate::io::{File, beside};
+use crate::protocol::Synchronous;
+use crate::types::PageSize;
+
+/// What a database file holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum DatabaseKind {
+    /// A SQLite database: stock SQLite can use it at the same time, and page 1
+    /// is kept as SQLite wants it.
+    Sqlite,
+    /// Pages of the application's own.
+    PageStore,
+}
+
+/// Looks at the database file and what lies beside it. The caller holds
+/// SHARED or more on it.
+///
+/// `page_size` is the size of a page store; a SQLite database tells its own.
+///
+/// # Errors
+/// [`Error::NotWalMode`], [`Error::HotJournal`], [`Error::InvalidPageSize`],
+/// [`Error::CannotOpen`] for what is no database, [`Error::Io`]. No file was
+/// touched.
+pub fn inspect(
+    database: &dyn File,
+    page_size: PageSize,
+    synchronous: Synchronous,
+) -> Result<WalConfig> {
+    let len = database.len()?;
+    let log_len = file_len(&beside(database.path(), "-wal"))?;
+    let mut page_one = [0; DatabaseHeader::LEN];
+    database.read_at(&mut page_one, 0)?;
+    let config = match DatabaseHeader::decode(&page_one) {
+        Some(header) => {
+            refuse_hot_journal(database.path())?;
+            // A log that is there counts even if the header does not say WAL,
+            // as it does for SQLite (`pagerOpenWalIfPresent`).
+            if !header.is_wal() && log_len == 0 {
+                return Err(Error::NotWalMode {
+                    path: database.path().to_owned(),
+                });
+            }
+            let page_size = header.page_size().map_err(|_| {
+                Error::corrupt(database.path(), "its header holds no legal page size")
+            })?;
+            WalConfig {
+                kind: DatabaseKind::Sqlite,
+                page_size,
+                synchronous,
+            }
+        }
+        None => WalConfig {
+            kind: DatabaseKind::PageStore,
+            page_size,
+            synchronous,
+        },
+    };
+    if len == 0 && log_len > 0 {
+        return Err(Error::cannot_open(
+            database.path(),
+            "it is empty, but a log lies beside it; restore the database, or remove the log",
+        ));
+    }
+    // A checkpoint that was cut short can leave part of a page, with the
+    // whole of it in the log.
+    if !len.is_multiple_of(u64::from(config.page_size.bytes())) && log_len == 0 {
+        return Err(Error::cannot_open(
+            database.path(),
+            format!(
+                "it is no database: its length is no multiple of the page size {}",
+                config.page_size
+            ),
+        ));
+    }
+    Ok(config)
+}
+
+/// A rollback journal with a header means that a transaction of rollback mode
+/// was cut short; rolling it back is stock SQLite's affair (`hasHotJournal`).
+fn refuse_hot_journal(database: &Path) -> Result<()> {
+    use std::io::Read;
+    let path = beside(database, "-journal");
+    let mut journal = match std::fs::File::open(&path) {
+        Ok(journal) => journal,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io(&path, "open", e)),
+    };
+    let mut first = [0];
+    let read = journal
+        .read(&mut first)
+        .map_err(|e| Error::io(&path, "read", e))?;
+    if read == 1 && first != [0] {
+        Err(Error::HotJournal { path })
+    } else {
+        Ok(())
+    }
+}
+
+fn file_len(path: &Path) -> Result<u64> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(Error::io(path, "stat", e)),
+    }
+}

@@ -1,0 +1,185 @@
+//! Finds the version of a page that a snapshot sees.
+
+use std::ops::Deref;
+
+use super::read::{ReadTx, Snapshot};
+use super::{DatabaseKind, Wal};
+use crate::coordination::WalCoordination;
+use crate::error::{Error, Result};
+use crate::format::{DatabaseHeader, FRAME_HEADER_LEN, frame_offset};
+use crate::index::{self, IndexHeader};
+use crate::types::{FrameNo, PageNo, PageSize};
+
+/// What stands where nothing was ever written.
+static ZEROS: [u8; 65536] = [0; 65536];
+
+/// A page as a snapshot sees it. It goes with its transaction.
+#[derive(Debug)]
+pub struct PageRef<'tx>(Content<'tx>);
+
+#[derive(Debug)]
+enum Content<'tx> {
+    Mapped(&'tx [u8]),
+    Copied(Box<[u8]>),
+}
+
+impl<'tx> PageRef<'tx> {
+    pub(super) fn borrowed(bytes: &'tx [u8]) -> Self {
+        PageRef(Content::Mapped(bytes))
+    }
+
+    /// True if the page was not copied.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.0, Content::Mapped(_))
+    }
+}
+
+impl Deref for PageRef<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Content::Mapped(bytes) => bytes,
+            Content::Copied(bytes) => bytes,
+        }
+    }
+}
+
+impl<C: WalCoordination> ReadTx<C> {
+    /// The newest frame of the snapshot that holds `page`; `None` if the page
+    /// is in the database file.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the wal-index contradicts itself.
+    pub fn find_frame(&self, page: PageNo) -> Result<Option<FrameNo>> {
+        self.wal().find_frame(&self.snapshot, page)
+    }
+
+    /// The content of `page`: without a copy, if the files are mapped.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPage`] beyond the end of the snapshot,
+    /// [`Error::UsedAfterFork`] in a forked child, [`Error::Corrupt`] if a
+    /// file is shorter than the snapshot says, [`Error::Io`].
+    pub fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
+        let wal = self.wal();
+        wal.check_process()?;
+        self.snapshot.check_page(page, wal.config.page_size)?;
+        wal.page(&self.snapshot, page)
+    }
+}
+
+impl Snapshot {
+    fn check_page(&self, page: PageNo, size: PageSize) -> Result<()> {
+        if page.get() > self.page_count || page == size.lock_byte_page() {
+            return Err(Error::NoSuchPage {
+                page: page.get(),
+                page_count: self.page_count,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// How many pages the database has in the state that `header` publishes.
+    pub(super) fn page_count(&self, header: &IndexHeader) -> Result<u32> {
+        if header.page_count() != 0 {
+            return Ok(header.page_count());
+        }
+        // Nothing was committed to the log since it was recovered empty, so
+        // the file says how long it is (`pagerPagecount`, `lockBtree`).
+        let file = self.storage.database();
+        let pages = file
+            .len()?
+            .div_ceil(u64::from(self.config.page_size.bytes()));
+        let pages = u32::try_from(pages)
+            .map_err(|_| Error::corrupt(file.path(), "it has more pages than can be numbered"))?;
+        if self.config.kind == DatabaseKind::PageStore {
+            return Ok(pages);
+        }
+        let mut page_one = [0; DatabaseHeader::LEN];
+        file.read_at(&mut page_one, 0)?;
+        match DatabaseHeader::decode(&page_one).and_then(|header| header.page_count) {
+            Some(count) if count > pages => Err(Error::corrupt(
+                file.path(),
+                format!("its header speaks of {count} pages, the file has {pages}"),
+            )),
+            Some(count) => Ok(count),
+            None => Ok(pages),
+        }
+    }
+
+    fn find_frame(&self, snapshot: &Snapshot, page: PageNo) -> Result<Option<FrameNo>> {
+        if snapshot.bypasses_log() {
+            return Ok(None);
+        }
+        let found = index::find(self, page.get(), snapshot.min_frame, snapshot.max_frame())?;
+        Ok(found.and_then(FrameNo::new))
+    }
+
+    fn page(&self, snapshot: &Snapshot, page: PageNo) -> Result<PageRef<'_>> {
+        match self.find_frame(snapshot, page)? {
+            Some(frame) => self.page_of_frame(frame),
+            None => self.page_of_database(snapshot, page),
+        }
+    }
+
+    /// The page in `frame`. The caller holds a slot that keeps the log from
+    /// being restarted.
+    pub(super) fn page_of_frame(&self, frame: FrameNo) -> Result<PageRef<'_>> {
+        let size = self.config.page_size;
+        let offset = frame_offset(frame, size) + FRAME_HEADER_LEN as u64;
+        let log = self.storage.log();
+        if let Some(mapped) = log.mapped() {
+            return mapped.slice(offset, size.len()).map(PageRef::borrowed);
+        }
+        let mut copy = vec![0; size.len()].into_boxed_slice();
+        if log.read_at(&mut copy, offset)? < copy.len() {
+            return Err(Error::corrupt(
+                log.path(),
+                format!("it ends before {frame:?}"),
+            ));
+        }
+        Ok(PageRef(Content::Copied(copy)))
+    }
+
+    fn page_of_database(&self, snapshot: &Snapshot, page: PageNo) -> Result<PageRef<'_>> {
+        let size = self.config.page_size;
+        let offset = page.offset(size);
+        let file = self.storage.database();
+        if let Some(mapped) = file.mapped() {
+            return match mapped.slice(offset, size.len()) {
+                Ok(bytes) => Ok(PageRef::borrowed(bytes)),
+                Err(Error::Corrupt { .. }) if !snapshot.bypasses_log() => self.never_written(page),
+                Err(e) => Err(e),
+            };
+        }
+        let mut copy = vec![0; size.len()].into_boxed_slice();
+        if file.read_at(&mut copy, offset)? < copy.len() {
+            if snapshot.bypasses_log() {
+                return Err(Error::corrupt(
+                    file.path(),
+                    format!("it ends before {page:?}"),
+                ));
+            }
+            return self.never_written(page);
+        }
+        Ok(PageRef(Content::Copied(copy)))
+    }
+
+    /// A page that the snapshot counts but that is in neither file. SQLite
+    /// does not write a page that was added and freed in one transaction, so
+    /// while the log is not backfilled the file may be too short for it. Once
+    /// all is backfilled, the file has its full length.
+    fn never_written(&self, page: PageNo) -> Result<PageRef<'_>> {
+        let file = self.storage.database();
+        if file.len()? >= page.offset(self.config.page_size) + self.config.page_size.len() as u64 {
+            return Err(Error::corrupt(
+                file.path(),
+                format!("{page:?} cannot be mapped"),
+            ));
+        }
+        Ok(PageRef::borrowed(&ZEROS[..self.config.page_size.len()]))
+    }
+}

@@ -1,0 +1,248 @@
+//! Begins a read transaction.
+//!
+//! # Protocol
+//! A reader says what it reads by a shared lock on one of five slots. Slot 0:
+//! everything is in the database file, the log is not looked at. Slots 1 to
+//! 4: the log is read up to the reader's header, and the slot's mark, at most
+//! that far, keeps a checkpoint from writing newer pages over those that the
+//! reader may still take from the database file.
+//!
+//! # Ordering
+//! The lock first, then the backfilled count, a fence, and all 48 header
+//! bytes compared again. A checkpoint that published a count before our lock
+//! was seen may have skipped older versions of a page in favour of a frame
+//! beyond our header; then the header has moved too, the comparison fails, and
+//! we start over. The fence keeps the loads of the header behind the lock and
+//! the load of the count.
+//!
+//! # Crash
+//! A reader that dies loses its lock and nothing else. Its mark stays, which
+//! holds nobody up: whoever can lock the slot exclusively may change it.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::snapshot::Held;
+use super::{LockGuard, Wal};
+use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
+use crate::error::{Error, Result};
+use crate::index::IndexHeader;
+use crate::sync::{Ordering, fence};
+use crate::testing::{Mutation, mutated};
+use crate::types::Salts;
+
+/// After this many attempts the protocol is taken for broken
+/// (`WAL_RETRY_PROTOCOL_LIMIT`); together they last about ten seconds.
+const MAX_ATTEMPTS: u32 = 100;
+
+/// One state of the database, as a reader sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    pub(super) header: IndexHeader,
+    pub(super) slot: ReadSlot,
+    /// Frames before this one are in the database file.
+    pub(super) min_frame: u32,
+    pub(super) page_count: u32,
+}
+
+impl Snapshot {
+    /// The generation of the log.
+    pub fn salts(&self) -> Salts {
+        self.header.salts()
+    }
+
+    /// The last frame of the log that belongs to the snapshot.
+    pub fn max_frame(&self) -> u32 {
+        self.header.max_frame()
+    }
+
+    /// The size of the database in pages.
+    pub fn page_count(&self) -> u32 {
+        self.page_count
+    }
+
+    /// True if the log is bypassed, because all of it is in the database file.
+    pub fn bypasses_log(&self) -> bool {
+        self.slot == ReadSlot::DATABASE
+    }
+
+    /// The slot whose lock protects the snapshot.
+    pub fn slot(&self) -> ReadSlot {
+        self.slot
+    }
+}
+
+/// A read transaction: an unchanging view of the database until it is dropped.
+#[derive(Debug)]
+pub struct ReadTx<C: WalCoordination> {
+    guard: LockGuard<C>,
+    pub(super) snapshot: Snapshot,
+}
+
+impl<C: WalCoordination> ReadTx<C> {
+    /// The state that this transaction sees.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The size of the database in pages.
+    pub fn page_count(&self) -> u32 {
+        self.snapshot.page_count
+    }
+
+    /// True if the database is no longer as this transaction sees it.
+    ///
+    /// # Errors
+    /// [`Error::UsedAfterFork`] in a forked child.
+    pub fn is_stale(&self) -> Result<bool> {
+        self.wal().check_process()?;
+        Ok(!self.wal().header_cell()?.is(&self.snapshot.header))
+    }
+
+    pub(super) fn wal(&self) -> &Arc<Wal<C>> {
+        self.guard.wal()
+    }
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Begins a read transaction on the newest state of the database. Others
+    /// do not wait for it, and it waits only while somebody recovers.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another process recovers the log,
+    /// [`Error::Protocol`] if others kept changing the log for ten seconds,
+    /// [`Error::UsedAfterFork`], [`Error::Corrupt`], [`Error::Io`].
+    pub fn begin_read(self: &Arc<Self>) -> Result<ReadTx<C>> {
+        self.begin_read_holding(&Held::NOTHING)
+    }
+
+    pub(super) fn begin_read_holding(self: &Arc<Self>, held: &Held<'_, C>) -> Result<ReadTx<C>> {
+        self.check_process()?;
+        for attempt in 1..=MAX_ATTEMPTS {
+            pause_before(attempt);
+            if let Some(tx) = self.try_begin_read_tx(held)? {
+                return Ok(tx);
+            }
+        }
+        Err(Error::Protocol {
+            path: self.path().to_owned(),
+            attempts: MAX_ATTEMPTS,
+        })
+    }
+
+    /// One attempt; `None` if the state moved under it (`walTryBeginRead`).
+    fn try_begin_read_tx(self: &Arc<Self>, held: &Held<'_, C>) -> Result<Option<ReadTx<C>>> {
+        let Some(header) = self.load_snapshot(held)? else {
+            return Ok(None);
+        };
+        if self.checkpoint_info()?.backfilled() == header.max_frame() {
+            match self.try_slot_zero(&header)? {
+                SlotZero::Taken(tx) => return Ok(Some(tx)),
+                SlotZero::HeaderMoved => return Ok(None),
+                SlotZero::Busy => {}
+            }
+        }
+        self.try_marked_slot(&header)
+    }
+
+    /// Slot 0 is taken only if the header is still the one for which all was
+    /// backfilled: a later writer may have restarted the log, which slot 0
+    /// does not prevent, and committed.
+    fn try_slot_zero(self: &Arc<Self>, header: &IndexHeader) -> Result<SlotZero<C>> {
+        let Some(guard) = self.try_lock_mark(ReadSlot::DATABASE, 0)? else {
+            return Ok(SlotZero::Busy);
+        };
+        fence(Ordering::SeqCst);
+        if !self.header_cell()?.is(header) && !mutated(Mutation::SkipSlotZeroRecheck) {
+            return Ok(SlotZero::HeaderMoved);
+        }
+        let min_frame = header.max_frame().saturating_add(1);
+        self.read_tx(guard, header, ReadSlot::DATABASE, min_frame)
+            .map(SlotZero::Taken)
+    }
+
+    fn try_marked_slot(self: &Arc<Self>, header: &IndexHeader) -> Result<Option<ReadTx<C>>> {
+        let Some((slot, mark)) = self.choose_mark(header.max_frame())? else {
+            return Ok(None);
+        };
+        let Some(guard) = self.try_lock_mark(slot, mark)? else {
+            return Ok(None);
+        };
+        let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
+        // Keeps the comparison behind the lock and behind the load of the
+        // backfilled count; see "Ordering".
+        fence(Ordering::SeqCst);
+        if !self.header_cell()?.is(header) && !mutated(Mutation::SkipHeaderRecheck) {
+            return Ok(None);
+        }
+        self.read_tx(guard, header, slot, min_frame).map(Some)
+    }
+
+    /// The slot to read at for a log of `max_frame` frames, and its mark: the
+    /// largest mark that is not beyond, or a slot that nobody uses, with its
+    /// mark set to `max_frame`.
+    fn choose_mark(self: &Arc<Self>, max_frame: u32) -> Result<Option<(ReadSlot, u32)>> {
+        let usable = |mark: u32| mark <= max_frame || mutated(Mutation::MarkAboveSnapshot);
+        let best = ReadSlot::MARKED
+            .map(|slot| (slot, self.coordination.mark(slot)))
+            .into_iter()
+            .filter(|&(_, mark)| usable(mark))
+            .max_by_key(|&(_, mark)| mark);
+        if let Some((_, mark)) = best
+            && mark >= max_frame
+        {
+            return Ok(best);
+        }
+        for slot in ReadSlot::MARKED {
+            let Some(exclusive) = self.try_lock(Lock::Read(slot), LockMode::Exclusive)? else {
+                continue;
+            };
+            // Nobody reads at the slot while we hold it alone, so its mark
+            // may change. The mark is stored before the lock is given back.
+            if mutated(Mutation::UnlockBeforeClear) {
+                drop(exclusive);
+                self.set_mark(slot, max_frame);
+            } else {
+                self.set_mark(slot, max_frame);
+            }
+            return Ok(Some((slot, max_frame)));
+        }
+        Ok(best)
+    }
+
+    fn read_tx(
+        self: &Arc<Self>,
+        guard: LockGuard<C>,
+        header: &IndexHeader,
+        slot: ReadSlot,
+        min_frame: u32,
+    ) -> Result<ReadTx<C>> {
+        let page_count = self.page_count(header)?;
+        Ok(ReadTx {
+            guard,
+            snapshot: Snapshot {
+                header: *header,
+                slot,
+                min_frame,
+                page_count,
+            },
+        })
+    }
+}
+
+enum SlotZero<C: WalCoordination> {
+    Taken(ReadTx<C>),
+    HeaderMoved,
+    Busy,
+}
+
+/// The first attempts follow at once; then the pauses grow, as SQLite's do,
+/// because whoever is in the way may have lost its processor.
+fn pause_before(attempt: u32) {
+    match attempt {
+        0..=5 => {}
+        6..=9 => thread::yield_now(),
+        _ => thread::sleep(Duration::from_micros(u64::from(attempt - 9).pow(2) * 39)),
+    }
+}

@@ -1,0 +1,118 @@
+//! Rebuilds the wal-index from the log, which is the truth.
+//!
+//! # Protocol
+//! The caller holds Write; Checkpoint and Recover are added, so that nobody
+//! writes, checkpoints or recovers meanwhile, and others can tell that a
+//! recovery is running. Readers are *not* shut out: a header can be damaged
+//! while they read, so every block is built in private memory first and only
+//! words that differ are stored. What a reader can see does not change,
+//! because it comes from the same log (`walIndexRecover`).
+//!
+//! The backfilled count goes back to 0: it was no more than a cache, and too
+//! low is always safe. Marks of slots that are in use stay.
+//!
+//! # Crash
+//! The header is stored last. A recovery that dies before leaves a damaged
+//! header, and the next one begins again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Wal;
+use super::snapshot::Held;
+use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
+use crate::error::{Error, Result};
+use crate::format::{self, LogScan};
+use crate::index::{self, IndexHeader, MARK_NOT_USED, last_frame_of_block};
+use crate::testing::{Mutation, mutated};
+
+impl<C: WalCoordination> Wal<C> {
+    /// Rebuilds the index. The caller holds Write. `None` if a checkpointer
+    /// is in the way, which goes away by itself.
+    pub(super) fn recover(self: &Arc<Self>, held: &Held<'_, C>) -> Result<Option<IndexHeader>> {
+        debug_assert!(held.write.is_some());
+        let beside_write = if held.checkpoint.is_some() {
+            Lock::Recover
+        } else {
+            Lock::CheckpointAndRecover
+        };
+        let Some(_recovering) = self.try_lock(beside_write, LockMode::Exclusive)? else {
+            return Ok(None);
+        };
+        let scan = format::scan(self.storage.log())?;
+        if let Some(scan) = &scan {
+            self.check_log_page_size(scan)?;
+            self.sequence.store(scan.header.sequence, Ordering::Relaxed);
+        }
+        self.rebuild_blocks(scan.as_ref().map_or(&[], |scan| &scan.pages))?;
+        self.publish_recovered(scan.as_ref()).map(Some)
+    }
+
+    fn check_log_page_size(&self, scan: &LogScan) -> Result<()> {
+        let (expected, found) = (self.config.page_size, scan.header.page_size);
+        // A log without a commit says nothing about the database.
+        if found == expected || scan.pages.is_empty() {
+            return Ok(());
+        }
+        Err(Error::PageSizeMismatch {
+            path: self.storage.log().path().to_owned(),
+            expected: expected.bytes(),
+            found: found.bytes(),
+        })
+    }
+
+    fn rebuild_blocks(&self, mut pages: &[u32]) -> Result<()> {
+        for index in 0.. {
+            let before = if index == 0 {
+                0
+            } else {
+                last_frame_of_block(index - 1)
+            };
+            let room = (last_frame_of_block(index) - before) as usize;
+            let (here, rest) = pages.split_at(room.min(pages.len()));
+            index::build_block(self.coordination.grow(index)?, index, here);
+            pages = rest;
+            if pages.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn publish_recovered(self: &Arc<Self>, scan: Option<&LogScan>) -> Result<IndexHeader> {
+        let header = scan.map_or_else(IndexHeader::empty, recovered_header);
+        let info = self.checkpoint_info()?;
+        if !mutated(Mutation::KeepBackfilled) {
+            info.set_backfilled(0);
+        }
+        info.set_attempted(header.max_frame());
+        for slot in ReadSlot::MARKED {
+            // A slot in use keeps its mark: its reader still relies on it.
+            if let Some(_exclusive) = self.try_lock(Lock::Read(slot), LockMode::Exclusive)? {
+                let first = slot == ReadSlot::MARKED[0] && header.max_frame() > 0;
+                self.set_mark(
+                    slot,
+                    if first {
+                        header.max_frame()
+                    } else {
+                        MARK_NOT_USED
+                    },
+                );
+            }
+        }
+        self.header_cell()?.store(&header);
+        Ok(header)
+    }
+}
+
+fn recovered_header(scan: &LogScan) -> IndexHeader {
+    let generation = IndexHeader::empty().with_generation(
+        scan.header.salts,
+        scan.header.byte_order,
+        scan.checksum,
+    );
+    if scan.pages.is_empty() {
+        return generation;
+    }
+    generation.recovered(scan.header.page_size, scan.max_frame(), scan.page_count)
+}

@@ -1,0 +1,105 @@
+//! Loads the published header, and mends it when its writer died half-way.
+//!
+//! # Protocol
+//! The header is loaded without a lock. One that is not whole is either being
+//! written at this moment or was left by a dead writer. Whoever gets Write
+//! knows which: nobody is writing then. If it is still not whole, it is
+//! rebuilt from the log; nobody ever waits for a writer that may be dead
+//! (`walIndexReadHdr`).
+
+use std::sync::Arc;
+
+use super::{LockGuard, Wal};
+use crate::coordination::{Lock, LockMode, WalCoordination};
+use crate::error::{Error, Result};
+use crate::index::{HeaderCell, IndexHeader};
+
+/// The locks that the caller of an operation holds already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held<'a, C: WalCoordination> {
+    pub(super) write: Option<&'a LockGuard<C>>,
+    pub(super) checkpoint: Option<&'a LockGuard<C>>,
+}
+
+impl<C: WalCoordination> Held<'_, C> {
+    pub(super) const NOTHING: Self = Held {
+        write: None,
+        checkpoint: None,
+    };
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// The published header; `None` if it is worth trying again at once.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another process recovers, and whatever recovery
+    /// gives.
+    pub(super) fn load_snapshot(
+        self: &Arc<Self>,
+        held: &Held<'_, C>,
+    ) -> Result<Option<IndexHeader>> {
+        let header = match self.load_header()? {
+            Some(header) => Some(header),
+            None if held.write.is_some() => self.recover_if_still_bad(held)?,
+            None => match self.try_lock(Lock::Write, LockMode::Exclusive)? {
+                Some(write) => {
+                    let held = Held {
+                        write: Some(&write),
+                        checkpoint: held.checkpoint,
+                    };
+                    self.recover_if_still_bad(&held)?
+                }
+                None => self.wait_for_recovery()?,
+            },
+        };
+        if let Some(header) = &header {
+            self.check_page_size(header)?;
+        }
+        Ok(header)
+    }
+
+    /// The header if it is whole.
+    fn load_header(&self) -> Result<Option<IndexHeader>> {
+        let Some(block) = self.block_zero()? else {
+            return Ok(None);
+        };
+        match HeaderCell::of(block).load() {
+            Ok(header) => Ok(Some(header)),
+            Err(crate::index::BadHeader::Damaged) => Ok(None),
+            Err(crate::index::BadHeader::UnknownVersion(version)) => Err(Error::cannot_open(
+                self.path(),
+                format!("wal-index version {version} is not known; a newer program wrote it"),
+            )),
+        }
+    }
+
+    /// With Write held nobody else is storing the header, so one that is not
+    /// whole now has no writer any more.
+    fn recover_if_still_bad(self: &Arc<Self>, held: &Held<'_, C>) -> Result<Option<IndexHeader>> {
+        match self.load_header()? {
+            Some(header) => Ok(Some(header)),
+            None => self.recover(held),
+        }
+    }
+
+    /// Somebody holds Write and the header is not whole: a commit is being
+    /// published, which takes no time, or a recovery is running, which may
+    /// take long.
+    fn wait_for_recovery(self: &Arc<Self>) -> Result<Option<IndexHeader>> {
+        match self.try_lock(Lock::Recover, LockMode::Shared)? {
+            Some(_recovery_is_over) => Ok(None),
+            None => Err(self.busy(Lock::Recover)),
+        }
+    }
+
+    fn check_page_size(&self, header: &IndexHeader) -> Result<()> {
+        match header.page_size() {
+            Some(found) if found != self.config.page_size => Err(Error::PageSizeMismatch {
+                path: self.path().to_owned(),
+                expected: self.config.page_size.bytes(),
+                found: found.bytes(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The two hooks through which tests reach into the protocol: *step points*,
+//! at which a test stops or kills the process, and *mutations*, rules that a
+//! test breaks on purpose to see that some test notices.
+//!
+//! Without the features `step-points` and `mutations` both are empty
+//! functions, so nothing of this is in a release build.
+
+macro_rules! points {
+    ($($(#[$doc:meta])* $name:ident => $text:literal,)*) => {
+        /// A named place: a system call, or a store to shared memory, of a
+        /// protocol step. The process dies or stops just *before* it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Point { $($(#[$doc])* $name,)* }
+
+        impl Point {
+            /// Every point there is.
+            pub const ALL: &'static [Point] = &[$(Point::$name,)*];
+
+            /// The name by which a test asks for it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Point::$name => $text,)* }
+            }
+        }
+    };
+}
+
+points! {
+    /// A lock byte is about to be taken.
+    Lock => "lock",
+    /// A lock byte is about to be released.
+    Unlock => "unlock",
+    /// A read mark is about to be stored.
+    MarkStore => "mark-store",
+    /// The log header is about to be written.
+    LogHeaderWrite => "log-header-write",
+    /// The new log header is about to be synced.
+    LogHeaderSync => "log-header-sync",
+    /// The frames of a transaction are about to be written.
+    FramesWrite => "frames-write",
+    /// The log is about to be synced for a commit.
+    CommitSync => "commit-sync",
+    /// An index block is about to be made.
+    IndexGrow => "index-grow",
+    /// A block is about to be cleared for its first frame.
+    IndexClear => "index-clear",
+    /// The page number of a frame is about to be stored.
+    IndexPageStore => "index-page-store",
+    /// The hash slot of a frame is about to be stored.
+    IndexHashStore => "index-hash-store",
+    /// A leftover of a dead writer is about to be cleared.
+    IndexTrim => "index-trim",
+    /// The second header copy is about to be stored.
+    HeaderStoreSecond => "header-store-second",
+    /// The first header copy is about to be stored.
+    HeaderStoreFirst => "header-store-first",
+    /// The backfilled count is about to be stored.
+    BackfilledStore => "backfilled-store",
+    /// The attempted count is about to be stored.
+    AttemptedStore => "attempted-store",
+    /// The log is about to be synced for a checkpoint.
+    CheckpointLogSync => "checkpoint-log-sync",
+    /// A run of pages is about to be written to the database.
+    CheckpointWrite => "checkpoint-write",
+    /// The database file is about to be cut to its size.
+    CheckpointTruncate => "checkpoint-truncate",
+    /// The database is about to be synced for a checkpoint.
+    CheckpointDatabaseSync => "checkpoint-database-sync",
+    /// A recovered index block is about to be copied to shared memory.
+    RecoveryCopy => "recovery-copy",
+    /// The log is about to be removed by the last closer.
+    LogRemove => "log-remove",
+    /// The wal-index file is about to be cut by the first opener.
+    ShmTruncate => "shm-truncate",
+    /// The wal-index file is about to be removed by the last closer.
+    ShmRemove => "shm-remove",
+    /// Waiters are about to be woken.
+    Wake => "wake",
+}
+
+macro_rules! mutations {
+    ($($(#[$doc:meta])* $name:ident => $text:literal,)*) => {
+        /// A rule of the protocol that can be broken on purpose.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Mutation { $($(#[$doc])* $name,)* }
+
+        impl Mutation {
+            /// Every mutation there is.
+            pub const ALL: &'static [Mutation] = &[$(Mutation::$name,)*];
+
+            /// The name by which a test asks for it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Mutation::$name => $text,)* }
+            }
+        }
+    };
+}
+
+mutations! {
+    /// Begin read: the header is not compared again once the lock is held.
+    SkipHeaderRecheck => "skip-header-recheck",
+    /// Begin read: slot 0 is taken without comparing the header again.
+    SkipSlotZeroRecheck => "skip-slot-zero-recheck",
+    /// Begin read: a mark above the snapshot is chosen.
+    MarkAboveSnapshot => "mark-above-snapshot",
+    /// Checkpoint: the salts are not compared under Read 0.
+    SkipSaltCheck => "skip-salt-check",
+    /// Checkpoint: read marks of others are ignored.
+    IgnoreReadMarks => "ignore-read-marks",
+    /// Checkpoint: Read 0 is not taken while the database is written.
+    SkipReadZero => "skip-read-zero",
+    /// Checkpoint: the log is not synced before the database is written.
+    SkipLogSyncBeforeBackfill => "skip-log-sync-before-backfill",
+    /// Checkpoint: the count is published before the pages are written.
+    BackfilledBeforePages => "backfilled-before-pages",
+    /// Commit: the index is stored after the header.
+    IndexAfterHeader => "index-after-header",
+    /// Commit: the log is not synced at `Synchronous::Full`.
+    SkipCommitSync => "skip-commit-sync",
+    /// Commit: only the first header copy is stored.
+    OneHeaderCopy => "one-header-copy",
+    /// Commit: the change counter of the header stays.
+    KeepChangeCounter => "keep-change-counter",
+    /// Begin write: the snapshot is not compared with the live header.
+    SkipStaleCheck => "skip-stale-check",
+    /// Begin write: leftovers of a dead writer are not trimmed.
+    SkipTrim => "skip-trim",
+    /// Look-up: frames above the snapshot are not skipped.
+    IgnoreMaxFrame => "ignore-max-frame",
+    /// Look-up: the first hit of a chain is taken, not the newest.
+    FirstHitWins => "first-hit-wins",
+    /// Restart: readers of the log are not shut out.
+    RestartOverReaders => "restart-over-readers",
+    /// Restart: the salts stay.
+    KeepSalts => "keep-salts",
+    /// Restart: Checkpoint is not taken.
+    RestartWithoutCheckpointLock => "restart-without-checkpoint-lock",
+    /// Restart: the new log header is not synced.
+    SkipLogHeaderSync => "skip-log-header-sync",
+    /// Recovery: the backfilled count is kept.
+    KeepBackfilled => "keep-backfilled",
+    /// Recovery: frames after the last commit count.
+    RecoverUncommitted => "recover-uncommitted",
+    /// Recovery: the checksum chain of frames is not followed.
+    SkipFrameChecksum => "skip-frame-checksum",
+    /// Guards: the lock is released before the data it protects is cleared.
+    UnlockBeforeClear => "unlock-before-clear",
+}
+
+#[cfg(feature = "step-points")]
+mod step {
+    use super::Point;
+    use std::sync::OnceLock;
+
+    type Hook = Box<dyn Fn(Point) + Send + Sync>;
+    static HOOK: OnceLock<Hook> = OnceLock::new();
+
+    /// Installs what is called at every point, once for the process.
+    ///
+    /// # Errors
+    /// The hook is given back if there is one already.
+    pub fn set_hook(hook: Hook) -> Result<(), Hook> {
+        HOOK.set(hook)
+    }
+
+    /// Passes a point.
+    pub fn step(point: Point) {
+        if let Some(hook) = HOOK.get() {
+            hook(point);
+        }
+    }
+}
+
+#[cfg(feature = "step-points")]
+pub use step::{set_hook, step};
+
+/// Passes a point; nothing without the feature `step-points`.
+#[cfg(not(feature = "step-points"))]
+#[inline(always)]
+pub fn step(_: Point) {}
+
+#[cfg(feature = "mutations")]
+mod mutate {
+    use super::Mutation;
+    use std::sync::OnceLock;
+
+    /// True if the environment variable `WAL_MUTATION` names `mutation`.
+    pub fn mutated(mutation: Mutation) -> bool {
+        static ACTIVE: OnceLock<Option<Mutation>> = OnceLock::new();
+        let active = ACTIVE.get_or_init(|| {
+            let name = std::env::var("WAL_MUTATION").ok()?;
+            Mutation::ALL.iter().copied().find(|m| m.name() == name)
+        });
+        *active == Some(mutation)
+    }
+}
+
+#[cfg(feature = "mutations")]
+pub use mutate::mutated;
+
+/// True if a test broke this rule; never without the feature `mutations`.
+#[cfg(not(feature = "mutations"))]
+#[inline(always)]
+pub fn mutated(_: Mutation) -> bool {
+    false
+}

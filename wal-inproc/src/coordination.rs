@@ -1,0 +1,219 @@
+//! The coordination: blocks on the heap, locks in atomics.
+//!
+//! # Protocol
+//! A process that opens a database this way takes EXCLUSIVE on the database
+//! file before it looks at anything else, without waiting, and keeps it. Then
+//! it makes sure that nobody is attached to a `-shm` file (an old SQLite could
+//! be, with a shared lock it is about to take). An old `-shm` is ignored: the
+//! index is rebuilt from the log.
+//!
+//! # Layout
+//! One [`PackedLock`] per lock, each on a cache line of its own. The read mark
+//! of a slot is the value in the slot's lock, so that taking a slot and
+//! checking its mark is one compare-and-swap.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_utils::CachePadded;
+use wal_core::index::{IndexBlock, MARK_NOT_USED};
+use wal_core::io::{
+    ByteLocks, File, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes,
+};
+use wal_core::once_table::OnceTable;
+use wal_core::{Error, Event, Lock, LockMode, ReadSlot, Result, WalCoordination};
+
+use crate::event::Happening;
+use crate::packed_lock::PackedLock;
+
+/// Coordination between the threads of one process, which owns the database.
+pub struct InProcessWalCoordination {
+    path: PathBuf,
+    /// The database file, with EXCLUSIVE held; `None` for a database that is
+    /// not in the file system.
+    database: Option<Arc<OsFile>>,
+    blocks: OnceTable<Box<IndexBlock>>,
+    locks: [CachePadded<PackedLock>; Lock::COUNT],
+    committed: Happening,
+    released: Happening,
+}
+
+impl InProcessWalCoordination {
+    /// Opens the database file at `path` and takes it for this process alone.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if any other connection has the database open, one of
+    /// this process included; [`Error::Io`].
+    pub fn open(path: &Path, mode: OpenMode<'_>) -> Result<(Self, Arc<OsFile>)> {
+        let database = Arc::new(OsFile::open_for_locks(path, mode)?.with_mapping());
+        let locks = ByteLocks::new(LockKind::OpenFileDescription);
+        let locked = || Error::Locked {
+            path: path.to_owned(),
+        };
+        let owned = locks
+            .try_lock(database.as_file(), database_bytes::ALL, LockMode::Exclusive)
+            .map_err(|e| Error::io(path, "lock", e))?;
+        if !owned || someone_is_attached(path, locks)? {
+            return Err(locked());
+        }
+        let mut coordination = Self::in_memory(path);
+        coordination.database = Some(database.clone());
+        Ok((coordination, database))
+    }
+
+    /// Coordination for a database that no other process can reach; `path`
+    /// names it in messages.
+    pub fn in_memory(path: &Path) -> Self {
+        let unused = |first: bool| PackedLock::new(if first { 0 } else { MARK_NOT_USED });
+        let slot_zero = Lock::Read(ReadSlot::DATABASE).span().0;
+        InProcessWalCoordination {
+            path: path.to_owned(),
+            database: None,
+            blocks: OnceTable::new(),
+            locks: std::array::from_fn(|lock| CachePadded::new(unused(lock <= slot_zero))),
+            committed: Happening::default(),
+            released: Happening::default(),
+        }
+    }
+
+    fn lock(&self, lock: Lock) -> &[CachePadded<PackedLock>] {
+        let (first, count) = lock.span();
+        &self.locks[first..first + count]
+    }
+
+    fn slot(&self, slot: ReadSlot) -> &PackedLock {
+        &self.locks[Lock::Read(slot).span().0]
+    }
+
+    fn happening(&self, event: Event) -> &Happening {
+        match event {
+            Event::Commit => &self.committed,
+            Event::Release => &self.released,
+        }
+    }
+}
+
+/// True if a process holds the lock that everyone attached to the `-shm` file
+/// holds. The file is opened as one that carries locks, because closing it
+/// would drop those of a stock SQLite in this process.
+fn someone_is_attached(database: &Path, locks: ByteLocks) -> Result<bool> {
+    let path = beside(database, "-shm");
+    let shm = match OsFile::open_for_locks(&path, OpenMode::Existing) {
+        Ok(shm) => shm,
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(false);
+        }
+        Err(e) => return Err(e),
+    };
+    let conflict = locks
+        .conflict(shm.as_file(), shm_bytes::DMS)
+        .map_err(|e| Error::io(&path, "query the lock of", e))?;
+    Ok(conflict.is_some())
+}
+
+fn try_one(lock: &PackedLock, mode: LockMode) -> bool {
+    match mode {
+        LockMode::Shared => lock.try_read(),
+        LockMode::Exclusive => lock.try_write(),
+    }
+}
+
+fn unlock_one(lock: &PackedLock, mode: LockMode) {
+    match mode {
+        LockMode::Shared => lock.unlock_read(),
+        LockMode::Exclusive => lock.unlock_write(),
+    }
+}
+
+impl WalCoordination for InProcessWalCoordination {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
+        Ok(self.blocks.get(index).map(|block| &**block))
+    }
+
+    fn grow(&self, index: u32) -> Result<&IndexBlock> {
+        self.blocks
+            .get_or_try_make(index, || Ok(IndexBlock::zeroed()))
+            .map(|block| &**block)
+    }
+
+    fn try_lock(&self, lock: Lock, mode: LockMode) -> Result<bool> {
+        let span = self.lock(lock);
+        for (taken, single) in span.iter().enumerate() {
+            if !try_one(single, mode) {
+                span[..taken]
+                    .iter()
+                    .for_each(|single| unlock_one(single, mode));
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn try_lock_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        Ok(self.slot(slot).try_read_if(mark))
+    }
+
+    fn unlock(&self, lock: Lock, mode: LockMode) {
+        self.lock(lock)
+            .iter()
+            .for_each(|single| unlock_one(single, mode));
+    }
+
+    fn mark(&self, slot: ReadSlot) -> u32 {
+        self.slot(slot).value()
+    }
+
+    fn set_mark(&self, slot: ReadSlot, mark: u32) {
+        self.slot(slot).set_value(mark);
+    }
+
+    fn ticket(&self, event: Event) -> u32 {
+        self.happening(event).ticket()
+    }
+
+    fn wait(&self, event: Event, ticket: u32, deadline: Instant) {
+        self.happening(event).wait(ticket, deadline);
+    }
+
+    fn notify(&self, event: Event) {
+        self.happening(event).notify();
+    }
+
+    /// The database has one user, whoever opened it.
+    fn leave(&self) -> Result<bool> {
+        if let Some(database) = &self.database {
+            // EXCLUSIVE is held, so no other SQLite of this process holds a
+            // lock on the file that closing it could drop.
+            database.close_for_real();
+        }
+        Ok(true)
+    }
+
+    /// The index was never in the file system, but an old `-shm` of others
+    /// may be.
+    fn remove(&self) -> Result<()> {
+        let Some(database) = &self.database else {
+            return Ok(());
+        };
+        let path = beside(database.path(), "-shm");
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(&path, "remove", e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for InProcessWalCoordination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InProcessWalCoordination")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
