@@ -41,6 +41,12 @@ impl ProcessGeneration {
         ProcessGeneration(GENERATION.load(Ordering::Relaxed))
     }
 
+    /// Counts the forks between the first process and this one. State that a
+    /// fork may have caught half-changed is kept per number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
     /// True if a fork lies between this generation and now.
     pub fn is_over(self) -> bool {
         self.0 != GENERATION.load(Ordering::Relaxed)

@@ -38,15 +38,24 @@ impl<T> OnceTable<T> {
         index: u32,
         make: impl FnOnce() -> Result<T, E>,
     ) -> Result<&T, E> {
-        let (bucket, place) = Self::place(index);
-        let bucket = self.buckets[bucket]
-            .get_or_init(|| (0..1usize << bucket).map(|_| OnceLock::new()).collect());
-        let cell = &bucket[place];
+        let cell = self.cell(index);
         if let Some(value) = cell.get() {
             return Ok(value);
         }
         let value = make()?;
         Ok(cell.get_or_init(|| value))
+    }
+
+    /// The value at `index`, set to what `make` gives if it was not set.
+    pub fn get_or_make(&self, index: u32, make: impl FnOnce() -> T) -> &T {
+        self.cell(index).get_or_init(make)
+    }
+
+    fn cell(&self, index: u32) -> &OnceLock<T> {
+        let (bucket, place) = Self::place(index);
+        let bucket = self.buckets[bucket]
+            .get_or_init(|| (0..1usize << bucket).map(|_| OnceLock::new()).collect());
+        &bucket[place]
     }
 
     /// Bucket *b* holds the indices from 2^b − 1 on. The last index would need

@@ -43,12 +43,13 @@ pub struct InProcessWalCoordination {
 
 impl InProcessWalCoordination {
     /// Opens the database file at `path` and takes it for this process alone.
+    /// `mapped` says whether its pages are read from a mapping.
     ///
     /// # Errors
     /// [`Error::Locked`] if any other connection has the database open, one of
     /// this process included; [`Error::Io`].
-    pub fn open(path: &Path, mode: OpenMode<'_>) -> Result<(Self, Arc<OsFile>)> {
-        let database = Arc::new(OsFile::open_for_locks(path, mode)?.with_mapping());
+    pub fn open(path: &Path, mode: OpenMode<'_>, mapped: bool) -> Result<(Self, Arc<OsFile>)> {
+        let database = Arc::new(OsFile::open_for_locks(path, mode)?.with_mapping(mapped));
         let locks = ByteLocks::new(LockKind::OpenFileDescription);
         let locked = || Error::Locked {
             path: path.to_owned(),

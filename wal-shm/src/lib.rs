@@ -1,1 +1,34 @@
-//! wal-shm
+//! Coordination between processes: SQLite's `-shm` file, mapped, and its
+//! byte-range locks.
+//!
+//! Everything is where stock SQLite looks for it, so its processes and ours
+//! use one database at the same time.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `coordination` | [`ShmWalCoordination`]: one user of a process's attachment |
+//! | `attachment` | what a process has open for one database, shared by its users |
+//! | `database_lock` | SHARED and EXCLUSIVE on the database file |
+//! | `first_opener` | who resets a shared file, and who joins |
+//! | `shm_file` | the mapped blocks of the wal-index |
+//! | `lock_table` | who holds what within this process |
+//! | `side_file` | wake-ups, beside what SQLite's format has room for |
+//! | `file_system` | refuses file systems on which this cannot work |
+
+#[cfg(not(unix))]
+compile_error!("wal-shm needs POSIX byte-range locks and shared mappings; use wal-inproc here");
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("wal-shm maps whole logs and needs a 64-bit address space; use wal-inproc here");
+
+mod attachment;
+mod coordination;
+mod database_lock;
+mod file_system;
+mod first_opener;
+mod futex;
+mod lock_table;
+mod mapping;
+mod shm_file;
+mod side_file;
+
+pub use coordination::{ShmOptions, ShmWalCoordination};

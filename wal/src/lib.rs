@@ -1,1 +1,85 @@
-//! wal
+//! Several processes share one database file: many snapshot readers, one
+//! writer, and checkpoints, over a write-ahead log that is SQLite's own.
+//!
+//! ```
+//! # fn main() -> wal::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path().join("app.db");
+//! use wal::{CheckpointMode, Database, PageNo};
+//!
+//! let db = Database::open(&path)?;
+//! let mut write = db.begin_write()?; // one writer at a time, over all processes
+//! write.page_mut(PageNo::ONE)?[0] = 7;
+//! write.commit()?; // durable and visible to every process
+//! assert_eq!(db.begin_read()?.page(PageNo::ONE)?[0], 7);
+//! db.checkpoint(CheckpointMode::Passive)?; // from the log into the database file
+//! # db.close()
+//! # }
+//! ```
+//!
+//! # Which backend
+//! - Feature `shm` (default): [`shm::Database`]. Processes share the database,
+//!   stock SQLite's among them.
+//! - Feature `inproc`: [`inproc::Database`]. One process owns it; others are
+//!   told that it is locked. Coordination is a few atomics.
+//!
+//! With both, they stand side by side and [`Database`] is the shared one.
+//!
+//! # What a file is
+//! A file that begins with SQLite's header is a SQLite database in WAL mode:
+//! its page size comes from page 1, and stock SQLite can use it at the same
+//! time. Any other file is a store of raw pages, with the page size from
+//! [`Options`].
+
+#[cfg(not(any(feature = "shm", feature = "inproc")))]
+compile_error!("choose a backend: enable the feature `shm` (several processes) or `inproc` (one)");
+
+mod backend;
+mod database;
+mod options;
+mod transaction;
+
+pub use backend::Backend;
+pub use options::{Options, ReadStrategy};
+pub use wal_core::io::LockKind;
+pub use wal_core::protocol::{
+    CheckpointMode, CheckpointReport, DatabaseKind, PageRef, Snapshot, Synchronous,
+};
+pub use wal_core::{Error, FrameNo, Lock, PageNo, PageSize, ReadSlot, Result, Salts};
+
+/// Databases that several processes share.
+#[cfg(feature = "shm")]
+pub mod shm {
+    use wal_shm::ShmWalCoordination;
+
+    /// A database that several processes share.
+    pub type Database = crate::database::Database<ShmWalCoordination>;
+    /// A read transaction of a [`Database`].
+    pub type ReadTx = crate::transaction::ReadTx<ShmWalCoordination>;
+    /// A write transaction of a [`Database`].
+    pub type WriteTx = crate::transaction::WriteTx<ShmWalCoordination>;
+}
+
+/// Databases that one process owns.
+#[cfg(feature = "inproc")]
+pub mod inproc {
+    use wal_inproc::InProcessWalCoordination;
+
+    /// A database that one process owns.
+    pub type Database = crate::database::Database<InProcessWalCoordination>;
+    /// A read transaction of a [`Database`].
+    pub type ReadTx = crate::transaction::ReadTx<InProcessWalCoordination>;
+    /// A write transaction of a [`Database`].
+    pub type WriteTx = crate::transaction::WriteTx<InProcessWalCoordination>;
+}
+
+/// The types of whichever backend is asked for, to be named generically.
+pub mod generic {
+    pub use crate::database::Database;
+    pub use crate::transaction::{ReadTx, UpgradeRefused, WriteTx};
+}
+
+#[cfg(all(feature = "inproc", not(feature = "shm")))]
+pub use inproc::{Database, ReadTx, WriteTx};
+#[cfg(feature = "shm")]
+pub use shm::{Database, ReadTx, WriteTx};

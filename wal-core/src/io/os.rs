@@ -66,13 +66,17 @@ impl OsFile {
     /// # Errors
     /// As [`OsFile::open`].
     pub fn open_for_locks(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
-        let file = match parking::reuse(path).map_err(|e| Error::io(path, "stat", e))? {
-            Some(parked) => parked,
-            None => open(path, mode).map_err(|e| Error::io(path, "open", e))?,
+        let parked = parking::reuse(path).map_err(|e| Error::io(path, "stat", e))?;
+        let (file, in_child) = match parked {
+            Some((file, in_child)) => (file, Some(in_child)),
+            None => (
+                open(path, mode).map_err(|e| Error::io(path, "open", e))?,
+                None,
+            ),
         };
         let mut opened = Self::wrap(path, file)?;
-        let registered = ClosedInChild::register(opened.as_file().as_fd());
-        opened.in_child = Some(registered.ok_or_else(|| {
+        let in_child = in_child.or_else(|| ClosedInChild::register(opened.as_file().as_fd()));
+        opened.in_child = Some(in_child.ok_or_else(|| {
             Error::cannot_open(path, "this process has too many databases open; close some")
         })?);
         Ok(opened)
@@ -93,12 +97,11 @@ impl OsFile {
         })
     }
 
-    /// Makes the file's bytes available as memory.
+    /// Makes the file's bytes available as memory, if `mapped`.
     #[must_use]
-    pub fn with_mapping(mut self) -> Self {
-        if let Some(file) = &self.file {
-            self.mapped = Some(MappedFile::new(self.path.clone(), file.clone()));
-        }
+    pub fn with_mapping(mut self, mapped: bool) -> Self {
+        let file = self.file.as_ref().filter(|_| mapped);
+        self.mapped = file.map(|file| MappedFile::new(self.path.clone(), file.clone()));
         self
     }
 
@@ -140,16 +143,15 @@ impl Drop for OsFile {
         let Some(file) = self.file.take().and_then(Arc::into_inner) else {
             return;
         };
-        match &self.in_child {
+        match self.in_child.take() {
             // The number belongs to nobody, or to another file of the child.
             Some(in_child) if in_child.is_closed() => {
                 let _ = file.into_raw_fd();
             }
-            Some(_) if !self.close_for_real.load(Ordering::Relaxed) => {
-                self.in_child = None;
-                parking::park(file);
+            Some(in_child) if !self.close_for_real.load(Ordering::Relaxed) => {
+                parking::park(file, in_child);
             }
-            _ => self.in_child = None,
+            _ => {}
         }
     }
 }

@@ -10,14 +10,28 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-static PARKED: Mutex<Vec<File>> = Mutex::new(Vec::new());
+use crate::fork::{ClosedInChild, ProcessGeneration};
+use crate::once_table::OnceTable;
 
-fn parked() -> MutexGuard<'static, Vec<File>> {
+/// A descriptor without locks. It is still closed in children, because
+/// whoever uses it again takes locks that a child must not keep alive.
+struct Parked {
+    file: File,
+    in_child: ClosedInChild,
+}
+
+/// One list for each generation of forks: the parent's descriptors are closed
+/// in a child, and its mutex may have been held at the fork.
+static PARKED: OnceTable<Mutex<Vec<Parked>>> = OnceTable::new();
+
+fn parked() -> MutexGuard<'static, Vec<Parked>> {
+    let generation = ProcessGeneration::current().number();
     PARKED
+        .get_or_make(generation, Mutex::default)
         .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 fn same_file(a: &Metadata, b: &Metadata) -> bool {
@@ -25,12 +39,12 @@ fn same_file(a: &Metadata, b: &Metadata) -> bool {
 }
 
 /// Keeps `file`, which holds no locks any more.
-pub(super) fn park(file: File) {
-    parked().push(file);
+pub(super) fn park(file: File, in_child: ClosedInChild) {
+    parked().push(Parked { file, in_child });
 }
 
 /// A parked descriptor of the file that is now at `path`.
-pub(super) fn reuse(path: &Path) -> io::Result<Option<File>> {
+pub(super) fn reuse(path: &Path) -> io::Result<Option<(File, ClosedInChild)>> {
     let mut parked = parked();
     if parked.is_empty() {
         return Ok(None);
@@ -40,12 +54,15 @@ pub(super) fn reuse(path: &Path) -> io::Result<Option<File>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let is_wanted = |file: &File| {
-        file.metadata()
+    let is_wanted = |parked: &Parked| {
+        parked
+            .file
+            .metadata()
             .is_ok_and(|found| same_file(&found, &wanted))
     };
-    Ok(parked
+    let found = parked
         .iter()
         .position(is_wanted)
-        .map(|at| parked.swap_remove(at)))
+        .map(|at| parked.swap_remove(at));
+    Ok(found.map(|Parked { file, in_child }| (file, in_child)))
 }

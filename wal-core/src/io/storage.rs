@@ -18,14 +18,14 @@ pub struct OsStorage {
 impl OsStorage {
     /// Opens the log of `database`, and makes it if it is not there. The
     /// caller holds SHARED or more on the database file, so that nobody can
-    /// remove the log meanwhile.
+    /// remove the log meanwhile. `mapped` says whether its pages are read from
+    /// a mapping.
     ///
     /// # Errors
     /// What opening the log gives.
     pub fn open(database: Arc<OsFile>, mapped: bool) -> Result<Self> {
         let path = beside(database.path(), "-wal");
-        let log = OsFile::open(&path, OpenMode::CreateLike(&database))?;
-        let log = if mapped { log.with_mapping() } else { log };
+        let log = OsFile::open(&path, OpenMode::CreateLike(&database))?.with_mapping(mapped);
         Ok(OsStorage { database, log })
     }
 }

@@ -46,12 +46,12 @@ pub struct PreparedFrames<'p> {
     committed: IndexHeader,
 }
 
-/// Commits what `tx` changed.
-pub(super) fn commit<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<()> {
+/// Commits what `tx` changed, and tells how many frames the log has then.
+pub(super) fn commit<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<u32> {
     let page_count = tx.page_count;
     tx.dirty.retain(|page, _| page.get() <= page_count);
     if tx.dirty.is_empty() && page_count == tx.read.page_count() {
-        return Ok(());
+        return Ok(tx.read.snapshot.max_frame());
     }
     stamp_page_one(tx)?;
     let restarted = tx.try_restart_log_before_write()?.is_some();
@@ -88,7 +88,7 @@ impl<C: WalCoordination> Wal<C> {
         restarted: bool,
         pages: &DirtyPages,
         page_count: u32,
-    ) -> Result<()> {
+    ) -> Result<u32> {
         let before = self.prepare_wal_header(before, restarted)?;
         let prepared = prepare_frames(self.config.page_size, &before, pages, page_count)
             .ok_or_else(|| Error::corrupt(self.path(), "the log has no frame numbers left"))?;
@@ -101,7 +101,7 @@ impl<C: WalCoordination> Wal<C> {
         if mutated(Mutation::IndexAfterHeader) {
             self.index_frames(prepared.first, pages)?;
         }
-        Ok(())
+        Ok(prepared.committed.max_frame())
     }
 
     /// Writes the log header if the log is empty, and gives the state that

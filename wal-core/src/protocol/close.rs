@@ -11,6 +11,7 @@
 //! without an index is recovered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{CheckpointMode, Synchronous, Wal};
 use crate::coordination::WalCoordination;
@@ -20,13 +21,14 @@ use crate::testing::{Point, step};
 impl<C: WalCoordination> Wal<C> {
     /// Ends this attachment. The last one of all cleans up: it checkpoints
     /// and removes the log. Call it when no transaction is open; the handle
-    /// is of no use afterwards.
+    /// is of no use afterwards. A second call does nothing.
     ///
     /// # Errors
     /// What the checkpoint or the removal gives. The attachment is ended all
     /// the same, and nothing is lost: the log stays.
     pub fn close(self: &Arc<Self>) -> Result<()> {
-        if self.process.is_over() || !self.coordination.leave()? {
+        let closed_before = self.closed.swap(true, Ordering::Relaxed);
+        if closed_before || self.process.is_over() || !self.coordination.leave()? {
             return Ok(());
         }
         let report = self.checkpoint(CheckpointMode::Passive)?;

@@ -43,7 +43,7 @@ use crate::types::PageSize;
 pub use append::PreparedFrames;
 pub use checkpoint::{CheckpointMode, CheckpointReport};
 pub use guard::LockGuard;
-pub use open::{DatabaseKind, inspect};
+pub use open::{DatabaseKind, create_page_store, inspect};
 pub use page::PageRef;
 pub use proof::BackfillProof;
 pub use read::{ReadTx, Snapshot};
@@ -90,6 +90,7 @@ pub struct Wal<C: WalCoordination> {
     sequence: AtomicU32,
     /// Set for good by a sync that failed.
     poisoned: AtomicBool,
+    closed: AtomicBool,
     proof: proof::LastProof,
 }
 
@@ -105,6 +106,7 @@ impl<C: WalCoordination> Wal<C> {
             process: ProcessGeneration::current(),
             sequence: AtomicU32::new(0),
             poisoned: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             proof: proof::LastProof::default(),
         })
     }

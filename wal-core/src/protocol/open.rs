@@ -5,7 +5,7 @@ use std::path::Path;
 use super::WalConfig;
 use crate::error::{Error, Result};
 use crate::format::DatabaseHeader;
-use crate::io::{File, beside};
+use crate::io::{File, FileSyncType, beside, sync_directory};
 use crate::protocol::Synchronous;
 use crate::types::PageSize;
 
@@ -80,6 +80,19 @@ pub fn inspect(
         ));
     }
     Ok(config)
+}
+
+/// Makes an empty file a page store of one page of zeros, durably, before any
+/// log lies beside it: stock SQLite deletes a log beside an empty database.
+/// The caller holds a lock under which nobody else does the same.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn create_page_store(database: &dyn File, page_size: PageSize) -> Result<()> {
+    let zeros = vec![0; page_size.len()];
+    database.write_all_at(&mut [std::io::IoSlice::new(&zeros)], 0)?;
+    database.sync(FileSyncType::Full)?;
+    sync_directory(database.path())
 }
 
 /// A rollback journal with a header means that a transaction of rollback mode

@@ -185,14 +185,14 @@ impl<C: WalCoordination> WriteTx<C> {
     }
 
     /// Makes the changes visible to everyone, and durable as the database's
-    /// [`super::Synchronous`] promises. A transaction that changed nothing
-    /// leaves no trace.
+    /// [`super::Synchronous`] promises, and tells how many frames the log has
+    /// now. A transaction that changed nothing leaves no trace.
     ///
     /// # Errors
     /// The transaction is rolled back, except for
     /// [`Error::CommitOutcomeUnknown`]: then only opening the database again
     /// tells whether it is there.
-    pub fn commit(mut self) -> Result<()> {
+    pub fn commit(mut self) -> Result<u32> {
         self.wal().check_writable()?;
         append::commit(&mut self)
     }

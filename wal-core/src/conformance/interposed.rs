@@ -1,0 +1,288 @@
+//! A user's coordination and files, with the director in front of them.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::Attachment;
+use super::director::{Call, Director, Then, Which, die};
+use crate::coordination::{Event, Lock, LockMode, ReadSlot, WalCoordination};
+use crate::error::{Error, Result};
+use crate::index::IndexBlock;
+use crate::io::{File, FileSyncType, MappedFile, Storage};
+
+/// An attachment that several users may share.
+pub(super) struct SharedAttachment<C> {
+    pub(super) attachment: Attachment<C>,
+    /// How many users have not left.
+    pub(super) users: AtomicUsize,
+}
+
+/// One user's place at an attachment.
+pub(super) struct Seat<C> {
+    pub(super) director: Arc<Director>,
+    pub(super) shared: Arc<SharedAttachment<C>>,
+    pub(super) user: usize,
+    /// Answers that Checkpoint was had without taking it: stock SQLite
+    /// restarts the log without that lock.
+    pub(super) like_stock: bool,
+}
+
+impl<C: WalCoordination> Seat<C> {
+    fn inner(&self) -> &C {
+        &self.shared.attachment.coordination
+    }
+
+    fn before(&self, call: Call) -> Then {
+        let block_zero = self.inner().block(0).ok().flatten();
+        self.director.before(self.user, call, block_zero)
+    }
+
+    /// Passes a call that can fail.
+    fn pass(&self, call: Call, path: &Path) -> Result<()> {
+        match self.before(call) {
+            Then::GoOn => Ok(()),
+            Then::Fail | Then::FailAfter(_) => Err(failure(path)),
+            Then::Die => die(),
+        }
+    }
+
+    /// Passes a call that cannot fail. A user that dies here dies after it:
+    /// the system would have freed the lock, or nobody would have noticed.
+    fn pass_infallible(&self, call: Call, act: impl FnOnce()) {
+        let then = self.before(call);
+        act();
+        if then == Then::Die && !std::thread::panicking() {
+            die();
+        }
+    }
+
+    fn is_passed_over(&self, lock: Lock) -> bool {
+        self.like_stock && lock == Lock::Checkpoint
+    }
+}
+
+fn failure(path: &Path) -> Error {
+    Error::io(path, "a call of the suite", io::Error::other("injected"))
+}
+
+/// A user's coordination.
+pub(super) struct Interposed<C>(pub(super) Arc<Seat<C>>);
+
+impl<C: WalCoordination> WalCoordination for Interposed<C> {
+    fn path(&self) -> &Path {
+        self.0.inner().path()
+    }
+
+    fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
+        self.0.pass(Call::Block(index), self.path())?;
+        self.0.inner().block(index)
+    }
+
+    fn grow(&self, index: u32) -> Result<&IndexBlock> {
+        self.0.pass(Call::Grow(index), self.path())?;
+        self.0.inner().grow(index)
+    }
+
+    fn try_lock(&self, lock: Lock, mode: LockMode) -> Result<bool> {
+        self.0.pass(Call::TryLock(lock, mode), self.path())?;
+        if self.0.is_passed_over(lock) {
+            return Ok(true);
+        }
+        self.0.director.with_ledger(|ledger| {
+            let granted = self.0.inner().try_lock(lock, mode)?;
+            ledger.tried(self.0.user, lock, mode, granted);
+            Ok(granted)
+        })
+    }
+
+    fn try_lock_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        self.0.pass(Call::TryLockMark(slot, mark), self.path())?;
+        self.0.director.with_ledger(|ledger| {
+            let same = self.0.inner().mark(slot) == mark;
+            let granted = self.0.inner().try_lock_mark(slot, mark)?;
+            ledger.tried_mark(self.0.user, slot, granted, same);
+            Ok(granted)
+        })
+    }
+
+    fn unlock(&self, lock: Lock, mode: LockMode) {
+        self.0.pass_infallible(Call::Unlock(lock, mode), || {
+            if self.0.is_passed_over(lock) {
+                return;
+            }
+            self.0.director.with_ledger(|ledger| {
+                ledger.released(self.0.user, lock, mode);
+                self.0.inner().unlock(lock, mode);
+            });
+        });
+    }
+
+    fn mark(&self, slot: ReadSlot) -> u32 {
+        let mut mark = 0;
+        let look = || mark = self.0.inner().mark(slot);
+        self.0.pass_infallible(Call::Mark(slot), look);
+        mark
+    }
+
+    fn set_mark(&self, slot: ReadSlot, mark: u32) {
+        match self.0.before(Call::SetMark(slot, mark)) {
+            Then::Die => die(),
+            _ => self.0.inner().set_mark(slot, mark),
+        }
+    }
+
+    fn ticket(&self, event: Event) -> u32 {
+        self.0.inner().ticket(event)
+    }
+
+    fn wait(&self, event: Event, ticket: u32, deadline: Instant) {
+        self.0.inner().wait(event, ticket, deadline);
+    }
+
+    fn notify(&self, event: Event) {
+        let tell = || self.0.inner().notify(event);
+        self.0.pass_infallible(Call::Notify(event), tell);
+    }
+
+    /// The attachment is left by the last user that shares it.
+    fn leave(&self) -> Result<bool> {
+        self.0.pass(Call::Leave, self.path())?;
+        if self.0.shared.users.fetch_sub(1, Ordering::SeqCst) > 1 {
+            return Ok(false);
+        }
+        self.0.inner().leave()
+    }
+
+    fn remove(&self) -> Result<()> {
+        self.0.pass(Call::Remove, self.path())?;
+        self.0.inner().remove()
+    }
+}
+
+impl<C> fmt::Debug for Interposed<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {}", self.0.user)
+    }
+}
+
+/// A user's file.
+pub(super) struct InterposedFile<C> {
+    seat: Arc<Seat<C>>,
+    which: Which,
+}
+
+impl<C: WalCoordination> InterposedFile<C> {
+    fn inner(&self) -> &dyn File {
+        let storage = &self.seat.shared.attachment.storage;
+        match self.which {
+            Which::Database => storage.database(),
+            Which::Log => storage.log(),
+        }
+    }
+
+    /// Writes the first `len` bytes of what was to be written.
+    fn write_part(&self, buffers: &[IoSlice<'_>], offset: u64, len: usize) -> Result<()> {
+        let bytes = buffers.concat();
+        let part = &bytes[..len.min(bytes.len())];
+        self.inner()
+            .write_all_at(&mut [IoSlice::new(part)], offset)
+    }
+}
+
+impl<C: WalCoordination> File for InterposedFile<C> {
+    fn path(&self) -> &Path {
+        self.inner().path()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let (file, len) = (self.which, buffer.len());
+        self.seat.pass(Call::Read { file, offset, len }, self.path())?;
+        self.inner().read_at(buffer, offset)
+    }
+
+    fn write_all_at(&self, buffers: &mut [IoSlice<'_>], offset: u64) -> Result<()> {
+        let (file, len) = (self.which, buffers.iter().map(|b| b.len()).sum());
+        match self.seat.before(Call::Write { file, offset, len }) {
+            Then::GoOn => self.inner().write_all_at(buffers, offset),
+            Then::Fail => Err(failure(self.path())),
+            Then::FailAfter(len) => {
+                self.write_part(buffers, offset, len)?;
+                Err(failure(self.path()))
+            }
+            Then::Die => die(),
+        }
+    }
+
+    fn sync(&self, kind: FileSyncType) -> Result<()> {
+        self.seat.pass(Call::Sync(self.which), self.path())?;
+        self.inner().sync(kind)
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.inner().len()
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.seat.pass(Call::SetLen(self.which, len), self.path())?;
+        self.inner().set_len(len)
+    }
+
+    fn free_space(&self) -> Option<u64> {
+        self.inner().free_space()
+    }
+
+    fn mapped(&self) -> Option<&MappedFile> {
+        self.inner().mapped()
+    }
+}
+
+impl<C> fmt::Debug for InterposedFile<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of user {}", self.which, self.seat.user)
+    }
+}
+
+/// A user's files.
+pub(super) struct InterposedStorage<C> {
+    database: InterposedFile<C>,
+    log: InterposedFile<C>,
+}
+
+impl<C> InterposedStorage<C> {
+    pub(super) fn new(seat: &Arc<Seat<C>>) -> Self {
+        let file = |which| InterposedFile {
+            seat: seat.clone(),
+            which,
+        };
+        InterposedStorage {
+            database: file(Which::Database),
+            log: file(Which::Log),
+        }
+    }
+}
+
+impl<C: WalCoordination> Storage for InterposedStorage<C> {
+    fn database(&self) -> &dyn File {
+        &self.database
+    }
+
+    fn log(&self) -> &dyn File {
+        &self.log
+    }
+
+    fn remove_log(&self) -> Result<()> {
+        let seat = &self.log.seat;
+        seat.pass(Call::RemoveLog, self.log.path())?;
+        seat.shared.attachment.storage.remove_log()
+    }
+}
+
+impl<C> fmt::Debug for InterposedStorage<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "files of user {}", self.log.seat.user)
+    }
+}

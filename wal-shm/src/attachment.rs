@@ -1,0 +1,236 @@
+//! What a process has open for one database, shared by all its users there.
+//!
+//! # Protocol
+//! A process has one attachment per database file: one set of descriptors,
+//! one lock table. It is found by device and inode. Attaching goes in this
+//! order: SHARED on the database file; then it is looked at, and refused with
+//! nothing touched if it is not to be used; then `-shm`, with its lock; then
+//! the side file. Detaching goes the other way, SHARED last.
+//!
+//! Descriptors are parked, not closed, unless this process was the last user
+//! of all (see `wal_core::io::OsFile`).
+//!
+//! # Crash
+//! The system frees all locks of a dead process. Its files stay, and are
+//! reset by the next first opener.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use wal_core::fork::ProcessGeneration;
+use wal_core::io::{ByteLocks, File, LockKind, OpenMode, OsFile, database_bytes, shm_bytes};
+use wal_core::once_table::OnceTable;
+use wal_core::{Error, Result};
+
+use crate::coordination::ShmOptions;
+use crate::database_lock;
+use crate::file_system;
+use crate::lock_table::LockTable;
+use crate::shm_file::ShmFile;
+use crate::side_file::SideFile;
+
+/// One database, as this process has it open.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    pub(crate) database: Arc<OsFile>,
+    pub(crate) shm: ShmFile,
+    pub(crate) side: Option<SideFile>,
+    pub(crate) table: LockTable,
+    pub(crate) locks: ByteLocks,
+    kind: LockKind,
+    process: ProcessGeneration,
+}
+
+/// An attachment in the registry.
+struct Entry {
+    device_and_inode: (u64, u64),
+    attachment: Weak<Attachment>,
+    /// How many users have opened it and not left.
+    users: usize,
+}
+
+/// The attachments of this process, one list for each generation of forks: a
+/// parent's mutex may have been held at the fork, and its attachments are of
+/// no use to the child.
+static REGISTRY: OnceTable<Mutex<Vec<Entry>>> = OnceTable::new();
+
+fn registry() -> MutexGuard<'static, Vec<Entry>> {
+    let generation = ProcessGeneration::current().number();
+    REGISTRY
+        .get_or_make(generation, Mutex::default)
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Attaches to the database at `path`, or joins the attachment that this
+/// process has. `look` is called with SHARED held and nothing else touched;
+/// if it refuses, so does this.
+pub(crate) fn attach<T>(
+    path: &Path,
+    mode: OpenMode<'_>,
+    options: ShmOptions,
+    look: impl FnOnce(&OsFile) -> Result<T>,
+) -> Result<(Arc<Attachment>, T)> {
+    let mut registry = registry();
+    registry.retain(|entry| entry.attachment.strong_count() > 0);
+    if let Some((entry, attachment)) = find(&mut registry, path)? {
+        if attachment.kind != options.lock_kind {
+            let reason = "this process has it open with locks of the other kind; use the same kind";
+            return Err(Error::cannot_open(path, reason));
+        }
+        let found = look(&attachment.database)?;
+        entry.users += 1;
+        return Ok((attachment, found));
+    }
+    let (attachment, found) = Attachment::open(path, mode, options, look)?;
+    let attachment = Arc::new(attachment);
+    registry.push(Entry {
+        device_and_inode: identity(&attachment.database)?,
+        attachment: Arc::downgrade(&attachment),
+        users: 1,
+    });
+    Ok((attachment, found))
+}
+
+fn find<'r>(
+    registry: &'r mut [Entry],
+    path: &Path,
+) -> Result<Option<(&'r mut Entry, Arc<Attachment>)>> {
+    let there = match std::fs::metadata(path) {
+        Ok(there) => (there.dev(), there.ino()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(path, "stat", e)),
+    };
+    let entry = registry
+        .iter_mut()
+        .find(|entry| entry.users > 0 && entry.device_and_inode == there);
+    Ok(entry.and_then(|entry| {
+        let attachment = entry.attachment.upgrade()?;
+        Some((entry, attachment))
+    }))
+}
+
+fn identity(file: &OsFile) -> Result<(u64, u64)> {
+    let metadata = file
+        .as_file()
+        .metadata()
+        .map_err(|e| Error::io(file.path(), "fstat", e))?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+impl Attachment {
+    fn open<T>(
+        path: &Path,
+        mode: OpenMode<'_>,
+        options: ShmOptions,
+        look: impl FnOnce(&OsFile) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        let database = OsFile::open_for_locks(path, mode)?.with_mapping(options.mapped);
+        let database = Arc::new(database);
+        if !options.allow_network_file_system {
+            file_system::refuse_network(&database)?;
+        }
+        let locks = ByteLocks::new(options.lock_kind);
+        database_lock::lock_shared(&database, locks)?;
+        let opened = Self::open_locked(&database, locks, options, look);
+        if opened.is_err() {
+            // The descriptor is parked, and must not keep the lock.
+            unlock_database(&database, locks);
+        }
+        opened
+    }
+
+    /// Goes on with SHARED held.
+    fn open_locked<T>(
+        database: &Arc<OsFile>,
+        locks: ByteLocks,
+        options: ShmOptions,
+        look: impl FnOnce(&OsFile) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        let found = if database.is_empty()? {
+            database_lock::while_reserved(database, locks, || look(database))?
+        } else {
+            look(database)?
+        };
+        let busy = || Error::Locked {
+            path: database.path().to_owned(),
+        };
+        let shm = ShmFile::open(database, locks)?.ok_or_else(busy)?;
+        let side = options
+            .side_file
+            .then(|| SideFile::open(database, locks))
+            .flatten();
+        let attachment = Attachment {
+            database: database.clone(),
+            shm,
+            side,
+            table: LockTable::new(),
+            locks,
+            kind: options.lock_kind,
+            process: ProcessGeneration::current(),
+        };
+        Ok((attachment, found))
+    }
+
+    /// One user leaves. True if it was the last one of all processes: this
+    /// process then holds EXCLUSIVE.
+    pub(crate) fn leave(self: &Arc<Self>) -> Result<bool> {
+        let mut registry = registry();
+        let this = Arc::downgrade(self);
+        let Some(entry) = registry
+            .iter_mut()
+            .find(|entry| entry.attachment.ptr_eq(&this))
+        else {
+            return Ok(false);
+        };
+        entry.users -= 1;
+        if entry.users > 0 || !self.database.is_still_at_its_path()? || self.others_attached()? {
+            return Ok(false);
+        }
+        let alone = database_lock::try_lock_exclusive(&self.database, self.locks)?;
+        if alone {
+            // Nobody else, no SQLite of this process either, holds a lock
+            // that closing these descriptors could drop.
+            self.database.close_for_real();
+            self.shm.file().close_for_real();
+            if let Some(side) = &self.side {
+                side.file().close_for_real();
+            }
+        }
+        Ok(alone)
+    }
+
+    /// True if somebody else is attached to `-shm`, whatever it holds on the
+    /// database file (`unixIsSharingShmNode`).
+    fn others_attached(&self) -> Result<bool> {
+        let file = self.shm.file();
+        let conflict = self
+            .locks
+            .conflict(file.as_file(), shm_bytes::DMS)
+            .map_err(|e| Error::io(file.path(), "query the lock of", e))?;
+        Ok(conflict.is_some())
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        // In a child the locks are the parent's.
+        if self.process.is_over() {
+            return;
+        }
+        // An unlock that fails leaves a lock that goes when the process does;
+        // there is nobody to tell here.
+        if let Some(side) = &self.side {
+            let _ = side.release(self.locks);
+        }
+        let _ = self
+            .locks
+            .unlock(self.shm.file().as_file(), 0..shm_bytes::DMS.end);
+        unlock_database(&self.database, self.locks);
+    }
+}
+
+fn unlock_database(database: &OsFile, locks: ByteLocks) {
+    let _ = locks.unlock(database.as_file(), database_bytes::ALL);
+}

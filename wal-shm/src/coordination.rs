@@ -1,0 +1,174 @@
+//! The coordination: one user of the attachment that its process has.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use wal_core::index::IndexBlock;
+use wal_core::io::{File, LockKind, OpenMode, OsFile, beside};
+use wal_core::{Error, Event, Lock, LockMode, ReadSlot, Result, WalCoordination};
+
+use crate::attachment::{self, Attachment};
+use crate::side_file::look_again_after;
+
+/// How a database is attached to.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ShmOptions {
+    /// Which locks of the system are used; open-file-description locks unless
+    /// told otherwise.
+    pub lock_kind: LockKind,
+    /// Whether to use the side file, for wake-ups between processes. On
+    /// unless told otherwise; without it, whoever waits looks again every
+    /// other millisecond.
+    pub side_file: bool,
+    /// Whether to open a database on a network file system. Off unless told
+    /// otherwise.
+    pub allow_network_file_system: bool,
+    /// Whether pages are read from mappings of the files. On unless told
+    /// otherwise.
+    pub mapped: bool,
+}
+
+impl Default for ShmOptions {
+    fn default() -> Self {
+        ShmOptions {
+            lock_kind: LockKind::default(),
+            side_file: true,
+            allow_network_file_system: false,
+            mapped: true,
+        }
+    }
+}
+
+/// Coordination between processes, through SQLite's `-shm` file and its lock
+/// bytes.
+#[derive(Debug)]
+pub struct ShmWalCoordination {
+    attachment: Arc<Attachment>,
+}
+
+impl ShmWalCoordination {
+    /// Attaches to the database at `path`. `look` is called with SHARED held
+    /// on the database file, before any other file is touched, and can refuse
+    /// the database; for an empty file it is called under RESERVED too, so
+    /// that it can make it a database.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another connection owns the database or is just
+    /// opening it first, [`Error::CannotOpen`] for a network file system,
+    /// [`Error::Io`], and what `look` gives.
+    pub fn open<T>(
+        path: &Path,
+        mode: OpenMode<'_>,
+        options: ShmOptions,
+        look: impl FnOnce(&OsFile) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        let (attachment, found) = attachment::attach(path, mode, options, look)?;
+        Ok((ShmWalCoordination { attachment }, found))
+    }
+
+    /// The database file.
+    pub fn database(&self) -> &Arc<OsFile> {
+        &self.attachment.database
+    }
+
+    fn shm(&self) -> &OsFile {
+        self.attachment.shm.file()
+    }
+
+    /// Block 0. Marks are used only after a header was loaded from it.
+    fn marks(&self) -> Option<&IndexBlock> {
+        self.attachment.shm.block(0).ok().flatten()
+    }
+}
+
+impl WalCoordination for ShmWalCoordination {
+    fn path(&self) -> &Path {
+        self.attachment.database.path()
+    }
+
+    fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
+        self.attachment.shm.block(index)
+    }
+
+    fn grow(&self, index: u32) -> Result<&IndexBlock> {
+        self.attachment.shm.grow(index)
+    }
+
+    fn try_lock(&self, lock: Lock, mode: LockMode) -> Result<bool> {
+        let Attachment { table, locks, .. } = &*self.attachment;
+        table
+            .try_lock(self.shm(), *locks, lock, mode)
+            .map_err(|e| Error::io(self.shm().path(), "lock", e))
+    }
+
+    /// The mark lies beside the lock here, so it is looked at once the lock
+    /// is held, when nobody can change it any more.
+    fn try_lock_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        let lock = Lock::Read(slot);
+        if !self.try_lock(lock, LockMode::Shared)? {
+            return Ok(false);
+        }
+        let same = self.mark(slot) == mark;
+        if !same {
+            self.unlock(lock, LockMode::Shared);
+        }
+        Ok(same)
+    }
+
+    fn unlock(&self, lock: Lock, mode: LockMode) {
+        let Attachment { table, locks, .. } = &*self.attachment;
+        // The system refuses to unlock only if it is out of memory for the
+        // remaining ranges. The lock then stays until the process ends, which
+        // is safe; the table has given it free for this process.
+        let _ = table.unlock(self.shm(), *locks, lock, mode);
+    }
+
+    fn mark(&self, slot: ReadSlot) -> u32 {
+        self.marks().map_or(0, |block| block.mark(slot))
+    }
+
+    fn set_mark(&self, slot: ReadSlot, mark: u32) {
+        if let Some(block) = self.marks() {
+            block.set_mark(slot, mark);
+        }
+    }
+
+    fn ticket(&self, event: Event) -> u32 {
+        self.attachment
+            .side
+            .as_ref()
+            .map_or(0, |side| side.ticket(event))
+    }
+
+    fn wait(&self, event: Event, ticket: u32, deadline: Instant) {
+        match &self.attachment.side {
+            Some(side) => side.wait(event, ticket, deadline),
+            None => std::thread::sleep(look_again_after(deadline)),
+        }
+    }
+
+    fn notify(&self, event: Event) {
+        if let Some(side) = &self.attachment.side {
+            side.notify(event);
+        }
+    }
+
+    fn leave(&self) -> Result<bool> {
+        self.attachment.leave()
+    }
+
+    fn remove(&self) -> Result<()> {
+        for suffix in ["-shm", "-coord"] {
+            let path = beside(self.path(), suffix);
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io(&path, "remove", e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! The locks on the database file (`unixLock`, "Posix Advisory Locking").
+//!
+//! Everyone who uses the database holds SHARED on its file from before the
+//! first look at `-wal` or `-shm` until after the last. Whoever can turn it
+//! into EXCLUSIVE is alone, and may remove those two files.
+
+use wal_core::io::{ByteLocks, File, OsFile, database_bytes};
+use wal_core::{Error, LockMode, Result};
+
+/// Takes SHARED.
+///
+/// The byte PENDING is read-locked for the moment, so that someone who waits
+/// for all readers to leave can keep new ones out.
+pub(crate) fn lock_shared(database: &OsFile, locks: ByteLocks) -> Result<()> {
+    let shared = |bytes| locks.try_lock(database.as_file(), bytes, LockMode::Shared);
+    let io = |e| Error::io(database.path(), "lock", e);
+    if !shared(database_bytes::PENDING).map_err(io)? {
+        return Err(locked(database));
+    }
+    let got = shared(database_bytes::SHARED);
+    locks
+        .unlock(database.as_file(), database_bytes::PENDING)
+        .map_err(io)?;
+    if got.map_err(io)? {
+        Ok(())
+    } else {
+        Err(locked(database))
+    }
+}
+
+/// Turns SHARED into EXCLUSIVE, if nobody else holds SHARED.
+pub(crate) fn try_lock_exclusive(database: &OsFile, locks: ByteLocks) -> Result<bool> {
+    locks
+        .try_lock(
+            database.as_file(),
+            database_bytes::SHARED,
+            LockMode::Exclusive,
+        )
+        .map_err(|e| Error::io(database.path(), "lock", e))
+}
+
+/// Runs `make` while no other process can be making the same empty file into
+/// a database: under RESERVED, which a writer of rollback mode would hold.
+pub(crate) fn while_reserved<T>(
+    database: &OsFile,
+    locks: ByteLocks,
+    make: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let io = |e| Error::io(database.path(), "lock", e);
+    let reserved = database_bytes::RESERVED;
+    let file = database.as_file();
+    if !locks
+        .try_lock(file, reserved.clone(), LockMode::Exclusive)
+        .map_err(io)?
+    {
+        return Err(locked(database));
+    }
+    let made = make();
+    locks.unlock(file, reserved).map_err(io)?;
+    made
+}
+
+fn locked(database: &OsFile) -> Error {
+    Error::Locked {
+        path: database.path().to_owned(),
+    }
+}

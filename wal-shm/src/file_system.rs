@@ -1,0 +1,80 @@
+//! Refuses file systems on which locks or shared mappings do not work between
+//! all users of a file.
+//!
+//! On network file systems and file systems shared with a host, processes on
+//! different machines do not see each other's mappings, and corrupt a
+//! database within minutes. They are told by their type, and named.
+
+use wal_core::io::{File, OsFile};
+use wal_core::{Error, Result};
+
+/// Refuses `database` if its file system is one of those.
+#[cfg(target_os = "linux")]
+pub(crate) fn refuse_network(database: &OsFile) -> Result<()> {
+    let found = nix::sys::statfs::fstatfs(database.as_file())
+        .map_err(|e| Error::io(database.path(), "fstatfs", e.into()))?;
+    // The field is signed or not, and of different width, between systems.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let magic = found.filesystem_type().0 as u32;
+    match network_name(magic) {
+        Some(name) => Err(Error::cannot_open(
+            database.path(),
+            format!(
+                "it is on a network or host-shared file system ({name}), where shared memory does \
+                 not reach all users; move it to a local disk, or allow it by an option if only \
+                 this machine uses it"
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Nothing is known about file systems here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn refuse_network(_database: &OsFile) -> Result<()> {
+    Ok(())
+}
+
+/// The name of a network file system by the number that `statfs` gives
+/// (`linux/magic.h`).
+fn network_name(magic: u32) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517b => "SMB",
+        0xff53_4d42 => "CIFS",
+        0xfe53_4d42 => "SMB2",
+        0x0102_1997 => "9p",
+        // Also the number of virtiofs and of sshfs.
+        0x6573_5546 => "FUSE or virtiofs",
+        0x5346_414f => "AFS",
+        0x6b41_4653 => "kAFS",
+        0x7375_7245 => "Coda",
+        0x00c3_6400 => "Ceph",
+        0x0bd0_0bd0 => "Lustre",
+        0x4750_4653 => "GPFS",
+        0x0116_1970 => "GFS2",
+        0x7461_636f => "OCFS2",
+        0x564c => "NCP",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_named_and_local_ones_pass() {
+        assert_eq!(network_name(0x6969), Some("NFS"));
+        assert_eq!(network_name(0x0102_1997), Some("9p"));
+        let local = [
+            0xef53,
+            0x0102_1994,
+            0x5846_5342,
+            0x9123_683e,
+            0x794c_7630,
+            0x2fc1_2fc1,
+        ];
+        assert!(local.into_iter().all(|magic| network_name(magic).is_none()));
+    }
+}

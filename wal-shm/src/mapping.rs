@@ -1,0 +1,76 @@
+//! A piece of a file as memory that processes share.
+#![allow(unsafe_code)] // Giving mapped memory a type is unsafe in Rust.
+
+use std::sync::atomic::AtomicU32;
+
+use memmap2::{MmapOptions, MmapRaw};
+use wal_core::fork::ProcessGeneration;
+use wal_core::index::IndexBlock;
+use wal_core::io::{File, OsFile};
+use wal_core::{Error, Result};
+
+/// A type that any bytes are a value of, that is only changed through
+/// atomics, and that has no address in it: so memory that others write to can
+/// be seen as one.
+///
+/// # Safety
+/// All three hold for the type, and it is `repr(C)`.
+pub(crate) unsafe trait SharedMemory: Sync {}
+
+// SAFETY: the block is `repr(C)` and consists of atomic integers.
+unsafe impl SharedMemory for IndexBlock {}
+// SAFETY: the array consists of atomic integers.
+unsafe impl<const N: usize> SharedMemory for [AtomicU32; N] {}
+
+/// A mapped `T` in a file.
+#[derive(Debug)]
+pub(crate) struct Shared<T> {
+    /// Emptied only by `drop`.
+    map: Option<MmapRaw>,
+    process: ProcessGeneration,
+    what: std::marker::PhantomData<T>,
+}
+
+impl<T: SharedMemory> Shared<T> {
+    /// Maps the `T` at `offset` of `file`, which is at least that long. The
+    /// offset is a multiple of `T`'s alignment.
+    pub(crate) fn map(file: &OsFile, offset: u64) -> Result<Self> {
+        let io = |e| Error::io(file.path(), "mmap", e);
+        let map = MmapOptions::new()
+            .offset(offset)
+            .len(size_of::<T>())
+            .map_raw(file.as_file())
+            .map_err(io)?;
+        // A child could not use the locks that go with this memory.
+        #[cfg(target_os = "linux")]
+        map.advise(memmap2::Advice::DontFork).map_err(io)?;
+        Ok(Shared {
+            map: Some(map),
+            process: ProcessGeneration::current(),
+            what: std::marker::PhantomData,
+        })
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        let map = self.map.as_ref()?;
+        let start: *const T = map.as_ptr().cast();
+        debug_assert!(start.is_aligned());
+        // SAFETY: the mapping is as long as a `T` and, because mappings begin
+        // at a page boundary and `offset` is a multiple of the alignment,
+        // aligned for it. `SharedMemory` says that any bytes are a `T` and
+        // that others may change them. The mapping lives as long as `self`.
+        // The file is allocated for real over the whole range, and is not cut
+        // by anyone who keeps the protocol while we are attached.
+        Some(unsafe { &*start })
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        if self.process.is_over() {
+            // The mapping does not exist in a child, and its place may be
+            // taken by another one.
+            std::mem::forget(self.map.take());
+        }
+    }
+}

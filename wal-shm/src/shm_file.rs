@@ -1,0 +1,115 @@
+//! The `-shm` file: the blocks of the wal-index, mapped.
+//!
+//! # Protocol
+//! The file is opened with SHARED held on the database file, so that no last
+//! closer removes it meanwhile. The first opener cuts it to three bytes, as
+//! SQLite does, which leaves no valid header, so that the index is rebuilt
+//! from the log; everyone attached holds the byte DMS shared. It grows under
+//! Write only, by space that is really there: touching a mapped page that the
+//! disk has no room for would be a signal.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use wal_core::index::{BLOCK_LEN, IndexBlock};
+use wal_core::io::{ByteLocks, File, OpenMode, OsFile, beside, shm_bytes};
+use wal_core::once_table::OnceTable;
+use wal_core::testing::{Point, step};
+use wal_core::{Error, Result};
+
+use crate::first_opener;
+use crate::mapping::Shared;
+
+/// What the first opener leaves of the file (`unixLockSharedMemory`): fewer
+/// bytes than a header, but not zero, so that a cut by SQLite can be told
+/// from a stranger's.
+const RESET_LEN: u64 = 3;
+/// The piece of a file in which space is made sure of.
+const ALLOCATION_UNIT: u64 = 4096;
+
+/// The `-shm` file of an attachment.
+#[derive(Debug)]
+pub(crate) struct ShmFile {
+    file: OsFile,
+    blocks: OnceTable<Shared<IndexBlock>>,
+}
+
+impl ShmFile {
+    /// Opens the file and attaches to it; `None` if a first opener is at work.
+    pub(crate) fn open(database: &OsFile, locks: ByteLocks) -> Result<Option<Self>> {
+        let path = beside(database.path(), "-shm");
+        let file = OsFile::open_for_locks(&path, OpenMode::CreateLike(database))?;
+        let attached = first_opener::attach(&file, locks, shm_bytes::DMS, || {
+            step(Point::ShmTruncate);
+            file.set_len(RESET_LEN)
+        })?;
+        Ok(attached.map(|()| ShmFile {
+            file,
+            blocks: OnceTable::new(),
+        }))
+    }
+
+    pub(crate) fn file(&self) -> &OsFile {
+        &self.file
+    }
+
+    /// Block `index`, if the file is long enough to have it.
+    pub(crate) fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
+        if let Some(block) = self.blocks.get(index) {
+            return Ok(block.get());
+        }
+        if self.file.len()? < end_of(index) {
+            return Ok(None);
+        }
+        self.map(index)
+    }
+
+    /// Block `index`, for which the file is made long enough. The caller holds
+    /// Write.
+    pub(crate) fn grow(&self, index: u32) -> Result<&IndexBlock> {
+        let (len, end) = (self.file.len()?, end_of(index));
+        if len < end {
+            allocate(&self.file, len, end).map_err(|e| Error::io(self.file.path(), "grow", e))?;
+        }
+        self.map(index)?
+            .ok_or_else(|| Error::corrupt(self.file.path(), "a block cannot be mapped"))
+    }
+
+    fn map(&self, index: u32) -> Result<Option<&IndexBlock>> {
+        let start = end_of(index) - BLOCK_LEN as u64;
+        self.blocks
+            .get_or_try_make(index, || Shared::map(&self.file, start))
+            .map(Shared::get)
+    }
+}
+
+fn end_of(index: u32) -> u64 {
+    (u64::from(index) + 1) * BLOCK_LEN as u64
+}
+
+/// Makes `file`, which is `len` long, `end` long, with all of the new part
+/// really there.
+pub(crate) fn allocate(file: &OsFile, len: u64, end: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use nix::errno::Errno;
+        let signed = |n| i64::try_from(n).map_err(|_| Errno::EFBIG);
+        loop {
+            let mode = nix::fcntl::FallocateFlags::empty();
+            match nix::fcntl::fallocate(file.as_file(), mode, signed(len)?, signed(end - len)?) {
+                Ok(()) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                // The file system cannot; writing can.
+                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => break,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+    // One byte at the end of every unit that is not all there, as SQLite does.
+    let first = len / ALLOCATION_UNIT;
+    for unit in first..end.div_ceil(ALLOCATION_UNIT) {
+        file.as_file()
+            .write_all_at(&[0], (unit + 1) * ALLOCATION_UNIT - 1)?;
+    }
+    Ok(())
+}

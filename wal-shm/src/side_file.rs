@@ -1,0 +1,135 @@
+//! The side file `<db>-coord`: what SQLite's format has no room for.
+//!
+//! It is ours alone, and optional: losing or corrupting it costs speed, never
+//! correctness. It is opened only with SHARED held on the database file and
+//! removed only with EXCLUSIVE, so the two cannot race; a stock SQLite that
+//! closes last leaves it behind, and the next first opener resets it.
+//!
+//! # Layout (32-bit words, host byte order)
+//!
+//! | word | content |
+//! |---|---|
+//! | 0 | magic |
+//! | 1 | version |
+//! | 2, 3 | commits: sequence, and whether anybody sleeps on it |
+//! | 4, 5 | releases of locks: likewise |
+//!
+//! The first opener is found by a lock on byte 2^20, behind the contents.
+//!
+//! # Ordering
+//! A sleeper says that it sleeps and then looks at the sequence; the waker
+//! counts the sequence up and then looks for sleepers, and takes the flag
+//! back. All of it is sequentially consistent, so at least one of the two sees
+//! the other. A sleeper that is killed leaves a flag that the next waker takes
+//! back, at the price of one needless system call.
+
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use wal_core::io::{ByteLocks, File, OpenMode, OsFile, beside};
+use wal_core::{Error, Event, Result};
+
+use crate::mapping::Shared;
+use crate::{first_opener, futex, shm_file};
+
+const MAGIC: u32 = 0x4c41_5743;
+const VERSION: u32 = 1;
+const WORDS: usize = 1024;
+const FIRST_OPENER: Range<u64> = (1 << 20)..(1 << 20) + 1;
+
+/// Stock SQLite and the dead wake nobody, so whoever waits looks again after
+/// this long.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// The side file of an attachment.
+#[derive(Debug)]
+pub(crate) struct SideFile {
+    file: OsFile,
+    words: Shared<[AtomicU32; WORDS]>,
+}
+
+impl SideFile {
+    /// Opens the side file of `database`. `None` if there cannot be one, or
+    /// another first opener is at work, or it is of another version: then
+    /// this attachment does without.
+    pub(crate) fn open(database: &OsFile, locks: ByteLocks) -> Option<Self> {
+        Self::try_open(database, locks).ok().flatten()
+    }
+
+    fn try_open(database: &OsFile, locks: ByteLocks) -> Result<Option<Self>> {
+        let path = beside(database.path(), "-coord");
+        let file = OsFile::open_for_locks(&path, OpenMode::CreateLike(database))?;
+        let attached = first_opener::attach(&file, locks, FIRST_OPENER, || reset(&file))?;
+        if attached.is_none() || file.len()? < size_of::<[AtomicU32; WORDS]>() as u64 {
+            return Ok(None);
+        }
+        let words: Shared<[AtomicU32; WORDS]> = Shared::map(&file, 0)?;
+        let ours = words.get().is_some_and(|words| {
+            words[0].load(Ordering::Relaxed) == MAGIC && words[1].load(Ordering::Relaxed) == VERSION
+        });
+        Ok(ours.then_some(SideFile { file, words }))
+    }
+
+    pub(crate) fn file(&self) -> &OsFile {
+        &self.file
+    }
+
+    pub(crate) fn release(&self, locks: ByteLocks) -> io::Result<()> {
+        locks.unlock(self.file.as_file(), FIRST_OPENER)
+    }
+
+    /// The sequence of `event`, and the flag of its sleepers.
+    fn words(&self, event: Event) -> Option<(&AtomicU32, &AtomicU32)> {
+        let words = self.words.get()?;
+        let first = match event {
+            Event::Commit => 2,
+            Event::Release => 4,
+        };
+        Some((&words[first], &words[first + 1]))
+    }
+
+    pub(crate) fn ticket(&self, event: Event) -> u32 {
+        self.words(event)
+            .map_or(0, |(sequence, _)| sequence.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn wait(&self, event: Event, ticket: u32, deadline: Instant) {
+        let Some((sequence, sleepers)) = self.words(event) else {
+            return;
+        };
+        sleepers.store(1, Ordering::SeqCst);
+        if sequence.load(Ordering::SeqCst) == ticket {
+            futex::wait(sequence, ticket, look_again_after(deadline));
+        }
+    }
+
+    pub(crate) fn notify(&self, event: Event) {
+        let Some((sequence, sleepers)) = self.words(event) else {
+            return;
+        };
+        sequence.fetch_add(1, Ordering::SeqCst);
+        if sleepers.load(Ordering::SeqCst) != 0 && sleepers.swap(0, Ordering::SeqCst) != 0 {
+            futex::wake_all(sequence);
+        }
+    }
+}
+
+/// How long to sleep at most before looking again.
+pub(crate) fn look_again_after(deadline: Instant) -> Duration {
+    deadline
+        .saturating_duration_since(Instant::now())
+        .min(LOOK_AGAIN)
+}
+
+fn reset(file: &OsFile) -> Result<()> {
+    let len = size_of::<[AtomicU32; WORDS]>() as u64;
+    file.set_len(0)?;
+    shm_file::allocate(file, 0, len).map_err(|e| Error::io(file.path(), "grow", e))?;
+    let words: Vec<u8> = [MAGIC, VERSION]
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .collect();
+    file.write_all_at(&mut [io::IoSlice::new(&words)], 0)
+}

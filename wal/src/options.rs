@@ -1,0 +1,179 @@
+//! How a database is opened.
+
+use std::path::Path;
+use std::time::Duration;
+
+use wal_core::io::LockKind;
+use wal_core::protocol::Synchronous;
+use wal_core::{PageSize, Result};
+
+use crate::database::Database;
+
+/// How pages are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+pub enum ReadStrategy {
+    /// As slices of the mapped files, without a copy or a system call. A
+    /// program that cuts a file against the rules then ends this process with
+    /// a signal.
+    #[default]
+    Mapped,
+    /// By `pread` into a buffer: for file systems and surroundings in which a
+    /// mapping is not welcome. A file that was cut is a typed error.
+    Pread,
+}
+
+/// How a database is opened.
+///
+/// ```
+/// # fn main() -> wal::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("pages");
+/// use std::time::Duration;
+/// use wal::{Options, PageSize, Synchronous};
+///
+/// let db = Options::new()
+///     .page_size(PageSize::new(16384)?)
+///     .synchronous(Synchronous::Normal)
+///     .busy_timeout(Duration::from_secs(1))
+///     .open(&path)?;
+/// assert_eq!(db.page_size().bytes(), 16384);
+/// # db.close()
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) page_size: PageSize,
+    pub(crate) synchronous: Synchronous,
+    pub(crate) busy_timeout: Duration,
+    pub(crate) create: bool,
+    pub(crate) read_strategy: ReadStrategy,
+    pub(crate) auto_checkpoint: u32,
+    pub(crate) side_file: bool,
+    pub(crate) lock_kind: LockKind,
+    pub(crate) allow_network_file_system: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            page_size: PageSize::DEFAULT,
+            synchronous: Synchronous::default(),
+            busy_timeout: Duration::from_secs(5),
+            create: true,
+            read_strategy: ReadStrategy::default(),
+            auto_checkpoint: 1000,
+            side_file: true,
+            lock_kind: LockKind::default(),
+            allow_network_file_system: false,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults that each method names.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The page size of a page store; 4096 bytes unless told otherwise. A
+    /// SQLite database tells its own.
+    #[must_use]
+    pub fn page_size(mut self, page_size: PageSize) -> Self {
+        self.page_size = page_size;
+        self
+    }
+
+    /// How much survives a power failure; [`Synchronous::Full`] unless told
+    /// otherwise.
+    #[must_use]
+    pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
+    /// How long to wait for other writers, and for the owner of the database
+    /// when it is opened; five seconds unless told otherwise.
+    #[must_use]
+    pub fn busy_timeout(mut self, busy_timeout: Duration) -> Self {
+        self.busy_timeout = busy_timeout;
+        self
+    }
+
+    /// Whether to make a page store if there is no file; on unless told
+    /// otherwise.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// How pages are read; [`ReadStrategy::Mapped`] unless told otherwise.
+    #[must_use]
+    pub fn read_strategy(mut self, read_strategy: ReadStrategy) -> Self {
+        self.read_strategy = read_strategy;
+        self
+    }
+
+    /// After a commit that leaves at least this many frames in the log, the
+    /// committing thread tries a passive checkpoint; 1000 unless told
+    /// otherwise, as SQLite does. 0 switches it off.
+    #[must_use]
+    pub fn auto_checkpoint(mut self, frames: u32) -> Self {
+        self.auto_checkpoint = frames;
+        self
+    }
+
+    /// Whether processes wake each other through `<db>-coord`; on unless told
+    /// otherwise. Shared backend only.
+    #[must_use]
+    pub fn side_file(mut self, side_file: bool) -> Self {
+        self.side_file = side_file;
+        self
+    }
+
+    /// Which locks of the system are used. Shared backend only.
+    #[must_use]
+    pub fn lock_kind(mut self, lock_kind: LockKind) -> Self {
+        self.lock_kind = lock_kind;
+        self
+    }
+
+    /// Whether to open a database on a network file system, where it is safe
+    /// only if no other machine uses it; off unless told otherwise. Shared
+    /// backend only.
+    #[must_use]
+    pub fn allow_network_file_system(mut self, allow: bool) -> Self {
+        self.allow_network_file_system = allow;
+        self
+    }
+
+    /// Opens the database at `path` with the default backend: the shared one,
+    /// if it is compiled in.
+    ///
+    /// # Errors
+    /// [`crate::Error::Locked`] if another connection owns the database,
+    /// [`crate::Error::NotWalMode`], [`crate::Error::HotJournal`],
+    /// [`crate::Error::CannotOpen`], [`crate::Error::Io`]. No file was
+    /// changed then.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<crate::Database> {
+        Database::open_with(path.as_ref(), self)
+    }
+
+    /// Opens the database at `path` for this process and others.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    #[cfg(feature = "shm")]
+    pub fn open_shm(&self, path: impl AsRef<Path>) -> Result<crate::shm::Database> {
+        Database::open_with(path.as_ref(), self)
+    }
+
+    /// Opens the database at `path` for this process alone.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    #[cfg(feature = "inproc")]
+    pub fn open_inproc(&self, path: impl AsRef<Path>) -> Result<crate::inproc::Database> {
+        Database::open_with(path.as_ref(), self)
+    }
+}

@@ -1,0 +1,104 @@
+//! The transactions of a database. They keep it open: its last closer cleans
+//! up only when they are gone.
+
+use std::ops::{Deref, DerefMut};
+
+use wal_core::protocol;
+use wal_core::{Error, Result};
+
+use crate::backend::Backend;
+use crate::database::Database;
+
+/// A read transaction: an unchanging view of the database until it is dropped.
+///
+/// All that can be read through it stands in [`protocol::ReadTx`].
+#[derive(Debug)]
+pub struct ReadTx<B: Backend> {
+    // Dropped before the database.
+    pub(crate) tx: protocol::ReadTx<B>,
+    pub(crate) database: Database<B>,
+}
+
+/// The one write transaction. Dropping it without [`WriteTx::commit`] rolls it
+/// back.
+///
+/// All that can be done through it stands in [`protocol::WriteTx`].
+#[derive(Debug)]
+pub struct WriteTx<B: Backend> {
+    // Dropped before the database.
+    pub(crate) tx: protocol::WriteTx<B>,
+    pub(crate) database: Database<B>,
+}
+
+/// Why a read transaction did not become a write transaction.
+#[derive(Debug)]
+pub struct UpgradeRefused<B: Backend> {
+    /// The read transaction, as it was.
+    pub read: ReadTx<B>,
+    /// The reason.
+    pub error: Error,
+}
+
+impl<B: Backend> ReadTx<B> {
+    /// Turns this into a write transaction on the very state that it sees,
+    /// without waiting.
+    ///
+    /// # Errors
+    /// [`Error::BusySnapshot`] if somebody wrote since it began,
+    /// [`Error::Busy`] if somebody is writing; each with this transaction,
+    /// which can go on.
+    pub fn upgrade(self) -> Result<WriteTx<B>, Box<UpgradeRefused<B>>> {
+        let ReadTx { tx, database } = self;
+        match database.wal().try_begin_write_tx(tx) {
+            Ok(tx) => Ok(WriteTx { tx, database }),
+            Err(refused) => {
+                let protocol::UpgradeRefused { read, error } = *refused;
+                Err(Box::new(UpgradeRefused {
+                    read: ReadTx { tx: read, database },
+                    error,
+                }))
+            }
+        }
+    }
+}
+
+impl<B: Backend> WriteTx<B> {
+    /// Makes the changes visible to every process, and durable as the
+    /// database's [`crate::Synchronous`] promises. A transaction that changed
+    /// nothing leaves no trace.
+    ///
+    /// # Errors
+    /// The transaction is rolled back, except for
+    /// [`Error::CommitOutcomeUnknown`]: then only opening the database again
+    /// tells whether it is there.
+    pub fn commit(self) -> Result<()> {
+        let log_frames = self.tx.commit()?;
+        self.database.after_commit(log_frames);
+        Ok(())
+    }
+
+    /// Forgets the changes; dropping the transaction does the same.
+    pub fn rollback(self) {}
+}
+
+impl<B: Backend> Deref for ReadTx<B> {
+    type Target = protocol::ReadTx<B>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.tx
+    }
+}
+
+impl<B: Backend> Deref for WriteTx<B> {
+    type Target = protocol::WriteTx<B>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.tx
+    }
+}
+
+impl<B: Backend> DerefMut for WriteTx<B> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.tx
+    }
+}
