@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
+use wal_core::fork::ProcessGeneration;
 use wal_core::index::{IndexBlock, MARK_NOT_USED};
 use wal_core::io::{
     ByteLocks, File, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes,
@@ -29,12 +30,16 @@ use wal_core::{Error, Event, Lock, LockMode, ReadSlot, Result, WalCoordination};
 use crate::event::Happening;
 use crate::packed_lock::PackedLock;
 
+/// The locks by which the process owns the database file.
+const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
+
 /// Coordination between the threads of one process, which owns the database.
 pub struct InProcessWalCoordination {
     path: PathBuf,
     /// The database file, with EXCLUSIVE held; `None` for a database that is
     /// not in the file system.
     database: Option<Arc<OsFile>>,
+    process: ProcessGeneration,
     blocks: OnceTable<Box<IndexBlock>>,
     locks: [CachePadded<PackedLock>; Lock::COUNT],
     committed: Happening,
@@ -50,18 +55,17 @@ impl InProcessWalCoordination {
     /// this process included; [`Error::Io`].
     pub fn open(path: &Path, mode: OpenMode<'_>, mapped: bool) -> Result<(Self, Arc<OsFile>)> {
         let database = Arc::new(OsFile::open_for_locks(path, mode)?.with_mapping(mapped));
-        let locks = ByteLocks::new(LockKind::OpenFileDescription);
-        let locked = || Error::Locked {
-            path: path.to_owned(),
-        };
-        let owned = locks
+        let owned = LOCKS
             .try_lock(database.as_file(), database_bytes::ALL, LockMode::Exclusive)
             .map_err(|e| Error::io(path, "lock", e))?;
-        if !owned || someone_is_attached(path, locks)? {
-            return Err(locked());
-        }
         let mut coordination = Self::in_memory(path);
-        coordination.database = Some(database.clone());
+        // From here on dropping the coordination gives the lock back.
+        coordination.database = owned.then(|| database.clone());
+        if !owned || someone_is_attached(path)? {
+            return Err(Error::Locked {
+                path: path.to_owned(),
+            });
+        }
         Ok((coordination, database))
     }
 
@@ -73,6 +77,7 @@ impl InProcessWalCoordination {
         InProcessWalCoordination {
             path: path.to_owned(),
             database: None,
+            process: ProcessGeneration::current(),
             blocks: OnceTable::new(),
             locks: std::array::from_fn(|lock| CachePadded::new(unused(lock <= slot_zero))),
             committed: Happening::default(),
@@ -100,7 +105,7 @@ impl InProcessWalCoordination {
 /// True if a process holds the lock that everyone attached to the `-shm` file
 /// holds. The file is opened as one that carries locks, because closing it
 /// would drop those of a stock SQLite in this process.
-fn someone_is_attached(database: &Path, locks: ByteLocks) -> Result<bool> {
+fn someone_is_attached(database: &Path) -> Result<bool> {
     let path = beside(database, "-shm");
     let shm = match OsFile::open_for_locks(&path, OpenMode::Existing) {
         Ok(shm) => shm,
@@ -109,7 +114,7 @@ fn someone_is_attached(database: &Path, locks: ByteLocks) -> Result<bool> {
         }
         Err(e) => return Err(e),
     };
-    let conflict = locks
+    let conflict = LOCKS
         .conflict(shm.as_file(), shm_bytes::DMS)
         .map_err(|e| Error::io(&path, "query the lock of", e))?;
     Ok(conflict.is_some())
@@ -207,6 +212,17 @@ impl WalCoordination for InProcessWalCoordination {
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(&path, "remove", e)),
             _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for InProcessWalCoordination {
+    fn drop(&mut self) {
+        // The descriptor may be parked, and must not keep the lock. In a
+        // child the lock is the parent's. If the system does not unlock, the
+        // lock stays until the process ends; there is nobody to tell here.
+        if let Some(database) = self.database.take().filter(|_| !self.process.is_over()) {
+            let _ = LOCKS.unlock(database.as_file(), database_bytes::ALL);
         }
     }
 }

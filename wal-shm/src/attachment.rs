@@ -173,19 +173,20 @@ impl Attachment {
         Ok((attachment, found))
     }
 
+    /// One user leaves without cleaning up.
+    pub(crate) fn detach(self: &Arc<Self>) {
+        self.count_out(&mut registry());
+    }
+
     /// One user leaves. True if it was the last one of all processes: this
     /// process then holds EXCLUSIVE.
     pub(crate) fn leave(self: &Arc<Self>) -> Result<bool> {
+        // Held to the end, so that nobody joins an attachment that is going.
         let mut registry = registry();
-        let this = Arc::downgrade(self);
-        let Some(entry) = registry
-            .iter_mut()
-            .find(|entry| entry.attachment.ptr_eq(&this))
-        else {
-            return Ok(false);
-        };
-        entry.users -= 1;
-        if entry.users > 0 || !self.database.is_still_at_its_path()? || self.others_attached()? {
+        if self.count_out(&mut registry) > 0
+            || !self.database.is_still_at_its_path()?
+            || self.others_attached()?
+        {
             return Ok(false);
         }
         let alone = database_lock::try_lock_exclusive(&self.database, self.locks)?;
@@ -199,6 +200,21 @@ impl Attachment {
             }
         }
         Ok(alone)
+    }
+
+    /// How many users of this process are left.
+    fn count_out(self: &Arc<Self>, registry: &mut [Entry]) -> usize {
+        let this = Arc::downgrade(self);
+        match registry
+            .iter_mut()
+            .find(|entry| entry.attachment.ptr_eq(&this))
+        {
+            Some(entry) => {
+                entry.users = entry.users.saturating_sub(1);
+                entry.users
+            }
+            None => 0,
+        }
     }
 
     /// True if somebody else is attached to `-shm`, whatever it holds on the

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use wal_core::index::IndexBlock;
@@ -46,6 +47,7 @@ impl Default for ShmOptions {
 #[derive(Debug)]
 pub struct ShmWalCoordination {
     attachment: Arc<Attachment>,
+    left: AtomicBool,
 }
 
 impl ShmWalCoordination {
@@ -65,7 +67,13 @@ impl ShmWalCoordination {
         look: impl FnOnce(&OsFile) -> Result<T>,
     ) -> Result<(Self, T)> {
         let (attachment, found) = attachment::attach(path, mode, options, look)?;
-        Ok((ShmWalCoordination { attachment }, found))
+        Ok((
+            ShmWalCoordination {
+                attachment,
+                left: AtomicBool::new(false),
+            },
+            found,
+        ))
     }
 
     /// The database file.
@@ -156,6 +164,7 @@ impl WalCoordination for ShmWalCoordination {
     }
 
     fn leave(&self) -> Result<bool> {
+        self.left.store(true, Ordering::Relaxed);
         self.attachment.leave()
     }
 
@@ -170,5 +179,13 @@ impl WalCoordination for ShmWalCoordination {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for ShmWalCoordination {
+    fn drop(&mut self) {
+        if !self.left.load(Ordering::Relaxed) {
+            self.attachment.detach();
+        }
     }
 }

@@ -77,6 +77,12 @@ impl IndexHeader {
         PageSize::from_u16(self.page_size).ok()
     }
 
+    /// A number that differs between any two states that follow each other.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let [s1, s2] = self.checksum;
+        u64::from(s1) << 32 | u64::from(s2)
+    }
+
     /// How the checksums of the log read words.
     pub(crate) fn byte_order(&self) -> ByteOrder {
         // The flag says whether words are read as big-endian integers; the

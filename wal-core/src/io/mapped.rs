@@ -39,9 +39,13 @@ pub struct MappedFile {
     /// locks when it is closed.
     file: Arc<fs::File>,
     segments: OnceTable<MmapRaw>,
-    /// The length of the file when it was last looked at.
-    seen_len: AtomicU64,
+    /// The length of the file when it was last looked at, in the low bits,
+    /// and how often it was forgotten, in the high ones.
+    seen: AtomicU64,
 }
+
+/// The bits of [`MappedFile::seen`] that hold the length.
+const LEN_BITS: u32 = 48;
 
 impl MappedFile {
     /// Maps `file`, which is called `path` in messages.
@@ -50,7 +54,7 @@ impl MappedFile {
             path,
             file,
             segments: OnceTable::new(),
-            seen_len: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
         }
     }
 
@@ -64,7 +68,7 @@ impl MappedFile {
     /// be mapped.
     pub fn slice(&self, offset: u64, len: usize) -> Result<&[u8]> {
         let end = offset.saturating_add(len as u64);
-        if end > self.seen_len.load(Ordering::Relaxed) && end > self.look_again()? {
+        if end > len_of(self.seen.load(Ordering::Acquire)) && end > self.look_again()? {
             return Err(Error::corrupt(
                 &self.path,
                 format!("it ends before byte {end}, where a snapshot has a page"),
@@ -95,19 +99,25 @@ impl MappedFile {
         Ok(unsafe { std::slice::from_raw_parts(first, len) })
     }
 
-    /// Forgets the length that was seen, because a peer may have cut the file.
+    /// Forgets the length that was seen: a peer may have cut the file since.
     pub fn forget_len(&self) {
-        self.seen_len.store(0, Ordering::Relaxed);
+        let times = (self.seen.load(Ordering::Relaxed) >> LEN_BITS) + 1;
+        self.seen.store(times << LEN_BITS, Ordering::Release);
     }
 
+    /// A length that was forgotten while it was looked at is looked at again,
+    /// so that none from before the cut is kept.
     fn look_again(&self) -> Result<u64> {
-        let len = self
-            .file
-            .metadata()
-            .map_err(|e| Error::io(&self.path, "fstat", e))?
-            .len();
-        self.seen_len.store(len, Ordering::Relaxed);
-        Ok(len)
+        loop {
+            let before = self.seen.load(Ordering::Acquire);
+            let metadata = self.file.metadata().map_err(|e| Error::io(&self.path, "fstat", e))?;
+            let len = metadata.len().min(len_of(u64::MAX));
+            let after = (before & !len_of(u64::MAX)) | len;
+            let kept = self.seen.compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed);
+            if kept.is_ok() {
+                return Ok(len);
+            }
+        }
     }
 
     fn segment(&self, index: u32, start: u64) -> Result<&MmapRaw> {
@@ -120,6 +130,10 @@ impl MappedFile {
                 .map_err(|e| Error::io(&self.path, "mmap", e))
         })
     }
+}
+
+fn len_of(seen: u64) -> u64 {
+    seen & ((1 << LEN_BITS) - 1)
 }
 
 /// The segment in which `offset` lies, and where it starts.

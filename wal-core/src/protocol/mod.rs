@@ -31,7 +31,7 @@ mod write;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
@@ -91,6 +91,9 @@ pub struct Wal<C: WalCoordination> {
     /// Set for good by a sync that failed.
     poisoned: AtomicBool,
     closed: AtomicBool,
+    /// The state of the log in which the length of the database file was last
+    /// looked at.
+    database_seen_in: AtomicU64,
     proof: proof::LastProof,
 }
 
@@ -107,6 +110,7 @@ impl<C: WalCoordination> Wal<C> {
             sequence: AtomicU32::new(0),
             poisoned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            database_seen_in: AtomicU64::new(0),
             proof: proof::LastProof::default(),
         })
     }

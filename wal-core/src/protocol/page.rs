@@ -50,8 +50,10 @@ impl<C: WalCoordination> ReadTx<C> {
     /// is in the database file.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the wal-index contradicts itself.
+    /// [`Error::Corrupt`] if the wal-index contradicts itself,
+    /// [`Error::UsedAfterFork`] in a forked child.
     pub fn find_frame(&self, page: PageNo) -> Result<Option<FrameNo>> {
+        self.wal().check_process()?;
         self.wal().find_frame(&self.snapshot, page)
     }
 

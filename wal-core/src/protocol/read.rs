@@ -218,6 +218,7 @@ impl<C: WalCoordination> Wal<C> {
         slot: ReadSlot,
         min_frame: u32,
     ) -> Result<ReadTx<C>> {
+        self.look_at_database_again(header, min_frame);
         let page_count = self.page_count(header)?;
         Ok(ReadTx {
             guard,
@@ -228,6 +229,20 @@ impl<C: WalCoordination> Wal<C> {
                 page_count,
             },
         })
+    }
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// A checkpoint of a peer may have cut the database file between two
+    /// snapshots, never within one: so its length is looked at again once for
+    /// each state of the log.
+    fn look_at_database_again(&self, header: &IndexHeader, min_frame: u32) {
+        let state = header.fingerprint() ^ u64::from(min_frame);
+        if self.database_seen_in.swap(state, Ordering::AcqRel) != state
+            && let Some(mapped) = self.storage.database().mapped()
+        {
+            mapped.forget_len();
+        }
     }
 }
 
