@@ -46,3 +46,61 @@ pub(crate) fn attach(
     // From exclusive to shared nobody comes between.
     Ok(lock(LockMode::Shared)?.then_some(()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use wal_core::io::{LockKind, OpenMode};
+
+    const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
+    const BYTE: Range<u64> = 128..129;
+
+    /// Attaches; tells whether that worked and whether the file was reset.
+    fn try_attach(file: &OsFile) -> (bool, bool) {
+        let reset = Cell::new(false);
+        let attached = attach(file, LOCKS, BYTE, || {
+            reset.set(true);
+            Ok(())
+        });
+        (attached.unwrap().is_some(), reset.get())
+    }
+
+    #[test]
+    fn the_first_resets_and_the_others_join_until_all_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || OsFile::open(&dir.path().join("shm"), OpenMode::Create).unwrap();
+        let (first, second, third) = (open(), open(), open());
+        assert_eq!(try_attach(&first), (true, true));
+        assert_eq!(try_attach(&second), (true, false));
+        drop(first);
+        assert_eq!(try_attach(&third), (true, false));
+        drop((second, third));
+        assert_eq!(try_attach(&open()), (true, true));
+    }
+
+    #[test]
+    fn nobody_queues_behind_a_first_opener_that_may_die() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || OsFile::open(&dir.path().join("shm"), OpenMode::Create).unwrap();
+        let (first, second) = (open(), open());
+        assert!(
+            LOCKS
+                .try_lock(first.as_file(), BYTE, LockMode::Exclusive)
+                .unwrap()
+        );
+        assert_eq!(try_attach(&second), (false, false));
+        drop(first);
+        assert_eq!(try_attach(&second), (true, true));
+    }
+
+    #[test]
+    fn a_reset_that_fails_leaves_the_file_to_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || OsFile::open(&dir.path().join("shm"), OpenMode::Create).unwrap();
+        let (first, second) = (open(), open());
+        let full = || Err(Error::cannot_open(std::path::Path::new("shm"), "full"));
+        assert!(attach(&first, LOCKS, BYTE, full).is_err());
+        assert_eq!(try_attach(&second), (true, true));
+    }
+}

@@ -108,3 +108,96 @@ fn conflicts(byte: Held, mode: LockMode) -> bool {
         LockMode::Exclusive => byte != Held::Not,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wal_core::ReadSlot;
+    use wal_core::io::{LockKind, OpenMode};
+
+    const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
+
+    /// A file with a table, and a stranger's view of the same file.
+    struct Scene {
+        table: LockTable,
+        file: OsFile,
+        stranger: std::fs::File,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("shm");
+            let file = OsFile::open(&path, OpenMode::Create).unwrap();
+            let stranger = std::fs::File::options()
+                .read(true)
+                .write(true)
+                .open(&path)
+                .unwrap();
+            Scene {
+                table: LockTable::new(),
+                file,
+                stranger,
+                _dir: dir,
+            }
+        }
+
+        fn take(&self, lock: Lock, mode: LockMode) -> bool {
+            self.table.try_lock(&self.file, LOCKS, lock, mode).unwrap()
+        }
+
+        fn give(&self, lock: Lock, mode: LockMode) {
+            self.table.unlock(&self.file, LOCKS, lock, mode).unwrap();
+        }
+
+        /// How the stranger sees `lock`.
+        fn seen(&self, lock: Lock) -> Option<LockMode> {
+            let conflict = LOCKS.conflict(&self.stranger, shm_bytes::of(lock)).unwrap();
+            conflict.map(|conflict| conflict.mode)
+        }
+    }
+
+    const READ_1: Lock = Lock::Read(ReadSlot::MARKED[0]);
+
+    #[test]
+    fn a_shared_lock_stays_until_its_last_holder_in_the_process_goes() {
+        let scene = Scene::new();
+        assert!(scene.take(READ_1, LockMode::Shared));
+        assert!(scene.take(READ_1, LockMode::Shared));
+        scene.give(READ_1, LockMode::Shared);
+        assert_eq!(scene.seen(READ_1), Some(LockMode::Shared));
+        scene.give(READ_1, LockMode::Shared);
+        assert_eq!(scene.seen(READ_1), None);
+    }
+
+    #[test]
+    fn an_exclusive_lock_does_not_run_over_a_shared_one_of_the_same_process() {
+        let scene = Scene::new();
+        assert!(scene.take(READ_1, LockMode::Shared));
+        for lock in [READ_1, Lock::ReadMarks, Lock::Readers] {
+            assert!(!scene.take(lock, LockMode::Exclusive), "{lock}");
+            assert_eq!(scene.seen(READ_1), Some(LockMode::Shared), "{lock}");
+        }
+        scene.give(READ_1, LockMode::Shared);
+        assert!(scene.take(Lock::ReadMarks, LockMode::Exclusive));
+        assert!(!scene.take(READ_1, LockMode::Shared));
+        assert_eq!(scene.seen(Lock::ReadMarks), Some(LockMode::Exclusive));
+        scene.give(Lock::ReadMarks, LockMode::Exclusive);
+        assert_eq!(scene.seen(Lock::ReadMarks), None);
+    }
+
+    #[test]
+    fn a_lock_of_a_stranger_is_respected_and_leaves_no_trace_in_the_table() {
+        let scene = Scene::new();
+        let write = shm_bytes::of(Lock::Write);
+        assert!(
+            LOCKS
+                .try_lock(&scene.stranger, write.clone(), LockMode::Exclusive)
+                .unwrap()
+        );
+        assert!(!scene.take(Lock::Write, LockMode::Exclusive));
+        LOCKS.unlock(&scene.stranger, write).unwrap();
+        assert!(scene.take(Lock::Write, LockMode::Exclusive));
+    }
+}

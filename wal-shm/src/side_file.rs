@@ -133,3 +133,48 @@ fn reset(file: &OsFile) -> Result<()> {
         .collect();
     file.write_all_at(&mut [io::IoSlice::new(&words)], 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wal_core::io::LockKind;
+
+    const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
+
+    fn database() -> (tempfile::TempDir, OsFile) {
+        let dir = tempfile::tempdir().unwrap();
+        let database = OsFile::open(&dir.path().join("db"), OpenMode::Create).unwrap();
+        (dir, database)
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_through_another_mapping() {
+        let (_dir, database) = database();
+        let sleeper = SideFile::open(&database, LOCKS).unwrap();
+        let waker = SideFile::open(&database, LOCKS).unwrap();
+        for event in [Event::Commit, Event::Release] {
+            let ticket = sleeper.ticket(event);
+            std::thread::scope(|scope| {
+                scope.spawn(|| waker.notify(event));
+                let deadline = Instant::now() + Duration::from_secs(20);
+                while sleeper.ticket(event) == ticket {
+                    assert!(Instant::now() < deadline, "no wake-up for {event:?}");
+                    sleeper.wait(event, ticket, deadline);
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_side_file_of_another_version_is_done_without_while_it_is_in_use() {
+        let (_dir, database) = database();
+        let first = SideFile::open(&database, LOCKS).unwrap();
+        first.words.get().unwrap()[1].store(VERSION + 1, Ordering::SeqCst);
+        assert!(SideFile::open(&database, LOCKS).is_none());
+        first.release(LOCKS).unwrap();
+        assert!(
+            SideFile::open(&database, LOCKS).is_some(),
+            "reset by the next first opener"
+        );
+    }
+}

@@ -1,0 +1,51 @@
+# What can be done here, each with one command. CI runs `make lint` and
+# `make test`; nothing else decides.
+
+CARGO ?= cargo
+LOOM  := RUSTFLAGS="--cfg loom" $(CARGO) test --quiet --release --target-dir target/loom
+
+# How long the isolation tests run for each page size, in seconds.
+WAL_TEST_SECONDS ?= 2
+export WAL_TEST_SECONDS
+
+.PHONY: help demo test test-unit test-processes test-mutations loom lint soak fixtures
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
+
+demo: ## a bank in a real SQLite database, shared and killed (ARGS="--seconds 60 --writers 4")
+	@$(CARGO) run --quiet --release -p integration --bin bank -- $(ARGS)
+
+test: test-unit loom test-mutations test-processes ## everything that must pass, in minutes
+
+test-unit: ## each crate by itself, with the conformance suite and the examples in the docs
+	$(CARGO) test -p wal-core -p wal-inproc -p wal-shm -p wal --features wal/shm,wal/inproc,wal-core/conformance
+
+loom: ## every interleaving of the packed lock and of the header cell
+	$(LOOM) -p wal-inproc --test loom_packed_lock
+	$(LOOM) -p wal-core --lib header_cell
+
+test-mutations: ## each rule broken on purpose, and the test that notices
+	$(CARGO) test -p wal-inproc --features mutations --test mutations
+
+test-processes: ## worker processes, kills, forks, stock SQLite beside ours
+	$(CARGO) test -p integration --features test-points
+
+soak: WAL_TEST_SECONDS = 10
+soak: ## the same, longer: make soak WAL_TEST_SECONDS=60
+	$(MAKE) test-processes WAL_TEST_SECONDS=$(WAL_TEST_SECONDS)
+	$(MAKE) demo ARGS="--seconds 120 --writers 4 --readers 8"
+
+fixtures: ## write the fixtures again, by stock SQLite
+	$(CARGO) run --quiet -p integration --bin make-fixtures -- fixtures
+
+lint: ## formatting, clippy, docs, features, licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --all-features --quiet -- -D warnings
+	$(CARGO) clippy -p wal --no-default-features --features inproc --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --all-features --quiet
+	@if $(CARGO) tree -p integration -e features | grep -qE 'feature "(step-points|mutations)"'; then \
+	  echo "a test-only feature is in the default build"; exit 1; fi
+	@if command -v cargo-deny >/dev/null; then cargo-deny check; \
+	  else echo "cargo-deny is not installed: licences and duplicates are not checked"; fi
