@@ -195,9 +195,6 @@ impl Attachment {
             // that closing these descriptors could drop.
             self.database.close_for_real();
             self.shm.file().close_for_real();
-            if let Some(side) = &self.side {
-                side.file().close_for_real();
-            }
         }
         Ok(alone)
     }
@@ -237,9 +234,6 @@ impl Drop for Attachment {
         }
         // An unlock that fails leaves a lock that goes when the process does;
         // there is nobody to tell here.
-        if let Some(side) = &self.side {
-            let _ = side.release(self.locks);
-        }
         let _ = self
             .locks
             .unlock(self.shm.file().as_file(), 0..shm_bytes::DMS.end);

@@ -46,7 +46,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// The side file of an attachment.
 #[derive(Debug)]
 pub(crate) struct SideFile {
-    file: OsFile,
+    /// Keeps the lock of those who use the file.
+    _file: OsFile,
     words: Shared<[AtomicU32; WORDS]>,
 }
 
@@ -61,6 +62,8 @@ impl SideFile {
     fn try_open(database: &OsFile, locks: ByteLocks) -> Result<Option<Self>> {
         let path = beside(database.path(), "-coord");
         let file = OsFile::open_for_locks(&path, OpenMode::CreateLike(database))?;
+        // No SQLite knows the file, so no lock of one is lost by closing it.
+        file.close_for_real();
         let attached = first_opener::attach(&file, locks, FIRST_OPENER, || reset(&file))?;
         if attached.is_none() || file.len()? < size_of::<[AtomicU32; WORDS]>() as u64 {
             return Ok(None);
@@ -69,15 +72,7 @@ impl SideFile {
         let ours = words.get().is_some_and(|words| {
             words[0].load(Ordering::Relaxed) == MAGIC && words[1].load(Ordering::Relaxed) == VERSION
         });
-        Ok(ours.then_some(SideFile { file, words }))
-    }
-
-    pub(crate) fn file(&self) -> &OsFile {
-        &self.file
-    }
-
-    pub(crate) fn release(&self, locks: ByteLocks) -> io::Result<()> {
-        locks.unlock(self.file.as_file(), FIRST_OPENER)
+        Ok(ours.then_some(SideFile { _file: file, words }))
     }
 
     /// The sequence of `event`, and the flag of its sleepers.
@@ -171,7 +166,7 @@ mod tests {
         let first = SideFile::open(&database, LOCKS).unwrap();
         first.words.get().unwrap()[1].store(VERSION + 1, Ordering::SeqCst);
         assert!(SideFile::open(&database, LOCKS).is_none());
-        first.release(LOCKS).unwrap();
+        drop(first);
         assert!(
             SideFile::open(&database, LOCKS).is_some(),
             "reset by the next first opener"

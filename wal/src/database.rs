@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wal_core::io::OsStorage;
 use wal_core::protocol::{CheckpointMode, CheckpointReport, DatabaseKind, Wal};
-use wal_core::{Error, PageSize, Result};
+use wal_core::{Error, Event, PageSize, Result};
 
 use crate::backend::Backend;
 use crate::options::{Options, ReadStrategy};
@@ -73,17 +73,29 @@ impl<B: Backend> Database<B> {
     }
 
     /// Begins a read transaction on the newest state. Any number of them can
-    /// be open, on any thread; none waits for a writer.
+    /// be open, on any thread; none waits for a writer, only for a recovery.
     ///
     /// # Errors
-    /// [`Error::Busy`] while another process recovers the log,
-    /// [`Error::Protocol`], [`Error::UsedAfterFork`], [`Error::Corrupt`],
-    /// [`Error::PageSizeMismatch`], [`Error::Io`].
+    /// [`Error::Busy`] if another process still recovers the log after the
+    /// busy timeout, [`Error::Protocol`], [`Error::UsedAfterFork`],
+    /// [`Error::Corrupt`], [`Error::PageSizeMismatch`], [`Error::Io`].
     pub fn begin_read(&self) -> Result<ReadTx<B>> {
-        Ok(ReadTx {
-            tx: self.opened.wal.begin_read()?,
-            database: self.clone(),
-        })
+        let Opened {
+            wal, busy_timeout, ..
+        } = &*self.opened;
+        let deadline = Instant::now() + *busy_timeout;
+        loop {
+            let ticket = wal.coordination().ticket(Event::Release);
+            match wal.begin_read() {
+                Err(Error::Busy { .. }) if Instant::now() < deadline => {
+                    wal.coordination().wait(Event::Release, ticket, deadline);
+                }
+                begun => {
+                    let database = self.clone();
+                    return begun.map(|tx| ReadTx { tx, database });
+                }
+            }
+        }
     }
 
     /// Begins a write transaction on the newest state, once other writers are

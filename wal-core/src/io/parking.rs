@@ -38,9 +38,19 @@ fn same_file(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// Keeps `file`, which holds no locks any more.
+/// Keeps `file`, which holds no locks any more. Files that were removed are
+/// let go on the occasion: nobody can open them again, so their descriptors
+/// would be of no use and would only grow in number.
 pub(super) fn park(file: File, in_child: ClosedInChild) {
-    parked().push(Parked { file, in_child });
+    let mut parked = parked();
+    parked.retain(|parked| !is_removed(&parked.file));
+    if !is_removed(&file) {
+        parked.push(Parked { file, in_child });
+    }
+}
+
+fn is_removed(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
 }
 
 /// A parked descriptor of the file that is now at `path`.
@@ -65,4 +75,53 @@ pub(super) fn reuse(path: &Path) -> io::Result<Option<(File, ClosedInChild)>> {
         .position(is_wanted)
         .map(|at| parked.swap_remove(at));
     Ok(found.map(|Parked { file, in_child }| (file, in_child)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsFd, AsRawFd};
+
+    fn open(path: &Path) -> (File, ClosedInChild) {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path);
+        let file = file.unwrap();
+        let in_child = ClosedInChild::register(file.as_fd()).unwrap();
+        (file, in_child)
+    }
+
+    #[test]
+    fn a_parked_descriptor_is_used_again_for_the_same_file_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("a"), dir.path().join("b"));
+        let (file, in_child) = open(&path);
+        let number = file.as_raw_fd();
+        park(file, in_child);
+        std::fs::write(&other, "").unwrap();
+        assert!(reuse(&other).unwrap().is_none());
+        assert!(reuse(&dir.path().join("missing")).unwrap().is_none());
+        let (again, _in_child) = reuse(&path).unwrap().unwrap();
+        assert_eq!(again.as_raw_fd(), number);
+        assert!(reuse(&path).unwrap().is_none());
+    }
+
+    #[test]
+    fn descriptors_of_removed_files_are_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("a"), dir.path().join("b"));
+        let (file, in_child) = open(&path);
+        let inode = file.metadata().unwrap().ino();
+        park(file, in_child);
+        std::fs::remove_file(&path).unwrap();
+        let (file, in_child) = open(&other);
+        park(file, in_child);
+        let left = parked()
+            .iter()
+            .any(|p| p.file.metadata().unwrap().ino() == inode);
+        assert!(!left, "the descriptor of the removed file is still there");
+    }
 }
