@@ -1,0 +1,180 @@
+//! The command line, and what all processes of a run are told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use integration::bank::WORKERS;
+use serde::{Deserialize, Serialize};
+
+use crate::sabotage::Sabotage;
+use crate::worker::Role;
+
+/// What each account begins with.
+pub(crate) const STARTING_BALANCE: i64 = 1000;
+
+/// Processes share one SQLite file, and are killed at it: nothing may be lost.
+///
+/// Writers move money between the accounts of a bank, readers add up all
+/// balances in one snapshot after the other, and one process checkpoints. Each
+/// is an operating-system process of its own. Every now and then one of them
+/// gets SIGKILL and is started again. Every transfer that a writer reports as
+/// committed is noted outside of the database. In the end the notes, the bank as
+/// this library reads it and the bank as stock SQLite reads it must agree.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bank",
+    after_help = "Exits with 0 if every check held, and with 1 if one did not; \
+                  the last lines say which, and where the bank is kept then."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) hidden: Option<Hidden>,
+
+    /// How long the processes work
+    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+
+    /// Processes that move money
+    #[arg(long, default_value_t = 3, value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS)))]
+    pub(crate) writers: u32,
+
+    /// Processes that check the sum of all balances in each snapshot
+    #[arg(long, default_value_t = 4, value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) readers: u32,
+
+    /// How they coordinate
+    #[arg(long, value_enum, default_value_t = BackendName::Shm)]
+    pub(crate) backend: BackendName,
+
+    /// Accounts of the bank
+    #[arg(long, default_value_t = 1000, value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub(crate) accounts: u32,
+
+    /// Bytes of a page: a power of two from 512 to 65536
+    #[arg(long, default_value_t = 4096, value_name = "BYTES", value_parser = page_size)]
+    pub(crate) page_size: u32,
+
+    /// What must survive a power failure: each acknowledged transfer (full), or
+    /// a sound bank that may have lost the last of them (normal)
+    #[arg(long, value_enum, default_value_t = SynchronousName::Full)]
+    pub(crate) synchronous: SynchronousName,
+
+    /// Kill a random process this often; 0 never does
+    #[arg(long, default_value = "1.0", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) kill_every: Duration,
+
+    /// Frames in the log beyond which writers let the checkpointer catch up
+    #[arg(long, default_value_t = 16384, value_name = "FRAMES")]
+    pub(crate) log_limit: u32,
+
+    /// A process that says nothing for this long is reported as hanging
+    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) patience: Duration,
+
+    /// Which transfers are made and who is killed; a random one unless given
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seed: Option<u64>,
+
+    /// Where the bank is made, and stays; unless given, a temporary directory
+    /// that is removed at the end, or kept and named after a failure
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) dir: Option<PathBuf>,
+
+    /// Break the bank, to see that it is noticed
+    #[arg(long, value_enum, hide = true)]
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+/// How a worker process is started; not for people.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Hidden {
+    #[command(hide = true)]
+    Work {
+        /// An [`Assignment`] in JSON.
+        assignment: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendName {
+    /// Processes, over a shared wal-index; stock SQLite can join
+    Shm,
+    /// Threads of one process that owns the file; nobody is killed
+    Inproc,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+pub(crate) enum SynchronousName {
+    /// Sync the log at each commit
+    Full,
+    /// Sync the log when it is checkpointed
+    Normal,
+}
+
+/// What every process of a run is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    pub(crate) path: PathBuf,
+    pub(crate) accounts: u32,
+    pub(crate) writers: u32,
+    pub(crate) seed: u64,
+    pub(crate) synchronous: SynchronousName,
+    pub(crate) log_limit: u32,
+    pub(crate) patience: Duration,
+}
+
+impl Setup {
+    /// The sum of all balances, at any time.
+    pub(crate) fn total(&self) -> i64 {
+        STARTING_BALANCE * i64::from(self.accounts)
+    }
+
+    pub(crate) fn options(&self) -> wal::Options {
+        wal::Options::new()
+            .create(false)
+            .busy_timeout(self.patience / 4)
+            .synchronous(match self.synchronous {
+                SynchronousName::Full => wal::Synchronous::Full,
+                SynchronousName::Normal => wal::Synchronous::Normal,
+            })
+    }
+}
+
+/// What one process is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Assignment {
+    pub(crate) setup: Setup,
+    pub(crate) role: Role,
+    /// Which of its role it is, counted from 0; a writer's journal row.
+    pub(crate) number: u32,
+}
+
+impl Arguments {
+    pub(crate) fn setup(&self, path: PathBuf) -> Setup {
+        Setup {
+            path,
+            accounts: self.accounts,
+            writers: self.writers,
+            seed: self.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000)),
+            synchronous: self.synchronous,
+            log_limit: self.log_limit,
+            patience: self.patience,
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn page_size(text: &str) -> Result<u32, String> {
+    let bytes: u32 = text.parse().map_err(|_| "not a number of bytes")?;
+    wal::PageSize::new(bytes)
+        .map(wal::PageSize::bytes)
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,203 @@
+//! What is shown while the members work: a table on a terminal, else one line
+//! a second.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::member::{Member, State};
+use crate::worker::Role;
+
+/// Over how many draws a rate is taken, so that it is of the last second.
+const SAMPLES: usize = 10;
+const LINE_EVERY: Duration = Duration::from_secs(1);
+
+const HEADING: &str = "process          pid  state         per s       total  \
+                       wait ms: mean     most    log  restarts";
+
+/// What there is to say of all members together.
+pub(crate) struct Overview {
+    pub(crate) phase: &'static str,
+    pub(crate) elapsed: Duration,
+    pub(crate) kills: u32,
+}
+
+pub(crate) struct Table {
+    /// The terminal's, if it is one. The whole table is one bar's text, so
+    /// that it is drawn at once.
+    bar: Option<ProgressBar>,
+    samples: VecDeque<(Instant, Vec<u64>)>,
+    line_due: Instant,
+    seconds: Duration,
+}
+
+impl Table {
+    pub(crate) fn new(seconds: Duration) -> Self {
+        Table {
+            bar: io::stdout().is_terminal().then(|| terminal_bar(seconds)),
+            samples: VecDeque::new(),
+            line_due: Instant::now() + LINE_EVERY,
+            seconds,
+        }
+    }
+
+    /// Shows the present state.
+    pub(crate) fn draw(&mut self, members: &[Member], overview: &Overview) -> Result<()> {
+        let now = Instant::now();
+        let done: Vec<u64> = members.iter().map(Member::done).collect();
+        let rates = self.rates(now, &done);
+        self.samples.push_back((now, done));
+        if self.samples.len() > SAMPLES {
+            self.samples.pop_front();
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(millis(overview.elapsed.min(self.seconds)));
+            bar.set_prefix(self.clock(overview));
+            bar.set_message(rows(members, &rates, overview)?);
+        } else if now >= self.line_due {
+            self.line_due = now + LINE_EVERY;
+            writeln!(io::stdout(), "{}", self.line(members, &rates, overview))?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the table on the screen, with the cursor below.
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.abandon();
+        }
+    }
+
+    /// What each member did in a second, since the oldest sample.
+    fn rates(&self, now: Instant, done: &[u64]) -> Vec<u64> {
+        let Some((then, before)) = self.samples.front() else {
+            return vec![0; done.len()];
+        };
+        let seconds = (now - *then).as_secs_f64().max(0.001);
+        done.iter()
+            .zip(before)
+            .map(|(done, before)| rounded(done.saturating_sub(*before) as f64 / seconds))
+            .collect()
+    }
+
+    fn clock(&self, overview: &Overview) -> String {
+        format!(
+            "{:.1} of {:.1} s",
+            overview.elapsed.min(self.seconds).as_secs_f64(),
+            self.seconds.as_secs_f64()
+        )
+    }
+
+    fn line(&self, members: &[Member], rates: &[u64], overview: &Overview) -> String {
+        let of = |role| {
+            let (mut rate, mut total) = (0, 0);
+            for (member, member_rate) in members.iter().zip(rates) {
+                if member.role() == role {
+                    rate += member_rate;
+                    total += member.done();
+                }
+            }
+            format!("{} ({}/s)", HumanCount(total), HumanCount(rate))
+        };
+        format!(
+            "{:>5.1} s  {}: transfers {}, snapshots {}, checkpoints {}, {}, kills {}",
+            overview.elapsed.as_secs_f64(),
+            overview.phase,
+            of(Role::Writer),
+            of(Role::Reader),
+            of(Role::Checkpointer),
+            log(members),
+            overview.kills,
+        )
+    }
+}
+
+fn terminal_bar(seconds: Duration) -> ProgressBar {
+    let target = ProgressDrawTarget::stdout_with_hz(20);
+    let bar = ProgressBar::with_draw_target(Some(millis(seconds)), target);
+    let style = ProgressStyle::with_template("{msg}\n[{bar:60.cyan}] {prefix}");
+    // The template is a constant; a plain bar would do as well.
+    if let Ok(style) = style {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}
+
+fn rows(members: &[Member], rates: &[u64], overview: &Overview) -> Result<String> {
+    let mut text = String::from(HEADING);
+    let mut role = None;
+    for (member, rate) in members.iter().zip(rates) {
+        // A rule between the roles keeps a long table readable.
+        if role.replace(member.role()) != Some(member.role()) {
+            write!(text, "\n{:-<1$}", "", HEADING.len())?;
+        }
+        write!(text, "\n{}", row(member, *rate))?;
+    }
+    write!(text, "\n{:-<1$}", "", HEADING.len())?;
+    write!(text, "\n{}; {} kills", log(members), overview.kills)?;
+    Ok(text)
+}
+
+fn row(member: &Member, rate: u64) -> String {
+    let pid = member
+        .pid()
+        .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    let state = match member.state {
+        State::Starting => "starting",
+        State::Running => "running",
+        State::Killed => "killed",
+        State::Stopping => "stopping",
+        State::Ended => "ended",
+    };
+    let (waited, longest) = member.waits();
+    let (mean, most) = if member.role() == Role::Writer && member.done() > 0 {
+        let mean = waited.as_secs_f64() * 1e3 / member.done() as f64;
+        (
+            format!("{mean:.2}"),
+            format!("{:.1}", longest.as_secs_f64() * 1e3),
+        )
+    } else {
+        ("-".to_owned(), "-".to_owned())
+    };
+    let frames = member
+        .progress
+        .log
+        .map_or_else(|| "-".to_owned(), |log| log.frames.to_string());
+    format!(
+        "{:<14} {pid:>5}  {state:<8} {:>10} {:>11} {mean:>14} {most:>8} {frames:>6} {:>9}",
+        member.name(),
+        HumanCount(rate).to_string(),
+        HumanCount(member.done()).to_string(),
+        member.restarts,
+    )
+}
+
+/// The log as the checkpointer saw it last.
+fn log(members: &[Member]) -> String {
+    let checkpointers = members.iter().filter(|m| m.role() == Role::Checkpointer);
+    match checkpointers
+        .filter_map(|member| member.progress.log)
+        .next()
+    {
+        Some(log) => format!(
+            "log {:>6} frames, backfilled {:>6}",
+            log.frames,
+            log.backfilled.unwrap_or(0)
+        ),
+        None => "log not seen yet".to_owned(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+// Rates are far below 2^53.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn rounded(rate: f64) -> u64 {
+    rate.round() as u64
+}

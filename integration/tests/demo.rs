@@ -1,0 +1,109 @@
+//! The demo as a stranger runs it: it must end well, and must notice a bank
+//! that is broken.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Runs the demo in a directory of its own, and gives its output with the
+/// directory. The program bounds its own time.
+fn bank(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bank"))
+        .args(arguments)
+        .arg("--dir")
+        .arg(dir)
+        .output()
+        .unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// The first number of the last line that contains `words`.
+fn number_before(words: &str, text: &str) -> u64 {
+    let line = text.lines().rfind(|line| line.contains(words));
+    let line = line.unwrap_or_else(|| panic!("no line with {words:?} in:\n{text}"));
+    let number = line.split(' ').next().unwrap().replace(',', "");
+    number.parse().unwrap()
+}
+
+#[track_caller]
+fn assert_ends_well(output: &Output) -> String {
+    let text = text(output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.ends_with("Nothing is missing.\n"), "{text}");
+    text
+}
+
+#[test]
+fn processes_that_are_killed_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bank(
+        dir.path(),
+        &["--seconds", "3", "--kill-every", "0.3", "--seed", "7"],
+    );
+    let text = assert_ends_well(&output);
+    assert!(number_before("kills; ", &text) >= 5, "{text}");
+    assert!(number_before("transfers were", &text) > 0, "{text}");
+    assert!(number_before("snapshots were", &text) > 0, "{text}");
+    let left: Vec<PathBuf> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(left, [dir.path().join("bank.db")]);
+}
+
+#[test]
+fn threads_of_one_process_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bank(dir.path(), &["--seconds", "1", "--backend", "inproc"]);
+    let text = assert_ends_well(&output);
+    assert!(number_before("transfers were", &text) > 0, "{text}");
+    assert!(text.contains("nobody is killed"), "{text}");
+}
+
+/// Runs the demo with a bank that is broken on the way, and expects it to fail
+/// with these words, and to keep the bank.
+#[track_caller]
+fn assert_noticed(sabotage: &str, words: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bank(
+        dir.path(),
+        &["--seconds", "1", "--patience", "2", "--sabotage", sabotage],
+    );
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let failed = text.lines().rfind(|line| line.starts_with("FAILED: "));
+    assert!(failed.is_some_and(|line| line.contains(words)), "{text}");
+    assert!(!text.contains("Nothing is missing"), "{text}");
+    assert!(dir.path().join("bank.db").exists());
+}
+
+#[test]
+fn a_transfer_that_is_lost_is_noticed() {
+    assert_noticed("lose-transfer", "1 acknowledged transfers are missing");
+}
+
+#[test]
+fn money_from_nowhere_is_noticed() {
+    assert_noticed("unbalance", "money is not conserved");
+}
+
+#[test]
+fn money_from_nowhere_is_noticed_by_a_reader_at_once() {
+    assert_noticed("unbalance-meanwhile", "a snapshot holds 1000001 in all");
+}
+
+#[test]
+fn a_file_that_is_damaged_is_noticed_by_stock_sqlite() {
+    assert_noticed("damage", "PRAGMA integrity_check");
+}
+
+#[test]
+fn a_process_that_hangs_is_reported_and_not_waited_for() {
+    assert_noticed("hang", "reader 0");
+}
