@@ -3,5 +3,11 @@
 /// The bank of the demo: accounts in a SQLite database that both sides change.
 pub mod bank;
 
+mod executable;
+mod lines;
+
 /// Stock SQLite as a live peer, and the means to stop it at its file calls.
 pub mod stock;
+
+/// Worker processes of ours, driven line by line, stopped and killed at will.
+pub mod worker;

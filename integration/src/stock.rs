@@ -9,14 +9,12 @@
 
 mod answer;
 mod control;
-mod lines;
 mod shell;
 pub mod wire;
 
-use std::env;
 use std::fmt;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,7 +22,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub use answer::{Rows, SqlError};
 pub use control::Control;
-use lines::Lines;
+
+use crate::executable;
+use crate::lines::Lines;
 
 /// The extension that registers the VFS `pausing`, as a path to load it from.
 pub const PAUSING_VFS: &str = env!("PAUSING_VFS");
@@ -303,7 +303,7 @@ impl Drop for StockSqlite {
 }
 
 fn bundled_command(database: &Path, control: Option<&Control>) -> Result<Command> {
-    let mut command = Command::new(worker_path()?);
+    let mut command = Command::new(executable::find("stock-worker", "STOCK_WORKER")?);
     command.arg(database);
     if control.is_some() {
         command.arg(PAUSING_VFS);
@@ -317,18 +317,4 @@ fn shell_command() -> Command {
     command.args(["-batch", "-init", "/dev/null", ":memory:"]);
     command.stderr(Stdio::piped());
     command
-}
-
-/// The worker: `STOCK_WORKER` from the environment, else the binary that cargo
-/// puts beside this one, or one up from `deps` where test binaries are.
-fn worker_path() -> Result<PathBuf> {
-    if let Some(path) = env::var_os("STOCK_WORKER") {
-        return Ok(path.into());
-    }
-    let executable = env::current_exe()?;
-    let candidates = executable.ancestors().skip(1).take(2);
-    candidates
-        .map(|directory| directory.join("stock-worker"))
-        .find(|path| path.is_file())
-        .with_context(|| format!("no stock-worker beside {}", executable.display()))
 }

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use tempfile::TempDir;
 
-use super::lines::{Lines, wait_readable};
+use crate::lines::{Lines, wait_readable};
 
 /// Longest name of a point that the VFS can hold.
 const MAX_POINT_LENGTH: usize = 127;

@@ -12,13 +12,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// A stream and what was read from it beyond the last line handed out.
 #[derive(Debug)]
-pub(super) struct Lines<R> {
+pub(crate) struct Lines<R> {
     source: R,
     buffer: Vec<u8>,
 }
 
 impl<R: Read + AsFd> Lines<R> {
-    pub(super) fn new(source: R) -> Self {
+    pub(crate) fn new(source: R) -> Self {
         Self {
             source,
             buffer: Vec::new(),
@@ -26,7 +26,7 @@ impl<R: Read + AsFd> Lines<R> {
     }
 
     /// The stream itself, to write to where it goes both ways.
-    pub(super) fn source(&self) -> &R {
+    pub(crate) fn source(&self) -> &R {
         &self.source
     }
 
@@ -35,7 +35,7 @@ impl<R: Read + AsFd> Lines<R> {
     /// # Errors
     ///
     /// `TimedOut` at the deadline; the part of a line read so far is kept.
-    pub(super) fn next_line(&mut self, deadline: Instant) -> io::Result<Option<String>> {
+    pub(crate) fn next_line(&mut self, deadline: Instant) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
                 let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
@@ -49,7 +49,7 @@ impl<R: Read + AsFd> Lines<R> {
     }
 
     /// Everything that has arrived, without waiting for more.
-    pub(super) fn take_arrived(&mut self) -> io::Result<String> {
+    pub(crate) fn take_arrived(&mut self) -> io::Result<String> {
         let now = Instant::now();
         loop {
             match self.fill(now) {
@@ -67,7 +67,7 @@ impl<R: Read + AsFd> Lines<R> {
     /// # Errors
     ///
     /// `TimedOut` at the deadline.
-    pub(super) fn skip_to_end(&mut self, deadline: Instant) -> io::Result<()> {
+    pub(crate) fn skip_to_end(&mut self, deadline: Instant) -> io::Result<()> {
         while self.fill(deadline)? {
             self.buffer.clear();
         }
@@ -93,7 +93,7 @@ impl<R: Read + AsFd> Lines<R> {
 /// # Errors
 ///
 /// `TimedOut` at the deadline.
-pub(super) fn wait_readable(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {
     loop {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(remaining).unwrap_or(PollTimeout::MAX);

@@ -1,0 +1,259 @@
+//! The lines between a test and a worker process, each a JSON value: a
+//! [`Command`] one way, an [`Answer`] the other.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use wal::{LockKind, Options, PageSize, ReadStrategy};
+
+use super::{Load, Stamp};
+
+/// What a worker is told to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// Open a database.
+    Open(Settings),
+    /// Close it, its transactions first.
+    Close,
+    /// Begin a read transaction and keep it under `name`.
+    BeginRead {
+        /// What later commands call it.
+        name: String,
+    },
+    /// End a read transaction.
+    EndRead {
+        /// Which one.
+        name: String,
+    },
+    /// Tell what a read transaction sees: a [`SnapshotInfo`].
+    Snapshot {
+        /// Which one.
+        name: String,
+    },
+    /// Read the stamps on `pages`: a `Vec<Option<Stamp>>`.
+    Stamps {
+        /// The read transaction.
+        name: String,
+        /// Their numbers.
+        pages: Range<u32>,
+    },
+    /// Begin the write transaction.
+    BeginWrite,
+    /// Stamp `pages` in the write transaction.
+    Write {
+        /// Their numbers.
+        pages: Range<u32>,
+        /// The stamp.
+        stamp: Stamp,
+    },
+    /// Add a page with a stamp; its number is the answer.
+    AddPage {
+        /// The stamp.
+        stamp: Stamp,
+    },
+    /// Commit the write transaction.
+    Commit,
+    /// Roll the write transaction back.
+    Rollback,
+    /// Checkpoint; whether all of the log was copied is the answer.
+    Checkpoint,
+    /// Run by itself for a while: a [`LoadReport`](super::LoadReport).
+    Load(Load),
+    /// Stop at the `pass`-th pass of a step point from now on.
+    Arm {
+        /// The point's name.
+        point: String,
+        /// Counted from 1.
+        pass: u32,
+    },
+    /// Go on from a stop.
+    Go,
+    /// Begin to record the step points that are passed.
+    Record,
+    /// The names of those passed since, and the end of the record.
+    Passed,
+    /// Ask the system who holds a lock byte: an `Option<HeldByte>`.
+    Probe {
+        /// The file.
+        file: PathBuf,
+        /// The byte.
+        byte: u64,
+    },
+    /// Make a child that lives until the test's end hangs up; its process
+    /// number is the answer.
+    Fork,
+}
+
+/// How a worker opens its database.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settings {
+    /// Which database.
+    pub path: PathBuf,
+    /// Which coordination.
+    pub backend: Backend,
+    /// The page size of a page store.
+    pub page_size: u32,
+    /// How much survives a power failure.
+    pub synchronous: Synchronous,
+    /// Whether POSIX locks of the process are used.
+    pub classic_locks: bool,
+    /// Whether pages are copied instead of mapped.
+    pub pread: bool,
+    /// After how many frames a commit tries a checkpoint; 0 for never.
+    pub auto_checkpoint: u32,
+    /// Whether the side file is used.
+    pub side_file: bool,
+    /// How long a writer waits for others.
+    pub busy_timeout: Duration,
+}
+
+/// Which coordination a worker uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Backend {
+    /// Shared between processes.
+    Shm,
+    /// Owned by one process.
+    InProcess,
+}
+
+/// [`wal::Synchronous`], as it goes over the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Synchronous {
+    /// Nothing is synced.
+    Off,
+    /// Checkpoints are synced.
+    Normal,
+    /// Commits are synced too.
+    Full,
+}
+
+impl Settings {
+    /// The library's defaults, but without automatic checkpoints, so that
+    /// every step of a test is its own.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Settings {
+            path: path.to_owned(),
+            backend: Backend::Shm,
+            page_size: PageSize::DEFAULT.bytes(),
+            synchronous: Synchronous::Full,
+            classic_locks: false,
+            pread: false,
+            auto_checkpoint: 0,
+            side_file: true,
+            busy_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// The same as the library's own options.
+    ///
+    /// # Errors
+    ///
+    /// When the page size is none.
+    pub fn options(&self) -> Result<Options> {
+        let synchronous = match self.synchronous {
+            Synchronous::Off => wal::Synchronous::Off,
+            Synchronous::Normal => wal::Synchronous::Normal,
+            Synchronous::Full => wal::Synchronous::Full,
+        };
+        let mut options = Options::new()
+            .page_size(PageSize::new(self.page_size)?)
+            .synchronous(synchronous)
+            .busy_timeout(self.busy_timeout)
+            .auto_checkpoint(self.auto_checkpoint)
+            .side_file(self.side_file);
+        if self.classic_locks {
+            options = options.lock_kind(LockKind::Classic);
+        }
+        if self.pread {
+            options = options.read_strategy(ReadStrategy::Pread);
+        }
+        Ok(options)
+    }
+}
+
+/// What a read transaction sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotInfo {
+    /// The generation of the log.
+    pub salts: [u8; 8],
+    /// The last frame of the log that belongs to it.
+    pub max_frame: u32,
+    /// The size of the database in pages.
+    pub page_count: u32,
+    /// Whether the log is bypassed.
+    pub bypasses_log: bool,
+    /// The number of the read slot.
+    pub slot: usize,
+}
+
+/// A lock that somebody holds on a byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeldByte {
+    /// By any number of holders.
+    Shared,
+    /// By one.
+    Exclusive,
+}
+
+/// Why a worker did not do what it was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Of which kind the error was.
+    pub kind: RefusalKind,
+    /// Its message.
+    pub message: String,
+}
+
+/// The kinds of errors that tests tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusalKind {
+    /// [`wal::Error::Busy`].
+    Busy,
+    /// [`wal::Error::Locked`].
+    Locked,
+    /// [`wal::Error::UsedAfterFork`].
+    UsedAfterFork,
+    /// Any other.
+    Other,
+}
+
+impl Refusal {
+    pub(super) fn of(error: &anyhow::Error) -> Self {
+        let kind = match error.downcast_ref::<wal::Error>() {
+            Some(wal::Error::Busy { .. }) => RefusalKind::Busy,
+            Some(wal::Error::Locked { .. }) => RefusalKind::Locked,
+            Some(wal::Error::UsedAfterFork) => RefusalKind::UsedAfterFork,
+            _ => RefusalKind::Other,
+        };
+        Refusal {
+            kind,
+            message: format!("{error:#}"),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// What a worker says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Answer {
+    /// The command was carried out.
+    Ok(serde_json::Value),
+    /// It was not.
+    Error(Refusal),
+    /// It is not over: the process stopped at a point.
+    Stopped { point: String, pass: u32 },
+}
