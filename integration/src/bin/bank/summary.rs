@@ -78,12 +78,12 @@ fn transfers(story: &Story) -> String {
 
 fn kills(story: &Story) -> String {
     if story.backend == BackendName::Inproc {
-        return "0 kills: threads of one process cannot be killed one by one.".to_owned();
+        return "Nobody was killed: threads of one process cannot be, one by one.".to_owned();
     }
     let kills = story.kills;
     format!(
-        "{} kills; {} of them hit a transfer between its announcement and its acknowledgement: \
-         {} were committed whole, {} not at all.",
+        "{} times SIGKILL; transfers that it hit between announcement and acknowledgement: {}, \
+         of which {} were committed whole and {} not at all.",
         kills.all,
         kills.committed + kills.rolled_back,
         kills.committed,
