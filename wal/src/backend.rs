@@ -36,7 +36,10 @@ impl Options {
     /// Finds out what the file is, and makes an empty one a page store. The
     /// caller holds the lock for that.
     fn look(&self, database: &OsFile) -> Result<WalConfig> {
-        let config = inspect(database, self.page_size, self.synchronous)?;
+        let mut config = inspect(database, self.page_size)?;
+        config.synchronous = self.synchronous;
+        config.log_size_limit = self.log_size_limit;
+        config.persistent_log = self.persistent_log;
         if database.is_empty()? {
             create_page_store(database, config.page_size)?;
         }

@@ -48,6 +48,8 @@ pub struct Options {
     pub(crate) create: bool,
     pub(crate) read_strategy: ReadStrategy,
     pub(crate) auto_checkpoint: u32,
+    pub(crate) log_size_limit: Option<u64>,
+    pub(crate) persistent_log: bool,
     pub(crate) side_file: bool,
     pub(crate) lock_kind: LockKind,
     pub(crate) allow_network_file_system: bool,
@@ -62,6 +64,8 @@ impl Default for Options {
             create: true,
             read_strategy: ReadStrategy::default(),
             auto_checkpoint: 1000,
+            log_size_limit: None,
+            persistent_log: false,
             side_file: true,
             lock_kind: LockKind::default(),
             allow_network_file_system: false,
@@ -120,6 +124,25 @@ impl Options {
     #[must_use]
     pub fn auto_checkpoint(mut self, frames: u32) -> Self {
         self.auto_checkpoint = frames;
+        self
+    }
+
+    /// After a restart of the log, its file is cut to this many bytes, or to
+    /// its committed frames if they need more, as by SQLite's
+    /// `journal_size_limit`. Unless told otherwise it stays as long as it is,
+    /// to be overwritten.
+    #[must_use]
+    pub fn log_size_limit(mut self, bytes: u64) -> Self {
+        self.log_size_limit = Some(bytes);
+        self
+    }
+
+    /// Whether a last closer leaves the log and its index in place, for
+    /// readers that could not make them; off unless told otherwise. With a
+    /// log size limit the log that is left is empty.
+    #[must_use]
+    pub fn persistent_log(mut self, persistent: bool) -> Self {
+        self.persistent_log = persistent;
         self
     }
 

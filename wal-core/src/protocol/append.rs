@@ -89,6 +89,7 @@ impl<C: WalCoordination> Wal<C> {
         pages: &DirtyPages,
         page_count: u32,
     ) -> Result<u32> {
+        let begins_anew = before.max_frame() == 0;
         let before = self.prepare_wal_header(before, restarted)?;
         let prepared = prepare_frames(self.config.page_size, &before, pages, page_count)
             .ok_or_else(|| Error::corrupt(self.path(), "the log has no frame numbers left"))?;
@@ -97,6 +98,9 @@ impl<C: WalCoordination> Wal<C> {
         }
         self.append_frames_vectored(&prepared)?;
         self.commit_prepared_frames(&prepared)?;
+        if begins_anew {
+            self.limit_log_size(&prepared);
+        }
         self.finalize_committed_pages(&prepared)?;
         if mutated(Mutation::IndexAfterHeader) {
             self.index_frames(prepared.first, pages)?;
@@ -177,9 +181,7 @@ impl<C: WalCoordination> Wal<C> {
     fn take_back(&self, prepared: &PreparedFrames<'_>, failure: Error) -> Error {
         let log = self.storage.log();
         let first = frame_offset(prepared.first, self.config.page_size);
-        let end = frame_offset(prepared.last(), self.config.page_size)
-            + FRAME_HEADER_LEN as u64
-            + u64::from(self.config.page_size.bytes());
+        let end = self.end_of(prepared.last());
         let never_complete = log.len().is_ok_and(|len| len < end);
         let zeros = [0; FRAME_HEADER_LEN];
         let taken_back = never_complete
@@ -210,6 +212,26 @@ impl<C: WalCoordination> Wal<C> {
         }
         step(Point::CommitSync);
         self.sync_log().map_err(|e| self.outcome_unknown(e))
+    }
+
+    /// Gives back what a longer generation of the log has left behind these
+    /// frames, if that is more than the limit (`walLimitSize`). Failing to do
+    /// so costs space and nothing else.
+    fn limit_log_size(&self, written: &PreparedFrames<'_>) {
+        let Some(limit) = self.config.log_size_limit else {
+            return;
+        };
+        let log = self.storage.log();
+        let keep = limit.max(self.end_of(written.last()));
+        if log.len().is_ok_and(|len| len > keep) {
+            let _ = log.set_len(keep);
+        }
+    }
+
+    /// Where the byte after `frame` is.
+    fn end_of(&self, frame: FrameNo) -> u64 {
+        let page_size = self.config.page_size;
+        frame_offset(frame, page_size) + FRAME_HEADER_LEN as u64 + u64::from(page_size.bytes())
     }
 
     /// Makes the frames visible to everyone.

@@ -38,10 +38,22 @@ impl<C: WalCoordination> Wal<C> {
         if report.log_frames > 0 && self.config.synchronous != Synchronous::Off {
             self.prove_all_backfilled()?;
         }
+        if self.config.persistent_log {
+            return self.keep_log();
+        }
         step(Point::ShmRemove);
         self.coordination.remove()?;
         step(Point::LogRemove);
         self.storage.remove_log()
+    }
+
+    /// A limit that is not its end would leave frames that the header does
+    /// not fit, so the log that stays is as it is, or empty.
+    fn keep_log(&self) -> Result<()> {
+        match self.config.log_size_limit {
+            Some(_) => self.storage.log().set_len(0),
+            None => Ok(()),
+        }
     }
 
     /// The log may have been backfilled by a peer that does not sync.

@@ -75,6 +75,27 @@ pub struct WalConfig {
     pub page_size: PageSize,
     /// How much survives a power failure.
     pub synchronous: Synchronous,
+    /// After a restart of the log, its file is cut to this many bytes, or to
+    /// its committed frames if they need more (`journal_size_limit`). `None`
+    /// leaves it as long as it is.
+    pub log_size_limit: Option<u64>,
+    /// Whether the last closer leaves the log and the index where they are
+    /// (`SQLITE_FCNTL_PERSIST_WAL`).
+    pub persistent_log: bool,
+}
+
+impl WalConfig {
+    /// A database of `kind` with pages of `page_size`, and defaults for the
+    /// rest.
+    pub fn new(kind: DatabaseKind, page_size: PageSize) -> Self {
+        WalConfig {
+            kind,
+            page_size,
+            synchronous: Synchronous::default(),
+            log_size_limit: None,
+            persistent_log: false,
+        }
+    }
 }
 
 /// One attachment to a database: what all threads and transactions of one

@@ -6,7 +6,6 @@ use super::WalConfig;
 use crate::error::{Error, Result};
 use crate::format::DatabaseHeader;
 use crate::io::{File, FileSyncType, beside, sync_directory};
-use crate::protocol::Synchronous;
 use crate::types::PageSize;
 
 /// What a database file holds.
@@ -28,11 +27,7 @@ pub enum DatabaseKind {
 /// [`Error::NotWalMode`], [`Error::HotJournal`], [`Error::InvalidPageSize`],
 /// [`Error::CannotOpen`] for what is no database, [`Error::Io`]. No file was
 /// touched.
-pub fn inspect(
-    database: &dyn File,
-    page_size: PageSize,
-    synchronous: Synchronous,
-) -> Result<WalConfig> {
+pub fn inspect(database: &dyn File, page_size: PageSize) -> Result<WalConfig> {
     let len = database.len()?;
     let log_len = file_len(&beside(database.path(), "-wal"))?;
     let mut page_one = [0; DatabaseHeader::LEN];
@@ -50,17 +45,9 @@ pub fn inspect(
             let page_size = header.page_size().map_err(|_| {
                 Error::corrupt(database.path(), "its header holds no legal page size")
             })?;
-            WalConfig {
-                kind: DatabaseKind::Sqlite,
-                page_size,
-                synchronous,
-            }
+            WalConfig::new(DatabaseKind::Sqlite, page_size)
         }
-        None => WalConfig {
-            kind: DatabaseKind::PageStore,
-            page_size,
-            synchronous,
-        },
+        None => WalConfig::new(DatabaseKind::PageStore, page_size),
     };
     if len == 0 && log_len > 0 {
         return Err(Error::cannot_open(
