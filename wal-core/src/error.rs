@@ -129,6 +129,14 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A file was removed, or another one was put in its place, while it was
+    /// open. What is written to it from now on would be lost.
+    #[error("{}: removed or replaced while it was open; nothing more is written to it: close the database and open it again", path.display())]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// The commit frame may or may not have reached the log. Open the
     /// database again to see which.
     #[error("{}: the outcome of the commit is unknown ({source}); open the database again to see whether it is there", path.display())]

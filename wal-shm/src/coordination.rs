@@ -105,7 +105,12 @@ impl WalCoordination for ShmWalCoordination {
     }
 
     fn try_lock(&self, lock: Lock, mode: LockMode) -> Result<bool> {
-        let Attachment { table, locks, .. } = &*self.attachment;
+        let Attachment {
+            table, locks, shm, ..
+        } = &*self.attachment;
+        if lock == Lock::Write {
+            shm.check_in_place()?;
+        }
         table
             .try_lock(self.shm(), *locks, lock, mode)
             .map_err(|e| Error::io(self.shm().path(), "lock", e))

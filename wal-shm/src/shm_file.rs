@@ -12,7 +12,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use wal_core::index::{BLOCK_LEN, IndexBlock};
-use wal_core::io::{ByteLocks, File, OpenMode, OsFile, beside, shm_bytes};
+use wal_core::io::{
+    ByteLocks, File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, beside, shm_bytes,
+};
 use wal_core::once_table::OnceTable;
 use wal_core::testing::{Point, step};
 use wal_core::{Error, Result};
@@ -32,6 +34,7 @@ const ALLOCATION_UNIT: u64 = 4096;
 pub(crate) struct ShmFile {
     file: OsFile,
     blocks: OnceTable<Shared<IndexBlock>>,
+    in_place: NowAndThen,
 }
 
 impl ShmFile {
@@ -46,7 +49,18 @@ impl ShmFile {
         Ok(attached.map(|()| ShmFile {
             file,
             blocks: OnceTable::new(),
+            in_place: NowAndThen::new(LOOK_IN_PLACE_EVERY),
         }))
+    }
+
+    /// Refuses, now and then, if the file was removed or replaced: then others
+    /// use another index, and locks that we do not see.
+    pub(crate) fn check_in_place(&self) -> Result<()> {
+        if self.in_place.is_due() {
+            self.file.check_in_place()
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn file(&self) -> &OsFile {

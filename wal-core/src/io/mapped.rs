@@ -110,10 +110,15 @@ impl MappedFile {
     fn look_again(&self) -> Result<u64> {
         loop {
             let before = self.seen.load(Ordering::Acquire);
-            let metadata = self.file.metadata().map_err(|e| Error::io(&self.path, "fstat", e))?;
+            let metadata = self
+                .file
+                .metadata()
+                .map_err(|e| Error::io(&self.path, "fstat", e))?;
             let len = metadata.len().min(len_of(u64::MAX));
             let after = (before & !len_of(u64::MAX)) | len;
-            let kept = self.seen.compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed);
+            let kept =
+                self.seen
+                    .compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed);
             if kept.is_ok() {
                 return Ok(len);
             }

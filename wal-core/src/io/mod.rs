@@ -4,6 +4,7 @@
 mod byte_lock;
 mod mapped;
 mod memory;
+mod now_and_then;
 mod os;
 mod parking;
 mod storage;
@@ -17,6 +18,7 @@ use crate::error::Result;
 pub use byte_lock::{ByteLocks, Conflict, LockKind, database_bytes, shm_bytes};
 pub use mapped::MappedFile;
 pub use memory::MemoryFile;
+pub use now_and_then::NowAndThen;
 pub use os::{OpenMode, OsFile, sync_directory};
 pub use storage::{OsStorage, beside};
 
@@ -85,6 +87,10 @@ pub trait File: Send + Sync + fmt::Debug {
     }
 }
 
+/// How often files are looked for where they were opened. Finding one gone is
+/// always too late for what was written before, so it need not be sooner.
+pub const LOOK_IN_PLACE_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// The two files of one database, as the protocol needs them. Opening them,
 /// and the order in which that is allowed, is the backend's affair.
 pub trait Storage: Send + Sync + fmt::Debug {
@@ -93,6 +99,16 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// The log. It may have been made empty by the backend.
     fn log(&self) -> &dyn File;
+
+    /// Refuses if a file is no longer where it was opened, so that nothing
+    /// is written to a file that nobody else sees. Asked before each write
+    /// transaction and checkpoint; it may look now and then only.
+    ///
+    /// # Errors
+    /// [`crate::Error::Replaced`], [`crate::Error::Io`].
+    fn check_in_place(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Removes the log from the file system. The caller owns the database and
     /// the log is backfilled.

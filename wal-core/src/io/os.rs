@@ -120,6 +120,19 @@ impl OsFile {
         self.close_for_real.store(true, Ordering::Relaxed);
     }
 
+    /// Refuses if the path no longer leads to this very file.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`], or [`Error::Io`] if the system does not tell.
+    pub fn check_in_place(&self) -> Result<()> {
+        if self.is_still_at_its_path()? {
+            return Ok(());
+        }
+        Err(Error::Replaced {
+            path: self.path.clone(),
+        })
+    }
+
     /// True if the path still leads to this very file.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{File, OpenMode, OsFile, Storage};
+use super::{File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage};
 use crate::error::{Error, Result};
 
 /// The database file, opened by a backend, and the log beside it.
@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 pub struct OsStorage {
     database: Arc<OsFile>,
     log: OsFile,
+    in_place: NowAndThen,
 }
 
 impl OsStorage {
@@ -26,7 +27,11 @@ impl OsStorage {
     pub fn open(database: Arc<OsFile>, mapped: bool) -> Result<Self> {
         let path = beside(database.path(), "-wal");
         let log = OsFile::open(&path, OpenMode::CreateLike(&database))?.with_mapping(mapped);
-        Ok(OsStorage { database, log })
+        Ok(OsStorage {
+            database,
+            log,
+            in_place: NowAndThen::new(LOOK_IN_PLACE_EVERY),
+        })
     }
 }
 
@@ -37,6 +42,14 @@ impl Storage for OsStorage {
 
     fn log(&self) -> &dyn File {
         &self.log
+    }
+
+    fn check_in_place(&self) -> Result<()> {
+        if self.in_place.is_due() {
+            self.database.check_in_place()?;
+            self.log.check_in_place()?;
+        }
+        Ok(())
     }
 
     fn remove_log(&self) -> Result<()> {

@@ -160,7 +160,7 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
-    /// Refuses to write after a failed sync.
+    /// Refuses to write after a failed sync, or to files that were replaced.
     fn check_writable(&self) -> Result<()> {
         self.check_process()?;
         if self.poisoned.load(Ordering::Relaxed) {
@@ -168,7 +168,7 @@ impl<C: WalCoordination> Wal<C> {
                 path: self.path().to_owned(),
             });
         }
-        Ok(())
+        self.storage.check_in_place()
     }
 
     /// Syncs the log. A failure poisons this attachment: the kernel may have
