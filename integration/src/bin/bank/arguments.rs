@@ -71,8 +71,9 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 16384, value_name = "FRAMES")]
     pub(crate) log_limit: u32,
 
-    /// A process that says nothing for this long is reported as hanging
-    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    /// A process that says nothing for this long is reported as hanging; at
+    /// least half a second
+    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = patience)]
     pub(crate) patience: Duration,
 
     /// Which transfers are made and who is killed; a random one unless given
@@ -168,8 +169,18 @@ impl Arguments {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+    match text.parse() {
+        Ok(seconds) if (0.0..=1e6).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("not a number of seconds from 0 to a million".to_owned()),
+    }
+}
+
+/// A process gives a sign of life ten times a second, if it gets a processor.
+fn patience(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        short if short < Duration::from_millis(500) => Err("less than half a second".to_owned()),
+        patience => Ok(patience),
+    }
 }
 
 fn page_size(text: &str) -> Result<u32, String> {

@@ -90,9 +90,12 @@ impl Member {
         self.assignment.role
     }
 
-    /// "writer 2", for messages and the table.
+    /// "writer 2", for messages and the table. There is one checkpointer.
     pub(crate) fn name(&self) -> String {
-        format!("{} {}", self.role(), self.assignment.number)
+        match self.role() {
+            Role::Checkpointer => self.role().to_string(),
+            role => format!("{role} {}", self.assignment.number),
+        }
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {

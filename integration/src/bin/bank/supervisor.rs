@@ -92,7 +92,7 @@ pub(crate) fn run(arguments: &Arguments, setup: &Setup) -> Result<Story> {
     };
     let mut supervisor = Supervisor::new(arguments, setup, starter);
     let worked = supervisor.run();
-    supervisor.table.finish();
+    supervisor.table.finish()?;
     let story = supervisor.story(worked?);
     if let Starter::Threads(database) = supervisor.starter {
         database.close().context("closing the bank")?;
@@ -237,10 +237,8 @@ impl<'a> Supervisor<'a> {
             Report::Acknowledge { transfers } => member.ledger.acknowledge(transfers),
             Report::Progress(progress) => take_progress(member, progress),
             Report::Failed { reason } => bail!(reason),
-            Report::Finished => {
-                // Without an order to stop, its end is an error.
-                Ok(())
-            }
+            // Whether it may end is seen when it has.
+            Report::Finished => Ok(()),
         }
     }
 
@@ -268,14 +266,14 @@ impl<'a> Supervisor<'a> {
             let row = found.get(place).context("it found no row of its own")?;
             self.kills.count(member.ledger.settle(*row)?);
         }
-        match self.phase {
-            Phase::Gathering => self.ready += 1,
-            Phase::Working => {
+        match (self.phase, member.state) {
+            (Phase::Gathering, _) => self.ready += 1,
+            (Phase::Working, State::Starting) => {
                 member.order(Order::Start)?;
                 member.state = State::Running;
             }
-            // It was told to stop already.
-            Phase::Stopping => {}
+            // It was killed since, or told to stop.
+            _ => {}
         }
         Ok(())
     }
@@ -325,17 +323,18 @@ impl<'a> Supervisor<'a> {
         };
         // If it came late, the next one does not come the sooner.
         self.kill_due = Some((due + self.arguments.kill_every).max(now));
-        let running = self.running();
-        if let Some(place) = self.rng.choice(running) {
+        let alive = self.alive();
+        if let Some(place) = self.rng.choice(alive) {
             self.members[place].kill()?;
             self.kills.all += 1;
         }
         Ok(())
     }
 
-    fn running(&self) -> Vec<usize> {
+    /// Whoever can be killed; those who are just opening the bank too.
+    fn alive(&self) -> Vec<usize> {
         (0..self.members.len())
-            .filter(|place| self.members[*place].state == State::Running)
+            .filter(|place| matches!(self.members[*place].state, State::Starting | State::Running))
             .collect()
     }
 

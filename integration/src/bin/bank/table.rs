@@ -16,8 +16,11 @@ use crate::worker::Role;
 const SAMPLES: usize = 10;
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-const HEADING: &str = "process          pid  state         per s       total  \
-                       wait ms: mean     most    log  restarts";
+/// Eighty columns hold a row. The waits for Write are in milliseconds: the mean
+/// over all commits, and the longest.
+const HEADING: [&str; 9] = [
+    "process", "pid", "state", "per s", "total", "wait ms", "longest", "log", "kills",
+];
 
 /// What there is to say of all members together.
 pub(crate) struct Overview {
@@ -66,10 +69,12 @@ impl Table {
     }
 
     /// Leaves the table on the screen, with the cursor below.
-    pub(crate) fn finish(&self) {
+    pub(crate) fn finish(&self) -> Result<()> {
         if let Some(bar) = &self.bar {
             bar.abandon();
+            writeln!(io::stdout())?;
         }
+        Ok(())
     }
 
     /// What each member did in a second, since the oldest sample.
@@ -128,24 +133,23 @@ fn terminal_bar(seconds: Duration) -> ProgressBar {
 }
 
 fn rows(members: &[Member], rates: &[u64], overview: &Overview) -> Result<String> {
-    let mut text = String::from(HEADING);
+    let heading = line_of(HEADING);
+    let rule = "-".repeat(heading.len());
+    let mut text = heading;
     let mut role = None;
     for (member, rate) in members.iter().zip(rates) {
         // A rule between the roles keeps a long table readable.
         if role.replace(member.role()) != Some(member.role()) {
-            write!(text, "\n{:-<1$}", "", HEADING.len())?;
+            write!(text, "\n{rule}")?;
         }
         write!(text, "\n{}", row(member, *rate))?;
     }
-    write!(text, "\n{:-<1$}", "", HEADING.len())?;
-    write!(text, "\n{}; {} kills", log(members), overview.kills)?;
+    let Overview { phase, kills, .. } = overview;
+    write!(text, "\n{rule}\n{phase}: {}, kills {kills}", log(members))?;
     Ok(text)
 }
 
 fn row(member: &Member, rate: u64) -> String {
-    let pid = member
-        .pid()
-        .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
     let state = match member.state {
         State::Starting => "starting",
         State::Running => "running",
@@ -153,26 +157,30 @@ fn row(member: &Member, rate: u64) -> String {
         State::Stopping => "stopping",
         State::Ended => "ended",
     };
-    let (waited, longest) = member.waits();
-    let (mean, most) = if member.role() == Role::Writer && member.done() > 0 {
-        let mean = waited.as_secs_f64() * 1e3 / member.done() as f64;
-        (
-            format!("{mean:.2}"),
-            format!("{:.1}", longest.as_secs_f64() * 1e3),
-        )
-    } else {
-        ("-".to_owned(), "-".to_owned())
-    };
-    let frames = member
-        .progress
-        .log
-        .map_or_else(|| "-".to_owned(), |log| log.frames.to_string());
-    format!(
-        "{:<14} {pid:>5}  {state:<8} {:>10} {:>11} {mean:>14} {most:>8} {frames:>6} {:>9}",
+    let waits = (member.role() == Role::Writer && member.done() > 0).then(|| {
+        let (waited, longest) = member.waits();
+        let millis = |wait: Duration| wait.as_secs_f64() * 1e3;
+        (millis(waited) / member.done() as f64, millis(longest))
+    });
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let cells = [
         member.name(),
+        or_dash(member.pid().map(|pid| pid.to_string())),
+        state.to_owned(),
         HumanCount(rate).to_string(),
         HumanCount(member.done()).to_string(),
-        member.restarts,
+        or_dash(waits.map(|(mean, _)| format!("{mean:.2}"))),
+        or_dash(waits.map(|(_, longest)| format!("{longest:.1}"))),
+        or_dash(member.progress.log.map(|log| log.frames.to_string())),
+        member.restarts.to_string(),
+    ];
+    line_of(cells.each_ref().map(String::as_str))
+}
+
+fn line_of([name, pid, state, rate, total, wait, longest, log, kills]: [&str; 9]) -> String {
+    format!(
+        "{name:<12} {pid:>7} {state:<8} {rate:>8} {total:>11} \
+         {wait:>7} {longest:>7} {log:>6} {kills:>5}"
     )
 }
 
