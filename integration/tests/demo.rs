@@ -75,7 +75,7 @@ fn threads_of_one_process_lose_nothing() {
 #[track_caller]
 fn assert_noticed(sabotage: &str, words: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let mut arguments = vec!["--seconds", "1", "--patience", "2", "--sabotage", sabotage];
+    let mut arguments = vec!["--seconds", "1", "--patience", "4", "--sabotage", sabotage];
     // A kill could end what the sabotage has done to a process.
     arguments.extend(["--kill-every", "0"]);
     let output = bank(dir.path(), &arguments);
@@ -109,5 +109,5 @@ fn a_file_that_is_damaged_is_noticed_by_stock_sqlite() {
 
 #[test]
 fn a_process_that_hangs_is_reported_and_not_waited_for() {
-    assert_noticed("hang", "hangs: it has said nothing for 2.0 s");
+    assert_noticed("hang", "hangs: it has said nothing for 4.0 s");
 }
