@@ -5,26 +5,28 @@
 //! Without the features `step-points` and `mutations` both are empty
 //! functions, so nothing of this is in a release build.
 
-macro_rules! points {
-    ($($(#[$doc:meta])* $name:ident => $text:literal,)*) => {
-        /// A named place: a system call, or a store to shared memory, of a
-        /// protocol step. The process dies or stops just *before* it.
+macro_rules! named {
+    ($(#[$about:meta])* $kind:ident: $($(#[$doc:meta])* $name:ident => $text:literal,)*) => {
+        $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Point { $($(#[$doc])* $name,)* }
+        pub enum $kind { $($(#[$doc])* $name,)* }
 
-        impl Point {
-            /// Every point there is.
-            pub const ALL: &'static [Point] = &[$(Point::$name,)*];
+        impl $kind {
+            /// Every one there is.
+            pub const ALL: &'static [$kind] = &[$($kind::$name,)*];
 
             /// The name by which a test asks for it.
             pub const fn name(self) -> &'static str {
-                match self { $(Point::$name => $text,)* }
+                match self { $($kind::$name => $text,)* }
             }
         }
     };
 }
 
-points! {
+named! {
+    /// A named place: a system call, or a store to shared memory, of a
+    /// protocol step. The process dies or stops just *before* it.
+    Point:
     /// A lock byte is about to be taken.
     Lock => "lock",
     /// A lock byte is about to be released.
@@ -77,25 +79,9 @@ points! {
     Wake => "wake",
 }
 
-macro_rules! mutations {
-    ($($(#[$doc:meta])* $name:ident => $text:literal,)*) => {
-        /// A rule of the protocol that can be broken on purpose.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Mutation { $($(#[$doc])* $name,)* }
-
-        impl Mutation {
-            /// Every mutation there is.
-            pub const ALL: &'static [Mutation] = &[$(Mutation::$name,)*];
-
-            /// The name by which a test asks for it.
-            pub const fn name(self) -> &'static str {
-                match self { $(Mutation::$name => $text,)* }
-            }
-        }
-    };
-}
-
-mutations! {
+named! {
+    /// A rule of the protocol that can be broken on purpose.
+    Mutation:
     /// Begin read: the header is not compared again once the lock is held.
     SkipHeaderRecheck => "skip-header-recheck",
     /// Begin read: slot 0 is taken without comparing the header again.
