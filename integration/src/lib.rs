@@ -4,6 +4,10 @@
 pub mod bank;
 
 mod executable;
+
+/// The fixtures, and what stock SQLite says of them.
+pub mod fixtures;
+
 mod lines;
 
 /// Stock SQLite as a live peer, and the means to stop it at its file calls.

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use integration::fixtures::LOG;
+use integration::fixtures::facts::{FixtureFacts, RowFacts};
 
-use crate::facts::{FixtureFacts, RowFacts, measure};
-use crate::files::LOG;
+use crate::facts::measure;
 use crate::log::Log;
 use crate::{commits, indexes, journals, tails};
 

@@ -6,10 +6,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use integration::fixtures::facts::{FixtureFacts, RowFacts};
+use integration::fixtures::{DATABASE, LOG};
 
 use crate::catalogue::read_log;
-use crate::facts::{FixtureFacts, RowFacts, recover};
-use crate::files::{DATABASE, LOG, copy_files};
+use crate::facts::recover;
+use crate::files::copy_files;
 use crate::log::{Log, transcode};
 use crate::stock::Stock;
 

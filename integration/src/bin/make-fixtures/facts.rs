@@ -16,102 +16,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use integration::fixtures::facts::{CommitFacts, FixtureFacts, LogFacts, RowFacts};
+use integration::fixtures::{DATABASE, INDEX, JOURNAL, LOG, copy_folder, page_digest};
 use rusqlite::Connection;
-use serde::Serialize;
-use sha2::{Digest, Sha256};
 
-use crate::files::{DATABASE, INDEX, JOURNAL, LOG, copy_folder};
-use crate::index::IndexFacts;
-use crate::log::{ByteOrder, Log};
-
-/// All of `facts.json`.
-#[derive(Serialize)]
-pub(crate) struct Facts {
-    pub(crate) sqlite_version: String,
-    pub(crate) fixtures: Vec<FixtureFacts>,
-}
-
-/// One fixture; counts are in the unit of their name.
-#[derive(Serialize)]
-pub(crate) struct FixtureFacts {
-    pub(crate) name: String,
-    /// What the fixture shows, in one sentence.
-    pub(crate) shows: String,
-    pub(crate) page_size: usize,
-    /// `wal` or `delete`, as SQLite reports it.
-    pub(crate) journal_mode: String,
-    /// Size of the database file as the fixture holds it, before recovery.
-    pub(crate) database_bytes: usize,
-    /// Size of the rollback journal, if the fixture has one.
-    pub(crate) journal_bytes: Option<usize>,
-    /// The `-wal` file, if the fixture has one, empty or not.
-    pub(crate) log: Option<LogFacts>,
-    /// The `-shm` file, if the fixture has one.
-    pub(crate) index: Option<IndexFacts>,
-    /// Database size at the last commit.
-    pub(crate) page_count: usize,
-    /// SHA-256 of every page at the last commit, in hex; the first is page 1.
-    pub(crate) pages: Vec<String>,
-    /// The single row of `PRAGMA integrity_check`.
-    pub(crate) integrity_check: String,
-    pub(crate) rows: RowFacts,
-}
-
-/// The `-wal` file.
-#[derive(Serialize)]
-pub(crate) struct LogFacts {
-    pub(crate) bytes: usize,
-    /// Byte order of the checksums; none where there is no header.
-    pub(crate) checksum_order: Option<ByteOrder>,
-    /// Number of the last commit's frame, as `PRAGMA wal_checkpoint` reports it.
-    pub(crate) frames_committed: usize,
-    /// Frames of this generation with an unbroken chain of checksums: the
-    /// committed ones, and uncommitted ones that follow.
-    pub(crate) frames_valid: usize,
-    /// Whole frames behind the last commit: uncommitted, torn or stale.
-    pub(crate) frames_beyond: usize,
-    /// Bytes of a last frame that is not whole.
-    pub(crate) trailing_bytes: usize,
-    /// Every commit frame of the valid prefix, in order.
-    pub(crate) commits: Vec<CommitFacts>,
-}
-
-/// A commit frame.
-#[derive(Serialize)]
-pub(crate) struct CommitFacts {
-    pub(crate) frame: usize,
-    pub(crate) page_count: u32,
-}
-
-/// What the two tables of every fixture hold.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct RowFacts {
-    /// `SELECT count(*), sum(quantity) FROM item`.
-    pub(crate) items: i64,
-    pub(crate) quantity: i64,
-    /// `SELECT count(*), sum(length(body)) FROM document`.
-    pub(crate) documents: i64,
-    pub(crate) body_bytes: i64,
-}
-
-impl RowFacts {
-    /// Asks an open database.
-    pub(crate) fn query(connection: &Connection) -> Result<Self> {
-        let sql = "SELECT (SELECT count(*) FROM item), \
-                          (SELECT coalesce(sum(quantity), 0) FROM item), \
-                          (SELECT count(*) FROM document), \
-                          (SELECT coalesce(sum(length(body)), 0) FROM document)";
-        let rows = connection.query_row(sql, [], |row| {
-            Ok(Self {
-                items: row.get(0)?,
-                quantity: row.get(1)?,
-                documents: row.get(2)?,
-                body_bytes: row.get(3)?,
-            })
-        })?;
-        Ok(rows)
-    }
-}
+use crate::index;
+use crate::log::Log;
 
 /// What stock SQLite made of a folder's files.
 pub(crate) struct Recovered {
@@ -163,7 +73,7 @@ pub(crate) fn measure(name: &str, shows: &str, folder: &Path) -> Result<FixtureF
         .map(|bytes| log_facts(&bytes, recovered.committed))
         .transpose()?;
     let index = optional_bytes(&folder.join(INDEX))?
-        .map(|bytes| IndexFacts::parse(&bytes))
+        .map(|bytes| index::parse(&bytes))
         .transpose()?;
     Ok(FixtureFacts {
         name: name.to_owned(),
@@ -189,13 +99,7 @@ pub(crate) fn page_digests(database: &Path, page_size: usize) -> Result<Vec<Stri
         "a database of {} bytes",
         bytes.len()
     );
-    let hex = |page| {
-        Sha256::digest(page)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
-    };
-    Ok(bytes.chunks_exact(page_size).map(hex).collect())
+    Ok(bytes.chunks_exact(page_size).map(page_digest).collect())
 }
 
 /// The first column of a statement's only row.
@@ -237,7 +141,7 @@ fn log_facts(bytes: &[u8], committed: usize) -> Result<LogFacts> {
         .collect();
     Ok(LogFacts {
         bytes: bytes.len(),
-        checksum_order: Some(log.byte_order),
+        checksum_order: Some(log.byte_order.into()),
         frames_committed: committed,
         frames_valid: log.valid,
         frames_beyond: log.frames.len() - committed,

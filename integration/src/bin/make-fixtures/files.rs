@@ -1,18 +1,9 @@
-//! The names of a fixture's files, and copying them.
+//! Copies the files of a database that somebody has open.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-
-/// The database file of every fixture.
-pub(crate) const DATABASE: &str = "app.db";
-/// Its log.
-pub(crate) const LOG: &str = "app.db-wal";
-/// Its wal-index.
-pub(crate) const INDEX: &str = "app.db-shm";
-/// Its rollback journal.
-pub(crate) const JOURNAL: &str = "app.db-journal";
 
 /// Copies the named files from one folder to another.
 ///
@@ -24,16 +15,6 @@ pub(crate) fn copy_files(from: &Path, to: &Path, names: &[&str]) -> Result<()> {
     for name in names {
         fs::copy(from.join(name), to.join(name))
             .with_context(|| format!("copy {name} from {}", from.display()))?;
-    }
-    Ok(())
-}
-
-/// Copies all files of a folder that has no folders in it.
-pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        fs::copy(entry.path(), to.join(entry.file_name()))?;
     }
     Ok(())
 }

@@ -4,9 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use integration::fixtures::facts::{FixtureFacts, RowFacts};
+use integration::fixtures::{DATABASE, JOURNAL};
 
-use crate::facts::{FixtureFacts, RowFacts, page_digests, recover};
-use crate::files::{DATABASE, JOURNAL, copy_files};
+use crate::facts::{page_digests, recover};
+use crate::files::copy_files;
 use crate::stock::Stock;
 
 const PAGE_SIZE: usize = 1024;

@@ -11,7 +11,7 @@
 //! checksums read their words (SQLite's `walChecksumBytes`, `walDecodeFrame`).
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use integration::fixtures::facts::ChecksumOrder;
 
 /// The magic number without its byte-order bit.
 const MAGIC: u32 = 0x377f_0682;
@@ -20,13 +20,21 @@ const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
 
 /// The order in which a checksum reads the bytes of its 32-bit words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ByteOrder {
     /// Magic number `0x377f0682`.
     LittleEndian,
     /// Magic number `0x377f0683`.
     BigEndian,
+}
+
+impl From<ByteOrder> for ChecksumOrder {
+    fn from(order: ByteOrder) -> Self {
+        match order {
+            ByteOrder::LittleEndian => Self::LittleEndian,
+            ByteOrder::BigEndian => Self::BigEndian,
+        }
+    }
 }
 
 impl ByteOrder {

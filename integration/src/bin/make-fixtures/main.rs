@@ -22,10 +22,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use integration::fixtures::copy_folder;
+use integration::fixtures::facts::Facts;
 
 use crate::catalogue::FIXTURES;
-use crate::facts::Facts;
-use crate::files::copy_folder;
 
 /// Writes the fixtures anew.
 #[derive(Parser)]

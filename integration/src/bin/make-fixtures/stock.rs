@@ -5,11 +5,12 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use integration::fixtures::{DATABASE, LOG};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 
 use crate::facts::{integer, text};
-use crate::files::{DATABASE, LOG, copy_files};
+use crate::files::copy_files;
 
 const SCHEMA: &str = "
     CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT NOT NULL, quantity INTEGER NOT NULL);

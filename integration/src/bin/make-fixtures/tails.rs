@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use integration::fixtures::LOG;
+use integration::fixtures::facts::{FixtureFacts, LogFacts, RowFacts};
 
 use crate::catalogue::read_log;
-use crate::facts::{FixtureFacts, LogFacts, RowFacts};
-use crate::files::LOG;
 use crate::log::Log;
 use crate::stock::Stock;
 
