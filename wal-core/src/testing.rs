@@ -128,6 +128,20 @@ named! {
     RecoverUncommitted => "recover-uncommitted",
     /// Recovery: the checksum chain of frames is not followed.
     SkipFrameChecksum => "skip-frame-checksum",
+    /// Recovery: marks of slots that are in use are moved.
+    MoveBusyMarks => "move-busy-marks",
+    /// Restart: a log that is not all backfilled is restarted.
+    RestartUnfinished => "restart-unfinished",
+    /// Restart: the database is not synced for a backfill of somebody else.
+    SkipProof => "skip-proof",
+    /// Commit: frames of a failed write are left as they are.
+    KeepFailedFrames => "keep-failed-frames",
+    /// Sync: a handle goes on after a failed sync.
+    RetryFailedSync => "retry-failed-sync",
+    /// Header: no fence between the copies when they are stored.
+    DropStoreFence => "drop-store-fence",
+    /// Header: no fence between the copies when they are loaded.
+    DropLoadFence => "drop-load-fence",
     /// Guards: the lock is released before the data it protects is cleared.
     UnlockBeforeClear => "unlock-before-clear",
 }

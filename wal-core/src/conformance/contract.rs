@@ -151,13 +151,22 @@ impl Ledger {
                 self.demand_held(user, Lock::Read(slot), Exclusive, "stored a mark");
                 self.demand(slot != ReadSlot::DATABASE || mark == 0, "mark 0 is not 0");
             }
-            Call::Write { file: Which::Log, .. } | Call::SetLen(Which::Log, _) => {
+            Call::Write {
+                file: Which::Log, ..
+            }
+            | Call::SetLen(Which::Log, _) => {
                 self.demand_held(user, Lock::Write, Exclusive, "wrote the log");
             }
-            Call::Write { file: Which::Database, .. } | Call::SetLen(Which::Database, _) => {
+            Call::Write {
+                file: Which::Database,
+                ..
+            }
+            | Call::SetLen(Which::Database, _) => {
                 self.check_database_write(user);
             }
-            Call::Read { file: Which::Log, .. } => self.demand(
+            Call::Read {
+                file: Which::Log, ..
+            } => self.demand(
                 self.may_read_log(user),
                 &format!("user {user} read the log without a lock that keeps it"),
             ),
@@ -172,7 +181,11 @@ impl Ledger {
         self.demand_held(user, Lock::Checkpoint, LockMode::Exclusive, act);
         let zero = Lock::Read(ReadSlot::DATABASE);
         self.demand_held(user, zero, LockMode::Exclusive, act);
-        let User { synchronous, log_synced, .. } = self.users[user];
+        let User {
+            synchronous,
+            log_synced,
+            ..
+        } = self.users[user];
         self.demand(
             log_synced || synchronous == Synchronous::Off,
             &format!("user {user} wrote the database before the log was synced"),
@@ -232,7 +245,12 @@ impl Ledger {
     fn check_backfilled(&self, user: usize, new: u32, header: &IndexHeader) {
         use LockMode::Exclusive;
         if new < self.backfilled {
-            return self.demand_held(user, Lock::Write, Exclusive, "took the backfilled count back");
+            return self.demand_held(
+                user,
+                Lock::Write,
+                Exclusive,
+                "took the backfilled count back",
+            );
         }
         let act = "raised the backfilled count";
         self.demand_held(user, Lock::Checkpoint, Exclusive, act);

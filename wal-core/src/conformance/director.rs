@@ -34,8 +34,16 @@ pub(super) enum Call {
     Notify(Event),
     Leave,
     Remove,
-    Read { file: Which, offset: u64, len: usize },
-    Write { file: Which, offset: u64, len: usize },
+    Read {
+        file: Which,
+        offset: u64,
+        len: usize,
+    },
+    Write {
+        file: Which,
+        offset: u64,
+        len: usize,
+    },
     Sync(Which),
     SetLen(Which, u64),
     RemoveLog,

@@ -186,10 +186,12 @@ impl<C: WalCoordination> InterposedFile<C> {
 
     /// Writes the first `len` bytes of what was to be written.
     fn write_part(&self, buffers: &[IoSlice<'_>], offset: u64, len: usize) -> Result<()> {
-        let bytes = buffers.concat();
+        let bytes: Vec<u8> = buffers
+            .iter()
+            .flat_map(|buffer| buffer.iter().copied())
+            .collect();
         let part = &bytes[..len.min(bytes.len())];
-        self.inner()
-            .write_all_at(&mut [IoSlice::new(part)], offset)
+        self.inner().write_all_at(&mut [IoSlice::new(part)], offset)
     }
 }
 
@@ -200,7 +202,8 @@ impl<C: WalCoordination> File for InterposedFile<C> {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let (file, len) = (self.which, buffer.len());
-        self.seat.pass(Call::Read { file, offset, len }, self.path())?;
+        self.seat
+            .pass(Call::Read { file, offset, len }, self.path())?;
         self.inner().read_at(buffer, offset)
     }
 

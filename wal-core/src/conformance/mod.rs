@@ -1,1 +1,206 @@
-//! The suite that every [`crate::WalCoordination`] passes.
+//! The suite that every [`WalCoordination`] passes: the numbered rules of the
+//! coordination contract, and the protocol on top of them.
+//!
+//! A backend says how a database is attached ([`Backend`]), and
+//! [`conformance_suite!`](crate::conformance_suite) makes a test of each case:
+//!
+//! ```ignore
+//! struct InProcess;
+//! impl wal_core::conformance::Backend for InProcess { /* … */ }
+//! wal_core::conformance_suite!(InProcess);
+//! ```
+//!
+//! The users of a case sit behind a *director*: it writes every call to the
+//! coordination and to the files down, checks who holds which lock, and runs a
+//! test's closure at a chosen call. So races are forced, not awaited: each
+//! case runs the same way every time.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `director` | the trace, and the moment at which a test steps in |
+//! | `contract` | the rules that are checked at every call |
+//! | `interposed` | a user's coordination and files, with the director in front |
+//! | `scene` | a database in a directory, its users, pages with versions |
+//! | `mutations` | which case catches which seeded mutation |
+//! | `cases` | the cases, by what they are about |
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr
+)] // Test code behind a feature: a failed case panics with its reason.
+
+use std::path::Path;
+
+use crate::coordination::WalCoordination;
+use crate::error::Result;
+use crate::io::Storage;
+
+mod cases;
+mod contract;
+mod director;
+mod interposed;
+mod mutations;
+mod scene;
+
+pub use mutations::{CaughtBy, MUTATIONS};
+
+/// What the suite needs of a backend.
+pub trait Backend: 'static {
+    /// The coordination under test.
+    type Coordination: WalCoordination;
+
+    /// True if a database can be attached more than once at a time, by one
+    /// process. Each user of a case then has an attachment of its own; else
+    /// all share one, and a second attachment must be refused.
+    const MANY_ATTACHMENTS: bool;
+
+    /// Attaches to the page store at `path`, whose file is there.
+    ///
+    /// # Errors
+    /// What the backend gives.
+    fn attach(path: &Path) -> Result<Attachment<Self::Coordination>>;
+}
+
+/// What an attachment to a database consists of.
+pub struct Attachment<C> {
+    /// Where the users meet.
+    pub coordination: C,
+    /// The database file and its log.
+    pub storage: Box<dyn Storage>,
+}
+
+/// A case of the suite.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// What the case says, as a test is called.
+    pub name: &'static str,
+    /// Runs the case; it panics if the backend fails it.
+    pub run: fn(),
+}
+
+/// All cases, for a backend.
+pub fn cases<B: Backend>() -> Vec<Case> {
+    crate::conformance_suite!(@list table B)
+}
+
+/// Runs the case called `name`.
+///
+/// # Panics
+/// If the backend fails the case, or there is no such case.
+pub fn run<B: Backend>(name: &str) {
+    match cases::<B>().into_iter().find(|case| case.name == name) {
+        Some(case) => (case.run)(),
+        None => panic!("there is no case `{name}`"),
+    }
+}
+
+/// Makes a `#[test]` of each case of the suite, for one
+/// [`Backend`](crate::conformance::Backend).
+#[macro_export]
+macro_rules! conformance_suite {
+    ($backend:ty) => { $crate::conformance_suite! { @list tests $backend } };
+    (@list $what:ident $backend:ty) => { $crate::conformance_suite! { @$what $backend:
+        // The contract of the coordination, by its numbers.
+        blocks_stay_where_they_are_and_are_the_same_memory_for_all,
+        a_grown_block_is_zero_and_holds_what_is_stored,
+        locks_exclude_in_every_pair_of_modes,
+        a_span_is_taken_whole_or_not_at_all,
+        a_lock_hands_over_what_its_holder_stored,
+        locks_exclude_between_threads,
+        a_slot_is_taken_by_its_mark_only_while_the_mark_is_right,
+        a_mark_stands_still_while_its_slot_is_held,
+        a_wait_ends_when_the_event_comes_after_its_ticket,
+        a_wait_ends_at_its_deadline,
+        a_second_attachment_is_shared_or_refused,
+        // Snapshots.
+        a_reader_keeps_its_snapshot_while_others_commit,
+        a_reader_keeps_its_snapshot_while_others_checkpoint,
+        the_newest_version_up_to_the_snapshot_is_found_across_blocks,
+        a_mark_is_never_above_its_snapshot,
+        more_readers_than_slots_share_marks,
+        a_reader_bypasses_a_log_that_is_backfilled,
+        a_commit_is_found_from_the_moment_it_is_told,
+        // Races, forced at every call.
+        a_reader_overtaken_by_a_commit_begins_again,
+        a_reader_overtaken_by_a_commit_and_a_checkpoint_begins_again,
+        a_reader_overtaken_by_a_held_back_checkpoint_begins_again,
+        a_reader_of_slot_zero_overtaken_by_a_restart_begins_again,
+        a_reader_sees_one_state_whenever_a_commit_comes,
+        a_checkpoint_loses_nothing_whenever_a_commit_comes,
+        a_checkpoint_loses_nothing_whenever_the_log_is_restarted,
+        a_checkpoint_spares_every_reader_whenever_it_begins,
+        a_commit_is_whole_whenever_a_checkpoint_comes,
+        a_restart_spares_every_reader_whenever_it_begins,
+        // Checkpoints.
+        a_checkpoint_stops_at_the_smallest_held_mark,
+        a_checkpoint_does_not_write_under_readers_of_the_database,
+        a_checkpoint_moves_marks_that_nobody_holds,
+        a_checkpoint_that_meets_a_half_written_header_claims_nothing,
+        only_one_checkpoint_runs_at_a_time,
+        a_checkpoint_writes_each_page_once_in_order,
+        a_checkpoint_cuts_a_database_that_shrank,
+        the_log_is_synced_before_the_database_is_written,
+        a_count_is_published_after_the_pages_and_their_sync,
+        a_database_without_syncs_is_never_synced,
+        // Restarts.
+        a_restart_takes_new_salts_and_begins_at_frame_one,
+        the_log_is_not_restarted_over_a_reader,
+        the_log_is_not_restarted_while_a_checkpoint_runs,
+        the_log_is_not_restarted_before_all_is_backfilled,
+        a_backfill_of_a_peer_that_does_not_sync_is_synced_before_a_restart,
+        // Durability.
+        a_new_log_header_is_synced_before_its_first_frame,
+        a_full_commit_is_synced_in_every_generation,
+        a_failed_log_sync_poisons_and_the_outcome_is_told_unknown,
+        a_failed_database_sync_poisons_and_publishes_nothing,
+        a_log_write_that_fails_at_any_byte_commits_all_or_nothing,
+        // Death and errors at every call.
+        a_writer_that_dies_at_any_call_commits_all_or_nothing,
+        a_restarting_writer_that_dies_at_any_call_loses_nothing,
+        a_checkpoint_that_dies_at_any_call_loses_nothing,
+        a_recovery_that_dies_at_any_call_is_done_by_the_next,
+        an_error_at_any_call_of_a_commit_leaves_no_lock,
+        an_error_at_any_call_of_a_checkpoint_leaves_no_lock,
+        an_error_at_any_call_of_a_reader_leaves_no_lock,
+        leftovers_of_a_dead_writer_are_trimmed,
+        leftovers_across_blocks_are_overwritten,
+        // Recovery.
+        a_lost_index_is_rebuilt_from_the_log,
+        garbage_in_the_index_is_replaced_by_what_the_log_says,
+        a_damaged_header_is_mended_while_readers_stay,
+        a_recovery_resets_the_backfilled_count,
+        a_log_torn_at_any_byte_gives_the_committed_prefix,
+        a_log_with_any_byte_changed_gives_the_committed_prefix,
+        frames_without_their_commit_are_not_recovered,
+        a_log_of_many_blocks_is_recovered,
+        a_log_without_a_valid_header_is_empty,
+        the_log_grows_and_restarts_after_a_recovery,
+        // Writing.
+        a_writer_shuts_out_writers_and_nobody_else,
+        a_writer_that_waits_is_woken,
+        a_stale_reader_cannot_become_a_writer,
+        a_current_reader_becomes_a_writer,
+        an_empty_commit_leaves_no_trace,
+        a_rollback_leaves_no_trace,
+        each_commit_changes_the_header,
+        a_commit_leaves_two_equal_headers,
+        a_database_grows_from_nothing,
+        a_database_grows_and_shrinks,
+        pages_beyond_the_end_are_refused,
+        the_page_of_the_lock_bytes_is_passed_over_and_refused,
+        the_vacuum_lock_shuts_everyone_out_and_lets_nobody_be_overrun,
+        // The end.
+        the_last_one_out_removes_the_log_and_no_one_before,
+        a_log_that_is_not_backfilled_survives_the_last_one,
+    } };
+    (@tests $backend:ty: $($case:ident,)*) => {
+        $(#[test] fn $case() { $crate::conformance::run::<$backend>(stringify!($case)); })*
+    };
+    (@table $backend:ident: $($case:ident,)*) => {
+        vec![$(Case { name: stringify!($case), run: cases::$case::<$backend> },)*]
+    };
+    (@table $backend:ty: $($case:ident,)*) => {
+        vec![$(Case { name: stringify!($case), run: cases::$case::<$backend> },)*]
+    };
+}

@@ -160,11 +160,8 @@ impl<B: Backend> Scene<B> {
             user: id,
             like_stock,
         });
-        let config = WalConfig {
-            kind: DatabaseKind::PageStore,
-            page_size: self.page_size,
-            synchronous,
-        };
+        let mut config = WalConfig::new(DatabaseKind::PageStore, self.page_size);
+        config.synchronous = synchronous;
         let storage = Box::new(InterposedStorage::new(&seat));
         User {
             wal: Wal::new(Interposed(seat), storage, config),
@@ -172,16 +169,6 @@ impl<B: Backend> Scene<B> {
             director,
             shared,
         }
-    }
-
-    /// Everybody is gone as if killed; who comes next attaches anew. Users
-    /// must have been dropped before.
-    pub(super) fn all_die(&self) {
-        for attachment in self.attachments.take() {
-            let left = Arc::strong_count(&attachment);
-            assert_eq!(left, 1, "a user outlives the death of all");
-        }
-        *self.director.borrow_mut() = Arc::default();
     }
 
     /// Asserts that nobody holds a lock.
@@ -235,7 +222,7 @@ impl<B: Backend> User<B> {
     pub(super) fn try_commit(&self, pages: &[u32], version: u32) -> Result<()> {
         let mut tx = self.wal.begin_write(Duration::ZERO)?;
         fill(&mut tx, pages, version)?;
-        tx.commit()
+        tx.commit().map(drop)
     }
 
     pub(super) fn commit(&self, pages: &[u32], version: u32) {
@@ -262,7 +249,9 @@ impl<B: Backend> User<B> {
     /// Block 0 of the index, seen past the director.
     pub(super) fn block_zero(&self) -> &IndexBlock {
         let block = self.shared.attachment.coordination.block(0);
-        block.expect("the index is there").expect("block 0 is there")
+        block
+            .expect("the index is there")
+            .expect("block 0 is there")
     }
 
     /// The published header.
@@ -304,6 +293,11 @@ impl<B: Backend> User<B> {
         action: impl FnOnce() -> Then + Send + 'static,
     ) {
         self.director.step_in(self.id, at, action);
+    }
+
+    /// True if the call that was waited for came; it is waited for no more.
+    pub(super) fn stepped_in(&self) -> bool {
+        self.director.stepped_in()
     }
 
     /// Asserts that the call that was waited for came.
@@ -354,7 +348,9 @@ pub(super) fn fill<C: WalCoordination>(
 
 /// A page of 512 bytes: its number and its version, again and again.
 pub(super) fn content(page: u32, version: u32) -> Vec<u8> {
-    [page.to_le_bytes(), version.to_le_bytes()].concat().repeat(64)
+    [page.to_le_bytes(), version.to_le_bytes()]
+        .concat()
+        .repeat(64)
 }
 
 /// The version of `page`, which must be whole.

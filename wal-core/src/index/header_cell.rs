@@ -57,8 +57,10 @@ impl<'a> HeaderCell<'a> {
 
     fn load_words<const N: usize>(&self) -> Option<[u32; N]> {
         let first = load(self.first);
-        // Pairs with the fence of `store_words`.
-        fence(Ordering::SeqCst);
+        if !mutated(Mutation::DropLoadFence) {
+            // Pairs with the fence of `store_words`.
+            fence(Ordering::SeqCst);
+        }
         (load(self.second) == first).then_some(first)
     }
 
@@ -67,8 +69,10 @@ impl<'a> HeaderCell<'a> {
             step(Point::HeaderStoreSecond);
             store(self.second, words);
         }
-        // Pairs with the fence of `load_words`; see "Ordering".
-        fence(Ordering::SeqCst);
+        if !mutated(Mutation::DropStoreFence) {
+            // Pairs with the fence of `load_words`; see "Ordering".
+            fence(Ordering::SeqCst);
+        }
         step(Point::HeaderStoreFirst);
         store(self.first, words);
     }

@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::format::{
     ByteOrder, Checksum, DatabaseHeader, FRAME_HEADER_LEN, FrameHeader, LogHeader, frame_offset,
 };
-use crate::index::{self, IndexHeader, block_of_frame};
+use crate::index::{self, HeaderCell, IndexHeader, block_of_frame};
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::{FrameNo, PageNo, PageSize, Salts};
 
@@ -49,7 +49,6 @@ pub struct PreparedFrames<'p> {
 /// Commits what `tx` changed, and tells how many frames the log has then.
 pub(super) fn commit<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<u32> {
     let page_count = tx.page_count;
-    tx.dirty.retain(|page, _| page.get() <= page_count);
     if tx.dirty.is_empty() && page_count == tx.read.page_count() {
         return Ok(tx.read.snapshot.max_frame());
     }
@@ -96,12 +95,15 @@ impl<C: WalCoordination> Wal<C> {
         if !mutated(Mutation::IndexAfterHeader) {
             self.index_frames(prepared.first, pages)?;
         }
+        // Found before the commit frame is written: nothing may fail between
+        // the commit and its becoming visible.
+        let header = self.header_cell()?;
         self.append_frames_vectored(&prepared)?;
         self.commit_prepared_frames(&prepared)?;
         if begins_anew {
             self.limit_log_size(&prepared);
         }
-        self.finalize_committed_pages(&prepared)?;
+        self.finalize_committed_pages(header, &prepared);
         if mutated(Mutation::IndexAfterHeader) {
             self.index_frames(prepared.first, pages)?;
         }
@@ -185,6 +187,7 @@ impl<C: WalCoordination> Wal<C> {
         let never_complete = log.len().is_ok_and(|len| len < end);
         let zeros = [0; FRAME_HEADER_LEN];
         let taken_back = never_complete
+            || mutated(Mutation::KeepFailedFrames)
             || (log.write_all_at(&mut [IoSlice::new(&zeros)], first).is_ok()
                 && self.sync_log().is_ok());
         if taken_back {
@@ -235,11 +238,10 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Makes the frames visible to everyone.
-    fn finalize_committed_pages(&self, prepared: &PreparedFrames<'_>) -> Result<()> {
-        self.header_cell()?.store(&prepared.committed);
+    fn finalize_committed_pages(&self, header: HeaderCell<'_>, prepared: &PreparedFrames<'_>) {
+        header.store(&prepared.committed);
         step(Point::Wake);
         self.coordination.notify(Event::Commit);
-        Ok(())
     }
 }
 

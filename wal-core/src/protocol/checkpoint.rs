@@ -266,6 +266,6 @@ impl<C: WalCoordination> Wal<C> {
             file.set_len(len)?;
         }
         step(Point::CheckpointDatabaseSync);
-        self.backfill_proof(header).map(drop)
+        self.prove_backfill(header).map(drop)
     }
 }

@@ -38,6 +38,7 @@ use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
 use crate::index::{CheckpointInfo, HeaderCell, IndexBlock};
 use crate::io::{FileSyncType, Storage};
+use crate::testing::{Mutation, mutated};
 use crate::types::PageSize;
 
 pub use append::PreparedFrames;
@@ -163,7 +164,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Refuses to write after a failed sync, or to files that were replaced.
     fn check_writable(&self) -> Result<()> {
         self.check_process()?;
-        if self.poisoned.load(Ordering::Relaxed) {
+        if self.poisoned.load(Ordering::Relaxed) && !mutated(Mutation::RetryFailedSync) {
             return Err(Error::Poisoned {
                 path: self.path().to_owned(),
             });

@@ -163,10 +163,10 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     fn try_marked_slot(self: &Arc<Self>, header: &IndexHeader) -> Result<Option<ReadTx<C>>> {
-        let Some((slot, mark)) = self.choose_mark(header.max_frame())? else {
+        let Some(guard) = self.lock_some_mark(header.max_frame())? else {
             return Ok(None);
         };
-        let Some(guard) = self.try_lock_mark(slot, mark)? else {
+        let Lock::Read(slot) = guard.lock() else {
             return Ok(None);
         };
         let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
@@ -179,36 +179,44 @@ impl<C: WalCoordination> Wal<C> {
         self.read_tx(guard, header, slot, min_frame).map(Some)
     }
 
-    /// The slot to read at for a log of `max_frame` frames, and its mark: the
-    /// largest mark that is not beyond, or a slot that nobody uses, with its
-    /// mark set to `max_frame`.
-    fn choose_mark(self: &Arc<Self>, max_frame: u32) -> Result<Option<(ReadSlot, u32)>> {
+    /// Takes a slot to read at in a log of `max_frame` frames: the one whose
+    /// mark is just that, else one that nobody uses, with its mark set to
+    /// that, else the one with the largest mark before.
+    fn lock_some_mark(self: &Arc<Self>, max_frame: u32) -> Result<Option<LockGuard<C>>> {
         let usable = |mark: u32| mark <= max_frame || mutated(Mutation::MarkAboveSnapshot);
         let best = ReadSlot::MARKED
             .map(|slot| (slot, self.coordination.mark(slot)))
             .into_iter()
             .filter(|&(_, mark)| usable(mark))
             .max_by_key(|&(_, mark)| mark);
-        if let Some((_, mark)) = best
+        if let Some((slot, mark)) = best
             && mark >= max_frame
+            && let Some(guard) = self.try_lock_mark(slot, mark)?
         {
-            return Ok(best);
+            return Ok(Some(guard));
         }
+        match (self.claim_mark(max_frame)?, best) {
+            (Some(slot), _) => self.try_lock_mark(slot, max_frame),
+            (None, Some((slot, mark))) => self.try_lock_mark(slot, mark),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Sets the mark of a slot that nobody uses.
+    fn claim_mark(self: &Arc<Self>, mark: u32) -> Result<Option<ReadSlot>> {
         for slot in ReadSlot::MARKED {
             let Some(exclusive) = self.try_lock(Lock::Read(slot), LockMode::Exclusive)? else {
                 continue;
             };
             // Nobody reads at the slot while we hold it alone, so its mark
-            // may change. The mark is stored before the lock is given back.
+            // may change. It is stored before the lock is given back.
             if mutated(Mutation::UnlockBeforeClear) {
                 drop(exclusive);
-                self.set_mark(slot, max_frame);
-            } else {
-                self.set_mark(slot, max_frame);
             }
-            return Ok(Some((slot, max_frame)));
+            self.set_mark(slot, mark);
+            return Ok(Some(slot));
         }
-        Ok(best)
+        Ok(None)
     }
 
     fn read_tx(

@@ -88,7 +88,8 @@ impl<C: WalCoordination> Wal<C> {
         info.set_attempted(header.max_frame());
         for slot in ReadSlot::MARKED {
             // A slot in use keeps its mark: its reader still relies on it.
-            if let Some(_exclusive) = self.try_lock(Lock::Read(slot), LockMode::Exclusive)? {
+            let exclusive = self.try_lock(Lock::Read(slot), LockMode::Exclusive)?;
+            if exclusive.is_some() || mutated(Mutation::MoveBusyMarks) {
                 let first = slot == ReadSlot::MARKED[0] && header.max_frame() > 0;
                 self.set_mark(
                     slot,

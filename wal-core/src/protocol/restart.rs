@@ -35,7 +35,8 @@ impl<C: WalCoordination> WriteTx<C> {
     pub(super) fn try_restart_log_before_write(&mut self) -> Result<Option<IndexHeader>> {
         let wal = self.wal().clone();
         let header = self.read.snapshot.header;
-        if !self.read.snapshot.bypasses_log() || header.max_frame() == 0 {
+        let in_log = !self.read.snapshot.bypasses_log() && !mutated(Mutation::RestartUnfinished);
+        if in_log || header.max_frame() == 0 {
             return Ok(None);
         }
         let checkpoint = wal.try_lock(Lock::Checkpoint, LockMode::Exclusive)?;
@@ -47,7 +48,8 @@ impl<C: WalCoordination> WriteTx<C> {
             return Ok(None);
         }
         // A recovery since this transaction began may have set it back to 0.
-        if wal.checkpoint_info()?.backfilled() != header.max_frame() {
+        let unfinished = wal.checkpoint_info()?.backfilled() != header.max_frame();
+        if unfinished && !mutated(Mutation::RestartUnfinished) {
             return Ok(None);
         }
         let proof = wal.backfill_proof(&header)?;

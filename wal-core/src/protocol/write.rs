@@ -184,6 +184,21 @@ impl<C: WalCoordination> WriteTx<C> {
         Ok(next)
     }
 
+    /// Cuts the database to its first `page_count` pages. Making room for more
+    /// is [`WriteTx::allocate`]'s affair.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPage`] if that is none, or more than there are.
+    pub fn truncate(&mut self, page_count: u32) -> Result<()> {
+        self.wal().check_process()?;
+        if page_count == 0 || page_count > self.page_count {
+            return Err(self.no_such_page(page_count));
+        }
+        self.dirty.retain(|page, _| page.get() <= page_count);
+        self.page_count = page_count;
+        Ok(())
+    }
+
     /// Makes the changes visible to everyone, and durable as the database's
     /// [`super::Synchronous`] promises, and tells how many frames the log has
     /// now. A transaction that changed nothing leaves no trace.

@@ -1,0 +1,199 @@
+//! What a checkpoint copies, in which order, and when it stops.
+
+use super::super::Backend;
+use super::super::director::{Call, Which};
+use super::super::scene::{Scene, versions};
+use crate::coordination::{Lock, LockMode, ReadSlot};
+use crate::error::Error;
+use crate::index::MARK_NOT_USED;
+use crate::protocol::{CheckpointMode, Synchronous};
+
+fn place(trace: &[Call], wanted: impl Fn(&Call) -> bool) -> usize {
+    let found = trace.iter().position(wanted);
+    found.unwrap_or_else(|| panic!("the call is not in {trace:?}"))
+}
+
+fn writes_database(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::Write {
+            file: Which::Database,
+            ..
+        }
+    )
+}
+
+pub(crate) fn a_checkpoint_stops_at_the_smallest_held_mark<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (writer, reader) = scene.two();
+    writer.commit(&[1, 2], 1);
+    let held = reader.read();
+    writer.commit(&[2, 3], 2);
+    let newer = reader.read();
+    writer.commit(&[1], 3);
+    let report = writer.checkpoint();
+    assert_eq!((report.backfilled, report.log_frames), (2, 5));
+    assert_eq!(report.held_back_by, Some(held.snapshot().slot()));
+    assert_eq!(versions::<B>(&held), [1, 1, 0]);
+    drop(held);
+    let report = writer.checkpoint();
+    assert_eq!(
+        (report.backfilled, report.held_back_by),
+        (4, Some(newer.snapshot().slot()))
+    );
+    assert_eq!(versions::<B>(&newer), [1, 2, 2]);
+    drop(newer);
+    writer.checkpoint_all();
+    assert_eq!(reader.versions(), [3, 2, 2]);
+}
+
+pub(crate) fn a_checkpoint_does_not_write_under_readers_of_the_database<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, reader) = scene.two();
+    let bypassing = reader.read();
+    assert!(bypassing.snapshot().bypasses_log());
+    writer.commit(&[1, 2], 1);
+    let (report, trace) = writer.trace(|writer| writer.checkpoint());
+    assert_eq!(report.backfilled, 0);
+    assert!(!trace.iter().any(writes_database), "{trace:?}");
+    assert_eq!(versions::<B>(&bypassing), [0, 0]);
+    drop(bypassing);
+    writer.checkpoint_all();
+}
+
+/// A mark without a holder is in nobody's way.
+pub(crate) fn a_checkpoint_moves_marks_that_nobody_holds<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, reader) = scene.two();
+    writer.commit(&[1], 1);
+    drop(reader.read());
+    writer.commit(&[2], 2);
+    writer.checkpoint_all();
+    let marks = ReadSlot::MARKED.map(|slot| writer.mark(slot));
+    assert!(
+        marks.iter().all(|&mark| mark == 2 || mark == MARK_NOT_USED),
+        "{marks:?}"
+    );
+}
+
+/// A header that is half written when the salts are compared is no proof of
+/// the same log.
+pub(crate) fn a_checkpoint_that_meets_a_half_written_header_claims_nothing<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, checkpointer) = scene.two();
+    writer.commit(&[1, 2], 1);
+    let other = writer.clone();
+    let zero = Lock::Read(ReadSlot::DATABASE);
+    checkpointer.before(
+        move |call| *call == Call::TryLock(zero, LockMode::Exclusive),
+        move || other.damage_header(),
+    );
+    let (_, trace) = checkpointer.trace(|checkpointer| checkpointer.checkpoint());
+    checkpointer.assert_stepped_in();
+    assert!(!trace.iter().any(writes_database), "{trace:?}");
+    assert_eq!(writer.backfilled(), 0);
+    assert_eq!(
+        writer.versions(),
+        [1, 1],
+        "the next reader mends the header"
+    );
+    writer.checkpoint_all();
+}
+
+pub(crate) fn only_one_checkpoint_runs_at_a_time<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (one, two) = scene.two();
+    one.commit(&[1, 2], 1);
+    one.before(writes_database, move || {
+        let refused = two.wal.checkpoint(CheckpointMode::Passive);
+        let busy = matches!(
+            refused,
+            Err(Error::Busy {
+                lock: Lock::Checkpoint,
+                ..
+            })
+        );
+        assert!(busy, "{refused:?}");
+    });
+    one.checkpoint_all();
+    one.assert_stepped_in();
+}
+
+pub(crate) fn a_checkpoint_writes_each_page_once_in_order<B: Backend>() {
+    let scene = Scene::<B>::new(10);
+    let writer = scene.user();
+    for version in 1..5 {
+        writer.commit(&[9, 2, 3, 7], version);
+    }
+    writer.commit(&[8], 9);
+    let (_, trace) = writer.trace(|writer| writer.checkpoint_all());
+    let runs: Vec<_> = trace
+        .iter()
+        .filter_map(|call| match *call {
+            Call::Write {
+                file: Which::Database,
+                offset,
+                len,
+            } => Some((offset / 512 + 1, len / 512)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(runs, [(2, 2), (7, 3)], "first page and number of each run");
+}
+
+pub(crate) fn a_checkpoint_cuts_a_database_that_shrank<B: Backend>() {
+    let scene = Scene::<B>::new(9);
+    let writer = scene.user();
+    writer.commit(&[8, 9], 1);
+    let mut tx = writer.write();
+    tx.truncate(4).unwrap();
+    tx.commit().unwrap();
+    writer.checkpoint_all();
+    assert_eq!(scene.files().0.len(), 4 * 512);
+    assert_eq!(writer.versions(), [0; 4]);
+}
+
+pub(crate) fn the_log_is_synced_before_the_database_is_written<B: Backend>() {
+    for synchronous in [Synchronous::Normal, Synchronous::Full] {
+        let scene = Scene::<B>::new(2);
+        let writer = scene.user_at(synchronous);
+        writer.commit(&[1, 2], 1);
+        let (_, trace) = writer.trace(|writer| writer.checkpoint_all());
+        let synced = place(&trace, |call| *call == Call::Sync(Which::Log));
+        assert!(synced < place(&trace, writes_database), "{trace:?}");
+    }
+}
+
+pub(crate) fn a_count_is_published_after_the_pages_and_their_sync<B: Backend>() {
+    let steps: [fn(&Call) -> bool; 3] = [
+        |call| *call == Call::Sync(Which::Log),
+        writes_database,
+        |call| *call == Call::Sync(Which::Database),
+    ];
+    for step in steps {
+        let scene = Scene::<B>::new(2);
+        let (checkpointer, other) = scene.two();
+        other.commit(&[1, 2], 1);
+        let look = other.clone();
+        checkpointer.before(step, move || {
+            assert_eq!(look.backfilled(), 0, "published too soon")
+        });
+        checkpointer.checkpoint_all();
+        checkpointer.assert_stepped_in();
+        assert_eq!(other.backfilled(), 2);
+    }
+}
+
+pub(crate) fn a_database_without_syncs_is_never_synced<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let writer = scene.user_at(Synchronous::Off);
+    let (_, trace) = writer.trace(|writer| {
+        writer.commit(&[1, 2], 1);
+        writer.checkpoint_all();
+        writer.commit(&[1], 2);
+    });
+    assert!(
+        !trace.iter().any(|call| matches!(call, Call::Sync(_))),
+        "{trace:?}"
+    );
+}

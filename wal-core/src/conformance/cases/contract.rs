@@ -1,0 +1,298 @@
+//! The numbered rules of the coordination contract, asked of the backend
+//! itself, without the protocol.
+//!
+//! Rule 4 (nothing blocks) shows in every other case, each of which would
+//! hang; rule 7 (locks die with their holder) needs processes that die, and
+//! is checked where there are some.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::super::Backend;
+use super::super::scene::{BOUND, Scene, User};
+use crate::coordination::{Event, Lock, LockMode, ReadSlot, WalCoordination};
+use crate::error::Error;
+use crate::index::MARK_NOT_USED;
+
+const MODES: [LockMode; 2] = [LockMode::Shared, LockMode::Exclusive];
+
+fn every_lock() -> Vec<Lock> {
+    let singles = [Lock::Write, Lock::Checkpoint, Lock::Recover];
+    let spans = [Lock::ReadMarks, Lock::Readers, Lock::CheckpointAndRecover];
+    let slots = ReadSlot::ALL.map(Lock::Read);
+    [&singles[..], &slots, &spans].concat()
+}
+
+fn overlap(a: Lock, b: Lock) -> bool {
+    let ((a, a_len), (b, b_len)) = (a.span(), b.span());
+    a < b + b_len && b < a + a_len
+}
+
+fn try_lock<B: Backend>(user: &User<B>, lock: Lock, mode: LockMode) -> bool {
+    let answer = user.wal.coordination().try_lock(lock, mode);
+    answer.expect("the system grants or refuses")
+}
+
+fn unlock<B: Backend>(user: &User<B>, lock: Lock, mode: LockMode) {
+    user.wal.coordination().unlock(lock, mode);
+}
+
+/// Two users of a database whose index is there.
+fn two_at_an_index<B: Backend>() -> (Scene<B>, User<B>, User<B>) {
+    let scene = Scene::new(1);
+    let (one, two) = scene.two();
+    one.versions();
+    (scene, one, two)
+}
+
+pub(crate) fn blocks_stay_where_they_are_and_are_the_same_memory_for_all<B: Backend>() {
+    let (_scene, one, two) = two_at_an_index::<B>();
+    let first: *const _ = one.block_zero();
+    assert!(try_lock(&one, Lock::Write, LockMode::Exclusive));
+    for index in 1..40 {
+        one.wal.coordination().grow(index).expect("there is room");
+    }
+    for index in 0..40 {
+        let block = |user: &User<B>| -> *const _ {
+            let block = user.wal.coordination().block(index).expect("readable");
+            block.expect("a block that was grown is there for all")
+        };
+        let (mine, yours) = (block(&one), block(&two));
+        assert!(std::ptr::eq(mine, block(&one)), "block {index} moved");
+        assert!(std::ptr::eq(yours, block(&two)), "block {index} moved");
+    }
+    unlock(&one, Lock::Write, LockMode::Exclusive);
+    assert!(std::ptr::eq(first, one.block_zero()), "block 0 moved");
+    let word = |user: &User<B>| user.block_zero().header_words()[33].load(Ordering::SeqCst);
+    one.block_zero().header_words()[33].store(77, Ordering::SeqCst);
+    assert_eq!(word(&two), 77, "the users do not share block 0");
+}
+
+pub(crate) fn a_grown_block_is_zero_and_holds_what_is_stored<B: Backend>() {
+    let (_scene, one, two) = two_at_an_index::<B>();
+    assert!(try_lock(&one, Lock::Write, LockMode::Exclusive));
+    for index in 1..9 {
+        let block = one.wal.coordination().grow(index).expect("there is room");
+        let zero = block
+            .pages(index)
+            .iter()
+            .all(|page| page.load(Ordering::SeqCst) == 0)
+            && block
+                .slots()
+                .iter()
+                .all(|slot| slot.load(Ordering::SeqCst) == 0);
+        assert!(zero, "block {index} is new and not zero");
+        block.slots()[8191].store(7, Ordering::SeqCst);
+        one.wal.coordination().grow(index).expect("it is there");
+        let again = two.wal.coordination().block(index).expect("readable");
+        let again = again.expect("the other user sees it");
+        assert_eq!(again.slots()[8191].load(Ordering::SeqCst), 7);
+    }
+    unlock(&one, Lock::Write, LockMode::Exclusive);
+}
+
+/// The director compares every answer with its ledger; this case goes through
+/// all pairs, with one user and with two.
+pub(crate) fn locks_exclude_in_every_pair_of_modes<B: Backend>() {
+    let (scene, one, two) = two_at_an_index::<B>();
+    for (a, b) in every_lock()
+        .iter()
+        .flat_map(|&a| every_lock().into_iter().map(move |b| (a, b)))
+    {
+        for (a_mode, b_mode) in MODES.iter().flat_map(|&a| MODES.map(|b| (a, b))) {
+            for other in [&one, &two] {
+                assert!(try_lock(&one, a, a_mode), "{a} {a_mode:?} is free");
+                let both_shared = a_mode == b_mode && a_mode == LockMode::Shared;
+                let granted = try_lock(other, b, b_mode);
+                let expected = both_shared || !overlap(a, b);
+                assert_eq!(granted, expected, "{b} {b_mode:?} over {a} {a_mode:?}");
+                if granted {
+                    unlock(other, b, b_mode);
+                }
+                unlock(&one, a, a_mode);
+            }
+        }
+    }
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_span_is_taken_whole_or_not_at_all<B: Backend>() {
+    let (_scene, one, two) = two_at_an_index::<B>();
+    for held in ReadSlot::MARKED {
+        assert!(try_lock(&one, Lock::Read(held), LockMode::Shared));
+        assert!(!try_lock(&two, Lock::Readers, LockMode::Exclusive));
+        for slot in ReadSlot::ALL {
+            let mode = if slot == held {
+                LockMode::Shared
+            } else {
+                LockMode::Exclusive
+            };
+            let free = try_lock(&one, Lock::Read(slot), mode);
+            assert!(free, "a refused span kept slot {}", slot.index());
+            unlock(&one, Lock::Read(slot), mode);
+        }
+        unlock(&one, Lock::Read(held), LockMode::Shared);
+    }
+    assert!(try_lock(&two, Lock::Readers, LockMode::Exclusive));
+    unlock(&two, Lock::Readers, LockMode::Exclusive);
+}
+
+pub(crate) fn a_lock_hands_over_what_its_holder_stored<B: Backend>() {
+    let (scene, one, two) = two_at_an_index::<B>();
+    scene.director().with_ledger(|ledger| ledger.crowd());
+    const ROUNDS: u32 = 500;
+    let count = |user: &User<B>| {
+        let deadline = Instant::now() + BOUND;
+        for _ in 0..ROUNDS {
+            while !try_lock(user, Lock::Write, LockMode::Exclusive) {
+                assert!(Instant::now() < deadline, "Write is never free");
+                thread::yield_now();
+            }
+            // Two plain steps, so that a lock that does not exclude, or does
+            // not hand over, loses a count.
+            let word = &user.block_zero().header_words()[33];
+            let before = word.load(Ordering::Relaxed);
+            word.store(before + 1, Ordering::Relaxed);
+            unlock(user, Lock::Write, LockMode::Exclusive);
+        }
+    };
+    thread::scope(|threads| {
+        threads.spawn(|| count(&one));
+        threads.spawn(|| count(&two));
+    });
+    let total = one.block_zero().header_words()[33].load(Ordering::Relaxed);
+    assert_eq!(total, 2 * ROUNDS, "a count was lost under the lock");
+}
+
+pub(crate) fn locks_exclude_between_threads<B: Backend>() {
+    let (scene, one, two) = two_at_an_index::<B>();
+    scene.director().with_ledger(|ledger| ledger.crowd());
+    // Exclusive holders count in the high half, shared ones in the low half.
+    let inside = Arc::new(AtomicU32::new(0));
+    let work = |user: &User<B>, seed: u64| {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for _ in 0..2000 {
+            let mode = MODES[usize::from(rng.bool())];
+            if !try_lock(user, Lock::ReadMarks, mode) {
+                continue;
+            }
+            let mine = if mode == LockMode::Shared { 1 } else { 1 << 16 };
+            let others = inside.fetch_add(mine, Ordering::SeqCst);
+            let alone = others == 0 || (mode == LockMode::Shared && others < 1 << 16);
+            assert!(alone, "{mode:?} was granted beside {others:#x}");
+            inside.fetch_sub(mine, Ordering::SeqCst);
+            unlock(user, Lock::ReadMarks, mode);
+        }
+    };
+    thread::scope(|threads| {
+        for (seed, user) in [(1, &one), (2, &two), (3, &one)] {
+            threads.spawn(move || work(user, seed));
+        }
+    });
+}
+
+pub(crate) fn a_slot_is_taken_by_its_mark_only_while_the_mark_is_right<B: Backend>() {
+    let (_scene, one, two) = two_at_an_index::<B>();
+    let (a, b) = (one.wal.coordination(), two.wal.coordination());
+    for (slot, mark) in ReadSlot::MARKED.into_iter().zip([0, 7, 8, MARK_NOT_USED]) {
+        let lock = Lock::Read(slot);
+        assert!(try_lock(&one, lock, LockMode::Exclusive));
+        a.set_mark(slot, mark);
+        let taken = b.try_lock_mark(slot, mark).expect("an answer");
+        assert!(!taken, "a slot was taken under its exclusive holder");
+        unlock(&one, lock, LockMode::Exclusive);
+        assert_eq!(b.mark(slot), mark, "the mark is the same for all");
+        let other = mark ^ 1;
+        assert!(!b.try_lock_mark(slot, other).expect("an answer"));
+        assert!(b.try_lock_mark(slot, mark).expect("an answer"));
+        assert!(a.try_lock_mark(slot, mark).expect("an answer"));
+        unlock(&one, lock, LockMode::Shared);
+        unlock(&two, lock, LockMode::Shared);
+    }
+    assert_eq!(a.mark(ReadSlot::DATABASE), 0, "mark 0 is always 0");
+    assert!(a.try_lock_mark(ReadSlot::DATABASE, 0).expect("an answer"));
+    unlock(&one, Lock::Read(ReadSlot::DATABASE), LockMode::Shared);
+}
+
+/// One thread changes the mark whenever it gets the slot alone; another takes
+/// the slot by the mark it saw. The director compares the mark each time the
+/// slot is granted, and here it is looked at again while the slot is held.
+pub(crate) fn a_mark_stands_still_while_its_slot_is_held<B: Backend>() {
+    let (scene, one, two) = two_at_an_index::<B>();
+    scene.director().with_ledger(|ledger| ledger.crowd());
+    let slot = ReadSlot::MARKED[1];
+    let change = || {
+        for mark in 1..3000 {
+            if try_lock(&one, Lock::Read(slot), LockMode::Exclusive) {
+                one.wal.coordination().set_mark(slot, mark);
+                unlock(&one, Lock::Read(slot), LockMode::Exclusive);
+            }
+        }
+    };
+    let take = || {
+        for _ in 0..3000 {
+            let mark = two.mark(slot);
+            let taken = two.wal.coordination().try_lock_mark(slot, mark);
+            if taken.expect("an answer") {
+                assert_eq!(two.mark(slot), mark, "the mark moved under its reader");
+                unlock(&two, Lock::Read(slot), LockMode::Shared);
+            }
+        }
+    };
+    thread::scope(|threads| {
+        threads.spawn(change);
+        threads.spawn(take);
+    });
+}
+
+pub(crate) fn a_wait_ends_when_the_event_comes_after_its_ticket<B: Backend>() {
+    let (_scene, one, two) = two_at_an_index::<B>();
+    let deadline = Instant::now() + BOUND;
+    for event in [Event::Commit, Event::Release] {
+        for _ in 0..200 {
+            let ticket = one.wal.coordination().ticket(event);
+            thread::scope(|threads| {
+                threads.spawn(|| two.wal.coordination().notify(event));
+                // A wait may end early, but a wake-up may not be lost: with
+                // it lost, this would go on to the deadline.
+                while one.wal.coordination().ticket(event) == ticket {
+                    one.wal.coordination().wait(event, ticket, deadline);
+                    assert!(Instant::now() < deadline, "a wake-up was lost");
+                }
+            });
+            // It has happened, so this does not wait at all.
+            one.wal.coordination().wait(event, ticket, deadline);
+            assert!(Instant::now() < deadline, "a ticket was forgotten");
+        }
+    }
+}
+
+pub(crate) fn a_wait_ends_at_its_deadline<B: Backend>() {
+    let (_scene, one, _two) = two_at_an_index::<B>();
+    let begun = Instant::now();
+    for event in [Event::Commit, Event::Release] {
+        let ticket = one.wal.coordination().ticket(event);
+        let deadline = Instant::now() + Duration::from_millis(3);
+        one.wal.coordination().wait(event, ticket, deadline);
+        // A deadline that has passed already.
+        one.wal.coordination().wait(event, ticket, begun);
+    }
+    assert!(begun.elapsed() < BOUND, "a wait outlived its deadline");
+}
+
+pub(crate) fn a_second_attachment_is_shared_or_refused<B: Backend>() {
+    let (scene, one, _two) = two_at_an_index::<B>();
+    match B::attach(scene.path()) {
+        Ok(second) => {
+            assert!(B::MANY_ATTACHMENTS, "a second attachment was not refused");
+            let last = second.coordination.leave().expect("it can leave");
+            assert!(!last, "it was told to be the last one");
+        }
+        Err(Error::Locked { .. }) => assert!(!B::MANY_ATTACHMENTS, "refused"),
+        Err(e) => panic!("{e}"),
+    }
+    one.commit(&[1], 1);
+    assert_eq!(one.versions(), [1]);
+}

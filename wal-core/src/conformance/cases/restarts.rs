@@ -1,0 +1,122 @@
+//! When the log begins anew, and when not.
+
+use super::super::Backend;
+use super::super::director::{Call, Which};
+use super::super::scene::{Scene, User, versions};
+use crate::coordination::{Lock, LockMode};
+use crate::protocol::Synchronous;
+
+/// True if the next commit of `writer` begins the log anew.
+fn restarts<B: Backend>(writer: &User<B>) -> bool {
+    let before = writer.header();
+    writer.commit(&[1], 77);
+    let after = writer.header();
+    let anew = after.salts() != before.salts();
+    assert_eq!(anew, after.max_frame() <= before.max_frame());
+    anew
+}
+
+pub(crate) fn a_restart_takes_new_salts_and_begins_at_frame_one<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let writer = scene.user();
+    writer.commit(&[1, 2], 1);
+    let first = writer.header();
+    writer.checkpoint_all();
+    writer.commit(&[2], 2);
+    let second = writer.header();
+    assert_eq!(second.max_frame(), 1);
+    let count_up = |salts: [u8; 8]| u64::from_be_bytes(salts) >> 32;
+    assert_eq!(
+        count_up(second.salts().0),
+        (count_up(first.salts().0) + 1) & 0xffff_ffff
+    );
+    assert_ne!(second.salts().0[4..], first.salts().0[4..]);
+    assert_eq!(writer.backfilled(), 0);
+    let (_, log) = scene.files();
+    assert_eq!(
+        log[16..24],
+        second.salts().0,
+        "the log header tells the generation"
+    );
+    assert_eq!(writer.versions(), [1, 2]);
+}
+
+pub(crate) fn the_log_is_not_restarted_over_a_reader<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, reader) = scene.two();
+    writer.commit(&[1, 2], 1);
+    let at_the_end = reader.read();
+    writer.checkpoint_all();
+    assert!(!at_the_end.snapshot().bypasses_log());
+    assert!(!restarts(&writer), "restarted over a reader of the log");
+    assert_eq!(versions::<B>(&at_the_end), [1, 1]);
+    drop(at_the_end);
+    writer.checkpoint_all();
+    let bypassing = reader.read();
+    assert!(bypassing.snapshot().bypasses_log());
+    assert!(
+        restarts(&writer),
+        "a reader that bypasses the log is in nobody's way"
+    );
+    assert_eq!(versions::<B>(&bypassing), [77, 1]);
+}
+
+pub(crate) fn the_log_is_not_restarted_while_a_checkpoint_runs<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    writer.commit(&[1, 2], 1);
+    writer.checkpoint_all();
+    let coordination = other.wal.coordination();
+    use crate::coordination::WalCoordination;
+    assert!(
+        coordination
+            .try_lock(Lock::Checkpoint, LockMode::Exclusive)
+            .unwrap()
+    );
+    assert!(!restarts(&writer), "restarted under a checkpoint");
+    coordination.unlock(Lock::Checkpoint, LockMode::Exclusive);
+    writer.checkpoint_all();
+    assert!(restarts(&writer));
+}
+
+pub(crate) fn the_log_is_not_restarted_before_all_is_backfilled<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, reader) = scene.two();
+    writer.commit(&[1], 1);
+    assert!(!restarts(&writer));
+    let held = reader.read();
+    writer.commit(&[2], 2);
+    writer.checkpoint();
+    drop(held);
+    assert!(
+        !restarts(&writer),
+        "restarted with frames that are in the log only"
+    );
+    assert_eq!(writer.versions(), [77, 2]);
+}
+
+/// A count in shared memory does not say that the database file is durable.
+pub(crate) fn a_backfill_of_a_peer_that_does_not_sync_is_synced_before_a_restart<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let careless = scene.user_at(Synchronous::Off);
+    let writer = scene.user_at(Synchronous::Normal);
+    writer.commit(&[1, 2], 1);
+    careless.checkpoint_all();
+    let (_, trace) = writer.trace(|writer| writer.commit(&[1], 2));
+    let at = |wanted: Call| trace.iter().position(|&call| call == wanted);
+    let synced = at(Call::Sync(Which::Database)).expect("the database is synced");
+    let overwritten = trace
+        .iter()
+        .position(|call| {
+            matches!(
+                call,
+                Call::Write {
+                    file: Which::Log,
+                    ..
+                }
+            )
+        })
+        .expect("the log is written");
+    assert!(synced < overwritten, "{trace:?}");
+    assert_eq!(writer.header().max_frame(), 1, "the log was restarted");
+}

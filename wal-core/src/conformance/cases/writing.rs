@@ -1,0 +1,303 @@
+//! The one writer.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::super::Backend;
+use super::super::scene::{BOUND, Scene, fill};
+use crate::coordination::Lock;
+use crate::error::Error;
+use crate::index::{HeaderCell, IndexHeader};
+use crate::types::{PageNo, PageSize};
+
+pub(crate) fn a_writer_shuts_out_writers_and_nobody_else<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (one, two) = scene.two();
+    let mut tx = one.write();
+    fill(&mut tx, &[1], 1).unwrap();
+    let refused = two.wal.begin_write(Duration::ZERO);
+    assert!(
+        matches!(
+            refused,
+            Err(Error::Busy {
+                lock: Lock::Write,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    assert_eq!(two.versions(), [0, 0]);
+    two.checkpoint_all();
+    tx.commit().unwrap();
+    two.commit(&[2], 2);
+    assert_eq!(one.versions(), [1, 2]);
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_writer_that_waits_is_woken<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (one, two) = scene.two();
+    two.versions();
+    scene.director().with_ledger(|ledger| ledger.crowd());
+    let mut tx = one.write();
+    fill(&mut tx, &[1, 2], 1).unwrap();
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let mut tx = two.wal.begin_write(BOUND).expect("its turn comes");
+            let bytes = tx.page(PageNo::ONE).unwrap()[4];
+            assert_eq!(
+                bytes, 1,
+                "the state is older than the commit that was waited for"
+            );
+            fill(&mut tx, &[2], 2).unwrap();
+            tx.commit().unwrap();
+        });
+        tx.commit().unwrap();
+        waiting.join().expect("the waiting writer");
+    });
+    assert!(started.elapsed() < BOUND, "nobody woke the writer");
+    assert_eq!(one.versions(), [1, 2]);
+}
+
+pub(crate) fn a_stale_reader_cannot_become_a_writer<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (one, two) = scene.two();
+    let read = one.read();
+    two.commit(&[1], 1);
+    let refused = one
+        .wal
+        .try_begin_write_tx(read)
+        .expect_err("the snapshot is stale");
+    assert!(
+        matches!(refused.error, Error::BusySnapshot),
+        "{}",
+        refused.error
+    );
+    let read = refused.read;
+    assert_eq!(
+        super::super::scene::versions::<B>(&read),
+        [0, 0],
+        "the reader goes on"
+    );
+    drop(read);
+    scene.assert_quiet();
+    two.commit(&[2], 2);
+}
+
+pub(crate) fn a_current_reader_becomes_a_writer<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (one, two) = scene.two();
+    one.commit(&[1], 1);
+    let writing = two.write();
+    let refused = one
+        .wal
+        .try_begin_write_tx(one.read())
+        .expect_err("somebody is writing");
+    assert!(matches!(
+        refused.error,
+        Error::Busy {
+            lock: Lock::Write,
+            ..
+        }
+    ));
+    drop(writing);
+    let mut tx = one
+        .wal
+        .try_begin_write_tx(refused.read)
+        .expect("nobody wrote");
+    fill(&mut tx, &[2], 2).unwrap();
+    tx.commit().unwrap();
+    assert_eq!(two.versions(), [1, 2]);
+    scene.assert_quiet();
+}
+
+pub(crate) fn an_empty_commit_leaves_no_trace<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let writer = scene.user();
+    writer.commit(&[1], 1);
+    let (header, files) = (writer.header(), scene.files());
+    writer.write().commit().unwrap();
+    assert_eq!((writer.header(), scene.files()), (header, files));
+}
+
+pub(crate) fn a_rollback_leaves_no_trace<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let writer = scene.user();
+    writer.commit(&[1], 1);
+    let (header, files) = (writer.header(), scene.files());
+    let mut tx = writer.write();
+    fill(&mut tx, &[1, 2, 3, 4], 2).unwrap();
+    assert_eq!(tx.page_count(), 4);
+    tx.rollback();
+    let mut dropped = writer.write();
+    fill(&mut dropped, &[2], 3).unwrap();
+    drop(dropped);
+    assert_eq!((writer.header(), scene.files()), (header, files));
+    assert_eq!(writer.versions(), [1, 0]);
+}
+
+/// Peers drop what they have cached when the 48 bytes differ, so a commit
+/// that writes the very same pages must change them too.
+pub(crate) fn each_commit_changes_the_header<B: Backend>() {
+    let scene = Scene::<B>::new(1);
+    let writer = scene.user();
+    writer.commit(&[1], 1);
+    let first: IndexHeader = writer.header();
+    writer.checkpoint_all();
+    writer.commit(&[1], 1);
+    let second = writer.header();
+    assert_eq!(second.change, first.change.wrapping_add(1));
+}
+
+pub(crate) fn a_commit_leaves_two_equal_headers<B: Backend>() {
+    let scene = Scene::<B>::new(1);
+    let writer = scene.user();
+    for version in 1..5 {
+        writer.commit(&[1], version);
+        assert!(
+            HeaderCell::of(writer.block_zero()).load().is_ok(),
+            "after version {version}"
+        );
+    }
+}
+
+pub(crate) fn a_database_grows_from_nothing<B: Backend>() {
+    let scene = Scene::<B>::empty(PageSize::MIN);
+    let writer = scene.user();
+    assert_eq!(writer.read().page_count(), 0);
+    writer.commit(&[1, 2, 3], 1);
+    assert_eq!(writer.versions(), [1; 3]);
+    writer.checkpoint_all();
+    assert_eq!(scene.files().0.len(), 3 * 512);
+}
+
+pub(crate) fn a_database_grows_and_shrinks<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (writer, reader) = scene.two();
+    writer.commit(&[3, 4, 5, 6], 1);
+    let large = reader.read();
+    let mut tx = writer.write();
+    tx.truncate(2).unwrap();
+    assert!(matches!(
+        tx.page(PageNo::new(3).unwrap()),
+        Err(Error::NoSuchPage { .. })
+    ));
+    assert!(tx.truncate(3).is_err() && tx.truncate(0).is_err());
+    let again = tx.allocate().unwrap();
+    assert_eq!(again.get(), 3);
+    assert!(
+        tx.page(again).unwrap().iter().all(|&byte| byte == 0),
+        "an old page came back"
+    );
+    fill(&mut tx, &[3], 2).unwrap();
+    tx.commit().unwrap();
+    assert_eq!(
+        super::super::scene::versions::<B>(&large),
+        [0, 0, 1, 1, 1, 1]
+    );
+    assert_eq!(writer.versions(), [0, 0, 2]);
+    drop(large);
+    writer.checkpoint_all();
+    assert_eq!(writer.versions(), [0, 0, 2]);
+    writer.commit(&[4], 3);
+    assert_eq!(reader.versions(), [0, 0, 2, 3]);
+}
+
+pub(crate) fn pages_beyond_the_end_are_refused<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let writer = scene.user();
+    let three = PageNo::new(3).unwrap();
+    let refused = |e| {
+        matches!(
+            e,
+            Error::NoSuchPage {
+                page: 3,
+                page_count: 2
+            }
+        )
+    };
+    assert!(refused(writer.read().page(three).unwrap_err()));
+    let mut tx = writer.write();
+    assert!(refused(tx.page(three).unwrap_err()));
+    assert!(refused(tx.page_mut(three).unwrap_err()));
+}
+
+/// With pages of 65536 bytes the lock bytes are on page 16385; the files have
+/// holes where nothing was written.
+pub(crate) fn the_page_of_the_lock_bytes_is_passed_over_and_refused<B: Backend>() {
+    let scene = Scene::<B>::empty(PageSize::MAX);
+    let lock_bytes = PageSize::MAX.lock_byte_page();
+    let before = u64::from(lock_bytes.get() - 1) * 65536;
+    let file = std::fs::File::options()
+        .write(true)
+        .open(scene.path())
+        .unwrap();
+    file.set_len(before).unwrap();
+    let writer = scene.user();
+    let mut tx = writer.write();
+    let added = tx.allocate().unwrap();
+    assert_eq!(added.get(), lock_bytes.get() + 1);
+    assert!(matches!(
+        tx.page_mut(lock_bytes),
+        Err(Error::NoSuchPage { .. })
+    ));
+    tx.page_mut(added).unwrap()[0] = 7;
+    tx.commit().unwrap();
+    assert!(matches!(
+        writer.read().page(lock_bytes),
+        Err(Error::NoSuchPage { .. })
+    ));
+    writer.checkpoint_all();
+    assert_eq!(writer.read().page(added).unwrap()[0], 7);
+}
+
+pub(crate) fn the_vacuum_lock_shuts_everyone_out_and_lets_nobody_be_overrun<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (one, two) = scene.two();
+    let reading = two.read();
+    let refused = one.wal.try_vacuum_lock();
+    assert!(
+        matches!(
+            refused,
+            Err(Error::Busy {
+                lock: Lock::Readers,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    drop((reading, refused));
+    scene.assert_quiet();
+    let alone = one.wal.try_vacuum_lock().expect("nobody is there");
+    let write = two.wal.begin_write(Duration::ZERO);
+    assert!(
+        matches!(
+            write,
+            Err(Error::Busy {
+                lock: Lock::Write,
+                ..
+            })
+        ),
+        "{write:?}"
+    );
+    let checkpoint = two.wal.checkpoint(crate::protocol::CheckpointMode::Passive);
+    assert!(
+        matches!(checkpoint, Err(Error::Busy { .. })),
+        "{checkpoint:?}"
+    );
+    use crate::coordination::{LockMode, ReadSlot, WalCoordination};
+    for slot in ReadSlot::ALL {
+        let lock = Lock::Read(slot);
+        assert!(
+            !two.wal
+                .coordination()
+                .try_lock(lock, LockMode::Shared)
+                .unwrap(),
+            "{lock}"
+        );
+    }
+    drop(alone);
+    scene.assert_quiet();
+    two.commit(&[1], 1);
+}

@@ -1,0 +1,49 @@
+//! The conformance suite on the in-process coordination.
+
+use std::path::Path;
+
+use wal_core::Result;
+use wal_core::conformance::{Attachment, Backend};
+use wal_core::io::{OpenMode, OsStorage};
+use wal_inproc::InProcessWalCoordination;
+
+fn attach(path: &Path, mapped: bool) -> Result<Attachment<InProcessWalCoordination>> {
+    let (coordination, database) =
+        InProcessWalCoordination::open(path, OpenMode::Existing, mapped)?;
+    let storage = Box::new(OsStorage::open(database, mapped)?);
+    Ok(Attachment { coordination, storage })
+}
+
+mod mapped {
+    use super::*;
+
+    struct InProcess;
+
+    impl Backend for InProcess {
+        type Coordination = InProcessWalCoordination;
+        const MANY_ATTACHMENTS: bool = false;
+
+        fn attach(path: &Path) -> Result<Attachment<Self::Coordination>> {
+            attach(path, true)
+        }
+    }
+
+    wal_core::conformance_suite!(InProcess);
+}
+
+mod copied {
+    use super::*;
+
+    struct InProcess;
+
+    impl Backend for InProcess {
+        type Coordination = InProcessWalCoordination;
+        const MANY_ATTACHMENTS: bool = false;
+
+        fn attach(path: &Path) -> Result<Attachment<Self::Coordination>> {
+            attach(path, false)
+        }
+    }
+
+    wal_core::conformance_suite!(InProcess);
+}
