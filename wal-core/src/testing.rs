@@ -130,8 +130,6 @@ named! {
     SkipFrameChecksum => "skip-frame-checksum",
     /// Recovery: marks of slots that are in use are moved.
     MoveBusyMarks => "move-busy-marks",
-    /// Restart: a log that is not all backfilled is restarted.
-    RestartUnfinished => "restart-unfinished",
     /// Restart: the database is not synced for a backfill of somebody else.
     SkipProof => "skip-proof",
     /// Commit: frames of a failed write are left as they are.

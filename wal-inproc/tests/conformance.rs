@@ -11,7 +11,10 @@ fn attach(path: &Path, mapped: bool) -> Result<Attachment<InProcessWalCoordinati
     let (coordination, database) =
         InProcessWalCoordination::open(path, OpenMode::Existing, mapped)?;
     let storage = Box::new(OsStorage::open(database, mapped)?);
-    Ok(Attachment { coordination, storage })
+    Ok(Attachment {
+        coordination,
+        storage,
+    })
 }
 
 mod mapped {

@@ -21,7 +21,10 @@ impl Backend for InProcess {
         let (coordination, database) =
             InProcessWalCoordination::open(path, OpenMode::Existing, true)?;
         let storage = Box::new(OsStorage::open(database, true)?);
-        Ok(Attachment { coordination, storage })
+        Ok(Attachment {
+            coordination,
+            storage,
+        })
     }
 }
 
@@ -44,13 +47,19 @@ fn passes(case: &str, mutation: Option<Mutation>) -> bool {
 #[test]
 fn every_mutation_has_a_test_that_catches_it() {
     for &mutation in Mutation::ALL {
-        let rows = MUTATIONS.iter().filter(|(named, _)| *named == mutation).count();
+        let rows = MUTATIONS
+            .iter()
+            .filter(|(named, _)| *named == mutation)
+            .count();
         assert_eq!(rows, 1, "{mutation:?} has {rows} rows");
     }
     let known = cases::<InProcess>();
     for (mutation, caught_by) in MUTATIONS {
         if let CaughtBy::Case(name) = caught_by {
-            assert!(known.iter().any(|case| case.name == *name), "{mutation:?}: no case {name}");
+            assert!(
+                known.iter().any(|case| case.name == *name),
+                "{mutation:?}: no case {name}"
+            );
         }
     }
 }

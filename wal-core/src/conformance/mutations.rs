@@ -109,10 +109,6 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_backfill_of_a_peer_that_does_not_sync_is_synced_before_a_restart"),
         ),
         (
-            M::RestartUnfinished,
-            Case("the_log_is_not_restarted_before_all_is_backfilled"),
-        ),
-        (
             M::MoveBusyMarks,
             Case("a_damaged_header_is_mended_while_readers_stay"),
         ),

@@ -35,8 +35,7 @@ impl<C: WalCoordination> WriteTx<C> {
     pub(super) fn try_restart_log_before_write(&mut self) -> Result<Option<IndexHeader>> {
         let wal = self.wal().clone();
         let header = self.read.snapshot.header;
-        let in_log = !self.read.snapshot.bypasses_log() && !mutated(Mutation::RestartUnfinished);
-        if in_log || header.max_frame() == 0 {
+        if !self.read.snapshot.bypasses_log() || header.max_frame() == 0 {
             return Ok(None);
         }
         let checkpoint = wal.try_lock(Lock::Checkpoint, LockMode::Exclusive)?;
@@ -48,8 +47,7 @@ impl<C: WalCoordination> WriteTx<C> {
             return Ok(None);
         }
         // A recovery since this transaction began may have set it back to 0.
-        let unfinished = wal.checkpoint_info()?.backfilled() != header.max_frame();
-        if unfinished && !mutated(Mutation::RestartUnfinished) {
+        if wal.checkpoint_info()?.backfilled() != header.max_frame() {
             return Ok(None);
         }
         let proof = wal.backfill_proof(&header)?;

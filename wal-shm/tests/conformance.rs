@@ -1,0 +1,62 @@
+//! The conformance suite on the shared-memory coordination: the users of each
+//! case share one attachment of this process, as its threads would.
+//!
+//! Attachments of several processes are the business of the process tests.
+
+use std::path::Path;
+
+use wal_core::Result;
+use wal_core::conformance::{Attachment, Backend};
+use wal_core::io::{LockKind, OpenMode, OsStorage};
+use wal_shm::{ShmOptions, ShmWalCoordination};
+
+fn attach(path: &Path, options: ShmOptions) -> Result<Attachment<ShmWalCoordination>> {
+    let (coordination, ()) =
+        ShmWalCoordination::open(path, OpenMode::Existing, options, |_| Ok(()))?;
+    let storage = Box::new(OsStorage::open(
+        coordination.database().clone(),
+        options.mapped,
+    )?);
+    Ok(Attachment {
+        coordination,
+        storage,
+    })
+}
+
+mod mapped {
+    use super::*;
+
+    struct SharedMemory;
+
+    impl Backend for SharedMemory {
+        type Coordination = ShmWalCoordination;
+        const MANY_ATTACHMENTS: bool = true;
+
+        fn attach(path: &Path) -> Result<Attachment<Self::Coordination>> {
+            attach(path, ShmOptions::default())
+        }
+    }
+
+    wal_core::conformance_suite!(SharedMemory);
+}
+
+/// By `pread` and with classic locks.
+mod plain {
+    use super::*;
+
+    struct SharedMemory;
+
+    impl Backend for SharedMemory {
+        type Coordination = ShmWalCoordination;
+        const MANY_ATTACHMENTS: bool = true;
+
+        fn attach(path: &Path) -> Result<Attachment<Self::Coordination>> {
+            let mut options = ShmOptions::default();
+            options.lock_kind = LockKind::Classic;
+            options.mapped = false;
+            attach(path, options)
+        }
+    }
+
+    wal_core::conformance_suite!(SharedMemory);
+}
