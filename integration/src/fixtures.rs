@@ -2,18 +2,20 @@
 //!
 //! [`facts`] owns the schema of `facts.json`, which `make-fixtures` writes and
 //! [`all`] reads; [`folder`] owns what a folder of database files looks like
-//! from outside, so that a test can show that nothing was touched.
+//! from outside, so that a test can show that nothing was touched; [`reading`]
+//! reads a whole database in each of the ways that the library has.
 //!
 //! A fixture is never opened in place, since the last one to close a database
 //! deletes its log: [`Fixture::copy`] gives a copy in a folder of its own.
 
 pub mod facts;
 pub mod folder;
+pub mod reading;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -113,6 +115,20 @@ pub fn named(name: &str) -> Result<Fixture> {
         .into_iter()
         .find(|fixture| fixture.facts.name == name)
         .with_context(|| format!("no fixture {name}"))
+}
+
+/// SHA-256 of every page of a database file without a log, in hex.
+///
+/// # Errors
+/// If the file cannot be read, or ends within a page.
+pub fn file_digests(database: &Path, page_size: usize) -> Result<Vec<String>> {
+    let bytes = fs::read(database)?;
+    ensure!(
+        bytes.len().is_multiple_of(page_size),
+        "a database of {} bytes",
+        bytes.len()
+    );
+    Ok(bytes.chunks_exact(page_size).map(page_digest).collect())
 }
 
 /// SHA-256 of a page in hex, as it stands in `facts.json`.

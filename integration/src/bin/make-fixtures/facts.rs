@@ -17,7 +17,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use integration::fixtures::facts::{CommitFacts, FixtureFacts, LogFacts, RowFacts};
-use integration::fixtures::{DATABASE, INDEX, JOURNAL, LOG, copy_folder, page_digest};
+use integration::fixtures::{DATABASE, INDEX, JOURNAL, LOG, copy_folder, file_digests};
 use rusqlite::Connection;
 
 use crate::index;
@@ -50,7 +50,7 @@ pub(crate) fn recover(folder: &Path) -> Result<Recovered> {
     ensure!(busy == 0, "a checkpoint that nobody can hinder was busy");
     connection.close().map_err(|(_, error)| error)?;
 
-    let pages = page_digests(&database, page_size)?;
+    let pages = file_digests(&database, page_size)?;
     ensure!(
         pages.len() == page_count,
         "{} pages after the checkpoint, {page_count} before",
@@ -89,17 +89,6 @@ pub(crate) fn measure(name: &str, shows: &str, folder: &Path) -> Result<FixtureF
         integrity_check: recovered.integrity_check,
         rows: recovered.rows,
     })
-}
-
-/// SHA-256 of every page of a database file, in hex.
-pub(crate) fn page_digests(database: &Path, page_size: usize) -> Result<Vec<String>> {
-    let bytes = fs::read(database)?;
-    ensure!(
-        bytes.len().is_multiple_of(page_size),
-        "a database of {} bytes",
-        bytes.len()
-    );
-    Ok(bytes.chunks_exact(page_size).map(page_digest).collect())
 }
 
 /// The first column of a statement's only row.

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use integration::fixtures::facts::{FixtureFacts, RowFacts};
-use integration::fixtures::{DATABASE, JOURNAL};
+use integration::fixtures::{DATABASE, JOURNAL, file_digests};
 
-use crate::facts::{page_digests, recover};
+use crate::facts::recover;
 use crate::files::copy_files;
 use crate::stock::Stock;
 
@@ -49,14 +49,14 @@ pub(crate) fn check_rollback_mode(folder: &Path, facts: &FixtureFacts) -> Result
 pub(crate) fn write_hot_journal(folder: &Path) -> Result<RowFacts> {
     let stock = committed()?;
     let rows = RowFacts::query(&stock.connection)?;
-    let before = page_digests(&stock.folder().join(DATABASE), PAGE_SIZE)?;
+    let before = file_digests(&stock.folder().join(DATABASE), PAGE_SIZE)?;
     stock.begin_spilling()?;
     stock.change_items(1)?;
     stock.add_documents(3..6, 6000)?;
     copy_files(stock.folder(), folder, &[DATABASE, JOURNAL])?;
     stock.run("ROLLBACK")?;
 
-    let spilled = page_digests(&folder.join(DATABASE), PAGE_SIZE)?;
+    let spilled = file_digests(&folder.join(DATABASE), PAGE_SIZE)?;
     let changed = before
         .iter()
         .zip(&spilled)
