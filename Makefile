@@ -27,6 +27,9 @@ loom: ## every interleaving of the packed lock and of the header cell
 
 test-mutations: ## each rule broken on purpose, and the test that notices
 	$(CARGO) test -p wal-inproc --features mutations --test mutations
+	@for fence in drop-store-fence drop-load-fence; do \
+	  if WAL_MUTATION=$$fence $(LOOM) -p wal-core --features mutations --lib header_cell >/dev/null 2>&1; \
+	  then echo "$$fence survives loom"; exit 1; else echo "$$fence: caught by loom"; fi; done
 
 test-processes: ## worker processes, kills, forks, stock SQLite beside ours
 	$(CARGO) test -p integration --features test-points
