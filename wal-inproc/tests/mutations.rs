@@ -1,6 +1,7 @@
 //! Each seeded mutation turns the test red that is named for it: the test is
 //! run by this very binary, in a process of its own, once with the rule kept
 //! and once with it broken.
+#![allow(clippy::unwrap_used)] // A test that cannot start its process fails.
 
 use std::path::Path;
 use std::process::Command;
