@@ -1,0 +1,12 @@
+//! Recovery: a lost, damaged, stale or hostile wal-index, and a log that is
+//! torn, flipped, or longer than one block of the index.
+
+// Clippy takes the helpers of an integration test for production code.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+mod damaged_index;
+mod forged_index;
+mod hostile_index;
+mod long_log;
+mod peer;
+mod torn_log;
