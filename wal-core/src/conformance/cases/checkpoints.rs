@@ -88,8 +88,9 @@ pub(crate) fn a_checkpoint_that_meets_a_half_written_header_claims_nothing<B: Ba
         move |call| *call == Call::TryLock(zero, LockMode::Exclusive),
         move || other.damage_header(),
     );
-    let (_, trace) = checkpointer.trace(|checkpointer| checkpointer.checkpoint());
+    let (report, trace) = checkpointer.trace(|checkpointer| checkpointer.checkpoint());
     checkpointer.assert_stepped_in();
+    assert!(!report.is_complete(), "nothing was copied: {report:?}");
     assert!(!trace.iter().any(writes_database), "{trace:?}");
     assert_eq!(writer.backfilled(), 0);
     assert_eq!(
