@@ -53,6 +53,38 @@ impl ProcessGeneration {
     }
 }
 
+/// A mapping that a child does not inherit. In a child its place in memory
+/// may belong to something else, so it is not undone there.
+#[derive(Debug)]
+pub struct ParentOnly<T> {
+    /// Emptied only by `drop`.
+    mapping: Option<T>,
+    generation: ProcessGeneration,
+}
+
+impl<T> ParentOnly<T> {
+    /// Keeps `mapping`, which was made with `MADV_DONTFORK`.
+    pub fn new(mapping: T) -> Self {
+        ParentOnly {
+            mapping: Some(mapping),
+            generation: ProcessGeneration::current(),
+        }
+    }
+
+    /// The mapping; `None` in a child.
+    pub fn get(&self) -> Option<&T> {
+        self.mapping.as_ref().filter(|_| !self.generation.is_over())
+    }
+}
+
+impl<T> Drop for ParentOnly<T> {
+    fn drop(&mut self) {
+        if self.generation.is_over() {
+            std::mem::forget(self.mapping.take());
+        }
+    }
+}
+
 /// A descriptor that is to be closed in children. Forgets it when dropped.
 #[derive(Debug)]
 pub struct ClosedInChild {

@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicU32;
 
 use memmap2::{MmapOptions, MmapRaw};
-use wal_core::fork::ProcessGeneration;
+use wal_core::fork::ParentOnly;
 use wal_core::index::IndexBlock;
 use wal_core::io::{File, OsFile};
 use wal_core::{Error, Result};
@@ -25,9 +25,7 @@ unsafe impl<const N: usize> SharedMemory for [AtomicU32; N] {}
 /// A mapped `T` in a file.
 #[derive(Debug)]
 pub(crate) struct Shared<T> {
-    /// Emptied only by `drop`.
-    map: Option<MmapRaw>,
-    process: ProcessGeneration,
+    map: ParentOnly<MmapRaw>,
     what: std::marker::PhantomData<T>,
 }
 
@@ -45,14 +43,14 @@ impl<T: SharedMemory> Shared<T> {
         #[cfg(target_os = "linux")]
         map.advise(memmap2::Advice::DontFork).map_err(io)?;
         Ok(Shared {
-            map: Some(map),
-            process: ProcessGeneration::current(),
+            map: ParentOnly::new(map),
             what: std::marker::PhantomData,
         })
     }
 
+    /// The memory; `None` in a forked child.
     pub(crate) fn get(&self) -> Option<&T> {
-        let map = self.map.as_ref()?;
+        let map = self.map.get()?;
         let start: *const T = map.as_ptr().cast();
         debug_assert!(start.is_aligned());
         // SAFETY: the mapping is as long as a `T` and, because mappings begin
@@ -62,15 +60,5 @@ impl<T: SharedMemory> Shared<T> {
         // The file is allocated for real over the whole range, and is not cut
         // by anyone who keeps the protocol while we are attached.
         Some(unsafe { &*start })
-    }
-}
-
-impl<T> Drop for Shared<T> {
-    fn drop(&mut self) {
-        if self.process.is_over() {
-            // The mapping does not exist in a child, and its place may be
-            // taken by another one.
-            std::mem::forget(self.map.take());
-        }
     }
 }

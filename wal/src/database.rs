@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use wal_core::io::OsStorage;
 use wal_core::protocol::{CheckpointMode, CheckpointReport, DatabaseKind, Wal};
-use wal_core::{Error, Event, PageSize, Result};
+use wal_core::{Error, PageSize, Result};
 
 use crate::backend::Backend;
 use crate::options::{Options, ReadStrategy};
@@ -80,22 +80,14 @@ impl<B: Backend> Database<B> {
     /// busy timeout, [`Error::Protocol`], [`Error::UsedAfterFork`],
     /// [`Error::Corrupt`], [`Error::PageSizeMismatch`], [`Error::Io`].
     pub fn begin_read(&self) -> Result<ReadTx<B>> {
-        let Opened {
-            wal, busy_timeout, ..
-        } = &*self.opened;
-        let deadline = Instant::now() + *busy_timeout;
-        loop {
-            let ticket = wal.coordination().ticket(Event::Release);
-            match wal.begin_read() {
-                Err(Error::Busy { .. }) if Instant::now() < deadline => {
-                    wal.coordination().wait(Event::Release, ticket, deadline);
-                }
-                begun => {
-                    let database = self.clone();
-                    return begun.map(|tx| ReadTx { tx, database });
-                }
-            }
-        }
+        let tx = self
+            .opened
+            .wal
+            .begin_read_within(self.opened.busy_timeout)?;
+        Ok(ReadTx {
+            tx,
+            database: self.clone(),
+        })
     }
 
     /// Begins a write transaction on the newest state, once other writers are
@@ -180,6 +172,12 @@ fn resolve(path: &Path) -> Result<PathBuf> {
     match path.canonicalize() {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         resolved => return resolved.map_err(io),
+    }
+    // A file made through the link would have its log beside the link, where
+    // nobody looks once the link leads somewhere.
+    if path.is_symlink() {
+        let reason = "it is a symbolic link to a file that is not there; make that file first";
+        return Err(Error::cannot_open(path, reason));
     }
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

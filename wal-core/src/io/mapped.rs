@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::error::{Error, Result};
+use crate::fork::ParentOnly;
 use crate::once_table::OnceTable;
 
 /// The length of the first segment.
@@ -38,7 +39,7 @@ pub struct MappedFile {
     /// Shared with the [`super::OsFile`]: a second descriptor would drop
     /// locks when it is closed.
     file: Arc<fs::File>,
-    segments: OnceTable<MmapRaw>,
+    segments: OnceTable<ParentOnly<MmapRaw>>,
     /// The length of the file when it was last looked at, in the low bits,
     /// and how often it was forgotten, in the high ones.
     seen: AtomicU64,
@@ -75,7 +76,10 @@ impl MappedFile {
             ));
         }
         let (index, start) = segment_of(offset);
-        let segment = self.segment(index, start)?;
+        let segment = self
+            .segment(index, start)?
+            .get()
+            .ok_or(Error::UsedAfterFork)?;
         let Ok(within) = usize::try_from(offset - start) else {
             return Err(Error::corrupt(
                 &self.path,
@@ -125,14 +129,20 @@ impl MappedFile {
         }
     }
 
-    fn segment(&self, index: u32, start: u64) -> Result<&MmapRaw> {
+    fn segment(&self, index: u32, start: u64) -> Result<&ParentOnly<MmapRaw>> {
         self.segments.get_or_try_make(index, || {
             let len = (FIRST << index) + OVERLAP;
-            MmapOptions::new()
+            let io = |e| Error::io(&self.path, "mmap", e);
+            let map = MmapOptions::new()
                 .offset(start)
                 .len(usize::try_from(len).unwrap_or(usize::MAX))
                 .map_raw_read_only(&*self.file)
-                .map_err(|e| Error::io(&self.path, "mmap", e))
+                .map_err(io)?;
+            // A mapping keeps the open file alive, and with it the locks of a
+            // parent that is dead.
+            #[cfg(target_os = "linux")]
+            map.advise(memmap2::Advice::DontFork).map_err(io)?;
+            Ok(ParentOnly::new(map))
         })
     }
 }

@@ -21,11 +21,11 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::snapshot::Held;
 use super::{LockGuard, Wal};
-use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
+use crate::coordination::{Event, Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::sync::{Ordering, fence};
@@ -115,6 +115,25 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Error::UsedAfterFork`], [`Error::Corrupt`], [`Error::Io`].
     pub fn begin_read(self: &Arc<Self>) -> Result<ReadTx<C>> {
         self.begin_read_holding(&Held::NOTHING)
+    }
+
+    /// As [`Wal::begin_read`], but waits up to `timeout` for a recovery by
+    /// another process.
+    ///
+    /// # Errors
+    /// As [`Wal::begin_read`].
+    pub fn begin_read_within(self: &Arc<Self>, timeout: Duration) -> Result<ReadTx<C>> {
+        self.check_process()?;
+        let deadline = Instant::now() + timeout;
+        loop {
+            let ticket = self.coordination.ticket(Event::Release);
+            match self.begin_read() {
+                Err(Error::Busy { .. }) if Instant::now() < deadline => {
+                    self.coordination.wait(Event::Release, ticket, deadline);
+                }
+                begun => return begun,
+            }
+        }
     }
 
     pub(super) fn begin_read_holding(self: &Arc<Self>, held: &Held<'_, C>) -> Result<ReadTx<C>> {
