@@ -2,7 +2,7 @@
 //! torn, flipped, or longer than one block of the index.
 
 // Clippy takes the helpers of an integration test for production code.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod damaged_index;
 mod forged_index;

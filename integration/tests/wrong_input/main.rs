@@ -1,0 +1,11 @@
+//! What is no database, or none that can be opened: each its own error, which
+//! names the file and says what to do, and nothing is touched.
+
+// Clippy takes the helpers of an integration test for production code.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod access;
+mod foreign_files;
+mod foreign_logs;
+mod links;
+mod refusal;
