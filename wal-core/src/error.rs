@@ -140,6 +140,30 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// The database was opened to be read only.
+    #[error("{}: opened read-only; open it without that option to change it", path.display())]
+    ReadOnly {
+        /// The database.
+        path: PathBuf,
+    },
+
+    /// The wal-index was left half-written by a writer that died, and this
+    /// handle may not mend it (`SQLITE_READONLY_RECOVERY`). Trying again can
+    /// succeed once any writer has come.
+    #[error("{}: the wal-index is damaged and must be recovered by a process that may write; open the database once for writing", path.display())]
+    NeedsRecovery {
+        /// The database.
+        path: PathBuf,
+    },
+
+    /// A private index can no longer be used, because another process has
+    /// attached to the shared one. Opening the database again joins it there.
+    #[error("{}: another process has begun to use the database for writing; open it again to read along", path.display())]
+    Superseded {
+        /// The database.
+        path: PathBuf,
+    },
+
     /// The commit frame may or may not have reached the log. Open the
     /// database again to see which.
     #[error("{}: the outcome of the commit is unknown ({source}); open the database again to see whether it is there", path.display())]
@@ -192,7 +216,10 @@ impl Error {
     pub fn is_busy(&self) -> bool {
         matches!(
             self,
-            Error::Busy { .. } | Error::Locked { .. } | Error::Protocol { .. }
+            Error::Busy { .. }
+                | Error::Locked { .. }
+                | Error::Protocol { .. }
+                | Error::NeedsRecovery { .. }
         )
     }
 }

@@ -12,7 +12,7 @@ use super::log_header::{DecodedHeader, LOG_HEADER_LEN, LogHeader};
 use crate::error::{Error, Result};
 use crate::io::File;
 use crate::testing::{Mutation, mutated};
-use crate::types::PageSize;
+use crate::types::{PageSize, Salts};
 
 /// About how many bytes are read at a time.
 const READ_LEN: usize = 1 << 20;
@@ -59,6 +59,41 @@ pub fn scan(log: &dyn File) -> Result<Option<LogScan>> {
         )),
         DecodedHeader::Valid(header, checksum) => scan_frames(log, header, checksum).map(Some),
     }
+}
+
+/// True if `log` holds nothing that an index does not cover which ends at
+/// frame `max_frame` of the generation `salts`, whose checksum is `checksum`:
+/// the log still is of that generation, and no commit follows
+/// (`walBeginShmUnreliable`). Without any frame, a log without a header is
+/// covered as well.
+pub(crate) fn is_covered(
+    log: &dyn File,
+    salts: Salts,
+    max_frame: u32,
+    checksum: Checksum,
+) -> Result<bool> {
+    let mut bytes = [0; LOG_HEADER_LEN];
+    if log.read_at(&mut bytes, 0)? < LOG_HEADER_LEN {
+        return Ok(max_frame == 0);
+    }
+    let DecodedHeader::Valid(header, _) = LogHeader::decode(&bytes) else {
+        return Ok(max_frame == 0);
+    };
+    if header.salts != salts {
+        return Ok(false);
+    }
+    let mut frame = vec![0; FRAME_HEADER_LEN + header.page_size.len()];
+    let mut offset = LOG_HEADER_LEN as u64 + u64::from(max_frame) * frame.len() as u64;
+    let mut running = checksum;
+    while log.read_at(&mut frame, offset)? == frame.len() {
+        match decode(&frame, &header, running) {
+            Some((decoded, _)) if decoded.is_commit() => return Ok(false),
+            Some((_, after)) => running = after,
+            None => break,
+        }
+        offset += frame.len() as u64;
+    }
+    Ok(true)
 }
 
 fn scan_frames(log: &dyn File, header: LogHeader, checksum: Checksum) -> Result<LogScan> {

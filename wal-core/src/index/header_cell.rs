@@ -55,6 +55,11 @@ impl<'a> HeaderCell<'a> {
         self.store_words(header.words());
     }
 
+    /// Leaves no header, so that whoever loads it recovers.
+    pub(crate) fn forget(&self) {
+        self.store_words([0; 12]);
+    }
+
     fn load_words<const N: usize>(&self) -> Option<[u32; N]> {
         let first = load(self.first);
         if !mutated(Mutation::DropLoadFence) {

@@ -86,6 +86,13 @@ impl ByteLocks {
         ByteLocks(kind)
     }
 
+    /// True if two descriptions of one process exclude each other, and one
+    /// does not lose its locks when the other is closed.
+    pub const fn belong_to_description(self) -> bool {
+        cfg!(any(target_os = "linux", target_os = "android"))
+            && matches!(self.0, LockKind::OpenFileDescription)
+    }
+
     /// Takes `bytes` of `file`, or answers false if another holder conflicts.
     ///
     /// # Errors

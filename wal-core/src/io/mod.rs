@@ -7,6 +7,7 @@ mod memory;
 mod now_and_then;
 mod os;
 mod parking;
+mod read_only;
 mod storage;
 
 use std::fmt;
@@ -20,6 +21,7 @@ pub use mapped::MappedFile;
 pub use memory::MemoryFile;
 pub use now_and_then::NowAndThen;
 pub use os::{OpenMode, OsFile, sync_directory};
+pub use read_only::{ReadOnlyLog, ReadOnlyStorage};
 pub use storage::{OsStorage, beside};
 
 /// How much of a file a sync makes durable.

@@ -18,7 +18,7 @@ use crate::fork::ClosedInChild;
 /// How many buffers one vectored write takes (`IOV_MAX` on Linux).
 const MAX_BUFFERS: usize = 1024;
 
-/// Whether a file may be made by opening it.
+/// Whether a file may be made by opening it, and written.
 #[derive(Clone, Copy, Debug)]
 pub enum OpenMode<'a> {
     /// It must be there.
@@ -29,6 +29,15 @@ pub enum OpenMode<'a> {
     /// It is made if it is not there, with the owner and the permissions of
     /// this file (`findCreateFileMode`).
     CreateLike(&'a OsFile),
+    /// It must be there, and is opened for reading alone. Shared locks can be
+    /// taken on it, exclusive ones cannot.
+    ReadOnly,
+}
+
+impl OpenMode<'_> {
+    fn writes(self) -> bool {
+        !matches!(self, OpenMode::ReadOnly)
+    }
 }
 
 /// A file of the operating system.
@@ -46,7 +55,7 @@ pub struct OsFile {
 }
 
 impl OsFile {
-    /// Opens a file that carries no locks, for reading and writing.
+    /// Opens a file that carries no locks.
     ///
     /// # Errors
     /// [`Error::Io`] if the system refuses, [`Error::CannotOpen`] if it is no
@@ -54,7 +63,7 @@ impl OsFile {
     pub fn open(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
         let file = open(path, mode).map_err(|e| Error::io(path, "open", e))?;
         let opened = Self::wrap(path, file)?;
-        let existing = matches!(mode, OpenMode::Existing);
+        let existing = matches!(mode, OpenMode::Existing | OpenMode::ReadOnly);
         opened.name_is_new.store(!existing, Ordering::Relaxed);
         Ok(opened)
     }
@@ -66,7 +75,7 @@ impl OsFile {
     /// # Errors
     /// As [`OsFile::open`].
     pub fn open_for_locks(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
-        let parked = parking::reuse(path).map_err(|e| Error::io(path, "stat", e))?;
+        let parked = parking::reuse(path, mode.writes()).map_err(|e| Error::io(path, "stat", e))?;
         let (file, in_child) = match parked {
             Some((file, in_child)) => (file, Some(in_child)),
             None => (
@@ -171,9 +180,9 @@ impl Drop for OsFile {
 
 fn open(path: &Path, mode: OpenMode<'_>) -> io::Result<fs::File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true);
+    options.read(true).write(mode.writes());
     match mode {
-        OpenMode::Existing => options.open(path),
+        OpenMode::Existing | OpenMode::ReadOnly => options.open(path),
         OpenMode::Create => options.create(true).truncate(false).mode(0o644).open(path),
         OpenMode::CreateLike(model) => {
             // Existing files keep their owner and permissions.

@@ -12,6 +12,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
 use crate::fork::{ClosedInChild, ProcessGeneration};
 use crate::once_table::OnceTable;
 
@@ -53,8 +55,9 @@ fn is_removed(file: &File) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
 }
 
-/// A parked descriptor of the file that is now at `path`.
-pub(super) fn reuse(path: &Path) -> io::Result<Option<(File, ClosedInChild)>> {
+/// A parked descriptor of the file that is now at `path`: one that can be
+/// written through, if `writes`, else any.
+pub(super) fn reuse(path: &Path, writes: bool) -> io::Result<Option<(File, ClosedInChild)>> {
     let mut parked = parked();
     if parked.is_empty() {
         return Ok(None);
@@ -69,12 +72,19 @@ pub(super) fn reuse(path: &Path) -> io::Result<Option<(File, ClosedInChild)>> {
             .file
             .metadata()
             .is_ok_and(|found| same_file(&found, &wanted))
+            && (!writes || is_writable(&parked.file))
     };
     let found = parked
         .iter()
         .position(is_wanted)
         .map(|at| parked.swap_remove(at));
     Ok(found.map(|Parked { file, in_child }| (file, in_child)))
+}
+
+/// True unless it was opened for reading alone.
+fn is_writable(file: &File) -> bool {
+    let flags = fcntl(file, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+    flags.is_ok_and(|flags| flags & OFlag::O_ACCMODE != OFlag::O_RDONLY)
 }
 
 #[cfg(test)]
@@ -102,11 +112,23 @@ mod tests {
         let number = file.as_raw_fd();
         park(file, in_child);
         std::fs::write(&other, "").unwrap();
-        assert!(reuse(&other).unwrap().is_none());
-        assert!(reuse(&dir.path().join("missing")).unwrap().is_none());
-        let (again, _in_child) = reuse(&path).unwrap().unwrap();
+        assert!(reuse(&other, true).unwrap().is_none());
+        assert!(reuse(&dir.path().join("missing"), true).unwrap().is_none());
+        let (again, _in_child) = reuse(&path, true).unwrap().unwrap();
         assert_eq!(again.as_raw_fd(), number);
-        assert!(reuse(&path).unwrap().is_none());
+        assert!(reuse(&path, true).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_descriptor_for_reading_alone_is_not_used_again_for_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, "").unwrap();
+        let file = File::open(&path).unwrap();
+        let in_child = ClosedInChild::register(file.as_fd()).unwrap();
+        park(file, in_child);
+        assert!(reuse(&path, true).unwrap().is_none());
+        assert!(reuse(&path, false).unwrap().is_some());
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | `restart` | begins the log anew when all of it is backfilled |
 //! | `checkpoint` | moves frames to the database file |
 //! | `recovery` | rebuilds the wal-index from the log |
+//! | `private_index` | tells whether an index that nobody else updates is still the log's |
 //! | `vacuum` | shuts out everybody |
 //! | `proof` | shows that a backfilled log may be overwritten |
 //! | `open`, `close` | what a file is; what the last user cleans up |
@@ -21,6 +22,7 @@ mod close;
 mod guard;
 mod open;
 mod page;
+mod private_index;
 mod proof;
 mod read;
 mod recovery;
@@ -44,8 +46,9 @@ use crate::types::PageSize;
 pub use append::PreparedFrames;
 pub use checkpoint::{CheckpointMode, CheckpointReport};
 pub use guard::LockGuard;
-pub use open::{DatabaseKind, create_page_store, inspect};
+pub use open::{DatabaseKind, create_page_store, inspect, inspect_immutable};
 pub use page::PageRef;
+pub use private_index::{forget_header, is_index_of};
 pub use proof::BackfillProof;
 pub use read::{ReadTx, Snapshot};
 pub use vacuum::VacuumLockGuard;
@@ -83,6 +86,9 @@ pub struct WalConfig {
     /// Whether the last closer leaves the log and the index where they are
     /// (`SQLITE_FCNTL_PERSIST_WAL`).
     pub persistent_log: bool,
+    /// Whether whatever writes is refused. The files may not even be
+    /// writable.
+    pub read_only: bool,
 }
 
 impl WalConfig {
@@ -95,6 +101,7 @@ impl WalConfig {
             synchronous: Synchronous::default(),
             log_size_limit: None,
             persistent_log: false,
+            read_only: false,
         }
     }
 }
@@ -161,9 +168,15 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
-    /// Refuses to write after a failed sync, or to files that were replaced.
+    /// Refuses to write if the database is to be read only, after a failed
+    /// sync, or to files that were replaced.
     fn check_writable(&self) -> Result<()> {
         self.check_process()?;
+        if self.config.read_only {
+            return Err(Error::ReadOnly {
+                path: self.path().to_owned(),
+            });
+        }
         if self.poisoned.load(Ordering::Relaxed) && !mutated(Mutation::RetryFailedSync) {
             return Err(Error::Poisoned {
                 path: self.path().to_owned(),

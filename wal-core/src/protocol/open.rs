@@ -42,10 +42,7 @@ pub fn inspect(database: &dyn File, page_size: PageSize) -> Result<WalConfig> {
                     path: database.path().to_owned(),
                 });
             }
-            let page_size = header.page_size().map_err(|_| {
-                Error::corrupt(database.path(), "its header holds no legal page size")
-            })?;
-            WalConfig::new(DatabaseKind::Sqlite, page_size)
+            WalConfig::new(DatabaseKind::Sqlite, legal_page_size(database, &header)?)
         }
         None => WalConfig::new(DatabaseKind::PageStore, page_size),
     };
@@ -57,16 +54,43 @@ pub fn inspect(database: &dyn File, page_size: PageSize) -> Result<WalConfig> {
     }
     // A checkpoint that was cut short can leave part of a page, with the
     // whole of it in the log.
-    if !len.is_multiple_of(u64::from(config.page_size.bytes())) && log_len == 0 {
-        return Err(Error::cannot_open(
-            database.path(),
-            format!(
-                "it is no database: its length is no multiple of the page size {}",
-                config.page_size
-            ),
-        ));
+    if log_len == 0 {
+        refuse_part_of_a_page(database, config.page_size)?;
     }
     Ok(config)
+}
+
+/// Looks at a database file that nobody writes, and at nothing beside it: the
+/// file alone is the database, in whatever mode it was written
+/// (`immutable=1`).
+///
+/// # Errors
+/// [`Error::CannotOpen`] for what is no database, [`Error::Corrupt`],
+/// [`Error::Io`].
+pub fn inspect_immutable(database: &dyn File, page_size: PageSize) -> Result<WalConfig> {
+    let mut page_one = [0; DatabaseHeader::LEN];
+    database.read_at(&mut page_one, 0)?;
+    let config = match DatabaseHeader::decode(&page_one) {
+        Some(header) => WalConfig::new(DatabaseKind::Sqlite, legal_page_size(database, &header)?),
+        None => WalConfig::new(DatabaseKind::PageStore, page_size),
+    };
+    refuse_part_of_a_page(database, config.page_size)?;
+    Ok(config)
+}
+
+fn legal_page_size(database: &dyn File, header: &DatabaseHeader) -> Result<PageSize> {
+    let page_size = header.page_size();
+    page_size
+        .map_err(|_| Error::corrupt(database.path(), "its header holds no legal page size"))
+}
+
+fn refuse_part_of_a_page(database: &dyn File, page_size: PageSize) -> Result<()> {
+    if database.len()?.is_multiple_of(u64::from(page_size.bytes())) {
+        return Ok(());
+    }
+    let reason =
+        format!("it is no database: its length is no multiple of the page size {page_size}");
+    Err(Error::cannot_open(database.path(), reason))
 }
 
 /// Makes an empty file a page store of one page of zeros, durably, before any

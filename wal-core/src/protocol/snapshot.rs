@@ -84,8 +84,18 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Somebody holds Write and the header is not whole: a commit is being
     /// published, which takes no time, or a recovery is running, which may
-    /// take long.
+    /// take long. Who may not write gets no exclusive lock, though nobody
+    /// holds Write; a shared one then shows that nobody will finish the
+    /// header (`SQLITE_READONLY_RECOVERY`).
     fn wait_for_recovery(self: &Arc<Self>) -> Result<Option<IndexHeader>> {
+        if self.config.read_only
+            && let Some(_nobody_writes) = self.try_lock(Lock::Write, LockMode::Shared)?
+        {
+            let needs_recovery = || Error::NeedsRecovery {
+                path: self.path().to_owned(),
+            };
+            return self.load_header()?.ok_or_else(needs_recovery).map(Some);
+        }
         match self.try_lock(Lock::Recover, LockMode::Shared)? {
             Some(_recovery_is_over) => Ok(None),
             None => Err(self.busy(Lock::Recover)),
