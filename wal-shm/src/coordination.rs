@@ -174,16 +174,16 @@ impl WalCoordination for ShmWalCoordination {
     }
 
     fn remove(&self) -> Result<()> {
-        for suffix in ["-shm", "-coord"] {
-            let path = beside(self.path(), suffix);
-            match std::fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io(&path, "remove", e));
-                }
-                _ => {}
+        // What lies there instead of a side file may not be ours, or may not
+        // let itself be removed; it is no reason to leave the log.
+        let _ = std::fs::remove_file(beside(self.path(), "-coord"));
+        let path = beside(self.path(), "-shm");
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(&path, "remove", e))
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
