@@ -1,0 +1,142 @@
+//! The files that the library makes beside a database have its owner and its
+//! permissions, so that whoever may use the database may use them.
+//!
+//! The mask of the process is its own affair and is set here for all tests of
+//! the file, which is why they are alone in it.
+
+// Clippy takes the helpers of an integration test for production code.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+
+use integration::fixtures::folder::FolderState;
+use integration::fixtures::{self, Copy, DATABASE};
+use integration::worker::Backend;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::geteuid;
+use wal::{Options, PageNo, Synchronous};
+
+/// No user's and no group's number that a test is likely to run as.
+const OWNER: (u32, u32) = (54321, 54322);
+
+/// Takes everything from everybody but the owner.
+fn set_mask() {
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+}
+
+/// A database without any file beside it.
+fn database_of_mode(mode: u32) -> Copy {
+    let copy = fixtures::named("empty-log").unwrap().copy().unwrap();
+    fs::remove_file(copy.log()).unwrap();
+    fs::set_permissions(copy.database(), Permissions::from_mode(mode)).unwrap();
+    copy
+}
+
+/// Opens and changes the database, and looks at the files while it is open.
+fn while_open(backend: Backend, path: &Path, look: impl FnOnce()) {
+    let options = Options::new().synchronous(Synchronous::Off);
+    match backend {
+        Backend::Shm => commit_and(options.open_shm(path).unwrap(), look),
+        Backend::InProcess => commit_and(options.open_inproc(path).unwrap(), look),
+    }
+}
+
+fn commit_and<B: wal::Backend>(database: wal::generic::Database<B>, look: impl FnOnce()) {
+    let mut write = database.begin_write().unwrap();
+    write.page_mut(PageNo::ONE).unwrap()[60] ^= 1;
+    write.commit().unwrap();
+    look();
+    database.close().unwrap();
+}
+
+fn names_beside(backend: Backend) -> &'static [&'static str] {
+    match backend {
+        Backend::Shm => &["app.db-coord", "app.db-shm", "app.db-wal"],
+        Backend::InProcess => &["app.db-wal"],
+    }
+}
+
+/// Every file of the folder has the permissions and the owner of the database.
+fn all_are_like_the_database(backend: Backend, folder: &Path) {
+    let mut expected = vec![DATABASE];
+    expected.extend(names_beside(backend));
+    assert_eq!(FolderState::of(folder).unwrap().names(), expected);
+    let of = |name: &str| {
+        let metadata = fs::metadata(folder.join(name)).unwrap();
+        (metadata.mode() & 0o7777, metadata.uid(), metadata.gid())
+    };
+    for name in expected {
+        let (mode, uid, gid) = of(name);
+        let (like_mode, like_uid, like_gid) = of(DATABASE);
+        assert_eq!(
+            (format!("{mode:o}"), uid, gid),
+            (format!("{like_mode:o}"), like_uid, like_gid),
+            "{name}, {backend:?}"
+        );
+    }
+}
+
+#[test]
+fn new_files_have_the_permissions_of_the_database_whatever_the_mask() {
+    set_mask();
+    for mode in [0o600, 0o640, 0o644, 0o660, 0o666] {
+        for backend in [Backend::Shm, Backend::InProcess] {
+            let copy = database_of_mode(mode);
+            while_open(backend, &copy.database(), || {
+                all_are_like_the_database(backend, copy.folder());
+            });
+        }
+    }
+}
+
+#[test]
+fn new_files_made_by_root_belong_to_the_owner_of_the_database() {
+    set_mask();
+    if !geteuid().is_root() {
+        // Only root can have a database of somebody else's.
+        return;
+    }
+    for mode in [0o600, 0o640] {
+        for backend in [Backend::Shm, Backend::InProcess] {
+            let copy = database_of_mode(mode);
+            chown(copy.database(), Some(OWNER.0), Some(OWNER.1)).unwrap();
+            while_open(backend, &copy.database(), || {
+                all_are_like_the_database(backend, copy.folder());
+            });
+        }
+    }
+}
+
+#[test]
+fn files_that_are_there_keep_their_permissions() {
+    set_mask();
+    for backend in [Backend::Shm, Backend::InProcess] {
+        let copy = database_of_mode(0o640);
+        for name in names_beside(backend) {
+            let path = copy.folder().join(name);
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o604)).unwrap();
+        }
+        while_open(backend, &copy.database(), || {
+            for name in names_beside(backend) {
+                let mode = fs::metadata(copy.folder().join(name)).unwrap().mode();
+                assert_eq!(mode & 0o777, 0o604, "{name}, {backend:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_new_database_has_what_the_mask_leaves_and_its_files_are_like_it() {
+    set_mask();
+    for backend in [Backend::Shm, Backend::InProcess] {
+        let folder = tempfile::tempdir().unwrap();
+        while_open(backend, &folder.path().join(DATABASE), || {
+            all_are_like_the_database(backend, folder.path());
+            let made = fs::metadata(folder.path().join(DATABASE)).unwrap();
+            assert_eq!(made.mode() & 0o777, 0o600);
+        });
+    }
+}
