@@ -80,8 +80,7 @@ pub fn inspect_immutable(database: &dyn File, page_size: PageSize) -> Result<Wal
 
 fn legal_page_size(database: &dyn File, header: &DatabaseHeader) -> Result<PageSize> {
     let page_size = header.page_size();
-    page_size
-        .map_err(|_| Error::corrupt(database.path(), "its header holds no legal page size"))
+    page_size.map_err(|_| Error::corrupt(database.path(), "its header holds no legal page size"))
 }
 
 fn refuse_part_of_a_page(database: &dyn File, page_size: PageSize) -> Result<()> {

@@ -128,7 +128,9 @@ impl<C: WalCoordination> Wal<C> {
         loop {
             let ticket = self.coordination.ticket(Event::Release);
             match self.begin_read() {
-                Err(Error::Busy { .. }) if Instant::now() < deadline => {
+                Err(Error::Busy { .. } | Error::NeedsRecovery { .. })
+                    if Instant::now() < deadline =>
+                {
                     self.coordination.wait(Event::Release, ticket, deadline);
                 }
                 begun => return begun,
@@ -217,6 +219,9 @@ impl<C: WalCoordination> Wal<C> {
         match (self.claim_mark(max_frame)?, best) {
             (Some(slot), _) => self.try_lock_mark(slot, max_frame),
             (None, Some((slot, mark))) => self.try_lock_mark(slot, mark),
+            // Who may write changes a mark as soon as a slot is free. Who may
+            // not waits until another process does (`SQLITE_READONLY_CANTINIT`).
+            (None, None) if self.config.read_only => Err(self.busy(Lock::ReadMarks)),
             (None, None) => Ok(None),
         }
     }
