@@ -100,7 +100,7 @@ impl ClosedInChild {
         DESCRIPTORS.iter().enumerate().find_map(|(place, cell)| {
             cell.compare_exchange(FREE, number, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
-                .then_some(ClosedInChild { place, generation })
+                .then(|| ClosedInChild { place, generation })
         })
     }
 
