@@ -1,6 +1,6 @@
 //! What the roles do to a bank, whoever does the work beneath.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Result;
 use integration::bank::Journal;
@@ -49,13 +49,15 @@ impl Audit {
 pub(crate) struct Committed {
     /// The worker's journal row after it.
     pub(crate) journal: Journal,
-    /// The time it took to become the one writer.
-    pub(crate) waited: Duration,
+    /// When it had become the one writer.
+    pub(crate) began: Instant,
 }
 
 /// True if the same call can succeed once others have moved on.
 pub(crate) fn is_busy(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<wal::Error>()
-        .is_some_and(wal::Error::is_busy)
+    let ours = error.downcast_ref::<wal::Error>();
+    let stock = error
+        .downcast_ref::<rusqlite::Error>()
+        .and_then(rusqlite::Error::sqlite_error_code);
+    ours.is_some_and(wal::Error::is_busy) || stock == Some(rusqlite::ErrorCode::DatabaseBusy)
 }

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use integration::bank::WORKERS;
 use serde::{Deserialize, Serialize};
 
 use crate::sabotage::Sabotage;
-use crate::worker::Role;
+use crate::worker::{Engine, Role};
 
 /// What each account begins with.
 pub(crate) const STARTING_BALANCE: i64 = 1000;
@@ -17,7 +18,8 @@ pub(crate) const STARTING_BALANCE: i64 = 1000;
 ///
 /// Writers move money between the accounts of a bank, readers add up all
 /// balances in one snapshot after the other, and one process checkpoints. Each
-/// is an operating-system process of its own. Every now and then one of them
+/// is an operating-system process of its own. Some of them work over this
+/// library, the others over stock SQLite, which knows nothing of it. Every now and then one of them
 /// gets SIGKILL and is started again. Every transfer that a writer reports as
 /// committed is noted outside of the database. In the end the notes, the bank as
 /// this library reads it and the bank as stock SQLite reads it must agree.
@@ -35,15 +37,28 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) seconds: Duration,
 
-    /// Processes that move money
-    #[arg(long, default_value_t = 3, value_name = "COUNT",
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS)))]
+    /// Processes that move money over this library
+    #[arg(long, default_value_t = 2, value_name = "COUNT",
+          value_parser = clap::value_parser!(u32).range(0..=i64::from(WORKERS)))]
     pub(crate) writers: u32,
 
-    /// Processes that check the sum of all balances in each snapshot
-    #[arg(long, default_value_t = 4, value_name = "COUNT",
+    /// Processes that move money over stock SQLite; none with inproc
+    #[arg(long, default_value_t = 2, value_name = "COUNT",
+          default_value_if("backend", "inproc", "0"),
+          value_parser = clap::value_parser!(u32).range(0..=i64::from(WORKERS)))]
+    pub(crate) stock_writers: u32,
+
+    /// Processes that check the sum of all balances in each snapshot, over this
+    /// library
+    #[arg(long, default_value_t = 2, value_name = "COUNT",
           value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub(crate) readers: u32,
+
+    /// The same over stock SQLite; none with inproc
+    #[arg(long, default_value_t = 1, value_name = "COUNT",
+          default_value_if("backend", "inproc", "0"),
+          value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) stock_readers: u32,
 
     /// How they coordinate
     #[arg(long, value_enum, default_value_t = BackendName::Shm)]
@@ -102,7 +117,7 @@ pub(crate) enum Hidden {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackendName {
-    /// Processes, over a shared wal-index; stock SQLite can join
+    /// Processes, over a shared wal-index, and stock SQLite among them
     Shm,
     /// Threads of one process that owns the file; nobody is killed
     Inproc,
@@ -134,10 +149,16 @@ impl Setup {
         STARTING_BALANCE * i64::from(self.accounts)
     }
 
+    /// How long one attempt may wait for others: less than what is taken for
+    /// hanging.
+    pub(crate) fn busy_timeout(&self) -> Duration {
+        self.patience / 4
+    }
+
     pub(crate) fn options(&self) -> wal::Options {
         wal::Options::new()
             .create(false)
-            .busy_timeout(self.patience / 4)
+            .busy_timeout(self.busy_timeout())
             .synchronous(match self.synchronous {
                 SynchronousName::Full => wal::Synchronous::Full,
                 SynchronousName::Normal => wal::Synchronous::Normal,
@@ -150,16 +171,66 @@ impl Setup {
 pub(crate) struct Assignment {
     pub(crate) setup: Setup,
     pub(crate) role: Role,
-    /// Which of its role it is, counted from 0; a writer's journal row.
+    pub(crate) engine: Engine,
+    /// Which of its role it is, counted from 0, whatever the engine; a writer's
+    /// journal row.
     pub(crate) number: u32,
 }
 
 impl Arguments {
+    /// Ends the program, with the usual message, if two of the arguments do not
+    /// go together.
+    pub(crate) fn refuse_what_cannot_be(&self) {
+        let refusal = if self.writers + self.stock_writers > WORKERS {
+            format!("the journal has rows for {WORKERS} writers, no more")
+        } else if self.backend == BackendName::Inproc && self.stock_writers + self.stock_readers > 0
+        {
+            "with inproc one process owns the file, and stock SQLite cannot join".to_owned()
+        } else {
+            return;
+        };
+        Self::command()
+            .error(ErrorKind::ArgumentConflict, refusal)
+            .exit()
+    }
+
+    /// Who takes part, the writers first, in the order of their numbers.
+    pub(crate) fn cast(&self, setup: &Setup) -> Vec<Assignment> {
+        let groups = [
+            (Role::Writer, Engine::Ours, 0, self.writers),
+            (
+                Role::Writer,
+                Engine::Stock,
+                self.writers,
+                self.stock_writers,
+            ),
+            (Role::Reader, Engine::Ours, 0, self.readers),
+            (
+                Role::Reader,
+                Engine::Stock,
+                self.readers,
+                self.stock_readers,
+            ),
+            (Role::Checkpointer, Engine::Ours, 0, 1),
+        ];
+        let numbered = groups.into_iter().flat_map(|(role, engine, first, count)| {
+            (first..first + count).map(move |number| (role, engine, number))
+        });
+        numbered
+            .map(|(role, engine, number)| Assignment {
+                setup: setup.clone(),
+                role,
+                engine,
+                number,
+            })
+            .collect()
+    }
+
     pub(crate) fn setup(&self, path: PathBuf) -> Setup {
         Setup {
             path,
             accounts: self.accounts,
-            writers: self.writers,
+            writers: self.writers + self.stock_writers,
             seed: self.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000)),
             synchronous: self.synchronous,
             log_limit: self.log_limit,

@@ -1,5 +1,5 @@
 //! The demo: a bank in one SQLite file, and processes that are killed while
-//! they share it.
+//! they share it, some over this library and some over stock SQLite.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -8,12 +8,14 @@
 //! | `member` | one process, or thread, as the supervisor sees it |
 //! | `ledger` | the transfers that were acknowledged to the supervisor |
 //! | `table`, `summary` | what is shown meanwhile and at the end |
+//! | `story` | what happened, engine by engine |
 //! | `verdict` | the checks after the last process has gone |
 //! | `sabotage` | breaks a bank, to show that it is noticed |
 //! | `wire`, `post` | the lines between supervisor and process |
 //! | `worker` | the life of one process, whatever its role |
 //! | `writer`, `reader`, `checkpointer` | the roles |
-//! | `access`, `pages` | what a role does to a bank, and how on its pages |
+//! | `access` | what a role does to a bank |
+//! | `pages`, `sql` | how, through this library and through stock SQLite |
 
 mod access;
 mod arguments;
@@ -24,6 +26,8 @@ mod pages;
 mod post;
 mod reader;
 mod sabotage;
+mod sql;
+mod story;
 mod summary;
 mod supervisor;
 mod table;
@@ -58,6 +62,7 @@ fn main() -> Result<ExitCode> {
 /// Runs the demo in its directory, which goes at the end if it is a temporary
 /// one and all was well.
 fn demonstrate(arguments: &Arguments) -> Result<ExitCode> {
+    arguments.refuse_what_cannot_be();
     let place = Place::prepare(arguments.dir.clone())?;
     let shown = run(arguments, &place).map(|lines| lines.join("\n"));
     let mut out = io::stdout().lock();

@@ -19,7 +19,7 @@ use crate::arguments::Assignment;
 use crate::ledger::Ledger;
 use crate::pages::PageBank;
 use crate::wire::{Order, Progress, Report};
-use crate::worker::{self, Role};
+use crate::worker::{self, Engine, Role};
 
 /// What the bodies of members are.
 pub(crate) enum Starter {
@@ -58,6 +58,9 @@ pub(crate) struct Member {
     pub(crate) last_heard: Instant,
     /// Acknowledged transfers, for a writer.
     pub(crate) ledger: Ledger,
+    /// Since when a writer at work has not committed.
+    without_commit_since: Instant,
+    pub(crate) longest_without_commit: Duration,
     /// The transfers of each writer that were acknowledged before this process
     /// was started, all of which it must see.
     pub(crate) acknowledged_at_start: Vec<i64>,
@@ -77,6 +80,8 @@ impl Member {
             state: State::Ended,
             last_heard: Instant::now(),
             ledger: Ledger::default(),
+            without_commit_since: Instant::now(),
+            longest_without_commit: Duration::ZERO,
             acknowledged_at_start: Vec::new(),
             restarts: 0,
             progress: Progress::default(),
@@ -90,11 +95,18 @@ impl Member {
         self.assignment.role
     }
 
-    /// "writer 2", for messages and the table. There is one checkpointer.
+    pub(crate) fn engine(&self) -> Engine {
+        self.assignment.engine
+    }
+
+    /// "writer 1", "stock writer 2", for messages and the table. There is one
+    /// checkpointer.
     pub(crate) fn name(&self) -> String {
-        match self.role() {
-            Role::Checkpointer => self.role().to_string(),
-            role => format!("{role} {}", self.assignment.number),
+        let number = self.assignment.number;
+        match (self.role(), self.engine()) {
+            (Role::Checkpointer, _) => self.role().to_string(),
+            (role, Engine::Ours) => format!("{role} {number}"),
+            (role, Engine::Stock) => format!("stock {role} {number}"),
         }
     }
 
@@ -130,6 +142,48 @@ impl Member {
         )
     }
 
+    pub(crate) fn refusals(&self) -> u64 {
+        self.before.refusals + self.progress.refusals
+    }
+
+    /// Lets a member work that has waited for the others.
+    pub(crate) fn let_work(&mut self) -> Result<()> {
+        self.order(Order::Start)?;
+        self.state = State::Running;
+        self.without_commit_since = Instant::now();
+        Ok(())
+    }
+
+    /// Tells a member to end, unless it is dead or dying.
+    pub(crate) fn let_end(&mut self) -> Result<()> {
+        if matches!(self.state, State::Starting | State::Running) {
+            self.note_time_without_commit();
+            self.order(Order::Stop)?;
+            self.state = State::Stopping;
+        }
+        Ok(())
+    }
+
+    /// Enters the acknowledgement of the transfer that was announced.
+    pub(crate) fn acknowledge(&mut self, transfers: i64) -> Result<()> {
+        self.note_time_without_commit();
+        self.without_commit_since = Instant::now();
+        self.ledger.acknowledge(transfers)
+    }
+
+    /// How long a writer has been at work since its last commit.
+    pub(crate) fn without_commit(&self) -> Duration {
+        if self.role() == Role::Writer && self.state == State::Running {
+            self.without_commit_since.elapsed()
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    fn note_time_without_commit(&mut self) {
+        self.longest_without_commit = self.longest_without_commit.max(self.without_commit());
+    }
+
     /// Starts a process or thread; `place` is told with each event.
     pub(crate) fn start(
         &mut self,
@@ -139,6 +193,7 @@ impl Member {
     ) -> Result<()> {
         self.before.done += self.progress.done;
         (self.before.waited, self.before.longest_wait) = self.waits();
+        self.before.refusals = self.refusals();
         self.progress = Progress {
             transfers_seen: self.progress.transfers_seen,
             log: self.progress.log,
@@ -202,6 +257,7 @@ impl Member {
     /// Sends SIGKILL, which the process cannot see coming.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
+        self.note_time_without_commit();
         self.state = State::Killed;
         self.last_heard = Instant::now();
         Ok(())

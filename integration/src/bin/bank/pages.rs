@@ -55,9 +55,8 @@ impl<B: Backend> Access for PageBank<B> {
     }
 
     fn transfer(&mut self, worker: u32, transfer: Transfer, before: Journal) -> Result<Committed> {
-        let begun = Instant::now();
         let mut write = self.database.begin_write()?;
-        let waited = begun.elapsed();
+        let began = Instant::now();
         let read_page = |number| page(number, |number| write.page(number));
         let entry = with_layout(&mut self.layout, read_page, |layout| {
             Entry::prepare(layout, worker, transfer, read_page)
@@ -69,7 +68,7 @@ impl<B: Backend> Access for PageBank<B> {
         );
         let journal = entry.write(&self.layout, &mut write)?;
         write.commit()?;
-        Ok(Committed { journal, waited })
+        Ok(Committed { journal, began })
     }
 
     fn checkpoint(&mut self) -> Result<LogState> {

@@ -11,51 +11,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use integration::bank::Journal;
 
-use crate::arguments::{Arguments, Assignment, BackendName, Setup};
-use crate::ledger::{InFlight, Ledger};
+use crate::arguments::{Arguments, BackendName, Setup};
 use crate::member::{Event, Member, Starter, State};
 use crate::sabotage;
+use crate::story::{Kills, Story};
 use crate::table::{Overview, Table};
-use crate::wire::{JournalLine, Order, Progress, Report};
+use crate::wire::{JournalLine, Progress, Report};
 use crate::worker::Role;
 
 /// How often the table is drawn and the silent are looked for.
 const TICK: Duration = Duration::from_millis(100);
 /// Events that may wait for the supervisor; then the members wait.
 const QUEUE: usize = 4096;
-
-/// What happened, once all members have ended.
-pub(crate) struct Story {
-    pub(crate) backend: BackendName,
-    pub(crate) worked: Duration,
-    pub(crate) kills: Kills,
-    pub(crate) ledgers: Vec<Ledger>,
-    /// Snapshots by all readers.
-    pub(crate) snapshots: u64,
-    pub(crate) checkpoints: u64,
-    pub(crate) members: usize,
-    pub(crate) readers: usize,
-    /// The longest that any writer waited for its turn.
-    pub(crate) longest_wait: Duration,
-}
-
-/// The kills, and what became of the transfers that were in flight.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Kills {
-    pub(crate) all: u32,
-    pub(crate) committed: u32,
-    pub(crate) rolled_back: u32,
-}
-
-impl Kills {
-    pub(crate) fn count(&mut self, in_flight: InFlight) {
-        match in_flight {
-            InFlight::Nothing => {}
-            InFlight::Committed => self.committed += 1,
-            InFlight::RolledBack => self.rolled_back += 1,
-        }
-    }
-}
 
 /// Which part of the run it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +60,8 @@ pub(crate) fn run(arguments: &Arguments, setup: &Setup) -> Result<Story> {
     let mut supervisor = Supervisor::new(arguments, setup, starter);
     let worked = supervisor.run();
     supervisor.table.finish()?;
-    let story = supervisor.story(worked?);
+    let kills = supervisor.kills;
+    let story = Story::new(arguments.backend, worked?, kills, &supervisor.members);
     if let Starter::Threads(database) = supervisor.starter {
         database.close().context("closing the bank")?;
     }
@@ -104,22 +72,7 @@ impl<'a> Supervisor<'a> {
     fn new(arguments: &'a Arguments, setup: &'a Setup, starter: Starter) -> Self {
         let (sender, events) = sync_channel(QUEUE);
         let now = Instant::now();
-        let roles = [
-            (Role::Writer, arguments.writers),
-            (Role::Reader, arguments.readers),
-            (Role::Checkpointer, 1),
-        ];
-        let members = roles
-            .into_iter()
-            .flat_map(|(role, count)| (0..count).map(move |number| (role, number)))
-            .map(|(role, number)| {
-                Member::new(Assignment {
-                    setup: setup.clone(),
-                    role,
-                    number,
-                })
-            })
-            .collect();
+        let members = arguments.cast(setup).into_iter().map(Member::new).collect();
         Supervisor {
             arguments,
             setup,
@@ -153,10 +106,7 @@ impl<'a> Supervisor<'a> {
         self.kill_due = None;
         self.sabotage_due = None;
         for member in &mut self.members {
-            if matches!(member.state, State::Starting | State::Running) {
-                member.order(Order::Stop)?;
-                member.state = State::Stopping;
-            }
+            member.let_end()?;
         }
         self.pump(|all| all.members.iter().all(|one| one.state == State::Ended))?;
         Ok(worked)
@@ -174,8 +124,7 @@ impl<'a> Supervisor<'a> {
             .sabotage
             .map(|_| self.started + self.arguments.seconds / 2);
         for member in &mut self.members {
-            member.order(Order::Start)?;
-            member.state = State::Running;
+            member.let_work()?;
         }
         Ok(())
     }
@@ -234,7 +183,7 @@ impl<'a> Supervisor<'a> {
         match report {
             Report::Ready { journal } => self.take_ready(place, &journal),
             Report::Announce(transfer) => member.ledger.announce(transfer),
-            Report::Acknowledge { transfers } => member.ledger.acknowledge(transfers),
+            Report::Acknowledge { transfers } => member.acknowledge(transfers),
             Report::Progress(progress) => take_progress(member, progress),
             Report::Failed { reason } => bail!(reason),
             // Whether it may end is seen when it has.
@@ -263,15 +212,13 @@ impl<'a> Supervisor<'a> {
             );
         }
         if member.role() == Role::Writer {
-            let row = found.get(place).context("it found no row of its own")?;
+            let row = found.get(member.assignment.number as usize);
+            let row = row.context("it found no row of its own")?;
             self.kills.count(member.ledger.settle(*row)?);
         }
         match (self.phase, member.state) {
             (Phase::Gathering, _) => self.ready += 1,
-            (Phase::Working, State::Starting) => {
-                member.order(Order::Start)?;
-                member.state = State::Running;
-            }
+            (Phase::Working, State::Starting) => member.let_work()?,
             // It was killed since, or told to stop.
             _ => {}
         }
@@ -360,28 +307,6 @@ impl<'a> Supervisor<'a> {
                 _ => self.started.elapsed(),
             },
             kills: self.kills.all,
-        }
-    }
-
-    fn story(&self, worked: Duration) -> Story {
-        let done = |role| {
-            let of_role = self.members.iter().filter(move |one| one.role() == role);
-            of_role.map(Member::done).sum()
-        };
-        Story {
-            backend: self.arguments.backend,
-            worked,
-            kills: self.kills,
-            ledgers: self.writers().map(|one| one.ledger).collect(),
-            snapshots: done(Role::Reader),
-            checkpoints: done(Role::Checkpointer),
-            members: self.members.len(),
-            readers: self.arguments.readers as usize,
-            longest_wait: self
-                .writers()
-                .map(|one| one.waits().1)
-                .max()
-                .unwrap_or_default(),
         }
     }
 }

@@ -10,11 +10,14 @@ use anyhow::Result;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::member::{Member, State};
-use crate::worker::Role;
+use crate::worker::{Engine, Role};
 
 /// Over how many draws a rate is taken, so that it is of the last second.
 const SAMPLES: usize = 10;
 const LINE_EVERY: Duration = Duration::from_secs(1);
+
+/// A writer at work that has not committed for so long is shown as starved.
+const STARVED_AFTER: Duration = Duration::from_secs(10);
 
 /// Eighty columns hold a row. The waits for Write are in milliseconds: the mean
 /// over all commits, and the longest.
@@ -98,10 +101,10 @@ impl Table {
     }
 
     fn line(&self, members: &[Member], rates: &[u64], overview: &Overview) -> String {
-        let of = |role| {
+        let of = |role, engine| {
             let (mut rate, mut total) = (0, 0);
             for (member, member_rate) in members.iter().zip(rates) {
-                if member.role() == role {
+                if member.role() == role && member.engine() == engine {
                     rate += member_rate;
                     total += member.done();
                 }
@@ -109,12 +112,15 @@ impl Table {
             format!("{} ({}/s)", HumanCount(total), HumanCount(rate))
         };
         format!(
-            "{:>5.1} s  {}: transfers {}, snapshots {}, checkpoints {}, {}, kills {}",
+            "{:>5.1} s  {}: transfers {} + stock {}, snapshots {} + stock {}, checkpoints {}, \
+             {}, kills {}",
             overview.elapsed.as_secs_f64(),
             overview.phase,
-            of(Role::Writer),
-            of(Role::Reader),
-            of(Role::Checkpointer),
+            of(Role::Writer, Engine::Ours),
+            of(Role::Writer, Engine::Stock),
+            of(Role::Reader, Engine::Ours),
+            of(Role::Reader, Engine::Stock),
+            of(Role::Checkpointer, Engine::Ours),
             log(members),
             overview.kills,
         )
@@ -136,11 +142,12 @@ fn rows(members: &[Member], rates: &[u64], overview: &Overview) -> Result<String
     let heading = line_of(HEADING);
     let rule = "-".repeat(heading.len());
     let mut text = heading;
-    let mut role = None;
+    let mut group = None;
     for (member, rate) in members.iter().zip(rates) {
-        // A rule between the roles keeps a long table readable.
-        if role.replace(member.role()) != Some(member.role()) {
-            write!(text, "\n{rule}")?;
+        let next = (member.role(), member.engine());
+        if group.replace(next) != Some(next) {
+            let title = format!("-- {} ", member.engine());
+            write!(text, "\n{title:-<width$}", width = rule.len())?;
         }
         write!(text, "\n{}", row(member, *rate))?;
     }
@@ -152,6 +159,7 @@ fn rows(members: &[Member], rates: &[u64], overview: &Overview) -> Result<String
 fn row(member: &Member, rate: u64) -> String {
     let state = match member.state {
         State::Starting => "starting",
+        State::Running if member.without_commit() > STARVED_AFTER => "starved",
         State::Running => "running",
         State::Killed => "killed",
         State::Stopping => "stopping",
@@ -179,7 +187,7 @@ fn row(member: &Member, rate: u64) -> String {
 
 fn line_of([name, pid, state, rate, total, wait, longest, log, kills]: [&str; 9]) -> String {
     format!(
-        "{name:<12} {pid:>7} {state:<8} {rate:>8} {total:>11} \
+        "{name:<14} {pid:>7} {state:<8} {rate:>7} {total:>10} \
          {wait:>7} {longest:>7} {log:>6} {kills:>5}"
     )
 }

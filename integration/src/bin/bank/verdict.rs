@@ -1,5 +1,9 @@
 //! The checks after the last process has gone: by this library first, which
 //! then closes last and removes the log, by stock SQLite second.
+//!
+//! Whichever process closed last before, it may have been stock SQLite, which
+//! knows nothing of the side file and leaves it. So the first thing that is
+//! shown here is that this library takes a left side file for what it is.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +13,7 @@ use integration::bank::check_with_stock_sqlite;
 use crate::access::{Access, Audit};
 use crate::arguments::{BackendName, Setup};
 use crate::pages::PageBank;
-use crate::supervisor::Story;
+use crate::story::Story;
 
 pub(crate) fn check(setup: &Setup, backend: BackendName, story: &mut Story) -> Result<()> {
     let audit = match backend {
@@ -24,11 +28,17 @@ pub(crate) fn check(setup: &Setup, backend: BackendName, story: &mut Story) -> R
         audit.total,
         setup.total()
     );
-    for (worker, (ledger, row)) in story.ledgers.iter_mut().zip(&audit.journal).enumerate() {
+    let kills = &mut story.kills;
+    let ledgers = story
+        .ours
+        .ledgers
+        .iter_mut()
+        .chain(&mut story.stock.ledgers);
+    for (worker, (ledger, row)) in ledgers.zip(&audit.journal).enumerate() {
         let in_flight = ledger
             .settle(*row)
             .with_context(|| format!("writer {worker}"))?;
-        story.kills.count(in_flight);
+        kills.count(in_flight);
     }
     check_by_stock_sqlite(setup, &audit)?;
     check_nothing_left(&setup.path).context("after the last close by stock SQLite")

@@ -97,6 +97,8 @@ pub(crate) struct Progress {
     pub(crate) waited: Duration,
     /// The longest such wait.
     pub(crate) longest_wait: Duration,
+    /// Waits for Write that were given up and begun again.
+    pub(crate) refusals: u64,
     /// The log, as the process saw it last.
     pub(crate) log: Option<LogState>,
     /// The transfers of all writers that a reader saw last.

@@ -9,9 +9,10 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::access::{Access, is_busy};
-use crate::arguments::Assignment;
+use crate::arguments::{Assignment, Setup};
 use crate::pages::PageBank;
 use crate::post::Post;
+use crate::sql::SqlBank;
 use crate::wire::{Progress, Report};
 use crate::{checkpointer, reader, writer};
 
@@ -36,15 +37,39 @@ impl fmt::Display for Role {
     }
 }
 
+/// What a process reaches the bank through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Engine {
+    /// This library.
+    Ours,
+    /// Stock SQLite. The process is a genuine peer: nothing in it touches the
+    /// bank through this library.
+    Stock,
+}
+
+impl Engine {
+    fn open(self, setup: &Setup) -> Result<Box<dyn Access>> {
+        Ok(match self {
+            Engine::Ours => Box::new(PageBank::new(setup.options().open_shm(&setup.path)?)?),
+            Engine::Stock => Box::new(SqlBank::open(setup)?),
+        })
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Engine::Ours => f.write_str("this library"),
+            Engine::Stock => write!(f, "stock SQLite {}", rusqlite::version()),
+        }
+    }
+}
+
 /// Works as a process of its own, which is told on stdin and tells on stdout.
 pub(crate) fn serve_as_process(assignment: Assignment) -> Result<()> {
     serve(
         &assignment,
-        || {
-            let setup = &assignment.setup;
-            let database = setup.options().open_shm(&setup.path)?;
-            Ok(Box::new(PageBank::new(database)?))
-        },
+        || assignment.engine.open(&assignment.setup),
         BufReader::new(io::stdin()),
         io::stdout(),
     )
