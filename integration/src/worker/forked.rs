@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
 use crate::lines::Lines;
@@ -75,15 +75,14 @@ impl ForkedChild {
             .with_context(|| format!("waiting {timeout:?} for the forked child {}", self.pid))?;
         match report {
             Some(report) => ensure!(report == DONE, "in the forked child: {report}"),
-            None => bail!("the forked child ended without a word"),
+            None => bail!("the forked child died: {:?}", self.reap()?),
         }
-        self.reap()
+        self.reap().map(drop)
     }
 
-    fn reap(&mut self) -> Result<()> {
+    fn reap(&mut self) -> Result<WaitStatus> {
         self.reaped = true;
-        waitpid(self.pid, None)?;
-        Ok(())
+        Ok(waitpid(self.pid, None)?)
     }
 }
 
