@@ -268,7 +268,7 @@ fn children_forked_while_a_thread_commits_without_end_all_work() {
             sequence
         });
         let children: Vec<Result<()>> = (0..30)
-            .map(|_| fork(&own_handle)?.finish(WATCHDOG))
+            .map(|_| fork(own_handle)?.finish(WATCHDOG))
             .collect();
         // Before anything can panic, which would wait for the writer.
         stop.store(true, Ordering::Relaxed);
