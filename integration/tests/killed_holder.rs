@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use integration::worker::{Command, RefusalKind, Settings, Stamp, WATCHDOG, Worker};
+use integration::worker::{Command, RefusalKind, Settings, Stamp, Worker};
 use tempfile::TempDir;
 
 struct Fixture {
