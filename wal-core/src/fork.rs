@@ -131,3 +131,27 @@ extern "C" fn in_child() {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn every_descriptor_stays_in_the_table_until_it_is_dropped() {
+        let is_there = |number: RawFd| {
+            DESCRIPTORS
+                .iter()
+                .any(|cell| cell.load(Ordering::Relaxed) == number)
+        };
+        let files: Vec<_> = (0..3).map(|_| tempfile::tempfile().unwrap()).collect();
+        let mut registered: Vec<_> = files
+            .iter()
+            .map(|file| ClosedInChild::register(file.as_fd()).unwrap())
+            .collect();
+        assert!(files.iter().all(|file| is_there(file.as_raw_fd())));
+        registered.pop();
+        assert!(!is_there(files[2].as_raw_fd()));
+        assert!(files[..2].iter().all(|file| is_there(file.as_raw_fd())));
+    }
+}
