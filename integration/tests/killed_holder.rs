@@ -58,7 +58,7 @@ fn checkpoint_is_free_once_its_holder_is_killed() {
     other.commit(1..2, stamp(1)).unwrap();
     holder.stop_at("checkpoint-write", 1).unwrap();
     holder.send(&Command::Checkpoint).unwrap();
-    holder.wait_stopped(WATCHDOG).unwrap();
+    holder.wait_stopped(integration::worker::WATCHDOG).unwrap();
     assert_eq!(
         other.refused(Command::Checkpoint).unwrap(),
         RefusalKind::Busy
