@@ -47,7 +47,7 @@ lint: ## formatting, clippy, docs, features, licences
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	$(CARGO) clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	$(CARGO) clippy -p wal --no-default-features --features inproc --quiet -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --all-features --quiet
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -p wal-core -p wal-inproc -p wal-shm -p wal --no-deps --all-features --quiet
 	@if $(CARGO) tree -p integration -e features | grep -qE 'feature "(step-points|mutations)"'; then \
 	  echo "a test-only feature is in the default build"; exit 1; fi
 	@if command -v cargo-deny >/dev/null; then cargo-deny check; \

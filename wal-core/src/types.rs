@@ -172,9 +172,16 @@ impl fmt::Display for FrameNo {
 pub struct Salts(pub [u8; 8]);
 
 impl Salts {
-    /// Salts that nobody can predict, for the first generation of a log.
+    /// Salts drawn at random, for the first generation of a log. They come
+    /// from the system: a generator of the process would repeat itself in a
+    /// forked child.
     pub fn random() -> Self {
-        Salts(fastrand::u64(..).to_ne_bytes())
+        let mut bytes = [0; 8];
+        if getrandom::fill(&mut bytes).is_err() {
+            // Salts need to differ, not to be secret.
+            bytes = fastrand::Rng::new().u64(..).to_ne_bytes();
+        }
+        Salts(bytes)
     }
 
     /// The salts of the next generation: the first counts up as a big-endian
@@ -185,11 +192,9 @@ impl Salts {
         let first = u32::from_be_bytes([a, b, c, d])
             .wrapping_add(1)
             .to_be_bytes();
-        let second = fastrand::u32(..).to_ne_bytes();
-        let mut bytes = [0; 8];
-        bytes[..4].copy_from_slice(&first);
-        bytes[4..].copy_from_slice(&second);
-        Salts(bytes)
+        let mut next = Self::random();
+        next.0[..4].copy_from_slice(&first);
+        next
     }
 }
 

@@ -127,8 +127,8 @@ pub(crate) fn trim(blocks: &impl Blocks, max_frame: u32) -> Result<()> {
     let Some(next) = block.pages(index).get(place + 1) else {
         return Ok(());
     };
-    // Entries are added in order, page number first: if the next one is
-    // empty, so is everything behind it.
+    // Entries are added from the first on, page number first, and cleared
+    // from the last on: if the next one is empty, so is everything behind.
     if next.load(Ordering::Relaxed) != 0 {
         step(Point::IndexTrim);
         clear_from(block, index, place + 1);
@@ -144,8 +144,10 @@ fn clear_from(block: &IndexBlock, index: u32, place: usize) {
             slot.store(0, Ordering::Release);
         }
     }
-    for page in &block.pages(index)[place..] {
-        page.store(0, Ordering::Relaxed);
+    // From the last to the first: should we die here, what is left begins
+    // right behind `place`, where the next writer looks for it.
+    for page in block.pages(index)[place..].iter().rev() {
+        page.store(0, Ordering::Release);
     }
 }
 

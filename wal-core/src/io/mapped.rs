@@ -105,8 +105,17 @@ impl MappedFile {
 
     /// Forgets the length that was seen: a peer may have cut the file since.
     pub fn forget_len(&self) {
-        let times = (self.seen.load(Ordering::Relaxed) >> LEN_BITS) + 1;
-        self.seen.store(times << LEN_BITS, Ordering::Release);
+        let mut seen = self.seen.load(Ordering::Relaxed);
+        loop {
+            let forgotten = ((seen >> LEN_BITS) + 1) << LEN_BITS;
+            match self
+                .seen
+                .compare_exchange(seen, forgotten, Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
     }
 
     /// A length that was forgotten while it was looked at is looked at again,

@@ -180,7 +180,12 @@ impl Drop for OsFile {
 
 fn open(path: &Path, mode: OpenMode<'_>) -> io::Result<fs::File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(mode.writes());
+    // The database's path has no links any more; one in place of a file beside
+    // it is not followed, as by SQLite.
+    options
+        .read(true)
+        .write(mode.writes())
+        .custom_flags(libc::O_NOFOLLOW);
     match mode {
         OpenMode::Existing | OpenMode::ReadOnly => options.open(path),
         OpenMode::Create => options.create(true).truncate(false).mode(0o644).open(path),

@@ -20,8 +20,9 @@ use crate::once_table::OnceTable;
 /// A descriptor without locks. It is still closed in children, because
 /// whoever uses it again takes locks that a child must not keep alive.
 struct Parked {
-    file: File,
+    // Taken from the table before the number can belong to another file.
     in_child: ClosedInChild,
+    file: File,
 }
 
 /// One list for each generation of forks: the parent's descriptors are closed

@@ -24,6 +24,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use super::read::pause_before;
 use super::snapshot::Held;
 use super::{LockGuard, PageRef, Synchronous, Wal};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
@@ -85,8 +86,10 @@ impl<C: WalCoordination> Wal<C> {
             .ok_or_else(|| self.busy(Lock::Checkpoint))?;
         let header = self.header_for_checkpoint(&checkpoint)?;
         let (safe, held_back_by) = self.safe_frame(&header)?;
-        let backfilled = self.backfill(&header, safe)?;
-        let held_back_by = held_back_by.filter(|_| backfilled < header.max_frame());
+        let (backfilled, busy) = self.backfill(&header, safe)?;
+        let held_back_by = busy
+            .or(held_back_by)
+            .filter(|_| backfilled < header.max_frame());
         Ok(CheckpointReport {
             log_frames: header.max_frame(),
             backfilled,
@@ -99,11 +102,11 @@ impl<C: WalCoordination> Wal<C> {
             write: None,
             checkpoint: Some(checkpoint),
         };
-        for _ in 0..MAX_ATTEMPTS {
+        for attempt in 1..=MAX_ATTEMPTS {
+            pause_before(attempt);
             if let Some(header) = self.load_snapshot(&held)? {
                 return Ok(header);
             }
-            std::thread::yield_now();
         }
         Err(Error::Protocol {
             path: self.path().to_owned(),
@@ -135,26 +138,31 @@ impl<C: WalCoordination> Wal<C> {
         Ok((safe, held_back_by))
     }
 
-    /// Copies frames up to `safe`, and gives the count that is published then.
-    fn backfill(self: &Arc<Self>, header: &IndexHeader, safe: u32) -> Result<u32> {
+    /// Copies frames up to `safe`, and gives the count that is published then,
+    /// and slot 0 if its readers are in the way.
+    fn backfill(
+        self: &Arc<Self>,
+        header: &IndexHeader,
+        safe: u32,
+    ) -> Result<(u32, Option<ReadSlot>)> {
         let info = self.checkpoint_info()?;
         if info.backfilled() >= safe {
-            return Ok(info.backfilled().min(header.max_frame()));
+            return Ok((info.backfilled().min(header.max_frame()), None));
         }
         let database = Lock::Read(ReadSlot::DATABASE);
         let exclusive = self.try_lock(database, LockMode::Exclusive)?;
         // Sampled with the lock held; only its holder may raise the count.
         let backfilled = info.backfilled();
         if exclusive.is_none() && !mutated(Mutation::SkipReadZero) {
-            return Ok(backfilled.min(header.max_frame()));
+            return Ok((backfilled.min(header.max_frame()), Some(ReadSlot::DATABASE)));
         }
         let Ok(live) = self.header_cell()?.load() else {
             // A commit is being published, or its writer died at it: which
             // generation this is cannot be told, and nothing was copied.
-            return Ok(backfilled.min(header.max_frame()));
+            return Ok((backfilled.min(header.max_frame()), None));
         };
         if live.salts() != header.salts() && !mutated(Mutation::SkipSaltCheck) {
-            return Ok(header.max_frame());
+            return Ok((header.max_frame(), None));
         }
         info.set_attempted(safe);
         if self.config.synchronous != Synchronous::Off
@@ -170,7 +178,7 @@ impl<C: WalCoordination> Wal<C> {
         self.copy_pages(header, backfilled, safe)?;
         self.finish_backfill(header, safe)?;
         info.set_backfilled(safe);
-        Ok(safe)
+        Ok((safe, None))
     }
 
     /// Refuses a log that would make the database larger than the file and

@@ -46,7 +46,7 @@ use crate::types::PageSize;
 pub use append::PreparedFrames;
 pub use checkpoint::{CheckpointMode, CheckpointReport};
 pub use guard::LockGuard;
-pub use open::{DatabaseKind, create_page_store, inspect, inspect_immutable};
+pub use open::{DatabaseKind, create_page_store, inspect, inspect_immutable, refuse_leftovers};
 pub use page::PageRef;
 pub use private_index::{forget_header, is_index_of};
 pub use proof::BackfillProof;

@@ -32,9 +32,10 @@ pub fn inspect(database: &dyn File, page_size: PageSize) -> Result<WalConfig> {
     let log_len = file_len(&beside(database.path(), "-wal"))?;
     let mut page_one = [0; DatabaseHeader::LEN];
     database.read_at(&mut page_one, 0)?;
+    // Also beside an empty file: rolling back would empty what we put there.
+    refuse_hot_journal(database.path())?;
     let config = match DatabaseHeader::decode(&page_one) {
         Some(header) => {
-            refuse_hot_journal(database.path())?;
             // A log that is there counts even if the header does not say WAL,
             // as it does for SQLite (`pagerOpenWalIfPresent`).
             if !header.is_wal() && log_len == 0 {
@@ -99,10 +100,25 @@ fn refuse_part_of_a_page(database: &dyn File, page_size: PageSize) -> Result<()>
 /// # Errors
 /// [`Error::Io`].
 pub fn create_page_store(database: &dyn File, page_size: PageSize) -> Result<()> {
-    let zeros = vec![0; page_size.len()];
-    database.write_all_at(&mut [std::io::IoSlice::new(&zeros)], 0)?;
+    // One call, so that no death leaves a part of a page.
+    database.set_len(u64::from(page_size.bytes()))?;
     database.sync(FileSyncType::Full)?;
     sync_directory(database.path())
+}
+
+/// Refuses to make a database at `path`, where none is, beside what is left
+/// of another one: stock SQLite deletes a log beside an empty database.
+///
+/// # Errors
+/// [`Error::CannotOpen`], [`Error::HotJournal`], [`Error::Io`].
+pub fn refuse_leftovers(path: &Path) -> Result<()> {
+    refuse_hot_journal(path)?;
+    let log = beside(path, "-wal");
+    if file_len(&log)? == 0 {
+        return Ok(());
+    }
+    let reason = "its database is not there; restore the database, or remove the log";
+    Err(Error::cannot_open(&log, reason))
 }
 
 /// A rollback journal with a header means that a transaction of rollback mode

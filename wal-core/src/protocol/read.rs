@@ -124,7 +124,7 @@ impl<C: WalCoordination> Wal<C> {
     /// As [`Wal::begin_read`].
     pub fn begin_read_within(self: &Arc<Self>, timeout: Duration) -> Result<ReadTx<C>> {
         self.check_process()?;
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_after(timeout);
         loop {
             let ticket = self.coordination.ticket(Event::Release);
             match self.begin_read() {
@@ -171,7 +171,8 @@ impl<C: WalCoordination> Wal<C> {
     /// backfilled: a later writer may have restarted the log, which slot 0
     /// does not prevent, and committed.
     fn try_slot_zero(self: &Arc<Self>, header: &IndexHeader) -> Result<SlotZero<C>> {
-        let Some(guard) = self.try_lock_mark(ReadSlot::DATABASE, 0)? else {
+        let slot_zero = Lock::Read(ReadSlot::DATABASE);
+        let Some(guard) = self.try_lock(slot_zero, LockMode::Shared)? else {
             return Ok(SlotZero::Busy);
         };
         fence(Ordering::SeqCst);
@@ -270,11 +271,15 @@ impl<C: WalCoordination> Wal<C> {
     /// each state of the log.
     fn look_at_database_again(&self, header: &IndexHeader, min_frame: u32) {
         let state = header.fingerprint() ^ u64::from(min_frame);
-        if self.database_seen_in.swap(state, Ordering::AcqRel) != state
-            && let Some(mapped) = self.storage.database().mapped()
-        {
+        if self.database_seen_in.load(Ordering::Acquire) == state {
+            return;
+        }
+        // Forgotten first: whoever finds the new state here does not go by a
+        // length from before.
+        if let Some(mapped) = self.storage.database().mapped() {
             mapped.forget_len();
         }
+        self.database_seen_in.store(state, Ordering::Release);
     }
 }
 
@@ -284,9 +289,16 @@ enum SlotZero<C: WalCoordination> {
     Busy,
 }
 
+/// When `timeout` has passed; a day for what is longer than time can be told.
+pub(super) fn deadline_after(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout)
+        .unwrap_or(now + Duration::from_secs(24 * 60 * 60))
+}
+
 /// The first attempts follow at once; then the pauses grow, as SQLite's do,
 /// because whoever is in the way may have lost its processor.
-fn pause_before(attempt: u32) {
+pub(super) fn pause_before(attempt: u32) {
     match attempt {
         0..=5 => {}
         6..=9 => thread::yield_now(),

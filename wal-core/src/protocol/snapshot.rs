@@ -109,6 +109,10 @@ impl<C: WalCoordination> Wal<C> {
                 expected: self.config.page_size.bytes(),
                 found: found.bytes(),
             }),
+            None if header.max_frame() > 0 => Err(Error::corrupt(
+                self.path(),
+                "the wal-index holds no legal page size",
+            )),
             _ => Ok(()),
         }
     }

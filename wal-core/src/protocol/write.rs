@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::append;
 use super::page::PageRef;
-use super::read::ReadTx;
+use super::read::{ReadTx, deadline_after};
 use super::snapshot::Held;
 use super::{LockGuard, Wal};
 use crate::coordination::{Event, Lock, LockMode, WalCoordination};
@@ -105,7 +105,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Takes Write, and waits for it until `timeout` has passed.
     fn wait_for_write(self: &Arc<Self>, timeout: Duration) -> Result<LockGuard<C>> {
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline_after(timeout);
         loop {
             // The ticket is read before the try: a release after it ends the
             // wait at once.

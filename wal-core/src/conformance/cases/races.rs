@@ -4,7 +4,7 @@
 use super::super::Backend;
 use super::super::director::{Call, at_every_call, nth};
 use super::super::scene::{Reading, Scene, version, versions};
-use crate::coordination::ReadSlot;
+use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
 use crate::protocol::CheckpointMode;
 
@@ -14,7 +14,7 @@ fn takes_marked_slot(call: &Call) -> bool {
 }
 
 fn takes_slot_zero(call: &Call) -> bool {
-    matches!(call, Call::TryLockMark(ReadSlot::DATABASE, _))
+    *call == Call::TryLock(Lock::Read(ReadSlot::DATABASE), LockMode::Shared)
 }
 
 fn assert_newest<B: Backend>(tx: &Reading<B>, expected: &[u32]) {
