@@ -2,7 +2,9 @@
 //!
 //! # Protocol
 //! A process has one attachment per database file: one set of descriptors,
-//! one lock table. It is found by device and inode. Attaching goes in this
+//! one lock table. It is found by device and inode. Who may only read joins
+//! whichever there is, and makes one of its own otherwise, which who may write
+//! cannot join. Attaching goes in this
 //! order: SHARED on the database file; then it is looked at, and refused with
 //! nothing touched if it is not to be used; then `-shm`, with its lock; then
 //! the side file. Detaching goes the other way, SHARED last.
@@ -23,22 +25,24 @@ use wal_core::io::{ByteLocks, File, LockKind, OpenMode, OsFile, database_bytes, 
 use wal_core::once_table::OnceTable;
 use wal_core::{Error, Result};
 
-use crate::coordination::ShmOptions;
+use crate::coordination::{Access, ShmOptions};
 use crate::database_lock;
 use crate::file_system;
+use crate::index::Index;
 use crate::lock_table::LockTable;
-use crate::shm_file::ShmFile;
+use crate::private_index::PrivateIndex;
 use crate::side_file::SideFile;
 
 /// One database, as this process has it open.
 #[derive(Debug)]
 pub(crate) struct Attachment {
     pub(crate) database: Arc<OsFile>,
-    pub(crate) shm: ShmFile,
+    pub(crate) index: Index,
     pub(crate) side: Option<SideFile>,
     pub(crate) table: LockTable,
-    pub(crate) locks: ByteLocks,
+    locks: ByteLocks,
     kind: LockKind,
+    access: Access,
     process: ProcessGeneration,
 }
 
@@ -74,7 +78,7 @@ pub(crate) fn attach<T>(
 ) -> Result<(Arc<Attachment>, T)> {
     let mut registry = registry();
     registry.retain(|entry| entry.attachment.strong_count() > 0);
-    if let Some((entry, attachment)) = find(&mut registry, path)? {
+    if let Some((entry, attachment)) = find(&mut registry, path, options)? {
         if attachment.kind != options.lock_kind {
             let reason = "this process has it open with locks of the other kind; use the same kind";
             return Err(Error::cannot_open(path, reason));
@@ -93,22 +97,50 @@ pub(crate) fn attach<T>(
     Ok((attachment, found))
 }
 
+/// The attachment to join. An immutable database has no locks to share.
 fn find<'r>(
     registry: &'r mut [Entry],
     path: &Path,
+    options: ShmOptions,
 ) -> Result<Option<(&'r mut Entry, Arc<Attachment>)>> {
     let there = match std::fs::metadata(path) {
+        _ if options.access == Access::Immutable => return Ok(None),
         Ok(there) => (there.dev(), there.ino()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(path, "stat", e)),
     };
-    let entry = registry
-        .iter_mut()
-        .find(|entry| entry.users > 0 && entry.device_and_inode == there);
-    Ok(entry.and_then(|entry| {
-        let attachment = entry.attachment.upgrade()?;
-        Some((entry, attachment))
-    }))
+    let mut chosen = None;
+    for (place, entry) in registry.iter().enumerate() {
+        let Some(attachment) = entry.attachment.upgrade() else {
+            continue;
+        };
+        if entry.device_and_inode != there || attachment.access == Access::Immutable {
+            continue;
+        }
+        if entry.users == 0 {
+            continue;
+        }
+        let preference = attachment.preference(options.access)?;
+        if preference.is_none() && !attachment.locks.belong_to_description() {
+            let reason = "this process has it open for reading alone; with classic locks, close                  that first";
+            return Err(Error::cannot_open(path, reason));
+        }
+        let better = |(best, ..): &(Preference, usize, _)| preference > Some(*best);
+        if let Some(preference) = preference
+            && chosen.as_ref().is_none_or(better)
+        {
+            chosen = Some((preference, place, attachment));
+        }
+    }
+    Ok(chosen.and_then(|(_, place, attachment)| Some((registry.get_mut(place)?, attachment))))
+}
+
+/// Which of the attachments that can be joined is joined: the last one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Preference {
+    Private,
+    Shared,
+    Writable,
 }
 
 fn identity(file: &OsFile) -> Result<(u64, u64)> {
@@ -126,8 +158,17 @@ impl Attachment {
         options: ShmOptions,
         look: impl FnOnce(&OsFile) -> Result<T>,
     ) -> Result<(Self, T)> {
+        let mode = match options.access {
+            Access::ReadWrite => mode,
+            Access::ReadOnly | Access::Immutable => OpenMode::ReadOnly,
+        };
         let database = OsFile::open_for_locks(path, mode)?.with_mapping(options.mapped);
         let database = Arc::new(database);
+        if options.access == Access::Immutable {
+            let found = look(&database)?;
+            let index = Index::Private(PrivateIndex::immutable());
+            return Ok((Self::new(database, index, None, options), found));
+        }
         if !options.allow_network_file_system {
             file_system::refuse_network(&database)?;
         }
@@ -148,7 +189,8 @@ impl Attachment {
         options: ShmOptions,
         look: impl FnOnce(&OsFile) -> Result<T>,
     ) -> Result<(Self, T)> {
-        let found = if database.is_empty()? {
+        let read_only = options.access == Access::ReadOnly;
+        let found = if !read_only && database.is_empty()? {
             database_lock::while_reserved(database, locks, || look(database))?
         } else {
             look(database)?
@@ -156,21 +198,45 @@ impl Attachment {
         let busy = || Error::Locked {
             path: database.path().to_owned(),
         };
-        let shm = ShmFile::open(database, locks)?.ok_or_else(busy)?;
-        let side = options
-            .side_file
+        let index = match read_only {
+            true => Index::open_read_only(database, locks)?,
+            false => Index::open(database, locks)?,
+        };
+        let index = index.ok_or_else(busy)?;
+        let side = (options.side_file && !read_only)
             .then(|| SideFile::open(database, locks))
             .flatten();
-        let attachment = Attachment {
-            database: database.clone(),
-            shm,
+        Ok((Self::new(database.clone(), index, side, options), found))
+    }
+
+    fn new(
+        database: Arc<OsFile>,
+        index: Index,
+        side: Option<SideFile>,
+        options: ShmOptions,
+    ) -> Self {
+        Attachment {
+            database,
+            index,
             side,
             table: LockTable::new(),
-            locks,
+            locks: ByteLocks::new(options.lock_kind),
             kind: options.lock_kind,
+            access: options.access,
             process: ProcessGeneration::current(),
-        };
-        Ok((attachment, found))
+        }
+    }
+
+    /// How well who asks for `access` is served here; `None` if not at all.
+    fn preference(&self, access: Access) -> Result<Option<Preference>> {
+        Ok(match (access, self.access, &self.index) {
+            (_, Access::ReadWrite, _) => Some(Preference::Writable),
+            (Access::ReadOnly, Access::ReadOnly, Index::Shared(_)) => Some(Preference::Shared),
+            (Access::ReadOnly, Access::ReadOnly, Index::Private(private)) => {
+                (!private.is_superseded()?).then_some(Preference::Private)
+            }
+            _ => None,
+        })
     }
 
     /// One user leaves without cleaning up.
@@ -194,7 +260,9 @@ impl Attachment {
             // Nobody else, no SQLite of this process either, holds a lock
             // that closing these descriptors could drop.
             self.database.close_for_real();
-            self.shm.file().close_for_real();
+            if let Some(file) = self.index.file() {
+                file.close_for_real();
+            }
         }
         Ok(alone)
     }
@@ -217,7 +285,9 @@ impl Attachment {
     /// True if somebody else is attached to `-shm`, whatever it holds on the
     /// database file (`unixIsSharingShmNode`).
     fn others_attached(&self) -> Result<bool> {
-        let file = self.shm.file();
+        let Some(file) = self.index.file() else {
+            return Ok(false);
+        };
         let conflict = self
             .locks
             .conflict(file.as_file(), shm_bytes::DMS)
@@ -232,11 +302,15 @@ impl Drop for Attachment {
         if self.process.is_over() {
             return;
         }
+        // Nothing was locked, and the descriptors may be another's too.
+        if self.access == Access::Immutable {
+            return;
+        }
         // An unlock that fails leaves a lock that goes when the process does;
         // there is nobody to tell here.
-        let _ = self
-            .locks
-            .unlock(self.shm.file().as_file(), 0..shm_bytes::DMS.end);
+        if let Some(file) = self.index.file() {
+            let _ = self.locks.unlock(file.as_file(), 0..shm_bytes::DMS.end);
+        }
         unlock_database(&self.database, self.locks);
     }
 }

@@ -7,10 +7,26 @@ use std::time::Instant;
 
 use wal_core::index::IndexBlock;
 use wal_core::io::{File, LockKind, OpenMode, OsFile, beside};
+use wal_core::protocol::forget_header;
 use wal_core::{Error, Event, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
 use crate::attachment::{self, Attachment};
+use crate::index::Index;
 use crate::side_file::look_again_after;
+
+/// What is done with a database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+pub enum Access {
+    /// It is read and written.
+    #[default]
+    ReadWrite,
+    /// It is only read, while others may write it. None of its files has to
+    /// be writable, and none is written.
+    ReadOnly,
+    /// The database file alone is read, without a lock: nobody may write it.
+    /// If somebody does, what is read is of no single state.
+    Immutable,
+}
 
 /// How a database is attached to.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +45,9 @@ pub struct ShmOptions {
     /// Whether pages are read from mappings of the files. On unless told
     /// otherwise.
     pub mapped: bool,
+    /// What is done with the database; [`Access::ReadWrite`] unless told
+    /// otherwise.
+    pub access: Access,
 }
 
 impl Default for ShmOptions {
@@ -38,6 +57,7 @@ impl Default for ShmOptions {
             side_file: true,
             allow_network_file_system: false,
             mapped: true,
+            access: Access::default(),
         }
     }
 }
@@ -47,6 +67,7 @@ impl Default for ShmOptions {
 #[derive(Debug)]
 pub struct ShmWalCoordination {
     attachment: Arc<Attachment>,
+    access: Access,
     left: AtomicBool,
 }
 
@@ -54,12 +75,13 @@ impl ShmWalCoordination {
     /// Attaches to the database at `path`. `look` is called with SHARED held
     /// on the database file, before any other file is touched, and can refuse
     /// the database; for an empty file it is called under RESERVED too, so
-    /// that it can make it a database.
+    /// that it can make it a database, if it may write. `mode` is for who may
+    /// write.
     ///
     /// # Errors
     /// [`Error::Locked`] if another connection owns the database or is just
-    /// opening it first, [`Error::CannotOpen`] for a network file system,
-    /// [`Error::Io`], and what `look` gives.
+    /// opening it first, [`Error::CannotOpen`] for a network file system or
+    /// if reading alone is not safe, [`Error::Io`], and what `look` gives.
     pub fn open<T>(
         path: &Path,
         mode: OpenMode<'_>,
@@ -70,6 +92,7 @@ impl ShmWalCoordination {
         Ok((
             ShmWalCoordination {
                 attachment,
+                access: options.access,
                 left: AtomicBool::new(false),
             },
             found,
@@ -81,13 +104,28 @@ impl ShmWalCoordination {
         &self.attachment.database
     }
 
-    fn shm(&self) -> &OsFile {
-        self.attachment.shm.file()
-    }
-
     /// Block 0. Marks are used only after a header was loaded from it.
     fn marks(&self) -> Option<&IndexBlock> {
-        self.attachment.shm.block(0).ok().flatten()
+        self.attachment.index.block(0).ok().flatten()
+    }
+
+    /// True if what is in the index can be read by the caller, who holds a
+    /// slot. A private index that is no longer that of the log is given up to
+    /// recovery, by whoever comes first.
+    fn is_current(&self) -> Result<bool> {
+        let Index::Private(private) = &self.attachment.index else {
+            return Ok(true);
+        };
+        if private.is_current()? {
+            return Ok(true);
+        }
+        if self.try_lock(Lock::Write, LockMode::Exclusive)? {
+            if let Some(block) = private.block(0) {
+                forget_header(block);
+            }
+            self.unlock(Lock::Write, LockMode::Exclusive);
+        }
+        Ok(false)
     }
 }
 
@@ -97,45 +135,44 @@ impl WalCoordination for ShmWalCoordination {
     }
 
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
-        self.attachment.shm.block(index)
+        self.attachment.index.block(index)
     }
 
     fn grow(&self, index: u32) -> Result<&IndexBlock> {
-        self.attachment.shm.grow(index)
+        self.attachment.index.grow(index)
     }
 
     fn try_lock(&self, lock: Lock, mode: LockMode) -> Result<bool> {
-        let Attachment {
-            table, locks, shm, ..
-        } = &*self.attachment;
-        if lock == Lock::Write {
+        let Attachment { table, index, .. } = &*self.attachment;
+        if let (Lock::Write, Index::Shared(shm)) = (lock, index) {
             shm.check_in_place()?;
         }
-        table
-            .try_lock(self.shm(), *locks, lock, mode)
-            .map_err(|e| Error::io(self.shm().path(), "lock", e))
+        table.try_lock(index, lock, mode)
     }
 
     /// The mark lies beside the lock here, so it is looked at once the lock
-    /// is held, when nobody can change it any more.
+    /// is held, when nobody can change it any more. So is a private index.
     fn try_lock_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
         let lock = Lock::Read(slot);
         if !self.try_lock(lock, LockMode::Shared)? {
             return Ok(false);
         }
-        let same = self.mark(slot) == mark;
-        if !same {
+        let usable = match self.mark(slot) == mark {
+            true => self.is_current(),
+            false => Ok(false),
+        };
+        if !matches!(usable, Ok(true)) {
             self.unlock(lock, LockMode::Shared);
         }
-        Ok(same)
+        usable
     }
 
     fn unlock(&self, lock: Lock, mode: LockMode) {
-        let Attachment { table, locks, .. } = &*self.attachment;
+        let Attachment { table, index, .. } = &*self.attachment;
         // The system refuses to unlock only if it is out of memory for the
         // remaining ranges. The lock then stays until the process ends, which
         // is safe; the table has given it free for this process.
-        let _ = table.unlock(self.shm(), *locks, lock, mode);
+        let _ = table.unlock(index, lock, mode);
     }
 
     fn mark(&self, slot: ReadSlot) -> u32 {
@@ -170,7 +207,14 @@ impl WalCoordination for ShmWalCoordination {
 
     fn leave(&self) -> Result<bool> {
         self.left.store(true, Ordering::Relaxed);
-        self.attachment.leave()
+        match self.access {
+            Access::ReadWrite => self.attachment.leave(),
+            // Who may not write cleans nothing up, though it be the last.
+            Access::ReadOnly | Access::Immutable => {
+                self.attachment.detach();
+                Ok(false)
+            }
+        }
     }
 
     fn remove(&self) -> Result<()> {

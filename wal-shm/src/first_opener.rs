@@ -11,6 +11,8 @@
 //! - someone, alone: that one is resetting the file. The opener answers "busy"
 //!   and comes again. It must not queue for the shared lock: the first opener
 //!   may die before it has reset the file, and then the next one must.
+//!
+//! Who may not write the file cannot reset it, so it only joins.
 
 use std::ops::Range;
 
@@ -45,6 +47,40 @@ pub(crate) fn attach(
     }
     // From exclusive to shared nobody comes between.
     Ok(lock(LockMode::Shared)?.then_some(()))
+}
+
+/// Whether those who use a file could be joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Joined {
+    Yes,
+    /// A first opener is at work.
+    Busy,
+    /// Nobody uses the file, and what is in it is worth nothing.
+    NobodyThere,
+}
+
+/// Holds `byte` of `file` shared afterwards, if somebody else does.
+pub(crate) fn join(file: &OsFile, locks: ByteLocks, byte: Range<u64>) -> Result<Joined> {
+    let io = |e| Error::io(file.path(), "lock", e);
+    let others = || locks.conflict(file.as_file(), byte.clone()).map_err(io);
+    match others()?.map(|conflict| conflict.mode) {
+        None => return Ok(Joined::NobodyThere),
+        Some(LockMode::Exclusive) => return Ok(Joined::Busy),
+        Some(LockMode::Shared) => {}
+    }
+    if !locks
+        .try_lock(file.as_file(), byte.clone(), LockMode::Shared)
+        .map_err(io)?
+    {
+        return Ok(Joined::Busy);
+    }
+    // They may have left meanwhile. From here on nobody can reset the file, so
+    // somebody who is there now has joined it as it was, too.
+    if others()?.is_none() {
+        locks.unlock(file.as_file(), byte.clone()).map_err(io)?;
+        return Ok(Joined::NobodyThere);
+    }
+    Ok(Joined::Yes)
 }
 
 #[cfg(test)]
@@ -92,6 +128,28 @@ mod tests {
         assert_eq!(try_attach(&second), (false, false));
         drop(first);
         assert_eq!(try_attach(&second), (true, true));
+    }
+
+    #[test]
+    fn who_may_not_reset_the_file_joins_only_those_who_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |mode| OsFile::open(&dir.path().join("shm"), mode).unwrap();
+        let writer = open(OpenMode::Create);
+        let reader = open(OpenMode::ReadOnly);
+        let try_join = || join(&reader, LOCKS, BYTE).unwrap();
+        assert_eq!(try_join(), Joined::NobodyThere);
+        let alone = LOCKS.try_lock(writer.as_file(), BYTE, LockMode::Exclusive);
+        assert!(alone.unwrap());
+        assert_eq!(try_join(), Joined::Busy);
+        LOCKS.unlock(writer.as_file(), BYTE).unwrap();
+        assert_eq!(try_attach(&writer), (true, true));
+        assert_eq!(try_join(), Joined::Yes);
+        drop(writer);
+        assert_eq!(
+            try_attach(&open(OpenMode::Existing)),
+            (true, false),
+            "the reader is there, so nobody resets the file"
+        );
     }
 
     #[test]

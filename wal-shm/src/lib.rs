@@ -10,6 +10,8 @@
 //! | `attachment` | what a process has open for one database, shared by its users |
 //! | `database_lock` | SHARED and EXCLUSIVE on the database file |
 //! | `first_opener` | who resets a shared file, and who joins |
+//! | `index` | the wal-index: shared, or a private one for who may not write |
+//! | `private_index` | reading safely beside writers that come later, without writing `-shm` |
 //! | `shm_file` | the mapped blocks of the wal-index |
 //! | `lock_table` | who holds what within this process |
 //! | `side_file` | wake-ups, beside what SQLite's format has room for |
@@ -26,9 +28,11 @@ mod database_lock;
 mod file_system;
 mod first_opener;
 mod futex;
+mod index;
 mod lock_table;
 mod mapping;
+mod private_index;
 mod shm_file;
 mod side_file;
 
-pub use coordination::{ShmOptions, ShmWalCoordination};
+pub use coordination::{Access, ShmOptions, ShmWalCoordination};

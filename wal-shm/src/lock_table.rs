@@ -4,13 +4,24 @@
 //! do not keep threads of one process apart: an exclusive lock over our own
 //! shared one would succeed, and its release would leave nothing of either.
 //! So every acquisition passes this table first. The system is asked only
-//! when the first holder of a byte comes and when the last one goes.
+//! when the first holder of a byte comes and when the last one goes. What is
+//! asked then is behind [`Beyond`].
 
-use std::io;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use wal_core::io::{ByteLocks, OsFile, shm_bytes};
-use wal_core::{Lock, LockMode};
+use wal_core::io::shm_bytes;
+use wal_core::{Lock, LockMode, Result};
+
+/// Where a lock that is free within the process is taken against all others.
+/// A table makes one call at a time.
+pub(crate) trait Beyond {
+    /// Takes `bytes`, or answers false if another process conflicts.
+    fn try_lock(&self, bytes: Range<u64>, mode: LockMode) -> Result<bool>;
+
+    /// Gives `bytes` back, which were taken in `mode`.
+    fn unlock(&self, bytes: Range<u64>, mode: LockMode) -> Result<()>;
+}
 
 /// How one byte is held by this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,22 +50,20 @@ impl LockTable {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `lock` in the table and in `file`; false if it conflicts in
-    /// either.
+    /// Takes `lock` in the table and beyond; false if it conflicts in either.
     pub(crate) fn try_lock(
         &self,
-        file: &OsFile,
-        locks: ByteLocks,
+        beyond: &impl Beyond,
         lock: Lock,
         mode: LockMode,
-    ) -> io::Result<bool> {
+    ) -> Result<bool> {
         let mut held = self.held();
         let span = span(&mut held, lock);
         if span.iter().any(|&byte| conflicts(byte, mode)) {
             return Ok(false);
         }
         let ours_already = span.iter().all(|&byte| byte != Held::Not);
-        if !ours_already && !locks.try_lock(file.as_file(), shm_bytes::of(lock), mode)? {
+        if !ours_already && !beyond.try_lock(shm_bytes::of(lock), mode)? {
             return Ok(false);
         }
         for byte in span {
@@ -67,14 +76,8 @@ impl LockTable {
         Ok(true)
     }
 
-    /// Gives `lock` back, in `file` only where this was the last holder.
-    pub(crate) fn unlock(
-        &self,
-        file: &OsFile,
-        locks: ByteLocks,
-        lock: Lock,
-        mode: LockMode,
-    ) -> io::Result<()> {
+    /// Gives `lock` back, beyond only where this was the last holder.
+    pub(crate) fn unlock(&self, beyond: &impl Beyond, lock: Lock, mode: LockMode) -> Result<()> {
         let mut held = self.held();
         let (first, count) = lock.span();
         let bytes = shm_bytes::of(lock);
@@ -85,13 +88,13 @@ impl LockTable {
                 }
                 (LockMode::Shared, _) => {
                     *byte = Held::Not;
-                    locks.unlock(file.as_file(), at..at + 1)?;
+                    beyond.unlock(at..at + 1, mode)?;
                 }
                 (LockMode::Exclusive, _) => *byte = Held::Not,
             }
         }
         match mode {
-            LockMode::Exclusive => locks.unlock(file.as_file(), bytes),
+            LockMode::Exclusive => beyond.unlock(bytes, mode),
             LockMode::Shared => Ok(()),
         }
     }
@@ -112,15 +115,16 @@ fn conflicts(byte: Held, mode: LockMode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shm_file::ShmFile;
     use wal_core::ReadSlot;
-    use wal_core::io::{LockKind, OpenMode};
+    use wal_core::io::{ByteLocks, LockKind, OpenMode, OsFile};
 
     const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 
     /// A file with a table, and a stranger's view of the same file.
     struct Scene {
         table: LockTable,
-        file: OsFile,
+        file: ShmFile,
         stranger: std::fs::File,
         _dir: tempfile::TempDir,
     }
@@ -128,8 +132,9 @@ mod tests {
     impl Scene {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("shm");
-            let file = OsFile::open(&path, OpenMode::Create).unwrap();
+            let path = dir.path().join("db-shm");
+            let database = OsFile::open(&dir.path().join("db"), OpenMode::Create).unwrap();
+            let file = ShmFile::open(&database, LOCKS).unwrap().unwrap();
             let stranger = std::fs::File::options()
                 .read(true)
                 .write(true)
@@ -144,11 +149,11 @@ mod tests {
         }
 
         fn take(&self, lock: Lock, mode: LockMode) -> bool {
-            self.table.try_lock(&self.file, LOCKS, lock, mode).unwrap()
+            self.table.try_lock(&self.file, lock, mode).unwrap()
         }
 
         fn give(&self, lock: Lock, mode: LockMode) {
-            self.table.unlock(&self.file, LOCKS, lock, mode).unwrap();
+            self.table.unlock(&self.file, lock, mode).unwrap();
         }
 
         /// How the stranger sees `lock`.

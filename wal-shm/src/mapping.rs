@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // Giving mapped memory a type is unsafe in Rust.
 
 use std::sync::atomic::AtomicU32;
+use std::{fs, io};
 
 use memmap2::{MmapOptions, MmapRaw};
 use wal_core::fork::ParentOnly;
@@ -33,12 +34,26 @@ impl<T: SharedMemory> Shared<T> {
     /// Maps the `T` at `offset` of `file`, which is at least that long. The
     /// offset is a multiple of `T`'s alignment.
     pub(crate) fn map(file: &OsFile, offset: u64) -> Result<Self> {
+        Self::map_with(file, offset, |options, file| options.map_raw(file))
+    }
+
+    /// As [`Shared::map`], for a `T` to which nothing is stored: a store would
+    /// be a signal.
+    pub(crate) fn map_read_only(file: &OsFile, offset: u64) -> Result<Self> {
+        Self::map_with(file, offset, |options, file| {
+            options.map_raw_read_only(file)
+        })
+    }
+
+    fn map_with(
+        file: &OsFile,
+        offset: u64,
+        map: fn(&MmapOptions, &fs::File) -> io::Result<MmapRaw>,
+    ) -> Result<Self> {
         let io = |e| Error::io(file.path(), "mmap", e);
-        let map = MmapOptions::new()
-            .offset(offset)
-            .len(size_of::<T>())
-            .map_raw(file.as_file())
-            .map_err(io)?;
+        let mut options = MmapOptions::new();
+        options.offset(offset).len(size_of::<T>());
+        let map = map(&options, file.as_file()).map_err(io)?;
         // A child could not use the locks that go with this memory.
         #[cfg(target_os = "linux")]
         map.advise(memmap2::Advice::DontFork).map_err(io)?;

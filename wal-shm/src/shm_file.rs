@@ -7,8 +7,13 @@
 //! from the log; everyone attached holds the byte DMS shared. It grows under
 //! Write only, by space that is really there: touching a mapped page that the
 //! disk has no room for would be a signal.
+//!
+//! Who may not write joins those who are attached, and maps the file
+//! read-only. It is refused every exclusive lock, so the protocol never comes
+//! to a store.
 
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use wal_core::index::{BLOCK_LEN, IndexBlock};
@@ -17,9 +22,10 @@ use wal_core::io::{
 };
 use wal_core::once_table::OnceTable;
 use wal_core::testing::{Point, step};
-use wal_core::{Error, Result};
+use wal_core::{Error, LockMode, Result};
 
 use crate::first_opener;
+use crate::lock_table::Beyond;
 use crate::mapping::Shared;
 
 /// What the first opener leaves of the file (`unixLockSharedMemory`): fewer
@@ -33,6 +39,8 @@ const ALLOCATION_UNIT: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct ShmFile {
     file: OsFile,
+    locks: ByteLocks,
+    read_only: bool,
     blocks: OnceTable<Shared<IndexBlock>>,
     in_place: NowAndThen,
 }
@@ -46,11 +54,23 @@ impl ShmFile {
             step(Point::ShmTruncate);
             file.set_len(RESET_LEN)
         })?;
-        Ok(attached.map(|()| ShmFile {
+        Ok(attached.map(|()| Self::attached(file, locks, false)))
+    }
+
+    /// The file of somebody else, who is attached, as this process is: opened
+    /// for reading alone.
+    pub(crate) fn joined(file: OsFile, locks: ByteLocks) -> Self {
+        Self::attached(file, locks, true)
+    }
+
+    fn attached(file: OsFile, locks: ByteLocks, read_only: bool) -> Self {
+        ShmFile {
             file,
+            locks,
+            read_only,
             blocks: OnceTable::new(),
             in_place: NowAndThen::new(LOOK_IN_PLACE_EVERY),
-        }))
+        }
     }
 
     /// Refuses, now and then, if the file was removed or replaced: then others
@@ -81,6 +101,11 @@ impl ShmFile {
     /// Block `index`, for which the file is made long enough. The caller holds
     /// Write.
     pub(crate) fn grow(&self, index: u32) -> Result<&IndexBlock> {
+        if self.read_only {
+            return Err(Error::ReadOnly {
+                path: self.file.path().to_owned(),
+            });
+        }
         let (len, end) = (self.file.len()?, end_of(index));
         if len < end {
             allocate(&self.file, len, end).map_err(|e| Error::io(self.file.path(), "grow", e))?;
@@ -92,8 +117,29 @@ impl ShmFile {
     fn map(&self, index: u32) -> Result<Option<&IndexBlock>> {
         let start = end_of(index) - BLOCK_LEN as u64;
         self.blocks
-            .get_or_try_make(index, || Shared::map(&self.file, start))
+            .get_or_try_make(index, || match self.read_only {
+                true => Shared::map_read_only(&self.file, start),
+                false => Shared::map(&self.file, start),
+            })
             .map(Shared::get)
+    }
+}
+
+impl Beyond for ShmFile {
+    /// A descriptor for reading alone cannot carry an exclusive lock.
+    fn try_lock(&self, bytes: Range<u64>, mode: LockMode) -> Result<bool> {
+        if self.read_only && mode == LockMode::Exclusive {
+            return Ok(false);
+        }
+        self.locks
+            .try_lock(self.file.as_file(), bytes, mode)
+            .map_err(|e| Error::io(self.file.path(), "lock", e))
+    }
+
+    fn unlock(&self, bytes: Range<u64>, _mode: LockMode) -> Result<()> {
+        self.locks
+            .unlock(self.file.as_file(), bytes)
+            .map_err(|e| Error::io(self.file.path(), "unlock", e))
     }
 }
 

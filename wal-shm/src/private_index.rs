@@ -1,0 +1,189 @@
+//! A wal-index on the heap, for a process that may not write `-shm` while
+//! nobody else is attached to it.
+//!
+//! # Protocol
+//! All locks are decided within the process, and the index is recovered from
+//! the log as ever. What is left is to keep other processes from changing what
+//! is read. While there is any reader, Read 0 of the real `-shm` is held
+//! shared: who comes now resets `-shm`, recovers, and may append to the log,
+//! but cannot move a frame to the database file, which takes Read 0 alone,
+//! hence can never begin the log anew. So the committed log and the database
+//! file stay.
+//!
+//! Only what was true once Read 0 was held counts, so each reader asks then,
+//! in this order (`walBeginShmUnreliable`):
+//! 1. Is anybody attached? It may have moved frames before, and begin the log
+//!    anew under the reader. The index is *superseded*: the shared one has to
+//!    be used, by another attachment. Readers that began before go on.
+//! 2. Does the log hold more than the index, or something else? Somebody came
+//!    and left. The header is forgotten, and recovered by the next attempt.
+//!    Recovery changes nothing for readers that are there: their log was only
+//!    added to.
+//!
+//! # Crash
+//! The index goes with the process, and Read 0 with it.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use wal_core::index::IndexBlock;
+use wal_core::io::{ByteLocks, File, OsFile, ReadOnlyLog, shm_bytes};
+use wal_core::once_table::OnceTable;
+use wal_core::protocol::is_index_of;
+use wal_core::{Error, Lock, LockMode, ReadSlot, Result};
+
+use crate::lock_table::Beyond;
+
+/// What keeps everybody from writing the database file.
+const READ_0: Lock = Lock::Read(ReadSlot::DATABASE);
+
+/// An index that no other process sees.
+#[derive(Debug)]
+pub(crate) struct PrivateIndex {
+    blocks: OnceTable<Box<IndexBlock>>,
+    /// `None` for an immutable database, which needs no protection.
+    outside: Option<Outside>,
+}
+
+/// What other processes see and do.
+#[derive(Debug)]
+struct Outside {
+    shm: OsFile,
+    locks: ByteLocks,
+    log: ReadOnlyLog,
+    /// How many slots have readers. Changed under the mutex of the lock table.
+    slots_in_use: AtomicU32,
+}
+
+impl PrivateIndex {
+    /// The index of `database`, which is read under protection of locks on
+    /// `shm`.
+    pub(crate) fn new(database: &OsFile, shm: OsFile, locks: ByteLocks) -> Self {
+        PrivateIndex {
+            blocks: OnceTable::new(),
+            outside: Some(Outside {
+                shm,
+                locks,
+                log: ReadOnlyLog::beside(database.path(), false),
+                slots_in_use: AtomicU32::new(0),
+            }),
+        }
+    }
+
+    /// The index of a database that nobody writes.
+    pub(crate) fn immutable() -> Self {
+        PrivateIndex {
+            blocks: OnceTable::new(),
+            outside: None,
+        }
+    }
+
+    pub(crate) fn file(&self) -> Option<&OsFile> {
+        self.outside.as_ref().map(|outside| &outside.shm)
+    }
+
+    pub(crate) fn block(&self, index: u32) -> Option<&IndexBlock> {
+        self.blocks.get(index).map(|block| &**block)
+    }
+
+    pub(crate) fn grow(&self, index: u32) -> &IndexBlock {
+        self.blocks.get_or_make(index, IndexBlock::zeroed)
+    }
+
+    /// True if others are attached to `-shm`, or it is another file now.
+    pub(crate) fn is_superseded(&self) -> Result<bool> {
+        match &self.outside {
+            Some(outside) => Ok(outside.others_attached()? || !outside.shm.is_still_at_its_path()?),
+            None => Ok(false),
+        }
+    }
+
+    /// True if the index is that of the log. The caller reads at a slot.
+    ///
+    /// # Errors
+    /// [`Error::Superseded`] if the shared index has to be used,
+    /// [`Error::Replaced`], [`Error::Io`].
+    pub(crate) fn is_current(&self) -> Result<bool> {
+        let Some(outside) = &self.outside else {
+            return Ok(true);
+        };
+        outside.shm.check_in_place()?;
+        if outside.others_attached()? {
+            return Err(outside.superseded());
+        }
+        match self.block(0) {
+            Some(block) => is_index_of(block, &outside.log),
+            None => Ok(false),
+        }
+    }
+}
+
+impl Outside {
+    fn others_attached(&self) -> Result<bool> {
+        let conflict = self
+            .locks
+            .conflict(self.shm.as_file(), shm_bytes::DMS)
+            .map_err(|e| Error::io(self.shm.path(), "query the lock of", e))?;
+        Ok(conflict.is_some())
+    }
+
+    fn superseded(&self) -> Error {
+        Error::Superseded {
+            path: self.shm.path().to_owned(),
+        }
+    }
+
+    /// A slot gets its first reader.
+    fn slot_taken(&self) -> Result<()> {
+        if self.slots_in_use.load(Ordering::Relaxed) == 0 {
+            let held = self
+                .locks
+                .try_lock(self.shm.as_file(), shm_bytes::of(READ_0), LockMode::Shared)
+                .map_err(|e| Error::io(self.shm.path(), "lock", e))?;
+            if !held {
+                // A checkpoint is running, so somebody is attached.
+                return Err(self.superseded());
+            }
+        }
+        self.slots_in_use.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The last reader of a slot has gone.
+    fn slot_left(&self) -> Result<()> {
+        if self.slots_in_use.fetch_sub(1, Ordering::Relaxed) > 1 {
+            return Ok(());
+        }
+        self.locks
+            .unlock(self.shm.as_file(), shm_bytes::of(READ_0))
+            .map_err(|e| Error::io(self.shm.path(), "unlock", e))
+    }
+}
+
+fn is_read_slot(bytes: &Range<u64>) -> bool {
+    let slots = shm_bytes::of(Lock::Readers);
+    slots.start <= bytes.start && bytes.end <= slots.end
+}
+
+/// Nobody outside has a say in the locks, and readers are what others must be
+/// told of.
+impl Beyond for PrivateIndex {
+    fn try_lock(&self, bytes: Range<u64>, mode: LockMode) -> Result<bool> {
+        if let Some(outside) = &self.outside
+            && mode == LockMode::Shared
+            && is_read_slot(&bytes)
+        {
+            outside.slot_taken()?;
+        }
+        Ok(true)
+    }
+
+    fn unlock(&self, bytes: Range<u64>, mode: LockMode) -> Result<()> {
+        match &self.outside {
+            Some(outside) if mode == LockMode::Shared && is_read_slot(&bytes) => {
+                outside.slot_left()
+            }
+            _ => Ok(()),
+        }
+    }
+}
