@@ -1,11 +1,12 @@
 //! What the facade needs of a coordination beside the seam: a way to open it.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use wal_core::io::{File, OpenMode, OsFile};
-use wal_core::protocol::{WalConfig, create_page_store, inspect};
-use wal_core::{Result, WalCoordination};
+use wal_core::io::{File, OpenMode, OsFile, OsStorage, ReadOnlyLog, ReadOnlyStorage, Storage};
+use wal_core::protocol::{WalConfig, create_page_store, inspect, inspect_immutable};
+use wal_core::{Error, Result, WalCoordination};
 
 use crate::options::{Options, ReadStrategy};
 
@@ -29,6 +30,27 @@ impl Options {
         }
     }
 
+    /// True if nothing is to be written.
+    fn only_reads(&self) -> bool {
+        self.read_only || self.immutable
+    }
+
+    /// The files of `database`, once the backend has attached to it.
+    ///
+    /// # Errors
+    /// What opening the log gives.
+    pub(crate) fn storage(&self, database: Arc<OsFile>) -> Result<Box<dyn Storage>> {
+        if !self.only_reads() {
+            let storage = OsStorage::open(database, self.is_mapped());
+            return Ok(Box::new(storage.map_err(advise_read_only)?));
+        }
+        let mut log = ReadOnlyLog::beside(database.path(), self.is_mapped());
+        if self.immutable {
+            log = log.ignored();
+        }
+        Ok(Box::new(ReadOnlyStorage::new(database, log)))
+    }
+
     fn is_mapped(&self) -> bool {
         self.read_strategy == ReadStrategy::Mapped
     }
@@ -36,14 +58,47 @@ impl Options {
     /// Finds out what the file is, and makes an empty one a page store. The
     /// caller holds the lock for that.
     fn look(&self, database: &OsFile) -> Result<WalConfig> {
-        let mut config = inspect(database, self.page_size)?;
+        let mut config = if self.immutable {
+            inspect_immutable(database, self.page_size)?
+        } else {
+            inspect(database, self.page_size)?
+        };
         config.synchronous = self.synchronous;
         config.log_size_limit = self.log_size_limit;
         config.persistent_log = self.persistent_log;
+        config.read_only = self.only_reads();
         if database.is_empty()? {
+            if config.read_only {
+                let reason = "it is empty; open it for writing to make it a page store";
+                return Err(Error::cannot_open(database.path(), reason));
+            }
             create_page_store(database, config.page_size)?;
         }
         Ok(config)
+    }
+}
+
+/// Adds to what the system said of a file that may not be written how the
+/// database can be read all the same.
+fn advise_read_only(error: Error) -> Error {
+    match error {
+        Error::Io {
+            path,
+            operation: operation @ "open",
+            source,
+        } if matches!(
+            source.kind(),
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+        ) =>
+        {
+            let advice = format!("{source}; to read without writing, set `Options::read_only`");
+            Error::Io {
+                path,
+                operation,
+                source: std::io::Error::new(source.kind(), advice),
+            }
+        }
+        other => other,
     }
 }
 
@@ -55,9 +110,17 @@ impl Backend for wal_shm::ShmWalCoordination {
         shm.side_file = options.side_file;
         shm.allow_network_file_system = options.allow_network_file_system;
         shm.mapped = options.is_mapped();
-        let (coordination, config) = Self::open(path, options.open_mode(), shm, |database| {
-            options.look(database)
-        })?;
+        shm.access = match (options.immutable, options.read_only) {
+            (true, _) => wal_shm::Access::Immutable,
+            (false, true) => wal_shm::Access::ReadOnly,
+            (false, false) => wal_shm::Access::ReadWrite,
+        };
+        let look = |database: &OsFile| options.look(database);
+        let attached = Self::open(path, options.open_mode(), shm, look);
+        let (coordination, config) = match options.only_reads() {
+            true => attached?,
+            false => attached.map_err(advise_read_only)?,
+        };
         let database = coordination.database().clone();
         Ok((coordination, database, config))
     }
@@ -66,6 +129,11 @@ impl Backend for wal_shm::ShmWalCoordination {
 #[cfg(feature = "inproc")]
 impl Backend for wal_inproc::InProcessWalCoordination {
     fn attach(path: &Path, options: &Options) -> Result<(Self, Arc<OsFile>, WalConfig)> {
+        if options.only_reads() {
+            let reason = "an in-process backend owns its database, which a reader cannot; open it \
+                with the shared one";
+            return Err(Error::cannot_open(path, reason));
+        }
         let (coordination, database) = Self::open(path, options.open_mode(), options.is_mapped())?;
         let config = options.look(&database)?;
         Ok((coordination, database, config))

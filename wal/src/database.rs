@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wal_core::io::OsStorage;
-use wal_core::protocol::{CheckpointMode, CheckpointReport, DatabaseKind, Wal};
+use wal_core::io::OsFile;
+use wal_core::protocol::{
+    self, CheckpointMode, CheckpointReport, DatabaseKind, Wal, refuse_leftovers,
+};
 use wal_core::{Error, PageSize, Result};
 
 use crate::backend::Backend;
-use crate::options::{Options, ReadStrategy};
+use crate::options::Options;
+use crate::successor::Successor;
 use crate::transaction::{ReadTx, WriteTx};
 
 /// How long an opener sleeps before it looks again at a locked database. Who
@@ -28,8 +31,10 @@ pub struct Database<B: Backend> {
 #[derive(Debug)]
 struct Opened<B: Backend> {
     wal: Arc<Wal<B>>,
-    busy_timeout: Duration,
-    auto_checkpoint: u32,
+    /// Where reading goes on if `wal` was superseded.
+    successor: Successor<B>,
+    file: Arc<OsFile>,
+    options: Options,
 }
 
 impl<B: Backend> Clone for Database<B> {
@@ -51,21 +56,12 @@ impl<B: Backend> Database<B> {
     }
 
     pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Self> {
-        let path = resolve(path)?;
-        let deadline = Instant::now() + options.busy_timeout;
-        let (coordination, file, config) = loop {
-            match B::attach(&path, options) {
-                Err(Error::Locked { .. }) if Instant::now() < deadline => {
-                    std::thread::sleep(OPEN_AGAIN);
-                }
-                attached => break attached?,
-            }
-        };
-        let storage = OsStorage::open(file, options.read_strategy == ReadStrategy::Mapped)?;
+        let (wal, file) = attach(&resolve(path)?, options, options.busy_timeout)?;
         let opened = Opened {
-            wal: Wal::new(coordination, Box::new(storage), config),
-            busy_timeout: options.busy_timeout,
-            auto_checkpoint: options.auto_checkpoint,
+            wal,
+            successor: Successor::none(),
+            file,
+            options: options.clone(),
         };
         Ok(Database {
             opened: Arc::new(opened),
@@ -78,14 +74,13 @@ impl<B: Backend> Database<B> {
     /// # Errors
     /// [`Error::Busy`] if another process still recovers the log after the
     /// busy timeout, [`Error::Protocol`], [`Error::UsedAfterFork`],
-    /// [`Error::Corrupt`], [`Error::PageSizeMismatch`], [`Error::Io`].
+    /// [`Error::Corrupt`], [`Error::PageSizeMismatch`], [`Error::Io`]; opened
+    /// read-only also [`Error::NeedsRecovery`] if no writer has mended the
+    /// index after the busy timeout, and [`Error::Superseded`] if writers came
+    /// and went all the time.
     pub fn begin_read(&self) -> Result<ReadTx<B>> {
-        let tx = self
-            .opened
-            .wal
-            .begin_read_within(self.opened.busy_timeout)?;
         Ok(ReadTx {
-            tx,
+            tx: self.opened.begin_read()?,
             database: self.clone(),
         })
     }
@@ -95,10 +90,14 @@ impl<B: Backend> Database<B> {
     ///
     /// # Errors
     /// [`Error::Busy`] if another writer is still at work after the busy
-    /// timeout, [`Error::Poisoned`] after a failed sync, and those of
+    /// timeout, [`Error::Poisoned`] after a failed sync,
+    /// [`Error::ReadOnly`] if the database was opened so, and those of
     /// [`Database::begin_read`].
     pub fn begin_write(&self) -> Result<WriteTx<B>> {
-        let tx = self.opened.wal.begin_write(self.opened.busy_timeout)?;
+        let tx = self
+            .opened
+            .wal
+            .begin_write(self.opened.options.busy_timeout)?;
         Ok(WriteTx {
             tx,
             database: self.clone(),
@@ -109,7 +108,8 @@ impl<B: Backend> Database<B> {
     ///
     /// # Errors
     /// [`Error::Busy`] if another checkpoint is running, [`Error::Poisoned`]
-    /// after a failed sync, [`Error::Corrupt`], [`Error::Io`].
+    /// after a failed sync, [`Error::ReadOnly`], [`Error::Corrupt`],
+    /// [`Error::Io`].
     pub fn checkpoint(&self, mode: CheckpointMode) -> Result<CheckpointReport> {
         self.opened.wal.checkpoint(mode)
     }
@@ -151,10 +151,56 @@ impl<B: Backend> Database<B> {
     /// later commits, so its failure is not that of this one; a failed sync
     /// shows itself at the next write.
     pub(crate) fn after_commit(&self, log_frames: u32) {
-        if self.opened.auto_checkpoint != 0 && log_frames >= self.opened.auto_checkpoint {
+        let threshold = self.opened.options.auto_checkpoint;
+        if threshold != 0 && log_frames >= threshold {
             let _ = self.checkpoint(CheckpointMode::Passive);
         }
     }
+}
+
+impl<B: Backend> Opened<B> {
+    fn begin_read(&self) -> Result<protocol::ReadTx<B>> {
+        let timeout = self.options.busy_timeout;
+        let started = Instant::now();
+        let mut first = true;
+        loop {
+            let successor = self.successor.get();
+            let wal = successor.as_ref().unwrap_or(&self.wal);
+            let left = timeout.saturating_sub(started.elapsed());
+            match wal.begin_read_within(left) {
+                Err(Error::Superseded { .. }) if first || !left.is_zero() => {
+                    self.successor.replace(wal, || self.attach_again(left))?;
+                }
+                begun => return begun,
+            }
+            first = false;
+        }
+    }
+
+    fn attach_again(&self, timeout: Duration) -> Result<Arc<Wal<B>>> {
+        self.file.check_in_place()?;
+        let (wal, _same_file) = attach(self.wal.path(), &self.options, timeout)?;
+        Ok(wal)
+    }
+}
+
+/// Attaches to the database at `path`, once its owner lets go of it.
+fn attach<B: Backend>(
+    path: &Path,
+    options: &Options,
+    timeout: Duration,
+) -> Result<(Arc<Wal<B>>, Arc<OsFile>)> {
+    let started = Instant::now();
+    let (coordination, file, config) = loop {
+        match B::attach(path, options) {
+            Err(Error::Locked { .. }) if started.elapsed() < timeout => {
+                std::thread::sleep(OPEN_AGAIN);
+            }
+            attached => break attached?,
+        }
+    };
+    let storage = options.storage(file.clone())?;
+    Ok((Wal::new(coordination, storage, config), file))
 }
 
 impl<B: Backend> Drop for Opened<B> {
@@ -183,8 +229,10 @@ fn resolve(path: &Path) -> Result<PathBuf> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    match path.file_name() {
-        Some(name) => Ok(parent.canonicalize().map_err(io)?.join(name)),
-        None => Err(Error::cannot_open(path, "it names no file")),
-    }
+    let Some(name) = path.file_name() else {
+        return Err(Error::cannot_open(path, "it names no file"));
+    };
+    let resolved = parent.canonicalize().map_err(io)?.join(name);
+    refuse_leftovers(&resolved)?;
+    Ok(resolved)
 }

@@ -37,6 +37,7 @@ compile_error!("choose a backend: enable the feature `shm` (several processes) o
 mod backend;
 mod database;
 mod options;
+mod successor;
 mod transaction;
 
 pub use backend::Backend;

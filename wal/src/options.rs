@@ -53,6 +53,8 @@ pub struct Options {
     pub(crate) side_file: bool,
     pub(crate) lock_kind: LockKind,
     pub(crate) allow_network_file_system: bool,
+    pub(crate) read_only: bool,
+    pub(crate) immutable: bool,
 }
 
 impl Default for Options {
@@ -69,6 +71,8 @@ impl Default for Options {
             side_file: true,
             lock_kind: LockKind::default(),
             allow_network_file_system: false,
+            read_only: false,
+            immutable: false,
         }
     }
 }
@@ -167,6 +171,33 @@ impl Options {
     #[must_use]
     pub fn allow_network_file_system(mut self, allow: bool) -> Self {
         self.allow_network_file_system = allow;
+        self
+    }
+
+    /// Whether the database is only read, for who may not write its files or
+    /// its directory; off unless told otherwise. Others may write it
+    /// meanwhile, and every new transaction sees their last commit. Nothing
+    /// is written, whatever the permissions are: no file is made, removed or
+    /// checkpointed. Shared backend only.
+    ///
+    /// It needs the `-shm` file, which stays where a process has the database
+    /// open for writing, or left it with [`Options::persistent_log`], or was
+    /// killed. With classic locks such a process has to be there.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// Whether the database file is read as it is, because **nobody writes
+    /// it**: on read-only media, or in a backup. Off unless told otherwise.
+    /// The log is ignored, and nothing is locked: commits that are only in
+    /// the log are not seen, and if somebody does write, what is read is of
+    /// no single state, and a file that is cut ends this process with a
+    /// signal if it is mapped. Shared backend only.
+    #[must_use]
+    pub fn immutable(mut self, immutable: bool) -> Self {
+        self.immutable = immutable;
         self
     }
 

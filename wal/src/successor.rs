@@ -1,0 +1,56 @@
+//! The attachment that took the place of the first one.
+//!
+//! A reader that may not write keeps a wal-index of its own while it is alone.
+//! Once a writer comes, the shared one has to be used, through another
+//! attachment ([`wal_core::Error::Superseded`]). Transactions that began
+//! before go on with the first.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use wal_core::Result;
+use wal_core::protocol::Wal;
+
+use crate::backend::Backend;
+
+/// The newest attachment after the first, if there is one.
+#[derive(Debug)]
+pub(crate) struct Successor<B: Backend> {
+    /// Asked first, so that who may write, and never has one, pays a load.
+    exists: AtomicBool,
+    wal: RwLock<Option<Arc<Wal<B>>>>,
+}
+
+impl<B: Backend> Successor<B> {
+    pub(crate) fn none() -> Self {
+        Successor {
+            exists: AtomicBool::new(false),
+            wal: RwLock::new(None),
+        }
+    }
+
+    pub(crate) fn get(&self) -> Option<Arc<Wal<B>>> {
+        // Acquire: pairs with the release in `replace`. The lock would do
+        // for the value; this is for who looks at the flag alone.
+        if !self.exists.load(Ordering::Acquire) {
+            return None;
+        }
+        let wal = self.wal.read().unwrap_or_else(PoisonError::into_inner);
+        wal.clone()
+    }
+
+    /// Puts what `attach` gives in the place of `superseded`, unless another
+    /// thread has done that.
+    pub(crate) fn replace(
+        &self,
+        superseded: &Arc<Wal<B>>,
+        attach: impl FnOnce() -> Result<Arc<Wal<B>>>,
+    ) -> Result<()> {
+        let mut wal = self.wal.write().unwrap_or_else(PoisonError::into_inner);
+        if wal.as_ref().is_none_or(|wal| Arc::ptr_eq(wal, superseded)) {
+            *wal = Some(attach()?);
+            self.exists.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
