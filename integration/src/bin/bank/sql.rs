@@ -34,17 +34,21 @@ impl SqlBank {
         Ok(SqlBank { connection })
     }
 
-    /// Runs a checkpoint in `mode`, and gives the log after it.
-    fn checkpoint(&self, mode: &str) -> Result<LogState> {
-        let (frames, backfilled) =
-            self.connection
-                .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-                    Ok((row.get(1)?, row.get(2)?))
-                })?;
-        Ok(LogState {
-            frames,
-            backfilled: Some(backfilled),
-        })
+    /// Runs a checkpoint in `mode`, and gives the log after it. `None` if
+    /// somebody was in the way.
+    fn run_checkpoint(&self, mode: &str) -> Result<Option<LogState>> {
+        let pragma = format!("PRAGMA wal_checkpoint({mode})");
+        let (busy, frames, backfilled): (bool, i64, i64) =
+            self.connection.query_row(&pragma, [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
+        if busy {
+            return Ok(None);
+        }
+        Ok(Some(LogState {
+            frames: u32::try_from(frames)?,
+            backfilled: Some(u32::try_from(backfilled)?),
+        }))
     }
 }
 
@@ -98,12 +102,14 @@ impl Access for SqlBank {
     }
 
     fn checkpoint(&mut self) -> Result<LogState> {
-        SqlBank::checkpoint(self, "PASSIVE")
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        self.run_checkpoint("PASSIVE")?
+            .ok_or_else(|| rusqlite::Error::SqliteFailure(busy, None).into())
     }
 
     fn log(&mut self) -> Result<Option<LogState>> {
-        // The mode that only looks.
-        SqlBank::checkpoint(self, "NOOP").map(Some)
+        // This mode does nothing and tells.
+        self.run_checkpoint("NOOP")
     }
 
     fn close(self: Box<Self>) -> Result<()> {

@@ -13,18 +13,16 @@ pub(crate) fn opening(arguments: &Arguments, setup: &Setup) -> String {
         BackendName::Shm => "processes, killed at random",
         BackendName::Inproc => "threads of one process, so nobody is killed",
     };
+    let over_stock = match (arguments.stock_writers, arguments.stock_readers) {
+        (0, 0) => String::new(),
+        (writers, readers) => {
+            format!("; {} over {}", listed(writers, readers), Engine::Stock)
+        }
+    };
     format!(
-        "{} writers, {} readers and a checkpointer{} ({what}) share {} accounts of {} each, \
+        "{} and a checkpointer{over_stock} ({what}) share {} accounts of {} each, \
          synchronous={}, seed {}",
-        arguments.writers,
-        arguments.readers,
-        match (arguments.stock_writers, arguments.stock_readers) {
-            (0, 0) => String::new(),
-            (writers, readers) => format!(
-                ", with {writers} writers and {readers} readers over {}",
-                Engine::Stock
-            ),
-        },
+        listed(arguments.writers, arguments.readers),
         setup.accounts,
         STARTING_BALANCE,
         match setup.synchronous {
@@ -32,6 +30,19 @@ pub(crate) fn opening(arguments: &Arguments, setup: &Setup) -> String {
             SynchronousName::Normal => "normal",
         },
         setup.seed
+    )
+}
+
+/// "1 writer and 2 readers".
+fn listed(writers: impl Into<u64>, readers: impl Into<u64>) -> String {
+    let counted = |count: u64, what| match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    };
+    format!(
+        "{} and {}",
+        counted(writers.into(), "writer"),
+        counted(readers.into(), "reader")
     )
 }
 
@@ -71,23 +82,17 @@ fn cast(story: &Story) -> String {
         BackendName::Shm => "processes",
         BackendName::Inproc => "threads of one process",
     };
-    let of = |share: &Share| {
-        let (writers, readers) = (share.ledgers.len(), share.readers);
-        (
-            writers + readers,
-            format!("{writers} writers, {readers} readers"),
-        )
-    };
-    let (ours, ours_listed) = of(&story.ours);
-    let (stock, stock_listed) = of(&story.stock);
-    let over_stock = match stock {
+    let members = |share: &Share| share.ledgers.len() + share.readers;
+    let listed = |share: &Share| listed(share.ledgers.len() as u64, share.readers as u64);
+    let over_stock = match members(&story.stock) {
         0 => String::new(),
-        _ => format!("; over {}: {stock_listed}", Engine::Stock),
+        _ => format!("; {} over {}", listed(&story.stock), Engine::Stock),
     };
     format!(
-        "{} {who} shared one SQLite file for {:.1} s: {ours_listed}, 1 checkpointer{over_stock}.",
-        ours + stock + 1,
+        "{} {who} shared one SQLite file for {:.1} s: {} and a checkpointer{over_stock}.",
+        members(&story.ours) + members(&story.stock) + 1,
         story.worked.as_secs_f64(),
+        listed(&story.ours),
     )
 }
 
@@ -100,35 +105,36 @@ fn transfers(story: &Story) -> String {
 
 /// What the writers of each engine got.
 fn shares(story: &Story) -> Vec<String> {
-    let all = story.ours.transfers() + story.stock.transfers();
-    let writers = story.ours.ledgers.len() + story.stock.ledgers.len();
-    let line = |engine: Engine, share: &Share| {
-        let counts = || share.ledgers.iter().map(|ledger| ledger.transfers());
-        let fastest = counts().max().unwrap_or(0);
-        let slowest = counts().min().unwrap_or(0);
-        format!(
-            "{engine}: {} of them, {:.1} % by {:.0} % of the writers; \
-             fastest writer : slowest = {} : {} ({:.2}), \
-             longest wait for Write {} ms, longest time without a commit {} ms{}.",
-            HumanCount(share.transfers()),
-            percent(share.transfers() as f64, all as f64),
-            percent(share.ledgers.len() as f64, writers as f64),
-            HumanCount(fastest.cast_unsigned()),
-            HumanCount(slowest.cast_unsigned()),
-            fastest as f64 / slowest.max(1) as f64,
-            share.longest_wait.as_millis(),
-            share.longest_without_commit.as_millis(),
-            match share.refusals {
-                0 => String::new(),
-                times => format!(", busy timeout passed {} times", HumanCount(times)),
-            },
-        )
-    };
     [(Engine::Ours, &story.ours), (Engine::Stock, &story.stock)]
         .into_iter()
         .filter(|(_, share)| !share.ledgers.is_empty())
-        .map(|(engine, share)| line(engine, share))
+        .map(|(engine, share)| share_of(engine, share, story))
         .collect()
+}
+
+fn share_of(engine: Engine, share: &Share, story: &Story) -> String {
+    let transfers = story.ours.transfers() + story.stock.transfers();
+    let writers = story.ours.ledgers.len() + story.stock.ledgers.len();
+    let counts = || share.ledgers.iter().map(|ledger| ledger.transfers());
+    let fastest = counts().max().unwrap_or(0);
+    let slowest = counts().min().unwrap_or(0);
+    format!(
+        "{engine}: {} of them, {:.1} % by {:.0} % of the writers; \
+         fastest writer : slowest = {} : {} ({:.2}), \
+         longest wait for Write {} ms, longest time without a commit {} ms{}.",
+        HumanCount(share.transfers()),
+        percent(share.transfers() as f64, transfers as f64),
+        percent(share.ledgers.len() as f64, writers as f64),
+        HumanCount(fastest.cast_unsigned()),
+        HumanCount(slowest.cast_unsigned()),
+        fastest as f64 / slowest.max(1) as f64,
+        share.longest_wait.as_millis(),
+        share.longest_without_commit.as_millis(),
+        match share.refusals {
+            0 => String::new(),
+            times => format!(", busy timeouts passed: {}", HumanCount(times)),
+        },
+    )
 }
 
 fn percent(part: f64, whole: f64) -> f64 {

@@ -27,7 +27,10 @@ pub(crate) fn run(assignment: &Assignment, bank: &mut dyn Access, post: &mut Pos
     };
     let row = *number as usize;
     let mut progress = Progress::default();
-    let mut journal = *bank.audit()?.journal.get(row).context("no journal row")?;
+    let Some(audit) = patiently(setup.patience, post, &progress, || bank.audit())? else {
+        return Ok(());
+    };
+    let mut journal = *audit.journal.get(row).context("no journal row")?;
     while !post.is_stopped() {
         let transfer = Transfer::next(setup.seed, *number, journal.transfers, setup.accounts);
         post.send(&Report::Announce(transfer))?;
