@@ -8,6 +8,7 @@ use integration::fixtures::reading::{Contents, Opener};
 use integration::fixtures::{self, Fixture, INDEX};
 use integration::worker::Backend;
 
+use crate::forged_index::{ForgedIndex, MAX_FRAME, PAGE_COUNT};
 use crate::peer::Peer;
 
 /// Logs of several shapes: many commits, stale tails, fewer pages than before,
@@ -99,6 +100,35 @@ fn a_damaged_index_is_mended_in_place_while_a_peer_is_attached() {
                 let read = opener.read(&copy.database()).unwrap();
                 assert_eq!(read, expected(&fixture), "{name} by {opener:?}: {case}");
             }
+        }
+    }
+}
+
+/// What a writer leaves that dies between the two copies of the header.
+#[test]
+fn two_sound_headers_that_differ_are_mended_in_place() {
+    let fixture = fixtures::named("with-shm").unwrap();
+    let commits = &fixture.facts.log.as_ref().unwrap().commits;
+    let older = &commits[commits.len() - 2];
+    let newer = fixture.read(INDEX).unwrap();
+    let mut forged = ForgedIndex::from(newer.clone());
+    forged.set_header(MAX_FRAME, u32::try_from(older.frame).unwrap());
+    forged.set_header(PAGE_COUNT, older.page_count);
+    let older = forged.seal();
+    for (first, second) in [(&older, &newer), (&newer, &older)] {
+        let mut index = newer.clone();
+        index[..48].copy_from_slice(&first[..48]);
+        index[48..96].copy_from_slice(&second[..48]);
+        for opener in Opener::ALL {
+            if opener.backend == Backend::InProcess {
+                continue;
+            }
+            let copy = fixture.copy().unwrap();
+            fs::write(copy.index(), &index).unwrap();
+            let _peer = Peer::attach(&copy.index());
+            assert_eq!(opener.read(&copy.database()).unwrap(), expected(&fixture));
+            let mended = fs::read(copy.index()).unwrap();
+            assert_eq!(mended[..48], mended[48..96], "{opener:?}");
         }
     }
 }
