@@ -33,14 +33,14 @@ pub(crate) fn opening(arguments: &Arguments, setup: &Setup) -> String {
     )
 }
 
-/// "1 writer and 2 readers".
+/// "1 writer, 2 readers".
 fn listed(writers: impl Into<u64>, readers: impl Into<u64>) -> String {
     let counted = |count: u64, what| match count {
         1 => format!("1 {what}"),
         _ => format!("{count} {what}s"),
     };
     format!(
-        "{} and {}",
+        "{}, {}",
         counted(writers.into(), "writer"),
         counted(readers.into(), "reader")
     )
