@@ -227,6 +227,18 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
+    /// Sees to it that there is a mark of at most `max_frame`: a writer at
+    /// slot 0 that appends may leave the log without one, and a reader that
+    /// may not change marks could not begin (`walRestartLog` takes a marked
+    /// slot for the same purpose).
+    pub(super) fn leave_usable_mark(self: &Arc<Self>, max_frame: u32) -> Result<()> {
+        let usable = |&slot: &ReadSlot| self.coordination.mark(slot) <= max_frame;
+        if !ReadSlot::MARKED.iter().any(usable) {
+            self.claim_mark(max_frame)?;
+        }
+        Ok(())
+    }
+
     /// Sets the mark of a slot that nobody uses.
     fn claim_mark(self: &Arc<Self>, mark: u32) -> Result<Option<ReadSlot>> {
         for slot in ReadSlot::MARKED {

@@ -33,9 +33,22 @@ impl<C: WalCoordination> WriteTx<C> {
     /// Restarts the log if that can be done at once; `Some` is the header
     /// that it published (`walRestartLog`).
     pub(super) fn try_restart_log_before_write(&mut self) -> Result<Option<IndexHeader>> {
+        if !self.read.snapshot.bypasses_log() {
+            return Ok(None);
+        }
+        let restarted = self.try_restart_log()?;
+        if restarted.is_none() {
+            let max_frame = self.read.snapshot.max_frame();
+            self.wal().leave_usable_mark(max_frame)?;
+        }
+        Ok(restarted)
+    }
+
+    /// The caller reads at slot 0.
+    fn try_restart_log(&mut self) -> Result<Option<IndexHeader>> {
         let wal = self.wal().clone();
         let header = self.read.snapshot.header;
-        if !self.read.snapshot.bypasses_log() || header.max_frame() == 0 {
+        if header.max_frame() == 0 {
             return Ok(None);
         }
         let checkpoint = wal.try_lock(Lock::Checkpoint, LockMode::Exclusive)?;
