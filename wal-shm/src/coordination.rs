@@ -142,29 +142,39 @@ impl WalCoordination for ShmWalCoordination {
         self.attachment.index.grow(index)
     }
 
+    /// A reader of a private index that has its slot asks whether the index
+    /// still is that of the log; one that is not counts as a slot that is
+    /// busy.
     fn try_lock(&self, lock: Lock, mode: LockMode) -> Result<bool> {
         let Attachment { table, index, .. } = &*self.attachment;
         if let (Lock::Write, Index::Shared(shm)) = (lock, index) {
             shm.check_in_place()?;
         }
-        table.try_lock(index, lock, mode)
+        if !table.try_lock(index, lock, mode)? {
+            return Ok(false);
+        }
+        if !matches!((lock, mode), (Lock::Read(_), LockMode::Shared)) {
+            return Ok(true);
+        }
+        let current = self.is_current();
+        if !matches!(current, Ok(true)) {
+            self.unlock(lock, mode);
+        }
+        current
     }
 
     /// The mark lies beside the lock here, so it is looked at once the lock
-    /// is held, when nobody can change it any more. So is a private index.
+    /// is held, when nobody can change it any more.
     fn try_lock_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
         let lock = Lock::Read(slot);
         if !self.try_lock(lock, LockMode::Shared)? {
             return Ok(false);
         }
-        let usable = match self.mark(slot) == mark {
-            true => self.is_current(),
-            false => Ok(false),
-        };
-        if !matches!(usable, Ok(true)) {
+        let same = self.mark(slot) == mark;
+        if !same {
             self.unlock(lock, LockMode::Shared);
         }
-        usable
+        Ok(same)
     }
 
     fn unlock(&self, lock: Lock, mode: LockMode) {
