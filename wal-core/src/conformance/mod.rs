@@ -179,6 +179,7 @@ macro_rules! conformance_suite {
         // Writing.
         a_writer_shuts_out_writers_and_nobody_else,
         a_writer_that_waits_is_woken,
+        a_writer_that_cannot_recover_gives_write_back,
         a_stale_reader_cannot_become_a_writer,
         a_current_reader_becomes_a_writer,
         an_empty_commit_leaves_no_trace,

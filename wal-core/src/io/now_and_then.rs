@@ -34,6 +34,11 @@ impl NowAndThen {
             .store(now.saturating_add(nanos(self.pause)), Ordering::Relaxed);
         true
     }
+
+    /// Makes it due at once: what was found now is to be found the next time.
+    pub fn make_due(&self) {
+        self.due.store(0, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
@@ -45,6 +50,8 @@ mod tests {
         let rarely = NowAndThen::new(Duration::from_secs(3600));
         assert!(rarely.is_due());
         assert!(!rarely.is_due());
+        rarely.make_due();
+        assert!(rarely.is_due());
         let always = NowAndThen::new(Duration::ZERO);
         assert!(always.is_due());
         assert!(always.is_due());

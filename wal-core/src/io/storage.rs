@@ -45,11 +45,12 @@ impl Storage for OsStorage {
     }
 
     fn check_in_place(&self) -> Result<()> {
-        if self.in_place.is_due() {
-            self.database.check_in_place()?;
-            self.log.check_in_place()?;
+        if !self.in_place.is_due() {
+            return Ok(());
         }
-        Ok(())
+        let both = self.database.check_in_place();
+        both.and_then(|()| self.log.check_in_place())
+            .inspect_err(|_| self.in_place.make_due())
     }
 
     fn remove_log(&self) -> Result<()> {

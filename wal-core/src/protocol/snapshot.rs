@@ -32,15 +32,19 @@ impl<C: WalCoordination> Wal<C> {
     /// The published header; `None` if it is worth trying again at once.
     ///
     /// # Errors
-    /// [`Error::Busy`] while another process recovers, and whatever recovery
-    /// gives.
+    /// [`Error::Busy`] while another process recovers, or, for a caller that
+    /// holds Write, while a checkpoint keeps it from recovering; and whatever
+    /// recovery gives.
     pub(super) fn load_snapshot(
         self: &Arc<Self>,
         held: &Held<'_, C>,
     ) -> Result<Option<IndexHeader>> {
         let header = match self.load_header()? {
             Some(header) => Some(header),
-            None if held.write.is_some() => self.recover_if_still_bad(held)?,
+            None if held.write.is_some() => {
+                let recovered = self.recover_if_still_bad(held)?;
+                Some(recovered.ok_or_else(|| self.busy(Lock::CheckpointAndRecover))?)
+            }
             None => match self.try_lock(Lock::Write, LockMode::Exclusive)? {
                 Some(write) => {
                     let held = Held {

@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::append;
@@ -64,7 +65,23 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Wal::begin_read`] gives.
     pub fn begin_write(self: &Arc<Self>, timeout: Duration) -> Result<WriteTx<C>> {
         self.check_writable()?;
-        let write = self.wait_for_write(timeout)?;
+        let deadline = deadline_after(timeout);
+        for attempt in 1.. {
+            match self.try_begin_fresh_write(deadline) {
+                Err(Error::Busy { .. }) if Instant::now() < deadline => {
+                    thread::sleep(pause_without_write(attempt));
+                }
+                begun => return begun,
+            }
+        }
+        Err(self.busy(Lock::Write))
+    }
+
+    /// Takes Write, then a snapshot. If that needs a recovery and a
+    /// checkpointer is in the way, Write is given back: the checkpointer may
+    /// be waiting for it.
+    fn try_begin_fresh_write(self: &Arc<Self>, deadline: Instant) -> Result<WriteTx<C>> {
+        let write = self.wait_for_write(deadline)?;
         let held = Held {
             write: Some(&write),
             checkpoint: None,
@@ -103,9 +120,8 @@ impl<C: WalCoordination> Wal<C> {
         Ok(write)
     }
 
-    /// Takes Write, and waits for it until `timeout` has passed.
-    fn wait_for_write(self: &Arc<Self>, timeout: Duration) -> Result<LockGuard<C>> {
-        let deadline = deadline_after(timeout);
+    /// Takes Write, and waits for it until `deadline`.
+    fn wait_for_write(self: &Arc<Self>, deadline: Instant) -> Result<LockGuard<C>> {
         loop {
             // The ticket is read before the try: a release after it ends the
             // wait at once.
@@ -119,6 +135,12 @@ impl<C: WalCoordination> Wal<C> {
             self.coordination.wait(Event::Release, ticket, deadline);
         }
     }
+}
+
+/// How long Write is left alone: long enough, before long, for a stock SQLite
+/// that looks every tenth of a second.
+fn pause_without_write(attempt: u32) -> Duration {
+    Duration::from_millis(u64::from(attempt).pow(2).min(150))
 }
 
 impl<C: WalCoordination> WriteTx<C> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Backend;
 use super::super::scene::{BOUND, Scene, fill};
-use crate::coordination::Lock;
+use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Error;
 use crate::index::{HeaderCell, IndexHeader};
 use crate::types::{PageNo, PageSize};
@@ -58,6 +58,26 @@ pub(crate) fn a_writer_that_waits_is_woken<B: Backend>() {
     });
     assert!(started.elapsed() < BOUND, "nobody woke the writer");
     assert_eq!(one.versions(), [1, 2]);
+}
+
+/// A checkpointer that waits for Write must not be waited for with Write held.
+pub(crate) fn a_writer_that_cannot_recover_gives_write_back<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, checkpointer) = scene.two();
+    writer.commit(&[1], 1);
+    writer.damage_header();
+    let checkpointing = checkpointer.wal.coordination();
+    assert!(
+        checkpointing
+            .try_lock(Lock::Checkpoint, LockMode::Exclusive)
+            .unwrap()
+    );
+    let refused = writer.wal.begin_write(Duration::ZERO);
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+    checkpointing.unlock(Lock::Checkpoint, LockMode::Exclusive);
+    scene.assert_quiet();
+    writer.commit(&[2], 2);
+    assert_eq!(writer.versions(), [1, 2]);
 }
 
 pub(crate) fn a_stale_reader_cannot_become_a_writer<B: Backend>() {
@@ -286,7 +306,7 @@ pub(crate) fn the_vacuum_lock_shuts_everyone_out_and_lets_nobody_be_overrun<B: B
         matches!(checkpoint, Err(Error::Busy { .. })),
         "{checkpoint:?}"
     );
-    use crate::coordination::{LockMode, ReadSlot, WalCoordination};
+    use crate::coordination::ReadSlot;
     for slot in ReadSlot::ALL {
         let lock = Lock::Read(slot);
         assert!(
