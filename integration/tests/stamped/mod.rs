@@ -13,11 +13,12 @@ use rusqlite::Connection;
 /// lies beside it.
 pub(crate) fn create(path: &Path, page_size: u32, count: u32, tables: &str) -> Result<Range<u32>> {
     let connection = Connection::open(path)?;
+    connection.pragma_update(None, "synchronous", "OFF")?;
     connection.pragma_update(None, "page_size", page_size)?;
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     ensure!(mode == "wal", "SQLite chose journal mode {mode}");
-    connection.execute_batch("PRAGMA synchronous=OFF; CREATE TABLE stamped(a)")?;
+    connection.execute_batch("CREATE TABLE stamped(a)")?;
     connection.execute_batch(tables)?;
     let before = page_count(&connection)?;
     // Each overflow page begins with the number of the next.

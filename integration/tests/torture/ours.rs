@@ -135,10 +135,10 @@ impl Ours<'_> {
 
     /// The commands of the next transaction. All processes share the bulk, and
     /// the stamp tells them apart.
-    fn transaction(&mut self, big: bool) -> [Command; 3] {
+    fn transaction(&self, big: bool) -> [Command; 3] {
         let stamp = Stamp {
             writer: u64::from(self.number) + 1,
-            sequence: self.ledger.attempt(),
+            sequence: self.ledger.next(),
         };
         let ranges = self.scene.ranges();
         let own = ranges.own(self.number);
@@ -154,7 +154,6 @@ impl Ours<'_> {
     fn commit(&mut self, big: bool) -> Result<()> {
         let [begin, own, bulk] = self.transaction(big);
         if is_busy(self.worker.run(begin))? {
-            self.ledger.refuse();
             self.count.busy += 1;
             return Ok(());
         }
@@ -168,7 +167,6 @@ impl Ours<'_> {
 
     fn roll_back(&mut self) -> Result<()> {
         let [begin, own, bulk] = self.transaction(true);
-        self.ledger.refuse();
         if is_busy(self.worker.run(begin))? {
             self.count.busy += 1;
             return Ok(());
@@ -259,6 +257,7 @@ impl Ours<'_> {
 
     fn kill_in_commit(&mut self, big: bool) -> Result<()> {
         let [begin, own, bulk] = self.transaction(big);
+        self.ledger.doubt();
         self.kill_in(&[begin, own, bulk, Command::Commit])
     }
 

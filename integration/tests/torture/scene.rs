@@ -55,39 +55,44 @@ pub(crate) struct Scene {
 }
 
 /// What one writer knows of its commits, numbered from 1 without a gap.
+///
+/// A writer that is killed between the last frame of a commit and the header
+/// that publishes it leaves a commit that nobody sees, until somebody writes
+/// over it or recovers the log, and then it is there. So what one look does
+/// not find, a later one may.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Ledger {
-    /// The last that was acknowledged.
-    pub(crate) acknowledged: u64,
-    /// The last that may be there: its process was killed before it told.
-    pub(crate) attempted: u64,
+    /// The last that is surely there.
+    acknowledged: u64,
+    /// The last that may be there or come: its process was killed before it
+    /// told.
+    in_doubt: u64,
 }
 
 impl Ledger {
-    /// The number of the next commit, which from now on may be there.
-    pub(crate) fn attempt(&mut self) -> u64 {
-        self.attempted = self.acknowledged + 1;
-        self.attempted
+    /// The number of the next commit.
+    pub(crate) fn next(&self) -> u64 {
+        self.acknowledged + 1
     }
 
     /// The next commit was done.
     pub(crate) fn acknowledge(&mut self) {
-        self.acknowledged = self.attempted;
+        self.acknowledged += 1;
     }
 
-    /// The next commit was not done, and will not be.
-    pub(crate) fn refuse(&mut self) {
-        self.attempted = self.acknowledged;
+    /// The process was killed in the next commit.
+    pub(crate) fn doubt(&mut self) {
+        self.in_doubt = self.next();
     }
 
-    /// Takes what a database says that nobody writes for this writer.
+    /// Takes the last commit that a snapshot has.
     pub(crate) fn settle(&mut self, found: u64) -> Result<()> {
+        let last = self.acknowledged.max(self.in_doubt);
         ensure!(
-            (self.acknowledged..=self.attempted).contains(&found),
+            (self.acknowledged..=last).contains(&found),
             "commit {found} is the last, after {self:?}"
         );
         self.acknowledged = found;
-        self.attempted = found;
         Ok(())
     }
 }

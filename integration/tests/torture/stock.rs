@@ -108,13 +108,9 @@ impl Stock<'_> {
             }
             Act::KillInTransfer => {
                 let sql = self.transfer_sql();
-                let sql = self.transaction(&sql);
-                self.kill_in(&sql)
+                self.kill_in_commit(&sql)
             }
-            Act::KillInGrowth => {
-                let sql = self.transaction(GROW);
-                self.kill_in(&sql)
-            }
+            Act::KillInGrowth => self.kill_in_commit(GROW),
             Act::KillInCheckpoint => {
                 let sql = self.checkpoint_sql();
                 self.kill_in(&sql)
@@ -153,8 +149,8 @@ impl Stock<'_> {
     }
 
     /// All of a transaction in which `sql` is done and entered in the journal.
-    fn transaction(&mut self, sql: &str) -> String {
-        let (count, number) = (self.ledger.attempt(), self.number);
+    fn transaction(&self, sql: &str) -> String {
+        let (count, number) = (self.ledger.next(), self.number);
         format!(
             "BEGIN IMMEDIATE; {sql}; UPDATE journal SET count={count} WHERE writer={number}; COMMIT"
         )
@@ -166,8 +162,6 @@ impl Stock<'_> {
         if self.run(&sql)?.is_some() {
             self.ledger.acknowledge();
             self.count.stock += 1;
-        } else {
-            self.ledger.refuse();
         }
         Ok(())
     }
@@ -226,6 +220,12 @@ impl Stock<'_> {
             self.count.checkpoints += 1;
         }
         Ok(())
+    }
+
+    fn kill_in_commit(&mut self, sql: &str) -> Result<()> {
+        let sql = self.transaction(sql);
+        self.ledger.doubt();
+        self.kill_in(&sql)
     }
 
     /// Kills the process at any moment of `sql`, or soon after.
