@@ -36,7 +36,8 @@ test-processes: ## worker processes, kills, forks, stock SQLite beside ours
 
 soak: WAL_TEST_SECONDS = 10
 soak: ## the same, longer: make soak WAL_TEST_SECONDS=60
-	$(MAKE) test-processes WAL_TEST_SECONDS=$(WAL_TEST_SECONDS)
+	WAL_TORTURE_SECONDS=$${WAL_TORTURE_SECONDS:-300} WAL_MATRIX=all \
+	  $(MAKE) test-processes WAL_TEST_SECONDS=$(WAL_TEST_SECONDS)
 	$(MAKE) demo ARGS="--seconds 120 --writers 4 --readers 8"
 
 fixtures: ## write the fixtures again, by stock SQLite
