@@ -76,11 +76,12 @@ impl ShmFile {
     /// Refuses, now and then, if the file was removed or replaced: then others
     /// use another index, and locks that we do not see.
     pub(crate) fn check_in_place(&self) -> Result<()> {
-        if self.in_place.is_due() {
-            self.file.check_in_place()
-        } else {
-            Ok(())
+        if !self.in_place.is_due() {
+            return Ok(());
         }
+        self.file
+            .check_in_place()
+            .inspect_err(|_| self.in_place.make_due())
     }
 
     pub(crate) fn file(&self) -> &OsFile {
