@@ -5,7 +5,7 @@ CARGO ?= cargo
 LOOM  := RUSTFLAGS="--cfg loom" $(CARGO) test --quiet --release --target-dir target/loom
 
 # How long the isolation tests run for each page size, in seconds.
-WAL_TEST_SECONDS ?= 2
+WAL_TEST_SECONDS ?= 10
 export WAL_TEST_SECONDS
 
 .PHONY: help demo test test-unit test-processes test-mutations loom lint soak fixtures
@@ -34,8 +34,8 @@ test-mutations: ## each rule broken on purpose, and the test that notices
 test-processes: ## worker processes, kills, forks, stock SQLite beside ours
 	$(CARGO) test -p integration --features test-points
 
-soak: WAL_TEST_SECONDS = 10
-soak: ## the same, longer: make soak WAL_TEST_SECONDS=60
+soak: WAL_TEST_SECONDS = 60
+soak: ## the same, longer: make soak WAL_TEST_SECONDS=600
 	WAL_TORTURE_SECONDS=$${WAL_TORTURE_SECONDS:-300} WAL_MATRIX=all \
 	  $(MAKE) test-processes WAL_TEST_SECONDS=$(WAL_TEST_SECONDS)
 	$(MAKE) demo ARGS="--seconds 120 --writers 4 --readers 8"
