@@ -145,8 +145,19 @@ fn a_passive_checkpoint_of_ours_notices_that_stock_restarted_the_log_in_its_gap(
         wal.close().unwrap();
         drop(wal);
 
-        // Beyond where the old log ended; frames before it are needed still.
+        // Up to where the old log ended these frames have pages of their own,
+        // so that they are missed if they count as copied; then beyond it.
+        stock
+            .run("INSERT INTO u VALUES(zeroblob(3000))")
+            .unwrap()
+            .unwrap();
         update(&mut stock, 4);
+        // Not from the cache of the one that wrote it.
+        let rows = scene
+            .keeper()
+            .run("SELECT hex(a)=hex(zeroblob(3000)) FROM u")
+            .unwrap();
+        assert_eq!(rows.unwrap().integer().unwrap(), 1, "the row is not whole");
         let ours = Ours::open(&scene.path).unwrap();
         let (count, _) = scene.expect_sound(stock, ours);
         assert_eq!(count, 8, "commits of stock SQLite");

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use integration::stock::{StockKind, StockSqlite};
 use rusqlite::types::Value;
+use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use wal::LockKind;
 use wal_core::LockMode;
@@ -151,7 +152,21 @@ impl Scene {
         for suffix in ["-wal", "-shm"] {
             assert!(!self.file(suffix).exists(), "{suffix} was left behind");
         }
+        assert_eq!(self.count_in_file(), count);
         (count, image)
+    }
+
+    /// What `t` counts in the database file alone, which is sound: `stock` may
+    /// have had pages in its cache that are not there.
+    fn count_in_file(&self) -> i64 {
+        let uri = format!("file:{}?immutable=1", self.path.display());
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let file = Connection::open_with_flags(uri, flags).unwrap();
+        let check = "SELECT integrity_check FROM pragma_integrity_check";
+        let checked: String = file.query_row(check, [], |row| row.get(0)).unwrap();
+        assert_eq!(checked, "ok", "in the file alone");
+        let count = file.query_row("SELECT min(n) FROM t", [], |row| row.get(0));
+        count.unwrap()
     }
 }
 
