@@ -83,6 +83,11 @@ pub(crate) fn attach<T>(
             let reason = "this process has it open with locks of the other kind; use the same kind";
             return Err(Error::cannot_open(path, reason));
         }
+        // The users of an attachment share the database file and its mapping.
+        if attachment.database.mapped().is_some() != options.mapped {
+            let reason = "this process has it open with another read strategy; use the same one";
+            return Err(Error::cannot_open(path, reason));
+        }
         let found = look(&attachment.database)?;
         entry.users += 1;
         return Ok((attachment, found));

@@ -115,7 +115,8 @@ impl Options {
         self
     }
 
-    /// How pages are read; [`ReadStrategy::Mapped`] unless told otherwise.
+    /// How pages are read; [`ReadStrategy::Mapped`] unless told otherwise. All
+    /// handles of a process that share a database read it in the same way.
     #[must_use]
     pub fn read_strategy(mut self, read_strategy: ReadStrategy) -> Self {
         self.read_strategy = read_strategy;
