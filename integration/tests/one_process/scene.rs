@@ -149,7 +149,10 @@ impl Scene {
         }
         if owner == Owner::Ours || self.file_untouched {
             let shared = database_bytes::SHARED;
-            assert!(locks::holds(owner, &self.path, shared, false), "SHARED");
+            assert!(
+                locks::holds(owner, &self.path, shared, false),
+                "SHARED of {owner:?}"
+            );
         }
         let holds = |bytes, exclusive| locks::holds(owner, &index, bytes, exclusive);
         assert!(holds(shm_bytes::DMS, false), "DMS of {owner:?}");
