@@ -243,6 +243,38 @@ fn a_writer_that_comes_later_cannot_change_what_a_lone_reader_sees() {
     }
 }
 
+/// The log stands unchanged, and may begin anew at any moment.
+#[test]
+fn beside_a_writer_that_moved_all_of_the_log_the_shared_index_is_used() {
+    for kind in StockKind::available() {
+        let (_folder, path) = abandoned(kind);
+        let database = open_patient(&path);
+        let pages = newest(&database);
+        let mut peer = StockSqlite::spawn(kind, &path, None).unwrap();
+        run(&mut peer, "PRAGMA wal_checkpoint(PASSIVE)");
+        let read = database.begin_read().unwrap();
+        run(&mut peer, "UPDATE t SET x = randomblob(300)");
+        assert_eq!(seen(&database, &read), pages, "{kind}");
+        assert_newest_is_the_truth(&database, &path, &format!("{kind}"));
+    }
+}
+
+#[test]
+fn a_reader_that_is_left_alone_keeps_the_shared_index_for_the_next_writer() {
+    for kind in StockKind::available() {
+        let (_folder, path, peer) = database_of(kind);
+        let database = open_patient(&path);
+        let before = database.begin_read().unwrap();
+        let pages = seen(&database, &before);
+        peer.kill().unwrap();
+        assert_eq!(held(&path, shm_bytes::DMS), Some(LockMode::Shared));
+        let mut next = StockSqlite::spawn(kind, &path, None).unwrap();
+        insert(&mut next, 20);
+        assert_eq!(seen(&database, &before), pages, "{kind}");
+        assert_newest_is_the_truth(&database, &path, &format!("{kind}"));
+    }
+}
+
 /// Whoever comes and goes between two transactions leaves a changed log, and
 /// no other trace.
 #[test]
