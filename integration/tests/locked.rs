@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -18,11 +19,14 @@ use integration::worker::{Backend, Command, RefusalKind, Settings, Worker};
 use tempfile::TempDir;
 use wal::{Error, Options, PageNo};
 use wal_core::LockMode;
-use wal_core::io::{ByteLocks, LockKind};
+use wal_core::io::{ByteLocks, LockKind, shm_bytes};
 
 /// Longer than any step takes, so that only a hang gets there.
 const WAIT: Duration = Duration::from_secs(20);
 const ACCOUNTS: u32 = 20;
+/// The byte of the side file that those who use it hold, by the layout in
+/// `wal-shm`'s `side_file`.
+const FIRST_OPENER: Range<u64> = (1 << 20)..(1 << 20) + 1;
 
 fn bank() -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
@@ -90,6 +94,17 @@ fn a_database_that_another_process_shares_cannot_be_owned() {
     assert!(is_locked(at_once().open_inproc(&path), &path));
     sharer.end_read("r").unwrap();
     sharer.run(Command::Close).unwrap();
+    at_once().open_inproc(&path).unwrap().close().unwrap();
+    assert_sound(&path);
+}
+
+/// A process attached to the wal-index alone: one that is just opening.
+#[test]
+fn a_database_to_whose_index_somebody_is_attached_cannot_be_owned() {
+    let (_folder, path) = bank();
+    let index = held(&path.with_extension("db-shm"), &[0; 3], shm_bytes::DMS);
+    assert!(is_locked(at_once().open_inproc(&path), &path));
+    drop(index);
     at_once().open_inproc(&path).unwrap().close().unwrap();
     assert_sound(&path);
 }
@@ -200,8 +215,8 @@ enum Side {
     Garbage,
     /// Held by an attached process of another version, so not to be reset.
     HeldByAnotherVersion,
-    /// Held so, and shorter than any of ours.
-    HeldAndShort,
+    /// Held so, and without a byte.
+    HeldAndEmpty,
     /// Cannot be opened as a file at all.
     Directory,
     ReadOnly,
@@ -212,7 +227,7 @@ impl Side {
         Side::Unwanted,
         Side::Garbage,
         Side::HeldByAnotherVersion,
-        Side::HeldAndShort,
+        Side::HeldAndEmpty,
         Side::Directory,
         Side::ReadOnly,
     ];
@@ -228,8 +243,8 @@ impl Side {
                 fs::write(side, garbage).unwrap();
                 None
             }
-            Side::HeldByAnotherVersion => Some(held(&side, &version(99))),
-            Side::HeldAndShort => Some(held(&side, &version(1)[..12])),
+            Side::HeldByAnotherVersion => Some(held(&side, &version(99), FIRST_OPENER)),
+            Side::HeldAndEmpty => Some(held(&side, &[], FIRST_OPENER)),
             Side::Directory => {
                 fs::create_dir(side).unwrap();
                 None
@@ -245,7 +260,7 @@ impl Side {
     }
 }
 
-/// A side file of that version, by the layout in `wal-shm`'s `side_file`.
+/// A side file of that version, otherwise like ours.
 fn version(version: u32) -> Vec<u8> {
     let mut bytes = vec![0; 4096];
     bytes[..4].copy_from_slice(&0x4c41_5743u32.to_ne_bytes());
@@ -253,7 +268,9 @@ fn version(version: u32) -> Vec<u8> {
     bytes
 }
 
-fn held(path: &Path, content: &[u8]) -> fs::File {
+/// A new file with a shared lock on `bytes`, as long as what is returned is
+/// there.
+fn held(path: &Path, content: &[u8], bytes: Range<u64>) -> fs::File {
     let mut file = fs::OpenOptions::new()
         .read(true)
         .write(true)
@@ -262,12 +279,8 @@ fn held(path: &Path, content: &[u8]) -> fs::File {
         .unwrap();
     file.write_all(content).unwrap();
     let locks = ByteLocks::new(LockKind::OpenFileDescription);
-    let first_opener = (1 << 20)..(1 << 20) + 1;
-    assert!(
-        locks
-            .try_lock(&file, first_opener, LockMode::Shared)
-            .unwrap()
-    );
+    let locked = locks.try_lock(&file, bytes, LockMode::Shared);
+    assert!(locked.unwrap());
     file
 }
 
@@ -309,6 +322,10 @@ fn without_a_usable_side_file_writers_still_take_turns_and_readers_still_see() {
         assert_eq!(read.page(PageNo::ONE).unwrap()[60], before + 1, "{side:?}");
         drop(read);
 
+        if let Side::HeldByAnotherVersion = side {
+            let left = fs::read(path.with_extension("db-coord")).unwrap();
+            assert_eq!(left, version(99), "another version's words were changed");
+        }
         other.run(Command::Close).unwrap();
         drop(second);
         ours.close().unwrap_or_else(|e| panic!("{side:?}: {e}"));

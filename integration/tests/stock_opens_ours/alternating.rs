@@ -114,6 +114,8 @@ impl Sides {
         self.transfer_by_stock(Model::random_transfer(rng));
         self.stock.run("PRAGMA wal_checkpoint").unwrap().unwrap();
         self.transfer_by_stock(Model::random_transfer(rng));
+        let report = ours.checkpoint(CheckpointMode::Passive).unwrap();
+        assert_eq!(report.held_back_by, Some(read.snapshot().slot()));
         let after = Contents::of_snapshot(&ours, &read).unwrap();
         assert_eq!(before, after);
     }
