@@ -171,6 +171,10 @@ pub trait WalCoordination: Send + Sync + 'static {
     /// Releases `lock`, which the caller holds in `mode`.
     fn unlock(&self, lock: Lock, mode: LockMode);
 
+    /// The processes that hold `lock`, as far as that can be told. It is for
+    /// messages: they may hold it no more.
+    fn holders(&self, lock: Lock) -> Vec<u32>;
+
     /// The mark of `slot`.
     fn mark(&self, slot: ReadSlot) -> u32;
 

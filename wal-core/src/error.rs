@@ -17,13 +17,21 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// Somebody else holds a lock that the operation needs. Trying again
     /// later can succeed.
-    #[error("{}: busy: another connection holds the {lock} lock; try again", path.display())]
+    #[error("{}: busy: {} the {lock} lock; try again", path.display(), named(holders))]
     Busy {
         /// The database.
         path: PathBuf,
         /// The lock that was not to be had.
         lock: Lock,
+        /// The processes that hold it, as far as the system tells; this
+        /// process may be among them.
+        holders: Vec<u32>,
     },
+
+    /// The operation waited, and was cancelled from another thread
+    /// ([`crate::protocol::Cancel`], `SQLITE_INTERRUPT`).
+    #[error("cancelled while waiting for another connection; nothing was changed")]
+    Cancelled,
 
     /// The snapshot of the read transaction is not the newest one any more,
     /// so it cannot be upgraded to write (`SQLITE_BUSY_SNAPSHOT`). Waiting
@@ -164,6 +172,29 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A [`crate::protocol::BackfillProof`] does not hold any more. Checkpoint
+    /// again, and prove that.
+    #[error(
+        "the proof that {max_frame} frames are in the database file does not hold: {why}; checkpoint again"
+    )]
+    ProofRefused {
+        /// The frames that the proof spoke of.
+        max_frame: u32,
+        /// What is different.
+        why: &'static str,
+    },
+
+    /// What was asked for would damage the database, or makes no sense.
+    #[error("{}: {operation} refused: {reason}", path.display())]
+    Refused {
+        /// The database.
+        path: PathBuf,
+        /// What was asked for.
+        operation: &'static str,
+        /// Why it is refused, and what to do.
+        reason: String,
+    },
+
     /// The commit frame may or may not have reached the log. Open the
     /// database again to see which.
     #[error("{}: the outcome of the commit is unknown ({source}); open the database again to see whether it is there", path.display())]
@@ -212,6 +243,15 @@ impl Error {
         }
     }
 
+    /// Says that `operation` on `path` is not done.
+    pub(crate) fn refused(path: &Path, operation: &'static str, reason: impl Into<String>) -> Self {
+        Error::Refused {
+            path: path.to_owned(),
+            operation,
+            reason: reason.into(),
+        }
+    }
+
     /// True if the same call can succeed once another connection has moved on.
     pub fn is_busy(&self) -> bool {
         matches!(
@@ -221,5 +261,17 @@ impl Error {
                 | Error::Protocol { .. }
                 | Error::NeedsRecovery { .. }
         )
+    }
+}
+
+/// Who holds a lock, for a message.
+fn named(holders: &[u32]) -> String {
+    match holders {
+        [] => "another connection holds".to_owned(),
+        [pid] => format!("process {pid} holds"),
+        pids => {
+            let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+            format!("processes {} hold", pids.join(", "))
+        }
     }
 }

@@ -71,6 +71,8 @@ named! {
     RecoveryCopy => "recovery-copy",
     /// The log is about to be removed by the last closer.
     LogRemove => "log-remove",
+    /// The log is about to be cut to nothing by a checkpoint.
+    LogTruncate => "log-truncate",
     /// The wal-index file is about to be cut by the first opener.
     ShmTruncate => "shm-truncate",
     /// The wal-index file is about to be removed by the last closer.
@@ -116,6 +118,8 @@ named! {
     FirstHitWins => "first-hit-wins",
     /// Restart: readers of the log are not shut out.
     RestartOverReaders => "restart-over-readers",
+    /// Restart: a proof is not looked at.
+    AcceptAnyProof => "accept-any-proof",
     /// Restart: the salts stay.
     KeepSalts => "keep-salts",
     /// Restart: Checkpoint is not taken.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use wal_core::index::IndexBlock;
-use wal_core::io::{File, LockKind, OpenMode, OsFile, beside};
+use wal_core::io::{File, LockKind, OpenMode, OsFile, beside, shm_bytes};
 use wal_core::protocol::forget_header;
 use wal_core::{Error, Event, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
@@ -183,6 +183,20 @@ impl WalCoordination for ShmWalCoordination {
         // remaining ranges. The lock then stays until the process ends, which
         // is safe; the table has given it free for this process.
         let _ = table.unlock(index, lock, mode);
+    }
+
+    fn holders(&self, lock: Lock) -> Vec<u32> {
+        let Attachment { table, index, .. } = &*self.attachment;
+        let mut holders = match index {
+            Index::Shared(shm) => shm.holders(shm_bytes::of(lock)),
+            Index::Private(_) => Vec::new(),
+        };
+        if table.holds(lock) {
+            holders.push(std::process::id());
+        }
+        holders.sort_unstable();
+        holders.dedup();
+        holders
     }
 
     fn mark(&self, slot: ReadSlot) -> u32 {

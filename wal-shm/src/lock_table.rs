@@ -98,6 +98,13 @@ impl LockTable {
             LockMode::Shared => Ok(()),
         }
     }
+
+    /// True if this process holds a byte of `lock`.
+    pub(crate) fn holds(&self, lock: Lock) -> bool {
+        span(&mut self.held(), lock)
+            .iter()
+            .any(|&byte| byte != Held::Not)
+    }
 }
 
 fn span(held: &mut [Held; Lock::COUNT], lock: Lock) -> &mut [Held] {

@@ -18,7 +18,7 @@ use std::os::unix::fs::FileExt;
 
 use wal_core::index::{BLOCK_LEN, IndexBlock};
 use wal_core::io::{
-    ByteLocks, File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, beside, shm_bytes,
+    ByteLocks, Conflict, File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, beside, shm_bytes,
 };
 use wal_core::once_table::OnceTable;
 use wal_core::testing::{Point, step};
@@ -123,6 +123,21 @@ impl ShmFile {
                 false => Shared::map(&self.file, start),
             })
             .map(Shared::get)
+    }
+}
+
+impl ShmFile {
+    /// The processes that hold a byte of `bytes` by a lock that belongs to a
+    /// process. The system names one for each byte.
+    pub(crate) fn holders(&self, bytes: Range<u64>) -> Vec<u32> {
+        let mut holders = Vec::new();
+        for byte in bytes {
+            let conflict = self.locks.conflict(self.file.as_file(), byte..byte + 1);
+            if let Ok(Some(Conflict { pid: Some(pid), .. })) = conflict {
+                holders.push(pid);
+            }
+        }
+        holders
     }
 }
 

@@ -67,6 +67,7 @@ impl Options {
         config.log_size_limit = self.log_size_limit;
         config.persistent_log = self.persistent_log;
         config.read_only = self.only_reads();
+        config.auto_actions = self.auto_actions;
         if database.is_empty()? {
             if config.read_only {
                 let reason = "it is empty; open it for writing to make it a page store";

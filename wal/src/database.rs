@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use wal_core::io::OsFile;
 use wal_core::protocol::{
-    self, CheckpointMode, CheckpointReport, DatabaseKind, Wal, refuse_leftovers,
+    self, BackfillProof, BusyHandler, CheckpointMode, CheckpointOptions, CheckpointReport,
+    DatabaseKind, Wal, refuse_leftovers,
 };
 use wal_core::{Error, PageSize, Result};
 
 use crate::backend::Backend;
+use crate::checkpointer::Checkpointer;
 use crate::options::Options;
 use crate::successor::Successor;
 use crate::transaction::{ReadTx, WriteTx};
@@ -35,6 +37,8 @@ struct Opened<B: Backend> {
     successor: Successor<B>,
     file: Arc<OsFile>,
     options: Options,
+    /// Runs the automatic checkpoints, if that is wanted.
+    checkpointer: Option<Checkpointer>,
 }
 
 impl<B: Backend> Clone for Database<B> {
@@ -57,7 +61,12 @@ impl<B: Backend> Database<B> {
 
     pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Self> {
         let (wal, file) = attach(&resolve(path)?, options, options.busy_timeout)?;
+        let checkpointer = match options.checkpoint_thread {
+            true => Some(Checkpointer::start(&wal)?),
+            false => None,
+        };
         let opened = Opened {
+            checkpointer,
             wal,
             successor: Successor::none(),
             file,
@@ -94,24 +103,54 @@ impl<B: Backend> Database<B> {
     /// [`Error::ReadOnly`] if the database was opened so, and those of
     /// [`Database::begin_read`].
     pub fn begin_write(&self) -> Result<WriteTx<B>> {
-        let tx = self
-            .opened
-            .wal
-            .begin_write(self.opened.options.busy_timeout)?;
+        let tx = self.opened.wal.begin_write(self.busy().clone())?;
         Ok(WriteTx {
             tx,
             database: self.clone(),
         })
     }
 
-    /// Moves committed pages from the log into the database file.
+    /// Moves committed pages from the log into the database file. The modes
+    /// beyond Passive wait for writers and readers up to the busy timeout, and
+    /// keep other writers waiting meanwhile.
     ///
     /// # Errors
-    /// [`Error::Busy`] if another checkpoint is running, [`Error::Poisoned`]
-    /// after a failed sync, [`Error::ReadOnly`], [`Error::Corrupt`],
-    /// [`Error::Io`].
+    /// As [`Database::checkpoint_with`].
     pub fn checkpoint(&self, mode: CheckpointMode) -> Result<CheckpointReport> {
-        self.opened.wal.checkpoint(mode)
+        let busy = self.busy().clone();
+        self.checkpoint_with(CheckpointOptions::new(mode).busy(busy))
+    }
+
+    /// Moves committed pages from the log into the database file, and tells
+    /// how far that got and who was in the way. Being held back is no error.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another checkpoint is running, whatever the busy
+    /// handler says, [`Error::Cancelled`], [`Error::Poisoned`] after a failed
+    /// sync, [`Error::ReadOnly`], [`Error::Corrupt`], [`Error::Io`].
+    pub fn checkpoint_with(&self, options: CheckpointOptions<'_>) -> Result<CheckpointReport> {
+        self.opened.wal.checkpoint_with(options)
+    }
+
+    /// Syncs the database file, if all of the log is in it, and gives the
+    /// proof of that; `None` if some of the log is not. It is for who has
+    /// switched [`Options::auto_restart`] off.
+    ///
+    /// # Errors
+    /// As [`Database::checkpoint_with`], but a checkpoint that is running is
+    /// waited for.
+    pub fn prove_backfill(&self) -> Result<Option<BackfillProof>> {
+        self.opened.wal.prove_backfill(self.busy().clone())
+    }
+
+    /// Begins the log anew, once nobody reads it or writes.
+    ///
+    /// # Errors
+    /// [`Error::ProofRefused`] if something was committed since, and those of
+    /// [`Database::begin_write`].
+    pub fn restart_log(&self, proof: &BackfillProof) -> Result<()> {
+        let busy = self.busy().clone();
+        self.opened.wal.restart_log(proof, busy)
     }
 
     /// The path of the database file, without symbolic links.
@@ -138,7 +177,7 @@ impl<B: Backend> Database<B> {
     /// then: the log stays.
     pub fn close(self) -> Result<()> {
         match Arc::into_inner(self.opened) {
-            Some(opened) => opened.wal.close(),
+            Some(mut opened) => opened.close(),
             None => Ok(()),
         }
     }
@@ -147,18 +186,37 @@ impl<B: Backend> Database<B> {
         &self.opened.wal
     }
 
+    pub(crate) fn busy(&self) -> &BusyHandler {
+        &self.opened.options.busy
+    }
+
+    pub(crate) fn busy_timeout(&self) -> Duration {
+        self.opened.options.busy_timeout
+    }
+
     /// What a commit does that left `log_frames` in the log. It is done for
     /// later commits, so its failure is not that of this one; a failed sync
     /// shows itself at the next write.
     pub(crate) fn after_commit(&self, log_frames: u32) {
-        let threshold = self.opened.options.auto_checkpoint;
-        if threshold != 0 && log_frames >= threshold {
-            let _ = self.checkpoint(CheckpointMode::Passive);
+        let threshold = self.opened.options.auto_actions.checkpoint;
+        if threshold == 0 || log_frames < threshold {
+            return;
+        }
+        match &self.opened.checkpointer {
+            Some(checkpointer) => checkpointer.wake(),
+            None => drop(self.opened.wal.checkpoint(CheckpointMode::Passive)),
         }
     }
 }
 
 impl<B: Backend> Opened<B> {
+    /// Does nothing the second time.
+    fn close(&mut self) -> Result<()> {
+        // The thread holds the database open, so it ends first.
+        drop(self.checkpointer.take());
+        self.wal.close()
+    }
+
     fn begin_read(&self) -> Result<protocol::ReadTx<B>> {
         let timeout = self.options.busy_timeout;
         let started = Instant::now();
@@ -207,7 +265,7 @@ impl<B: Backend> Drop for Opened<B> {
     fn drop(&mut self) {
         // Does nothing if `close` was called before. Whatever goes wrong here
         // leaves the log, which the next opener recovers.
-        let _ = self.wal.close();
+        let _ = self.close();
     }
 }
 

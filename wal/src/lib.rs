@@ -35,16 +35,20 @@
 compile_error!("choose a backend: enable the feature `shm` (several processes) or `inproc` (one)");
 
 mod backend;
+mod checkpointer;
 mod database;
 mod options;
 mod successor;
 mod transaction;
+mod vacuum;
 
 pub use backend::Backend;
 pub use options::{Options, ReadStrategy};
+pub use vacuum::{VacuumOptions, VacuumReport};
 pub use wal_core::io::LockKind;
 pub use wal_core::protocol::{
-    CheckpointMode, CheckpointReport, DatabaseKind, PageRef, Snapshot, Synchronous,
+    BackfillProof, BusyHandler, Cancel, CheckpointMode, CheckpointOptions, CheckpointProgress,
+    CheckpointReport, DatabaseKind, HeldBack, NewPages, OldPages, PageRef, Snapshot, Synchronous,
 };
 pub use wal_core::{Error, FrameNo, Lock, PageNo, PageSize, ReadSlot, Result, Salts};
 

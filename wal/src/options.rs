@@ -4,10 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use wal_core::io::LockKind;
-use wal_core::protocol::Synchronous;
+use wal_core::protocol::{BusyHandler, Synchronous, WalAutoActions};
 use wal_core::{PageSize, Result};
 
 use crate::database::Database;
+
+/// How long to wait unless told otherwise.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How pages are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
@@ -44,10 +47,12 @@ pub enum ReadStrategy {
 pub struct Options {
     pub(crate) page_size: PageSize,
     pub(crate) synchronous: Synchronous,
+    pub(crate) busy: BusyHandler,
     pub(crate) busy_timeout: Duration,
     pub(crate) create: bool,
     pub(crate) read_strategy: ReadStrategy,
-    pub(crate) auto_checkpoint: u32,
+    pub(crate) auto_actions: WalAutoActions,
+    pub(crate) checkpoint_thread: bool,
     pub(crate) log_size_limit: Option<u64>,
     pub(crate) persistent_log: bool,
     pub(crate) side_file: bool,
@@ -62,10 +67,12 @@ impl Default for Options {
         Options {
             page_size: PageSize::DEFAULT,
             synchronous: Synchronous::default(),
-            busy_timeout: Duration::from_secs(5),
+            busy: BusyHandler::timeout(BUSY_TIMEOUT),
+            busy_timeout: BUSY_TIMEOUT,
             create: true,
             read_strategy: ReadStrategy::default(),
-            auto_checkpoint: 1000,
+            auto_actions: WalAutoActions::default(),
+            checkpoint_thread: false,
             log_size_limit: None,
             persistent_log: false,
             side_file: true,
@@ -99,11 +106,22 @@ impl Options {
         self
     }
 
-    /// How long to wait for other writers, and for the owner of the database
-    /// when it is opened; five seconds unless told otherwise.
+    /// How long to wait for other writers, for readers that are in a
+    /// checkpoint's way, and for the owner of the database when it is opened;
+    /// five seconds unless told otherwise.
     #[must_use]
     pub fn busy_timeout(mut self, busy_timeout: Duration) -> Self {
+        self.busy = BusyHandler::timeout(busy_timeout);
         self.busy_timeout = busy_timeout;
+        self
+    }
+
+    /// What to do while others are in the way, instead of waiting up to the
+    /// busy timeout: ask a function, or let another thread cancel it. Opening
+    /// goes by the timeout.
+    #[must_use]
+    pub fn busy_handler(mut self, busy: BusyHandler) -> Self {
+        self.busy = busy;
         self
     }
 
@@ -123,12 +141,31 @@ impl Options {
         self
     }
 
-    /// After a commit that leaves at least this many frames in the log, the
-    /// committing thread tries a passive checkpoint; 1000 unless told
-    /// otherwise, as SQLite does. 0 switches it off.
+    /// After a commit that leaves at least this many frames in the log, a
+    /// passive checkpoint is tried; 1000 unless told otherwise, as SQLite
+    /// does. 0 switches it off.
     #[must_use]
     pub fn auto_checkpoint(mut self, frames: u32) -> Self {
-        self.auto_checkpoint = frames;
+        self.auto_actions.checkpoint = frames;
+        self
+    }
+
+    /// Whether automatic checkpoints run in a thread of their own, so that no
+    /// commit pays for one; off unless told otherwise. The thread ends with
+    /// the database.
+    #[must_use]
+    pub fn checkpoint_thread(mut self, thread: bool) -> Self {
+        self.checkpoint_thread = thread;
+        self
+    }
+
+    /// Whether a commit begins the log anew when all of it is in the database
+    /// file and nobody reads it; on unless told otherwise. Who owns the life
+    /// of the log, as a replicator does, switches it off together with
+    /// [`Options::auto_checkpoint`]. Other processes have their own setting.
+    #[must_use]
+    pub fn auto_restart(mut self, restart: bool) -> Self {
+        self.auto_actions.restart = restart;
         self
     }
 

@@ -80,6 +80,10 @@ impl WalCoordination for WithGap {
         self.shm.unlock(lock, mode);
     }
 
+    fn holders(&self, lock: Lock) -> Vec<u32> {
+        self.shm.holders(lock)
+    }
+
     fn mark(&self, slot: ReadSlot) -> u32 {
         self.shm.mark(slot)
     }

@@ -115,7 +115,8 @@ impl Sides {
         self.stock.run("PRAGMA wal_checkpoint").unwrap().unwrap();
         self.transfer_by_stock(Model::random_transfer(rng));
         let report = ours.checkpoint(CheckpointMode::Passive).unwrap();
-        assert_eq!(report.held_back_by, Some(read.snapshot().slot()));
+        let held_by = report.held_back_by.map(|held| held.lock);
+        assert_eq!(held_by, Some(wal::Lock::Read(read.snapshot().slot())));
         let after = Contents::of_snapshot(&ours, &read).unwrap();
         assert_eq!(before, after);
     }

@@ -231,8 +231,10 @@ impl Ledger {
         };
         let act = "restarted the log";
         self.demand_held(user, Lock::ReadMarks, Exclusive, act);
-        self.demand_held(user, Lock::Read(ReadSlot::DATABASE), Shared, act);
-        if !self.users[user].like_stock {
+        // Either keeps a checkpointer from copying meanwhile.
+        if self.users[user].like_stock {
+            self.demand_held(user, Lock::Read(ReadSlot::DATABASE), Shared, act);
+        } else {
             self.demand_held(user, Lock::Checkpoint, Exclusive, act);
         }
         self.demand(new.salts() != old.salts(), "a restart kept the salts");

@@ -121,6 +121,10 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         });
     }
 
+    fn holders(&self, lock: Lock) -> Vec<u32> {
+        self.0.inner().holders(lock)
+    }
+
     fn mark(&self, slot: ReadSlot) -> u32 {
         let mut mark = 0;
         let look = || mark = self.0.inner().mark(slot);

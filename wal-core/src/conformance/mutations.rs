@@ -109,6 +109,10 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_backfill_of_a_peer_that_does_not_sync_is_synced_before_a_restart"),
         ),
         (
+            M::AcceptAnyProof,
+            Case("a_proof_of_a_changed_database_is_refused"),
+        ),
+        (
             M::MoveBusyMarks,
             Case("a_damaged_header_is_mended_while_readers_stay"),
         ),

@@ -119,13 +119,18 @@ impl<B: Backend> Scene<B> {
     }
 
     pub(super) fn user_at(&self, synchronous: Synchronous) -> User<B> {
-        self.seat(synchronous, false)
+        self.user_with(|config| config.synchronous = synchronous)
+    }
+
+    /// A new user with the configuration that `change` makes of the usual one.
+    pub(super) fn user_with(&self, change: impl FnOnce(&mut WalConfig)) -> User<B> {
+        self.seat(change, false)
     }
 
     /// A user that restarts the log as stock SQLite does: without the
     /// Checkpoint lock.
     pub(super) fn user_like_stock(&self) -> User<B> {
-        self.seat(Synchronous::Normal, true)
+        self.seat(|config| config.synchronous = Synchronous::Normal, true)
     }
 
     /// Two users.
@@ -149,19 +154,20 @@ impl<B: Backend> Scene<B> {
         }
     }
 
-    fn seat(&self, synchronous: Synchronous, like_stock: bool) -> User<B> {
+    fn seat(&self, change: impl FnOnce(&mut WalConfig), like_stock: bool) -> User<B> {
+        let mut config = WalConfig::new(DatabaseKind::PageStore, self.page_size);
+        config.synchronous = Synchronous::Normal;
+        change(&mut config);
         let shared = self.attachment();
         shared.users.fetch_add(1, Ordering::SeqCst);
         let director = self.director();
-        let id = director.with_ledger(|ledger| ledger.enter(synchronous, like_stock));
+        let id = director.with_ledger(|ledger| ledger.enter(config.synchronous, like_stock));
         let seat = Arc::new(Seat {
             director: director.clone(),
             shared: shared.clone(),
             user: id,
             like_stock,
         });
-        let mut config = WalConfig::new(DatabaseKind::PageStore, self.page_size);
-        config.synchronous = synchronous;
         let storage = Box::new(InterposedStorage::new(&seat));
         User {
             wal: Wal::new(Interposed(seat), storage, config),

@@ -8,6 +8,7 @@
 //! | 18, 19 | write and read version: 1 rollback journal, 2 WAL |
 //! | 24 | change counter |
 //! | 28 | size in pages, valid if 24..28 equals 92..96 |
+//! | 40 | schema cookie |
 //! | 92 | change counter for which the size at 28 is valid |
 
 use crate::error::Result;
@@ -28,6 +29,9 @@ pub struct DatabaseHeader {
     /// The size of the database in pages, if the header can be trusted for it
     /// (`lockBtree`).
     pub page_count: Option<u32>,
+    /// Counts the changes of the schema; connections drop what they know of
+    /// it when this changes.
+    pub schema_cookie: u32,
 }
 
 impl DatabaseHeader {
@@ -49,6 +53,7 @@ impl DatabaseHeader {
             write_version: header[18],
             read_version: header[19],
             page_count: trusted.then_some(page_count),
+            schema_cookie: u32::from_be_bytes(word(40)),
         })
     }
 

@@ -14,12 +14,24 @@ pub struct LockGuard<C: WalCoordination> {
     wal: Arc<Wal<C>>,
     lock: Lock,
     mode: LockMode,
+    /// The lock is another guard's, which gives it back.
+    lent: bool,
 }
 
 impl<C: WalCoordination> LockGuard<C> {
     /// The lock that is held.
     pub fn lock(&self) -> Lock {
         self.lock
+    }
+
+    /// A guard for the same lock, for who is gone before this one is.
+    pub(super) fn lent(&self) -> Self {
+        LockGuard {
+            wal: self.wal.clone(),
+            lock: self.lock,
+            mode: self.mode,
+            lent: true,
+        }
     }
 
     /// The attachment through which it is held.
@@ -32,7 +44,7 @@ impl<C: WalCoordination> Drop for LockGuard<C> {
     fn drop(&mut self) {
         // In a forked child the lock is the parent's: releasing it there
         // would take it from the parent.
-        if self.wal.process.is_over() {
+        if self.lent || self.wal.process.is_over() {
             return;
         }
         step(Point::Unlock);
@@ -57,6 +69,7 @@ impl<C: WalCoordination> Wal<C> {
             wal: self.clone(),
             lock,
             mode,
+            lent: false,
         }))
     }
 
@@ -74,6 +87,7 @@ impl<C: WalCoordination> Wal<C> {
             wal: self.clone(),
             lock,
             mode: LockMode::Shared,
+            lent: false,
         }))
     }
 
@@ -87,6 +101,7 @@ impl<C: WalCoordination> Wal<C> {
         Error::Busy {
             path: self.path().to_owned(),
             lock,
+            holders: self.coordination.holders(lock),
         }
     }
 }

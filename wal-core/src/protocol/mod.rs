@@ -9,14 +9,18 @@
 //! | `write` | begins and ends the one write transaction |
 //! | `append` | turns dirty pages into frames and a commit |
 //! | `restart` | begins the log anew when all of it is backfilled |
-//! | `checkpoint` | moves frames to the database file |
+//! | `checkpoint` | how far frames are moved to the database file, who is waited for |
+//! | `backfill` | moves them |
+//! | `busy` | waits for a lock, as long as it was told to |
 //! | `recovery` | rebuilds the wal-index from the log |
 //! | `private_index` | tells whether an index that nobody else updates is still the log's |
-//! | `vacuum` | shuts out everybody |
+//! | `vacuum` | rewrites the whole database, and shuts out everybody if asked to |
 //! | `proof` | shows that a backfilled log may be overwritten |
 //! | `open`, `close` | what a file is; what the last user cleans up |
 
 mod append;
+mod backfill;
+mod busy;
 mod checkpoint;
 mod close;
 mod guard;
@@ -44,14 +48,17 @@ use crate::testing::{Mutation, mutated};
 use crate::types::PageSize;
 
 pub use append::PreparedFrames;
-pub use checkpoint::{CheckpointMode, CheckpointReport};
+pub use busy::{BusyHandler, Cancel};
+pub use checkpoint::{
+    CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
+};
 pub use guard::LockGuard;
 pub use open::{DatabaseKind, create_page_store, inspect, inspect_immutable, refuse_leftovers};
 pub use page::PageRef;
 pub use private_index::{forget_header, is_index_of};
 pub use proof::BackfillProof;
 pub use read::{ReadTx, Snapshot};
-pub use vacuum::VacuumLockGuard;
+pub use vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
 pub use write::{UpgradeRefused, WriteTx};
 
 /// How much survives a power failure. A process that is killed loses nothing
@@ -68,6 +75,30 @@ pub enum Synchronous {
     /// power failure undoes nothing that was acknowledged.
     #[default]
     Full,
+}
+
+/// What is done to the log without being asked. A program that owns the life
+/// of the log, a replicator for one, switches both off, and calls
+/// [`Wal::checkpoint_with`] and [`Wal::restart_log`] when it has what it needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WalAutoActions {
+    /// A commit that leaves at least this many frames in the log is followed
+    /// by a passive checkpoint; 0 switches it off. The facade does it, not the
+    /// protocol.
+    pub checkpoint: u32,
+    /// A commit begins the log anew if all of it is in the database file and
+    /// nobody reads it.
+    pub restart: bool,
+}
+
+impl Default for WalAutoActions {
+    /// As SQLite: a checkpoint at 1000 frames, and restarts.
+    fn default() -> Self {
+        WalAutoActions {
+            checkpoint: 1000,
+            restart: true,
+        }
+    }
 }
 
 /// What an attachment is told about its database.
@@ -89,6 +120,8 @@ pub struct WalConfig {
     /// Whether whatever writes is refused. The files may not even be
     /// writable.
     pub read_only: bool,
+    /// What is done to the log without being asked.
+    pub auto_actions: WalAutoActions,
 }
 
 impl WalConfig {
@@ -102,6 +135,7 @@ impl WalConfig {
             log_size_limit: None,
             persistent_log: false,
             read_only: false,
+            auto_actions: WalAutoActions::default(),
         }
     }
 }
@@ -140,7 +174,7 @@ impl<C: WalCoordination> Wal<C> {
             poisoned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             database_seen_in: AtomicU64::new(0),
-            proof: proof::LastProof::default(),
+            proof: proof::LastProof::none(),
         })
     }
 

@@ -64,10 +64,7 @@ impl<C: WalCoordination> ReadTx<C> {
     /// [`Error::UsedAfterFork`] in a forked child, [`Error::Corrupt`] if a
     /// file is shorter than the snapshot says, [`Error::Io`].
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
-        let wal = self.wal();
-        wal.check_process()?;
-        self.snapshot.check_page(page, wal.config.page_size)?;
-        wal.page(&self.snapshot, page)
+        self.wal().checked_page(&self.snapshot, page)
     }
 }
 
@@ -118,6 +115,14 @@ impl<C: WalCoordination> Wal<C> {
         }
         let found = index::find(self, page.get(), snapshot.min_frame, snapshot.max_frame())?;
         Ok(found.and_then(FrameNo::new))
+    }
+
+    /// The content of `page`, if it is one of `snapshot`, whose lock the caller
+    /// holds.
+    pub(super) fn checked_page(&self, snapshot: &Snapshot, page: PageNo) -> Result<PageRef<'_>> {
+        self.check_process()?;
+        snapshot.check_page(page, self.config.page_size)?;
+        self.page(snapshot, page)
     }
 
     fn page(&self, snapshot: &Snapshot, page: PageNo) -> Result<PageRef<'_>> {

@@ -81,6 +81,14 @@ pub struct ReadTx<C: WalCoordination> {
 }
 
 impl<C: WalCoordination> ReadTx<C> {
+    /// A transaction on the state that `header` publishes, all of which is in
+    /// the database file. `guard` keeps that so.
+    pub(super) fn of_database(guard: LockGuard<C>, header: &IndexHeader) -> Result<Self> {
+        let wal = guard.wal().clone();
+        let min_frame = header.max_frame().saturating_add(1);
+        wal.read_tx(guard, header, ReadSlot::DATABASE, min_frame)
+    }
+
     /// The state that this transaction sees.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot

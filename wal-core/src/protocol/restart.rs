@@ -9,7 +9,8 @@
 //! SQLite that checkpoints can then not be between its look at the header and
 //! its copying, where a restart would make it publish a count of the old
 //! generation for the new one (the WAL-reset bug). If any of them is busy the
-//! writer appends instead; it never waits here.
+//! writer appends instead; it never waits here. An owner of the log's life
+//! ([`super::WalAutoActions`]) does the same by hand, and may wait.
 //!
 //! The database file must be durable before the log that made it so is
 //! overwritten, which is what the [`BackfillProof`] stands for.
@@ -20,20 +21,23 @@
 //! database file; the old frames are still in the log, and recovering them
 //! gives the same pages.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::busy::{BusyHandler, Waiter};
+use super::snapshot::Held;
 use super::write::WriteTx;
-use super::{BackfillProof, Wal};
+use super::{BackfillProof, LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::Result;
 use crate::index::{IndexHeader, MARK_NOT_USED};
-use crate::testing::{Mutation, mutated};
+use crate::testing::{Mutation, Point, mutated, step};
 
 impl<C: WalCoordination> WriteTx<C> {
     /// Restarts the log if that can be done at once; `Some` is the header
     /// that it published (`walRestartLog`).
     pub(super) fn try_restart_log_before_write(&mut self) -> Result<Option<IndexHeader>> {
-        if !self.read.snapshot.bypasses_log() {
+        if !self.read.snapshot.bypasses_log() || !self.wal().config.auto_actions.restart {
             return Ok(None);
         }
         let restarted = self.try_restart_log()?;
@@ -64,7 +68,7 @@ impl<C: WalCoordination> WriteTx<C> {
             return Ok(None);
         }
         let proof = wal.backfill_proof(&header)?;
-        let published = wal.restart_log(&header, &proof)?;
+        let published = wal.publish_restart(&header, &proof)?;
         drop(readers);
         drop(checkpoint);
         self.read.snapshot.header = published;
@@ -73,8 +77,98 @@ impl<C: WalCoordination> WriteTx<C> {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// Publishes an empty log of the next generation (`walRestartHdr`).
-    fn restart_log(&self, header: &IndexHeader, proof: &BackfillProof) -> Result<IndexHeader> {
+    /// Begins the log anew. All of it is in the database file, as `proof`
+    /// shows; the next commit overwrites it from the start.
+    ///
+    /// # Errors
+    /// [`crate::Error::ProofRefused`] if the log went on since, or the database file
+    /// is another; [`crate::Error::Busy`] if somebody writes, checkpoints or reads
+    /// the log when `busy` gives up, [`crate::Error::Cancelled`], and what
+    /// [`Wal::begin_write`] gives.
+    ///
+    /// ```compile_fail
+    /// # fn f<C: wal_core::WalCoordination>(wal: &std::sync::Arc<wal_core::protocol::Wal<C>>) {
+    /// // Without a proof there is no restart.
+    /// wal.restart_log(std::time::Duration::ZERO);
+    /// # }
+    /// ```
+    pub fn restart_log(
+        self: &Arc<Self>,
+        proof: &BackfillProof,
+        busy: impl Into<BusyHandler>,
+    ) -> Result<()> {
+        let (header, _locks) = self.shut_out_log_users(busy.into())?;
+        self.check_proof(proof, &header)?;
+        self.publish_restart(&header, proof).map(drop)
+    }
+
+    /// As [`Wal::restart_log`], and cuts the log to nothing.
+    ///
+    /// # Errors
+    /// As [`Wal::restart_log`].
+    pub fn truncate_log(
+        self: &Arc<Self>,
+        proof: &BackfillProof,
+        busy: impl Into<BusyHandler>,
+    ) -> Result<()> {
+        let (header, _locks) = self.shut_out_log_users(busy.into())?;
+        self.check_proof(proof, &header)?;
+        self.truncate_log_held(&header, proof).map(drop)
+    }
+
+    /// Takes Checkpoint, Write and Read 1–4, in this order, and tells what is
+    /// published then.
+    fn shut_out_log_users(
+        self: &Arc<Self>,
+        busy: BusyHandler,
+    ) -> Result<(IndexHeader, [LockGuard<C>; 3])> {
+        self.check_writable()?;
+        let mut waiter = Waiter::new(busy);
+        let mut take = |lock| {
+            let held = self.wait_for_lock(lock, &mut waiter)?;
+            held.ok_or_else(|| self.busy(lock))
+        };
+        let checkpoint = take(Lock::Checkpoint)?;
+        let write = take(Lock::Write)?;
+        let readers = take(Lock::ReadMarks)?;
+        let held = Held {
+            write: Some(&write),
+            checkpoint: Some(&checkpoint),
+        };
+        let header = self.header_for_checkpoint(&held)?;
+        // The guards are dropped in this order.
+        Ok((header, [readers, write, checkpoint]))
+    }
+
+    /// Begins the log anew and cuts it to nothing; tells how long it was. The
+    /// caller holds Checkpoint, Write and Read 1–4.
+    ///
+    /// The header is published first: a log that is shorter than the index
+    /// says would be corrupt for whoever comes after our death.
+    pub(super) fn truncate_log_held(
+        &self,
+        header: &IndexHeader,
+        proof: &BackfillProof,
+    ) -> Result<u64> {
+        let log = self.storage.log();
+        let len = log.len()?;
+        if header.max_frame() == 0 && len == 0 {
+            return Ok(0);
+        }
+        self.publish_restart(header, proof)?;
+        step(Point::LogTruncate);
+        log.set_len(0)?;
+        Ok(len)
+    }
+
+    /// Publishes an empty log of the next generation (`walRestartHdr`). The
+    /// caller holds Checkpoint, Write and Read 1–4, under which `proof` was
+    /// checked or made.
+    pub(super) fn publish_restart(
+        &self,
+        header: &IndexHeader,
+        proof: &BackfillProof,
+    ) -> Result<IndexHeader> {
         debug_assert!(proof.covers(header));
         self.sequence.fetch_add(1, Ordering::Relaxed);
         let salts = if mutated(Mutation::KeepSalts) {

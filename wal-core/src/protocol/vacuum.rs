@@ -1,15 +1,36 @@
-//! Shuts out every reader and writer of every process, stock SQLite included.
+//! Rewrites the whole database: shuts out everybody, or nobody.
 //!
-//! SQLite has no lock for this; Checkpoint, Write, then Read 0–4 exclusively
-//! are enough for any peer that keeps the protocol. They are taken in the
-//! order in which everybody takes them and never waited for, so there is no
-//! deadlock. Both backends get it from their ordinary locks.
+//! # Protocol
+//! A rewrite is one transaction in the log, so it is there as a whole or not
+//! at all, whatever dies. It is never done in place.
+//!
+//! A plain [`WriteTx::rewrite`] shuts nobody out: readers keep their
+//! snapshots, and the database file shrinks with the next complete
+//! checkpoint. The exclusive form holds Checkpoint, Write, then Read 0–4, of
+//! which SQLite has no name for the whole; together they are enough for any
+//! peer that keeps the protocol. They are taken in the order in which
+//! everybody takes them, so there is no deadlock. Both backends get them from
+//! their ordinary locks.
+//!
+//! # Crash
+//! Before the commit frame nothing happened; after it the log has it all, and
+//! whoever comes next checkpoints it.
 
 use std::sync::Arc;
 
-use super::{LockGuard, Wal};
-use crate::coordination::{Lock, LockMode, WalCoordination};
-use crate::error::Result;
+use super::append;
+use super::backfill::Backfill;
+use super::busy::{BusyHandler, Waiter};
+use super::checkpoint::CheckpointReport;
+use super::page::PageRef;
+use super::read::{ReadTx, Snapshot};
+use super::snapshot::Held;
+use super::write::WriteTx;
+use super::{DatabaseKind, LockGuard, Wal};
+use crate::coordination::{Lock, WalCoordination};
+use crate::error::{Error, Result};
+use crate::format::DatabaseHeader;
+use crate::types::PageNo;
 
 /// While this is held, nobody else reads, writes or checkpoints.
 ///
@@ -17,30 +38,227 @@ use crate::error::Result;
 /// `SQLITE_PROTOCOL`, which its busy handler does not retry.
 #[derive(Debug)]
 pub struct VacuumLockGuard<C: WalCoordination> {
-    _readers: LockGuard<C>,
-    _write: LockGuard<C>,
-    _checkpoint: LockGuard<C>,
+    // Given back in this order, the reverse of the order in which they are
+    // taken.
+    readers: LockGuard<C>,
+    write: LockGuard<C>,
+    checkpoint: LockGuard<C>,
+}
+
+/// A write transaction while everybody else is shut out.
+#[derive(Debug)]
+pub struct VacuumTx<C: WalCoordination> {
+    // Before the locks, which it has on loan.
+    tx: WriteTx<C>,
+    locks: VacuumLockGuard<C>,
+}
+
+/// The pages as they were before a rewrite.
+#[derive(Debug)]
+pub struct OldPages<C: WalCoordination> {
+    wal: Arc<Wal<C>>,
+    snapshot: Snapshot,
+}
+
+/// The pages that a rewrite puts in the place of the old ones.
+#[derive(Debug)]
+pub struct NewPages<'tx, C: WalCoordination> {
+    tx: &'tx mut WriteTx<C>,
+    count: u32,
+}
+
+impl<C: WalCoordination> OldPages<C> {
+    /// How many pages there were.
+    pub fn page_count(&self) -> u32 {
+        self.snapshot.page_count()
+    }
+
+    /// The old content of `page`.
+    ///
+    /// # Errors
+    /// As [`ReadTx::page`].
+    pub fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
+        self.wal.checked_page(&self.snapshot, page)
+    }
+}
+
+impl<C: WalCoordination> NewPages<'_, C> {
+    /// How many pages there are so far, that of the lock bytes included.
+    pub fn page_count(&self) -> u32 {
+        self.count
+    }
+
+    /// Adds the next page, and tells its number: from 1 on, in order, without
+    /// the page of the lock bytes.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] unless `content` is one page long, and what
+    /// [`WriteTx::page_mut`] gives.
+    pub fn push(&mut self, content: &[u8]) -> Result<PageNo> {
+        let size = self.tx.wal().config.page_size;
+        if content.len() != size.len() {
+            let path = self.tx.wal().path();
+            let reason = format!("a page of {} bytes was given", content.len());
+            return Err(Error::refused(path, "rewrite", reason));
+        }
+        let mut number = PageNo::new(self.count.saturating_add(1))?;
+        if number == size.lock_byte_page() {
+            number = PageNo::new(self.count.saturating_add(2))?;
+        }
+        while self.tx.page_count() < number.get() {
+            self.tx.allocate()?;
+        }
+        self.tx.page_mut(number)?.copy_from_slice(content);
+        self.count = number.get();
+        Ok(number)
+    }
+}
+
+impl<C: WalCoordination> WriteTx<C> {
+    /// Replaces all pages of the database by those that `rewrite` pushes;
+    /// commit it to make that so.
+    ///
+    /// The pages of a SQLite database point at each other. Who gives them
+    /// other numbers has to rewrite its B-trees, and to change the schema
+    /// cookie, from which other connections learn it; `btrees_rewritten` says
+    /// that this was done, and the cookie is looked at.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a SQLite database without `btrees_rewritten`, or
+    /// with the same schema cookie, or if no page was pushed; what `rewrite`
+    /// and [`ReadTx::page`] give. The transaction is then half rewritten, and
+    /// of no use but to be rolled back.
+    pub fn rewrite(
+        &mut self,
+        btrees_rewritten: bool,
+        rewrite: impl FnOnce(&OldPages<C>, &mut NewPages<'_, C>) -> Result<()>,
+    ) -> Result<()> {
+        let wal = self.wal().clone();
+        let refused = |reason: &str| Err(Error::refused(wal.path(), "rewrite", reason));
+        let is_sqlite = wal.config.kind == DatabaseKind::Sqlite;
+        if is_sqlite && !btrees_rewritten {
+            return refused(
+                "the pages of a SQLite database cannot be moved without rewriting its B-trees; \
+                say that they are rewritten, or run VACUUM in stock SQLite",
+            );
+        }
+        let old = OldPages {
+            wal: wal.clone(),
+            snapshot: self.read.snapshot,
+        };
+        let mut new = NewPages { tx: self, count: 0 };
+        rewrite(&old, &mut new)?;
+        let count = new.count;
+        if count == 0 {
+            return refused("no page was pushed, and a database has at least one");
+        }
+        self.truncate(count)?;
+        if is_sqlite {
+            let cookie =
+                |page: &[u8]| DatabaseHeader::decode(page).map(|header| header.schema_cookie);
+            if cookie(&old.page(PageNo::ONE)?) == cookie(&self.page(PageNo::ONE)?) {
+                return refused("the schema cookie of page 1 was not changed");
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// Shuts out everybody else, if that can be done at once.
+    /// Shuts out everybody else, after waiting for them as `busy` says.
     ///
     /// # Errors
-    /// [`crate::Error::Busy`] with the lock that somebody holds, and what
-    /// [`Wal::begin_write`] gives.
-    pub fn try_vacuum_lock(self: &Arc<Self>) -> Result<VacuumLockGuard<C>> {
+    /// [`Error::Busy`] with the lock that somebody holds, [`Error::Cancelled`],
+    /// and what [`Wal::begin_write`] gives.
+    pub fn try_begin_vacuum_checkpoint_lock(
+        self: &Arc<Self>,
+        busy: impl Into<BusyHandler>,
+    ) -> Result<VacuumLockGuard<C>> {
         self.check_writable()?;
-        let take = |lock| {
-            let held = self.try_lock(lock, LockMode::Exclusive)?;
+        let mut waiter = Waiter::new(busy.into());
+        let mut take = |lock| {
+            let held = self.wait_for_lock(lock, &mut waiter)?;
             held.ok_or_else(|| self.busy(lock))
         };
         let checkpoint = take(Lock::Checkpoint)?;
         let write = take(Lock::Write)?;
+        let held = Held {
+            write: Some(&write),
+            checkpoint: Some(&checkpoint),
+        };
+        // A recovery, should there be one, looks who uses which slot.
+        self.header_for_checkpoint(&held)?;
         let readers = take(Lock::Readers)?;
         Ok(VacuumLockGuard {
-            _readers: readers,
-            _write: write,
-            _checkpoint: checkpoint,
+            readers,
+            write,
+            checkpoint,
         })
+    }
+}
+
+impl<C: WalCoordination> VacuumLockGuard<C> {
+    /// Moves all of the log to the database file, cuts that to its size, and
+    /// cuts the log to nothing, while everybody stays shut out.
+    ///
+    /// # Errors
+    /// What [`Wal::checkpoint_with`] gives.
+    pub fn vacuum_checkpoint_with_held_lock(&self) -> Result<CheckpointReport> {
+        let wal = self.checkpoint.wal();
+        wal.check_writable()?;
+        let held = Held {
+            write: Some(&self.write),
+            checkpoint: Some(&self.checkpoint),
+        };
+        let header = wal.header_for_checkpoint(&held)?;
+        let mut waiter = Waiter::new(BusyHandler::FAIL);
+        let mut backfill = Backfill::new(wal, header, None, &mut waiter, false);
+        backfill.nobody_reads();
+        let mut report = backfill.run(u32::MAX)?;
+        if report.is_complete() {
+            backfill.shut_readers_out(true, &mut report)?;
+        }
+        Ok(report)
+    }
+
+    /// Begins a write transaction while everybody stays shut out. What is in
+    /// the log is moved to the database file first, so that the transaction
+    /// has the log for itself.
+    ///
+    /// # Errors
+    /// What [`VacuumLockGuard::vacuum_checkpoint_with_held_lock`] gives.
+    pub fn begin_vacuum_blocking_tx(self) -> Result<VacuumTx<C>> {
+        let report = self.vacuum_checkpoint_with_held_lock()?;
+        let wal = self.checkpoint.wal().clone();
+        if !report.is_complete() {
+            return Err(wal.busy(Lock::Readers));
+        }
+        let held = Held {
+            write: Some(&self.write),
+            checkpoint: Some(&self.checkpoint),
+        };
+        let header = wal.header_for_checkpoint(&held)?;
+        let read = ReadTx::of_database(self.readers.lent(), &header)?;
+        let tx = WriteTx::new(read, self.write.lent());
+        Ok(VacuumTx { tx, locks: self })
+    }
+}
+
+impl<C: WalCoordination> VacuumTx<C> {
+    /// The transaction.
+    pub fn tx(&mut self) -> &mut WriteTx<C> {
+        &mut self.tx
+    }
+
+    /// Commits, and keeps everybody shut out for
+    /// [`VacuumLockGuard::vacuum_checkpoint_with_held_lock`].
+    ///
+    /// # Errors
+    /// As [`WriteTx::commit`]; everybody is let in again then.
+    pub fn commit(mut self) -> Result<VacuumLockGuard<C>> {
+        append::commit(&mut self.tx)?;
+        let VacuumTx { tx, locks } = self;
+        drop(tx);
+        Ok(locks)
     }
 }

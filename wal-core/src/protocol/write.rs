@@ -17,15 +17,15 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::append;
+use super::busy::{BusyHandler, Waiter};
 use super::page::PageRef;
-use super::read::{ReadTx, deadline_after};
+use super::read::ReadTx;
 use super::snapshot::Held;
 use super::{LockGuard, Wal};
-use crate::coordination::{Event, Lock, LockMode, WalCoordination};
+use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index;
 use crate::testing::{Mutation, mutated};
@@ -57,31 +57,34 @@ pub struct UpgradeRefused<C: WalCoordination> {
 
 impl<C: WalCoordination> Wal<C> {
     /// Begins a write transaction on the newest state of the database, after
-    /// waiting up to `timeout` for other writers.
+    /// waiting for other writers as `busy` says.
     ///
     /// # Errors
-    /// [`Error::Busy`] if another writer is still at work after `timeout`,
-    /// [`Error::Poisoned`] after a failed sync, and what
-    /// [`Wal::begin_read`] gives.
-    pub fn begin_write(self: &Arc<Self>, timeout: Duration) -> Result<WriteTx<C>> {
+    /// [`Error::Busy`] if another writer is still at work when `busy` gives
+    /// up, [`Error::Cancelled`], [`Error::Poisoned`] after a failed sync, and
+    /// what [`Wal::begin_read`] gives.
+    pub fn begin_write(self: &Arc<Self>, busy: impl Into<BusyHandler>) -> Result<WriteTx<C>> {
         self.check_writable()?;
-        let deadline = deadline_after(timeout);
-        for attempt in 1.. {
-            match self.try_begin_fresh_write(deadline) {
-                Err(Error::Busy { .. }) if Instant::now() < deadline => {
-                    thread::sleep(pause_without_write(attempt));
-                }
+        let mut waiter = Waiter::new(busy.into());
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.try_begin_fresh_write(&mut waiter) {
+                // Not Write, which was waited for already.
+                Err(Error::Busy { lock, .. })
+                    if lock != Lock::Write
+                        && waiter.pause(lock, pause_without_write(attempt))? => {}
                 begun => return begun,
             }
         }
-        Err(self.busy(Lock::Write))
     }
 
     /// Takes Write, then a snapshot. If that needs a recovery and a
     /// checkpointer is in the way, Write is given back: the checkpointer may
     /// be waiting for it.
-    fn try_begin_fresh_write(self: &Arc<Self>, deadline: Instant) -> Result<WriteTx<C>> {
-        let write = self.wait_for_write(deadline)?;
+    fn try_begin_fresh_write(self: &Arc<Self>, waiter: &mut Waiter) -> Result<WriteTx<C>> {
+        let write = self.wait_for_lock(Lock::Write, waiter)?;
+        let write = write.ok_or_else(|| self.busy(Lock::Write))?;
         let held = Held {
             write: Some(&write),
             checkpoint: None,
@@ -119,22 +122,6 @@ impl<C: WalCoordination> Wal<C> {
         index::trim(&**self, read.snapshot.max_frame())?;
         Ok(write)
     }
-
-    /// Takes Write, and waits for it until `deadline`.
-    fn wait_for_write(self: &Arc<Self>, deadline: Instant) -> Result<LockGuard<C>> {
-        loop {
-            // The ticket is read before the try: a release after it ends the
-            // wait at once.
-            let ticket = self.coordination.ticket(Event::Release);
-            if let Some(write) = self.try_lock(Lock::Write, LockMode::Exclusive)? {
-                return Ok(write);
-            }
-            if Instant::now() >= deadline {
-                return Err(self.busy(Lock::Write));
-            }
-            self.coordination.wait(Event::Release, ticket, deadline);
-        }
-    }
 }
 
 /// How long Write is left alone: long enough, before long, for a stock SQLite
@@ -144,7 +131,7 @@ fn pause_without_write(attempt: u32) -> Duration {
 }
 
 impl<C: WalCoordination> WriteTx<C> {
-    fn new(read: ReadTx<C>, write: LockGuard<C>) -> Self {
+    pub(super) fn new(read: ReadTx<C>, write: LockGuard<C>) -> Self {
         let page_count = read.page_count();
         WriteTx {
             read,

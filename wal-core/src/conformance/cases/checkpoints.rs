@@ -6,11 +6,16 @@ use super::super::scene::{Scene, versions};
 use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
 use crate::index::MARK_NOT_USED;
-use crate::protocol::{CheckpointMode, Synchronous};
+use crate::protocol::{CheckpointMode, CheckpointReport, Synchronous};
 
 fn place(trace: &[Call], wanted: impl Fn(&Call) -> bool) -> usize {
     let found = trace.iter().position(wanted);
     found.unwrap_or_else(|| panic!("the call is not in {trace:?}"))
+}
+
+/// The slot that held a checkpoint back.
+fn held_by(report: &CheckpointReport) -> Option<Lock> {
+    report.held_back_by.as_ref().map(|held| held.lock)
 }
 
 fn writes_database(call: &Call) -> bool {
@@ -33,13 +38,13 @@ pub(crate) fn a_checkpoint_stops_at_the_smallest_held_mark<B: Backend>() {
     writer.commit(&[1], 3);
     let report = writer.checkpoint();
     assert_eq!((report.backfilled, report.log_frames), (2, 5));
-    assert_eq!(report.held_back_by, Some(held.snapshot().slot()));
+    assert_eq!(held_by(&report), Some(Lock::Read(held.snapshot().slot())));
     assert_eq!(versions::<B>(&held), [1, 1, 0]);
     drop(held);
     let report = writer.checkpoint();
     assert_eq!(
-        (report.backfilled, report.held_back_by),
-        (4, Some(newer.snapshot().slot()))
+        (report.backfilled, held_by(&report)),
+        (4, Some(Lock::Read(newer.snapshot().slot())))
     );
     assert_eq!(versions::<B>(&newer), [1, 2, 2]);
     drop(newer);
@@ -55,8 +60,8 @@ pub(crate) fn a_checkpoint_does_not_write_under_readers_of_the_database<B: Backe
     writer.commit(&[1, 2], 1);
     let (report, trace) = writer.trace(|writer| writer.checkpoint());
     assert_eq!(
-        (report.backfilled, report.held_back_by),
-        (0, Some(ReadSlot::DATABASE))
+        (report.backfilled, held_by(&report)),
+        (0, Some(Lock::Read(ReadSlot::DATABASE)))
     );
     assert!(!trace.iter().any(writes_database), "{trace:?}");
     assert_eq!(versions::<B>(&bypassing), [0, 0]);

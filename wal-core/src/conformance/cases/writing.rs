@@ -276,7 +276,7 @@ pub(crate) fn the_vacuum_lock_shuts_everyone_out_and_lets_nobody_be_overrun<B: B
     let scene = Scene::<B>::new(2);
     let (one, two) = scene.two();
     let reading = two.read();
-    let refused = one.wal.try_vacuum_lock();
+    let refused = one.wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO);
     assert!(
         matches!(
             refused,
@@ -289,7 +289,10 @@ pub(crate) fn the_vacuum_lock_shuts_everyone_out_and_lets_nobody_be_overrun<B: B
     );
     drop((reading, refused));
     scene.assert_quiet();
-    let alone = one.wal.try_vacuum_lock().expect("nobody is there");
+    let alone = one
+        .wal
+        .try_begin_vacuum_checkpoint_lock(Duration::ZERO)
+        .expect("nobody is there");
     let write = two.wal.begin_write(Duration::ZERO);
     assert!(
         matches!(

@@ -1,0 +1,70 @@
+//! What an operation does while somebody is in its way.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use super::super::Backend;
+use super::super::scene::{BOUND, Scene};
+use crate::coordination::Lock;
+use crate::error::Error;
+use crate::protocol::{BusyHandler, Cancel};
+
+pub(crate) fn a_writer_asks_again_until_its_handler_says_no<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (holder, waiter) = scene.two();
+    let writing = holder.write();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = asked.clone();
+    let busy = BusyHandler::ask(move |lock, tries| {
+        log.lock().unwrap().push((lock, tries));
+        tries < 3
+    });
+    match waiter.wal.begin_write(busy) {
+        Err(Error::Busy { lock, .. }) => assert_eq!(lock, Lock::Write),
+        other => panic!("not busy: {other:?}"),
+    }
+    let lock = Lock::Write;
+    assert_eq!(*asked.lock().unwrap(), [(lock, 1), (lock, 2), (lock, 3)]);
+    drop(writing);
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_writer_begins_when_its_handler_let_the_other_end<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (holder, waiter) = scene.two();
+    let writing = Mutex::new(Some(holder.write()));
+    let busy = BusyHandler::ask(move |_, _| writing.lock().unwrap().take().is_some());
+    let mut tx = waiter.wal.begin_write(busy).expect("the other has ended");
+    super::super::scene::fill(&mut tx, &[1], 4).expect("it is filled");
+    tx.commit().expect("it is committed");
+    assert_eq!(holder.versions(), [4, 0]);
+}
+
+pub(crate) fn a_busy_lock_names_its_holder<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (holder, waiter) = scene.two();
+    let _writing = holder.write();
+    match waiter.wal.begin_write(Duration::ZERO) {
+        Err(Error::Busy { holders, .. }) => assert_eq!(holders, [std::process::id()]),
+        other => panic!("not busy: {other:?}"),
+    }
+}
+
+pub(crate) fn a_waiting_writer_is_cancelled_from_another_thread<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (holder, waiter) = scene.two();
+    let writing = holder.write();
+    let cancel = Cancel::new();
+    let busy = BusyHandler::timeout(BOUND).cancelled_by(&cancel);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| waiter.wal.begin_write(busy.clone()).map(drop));
+        cancel.cancel();
+        let ended = waiting.join().expect("the waiter does not panic");
+        assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+    });
+    cancel.reset();
+    drop(writing);
+    drop(waiter.wal.begin_write(busy).expect("Write is free"));
+    scene.assert_quiet();
+}

@@ -1,0 +1,194 @@
+//! What an operation does while somebody else holds a lock that it needs.
+//!
+//! # Protocol
+//! Locks are only ever tried. Between two tries an operation sleeps until a
+//! writer's release wakes it, or for a bound: stock SQLite and the dead wake
+//! nobody, and the end of a reader is not told at all.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::read::deadline_after;
+use super::{LockGuard, Wal};
+use crate::coordination::{Event, Lock, LockMode, WalCoordination};
+use crate::error::{Error, Result};
+
+/// How soon a cancellation is noticed by who sleeps.
+const LOOK_FOR_CANCEL: Duration = Duration::from_millis(10);
+/// How long who waits for readers sleeps between two looks.
+const LOOK_FOR_READERS: Duration = Duration::from_millis(2);
+
+/// Ends waits from another thread. Clones are the same switch.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// A switch that is off.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes every operation that waits with this switch, now or later, answer
+    /// [`Error::Cancelled`], within about ten milliseconds.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Turns the switch off again.
+    pub fn reset(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+
+    /// True if the switch is on.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// What to do while a lock is busy (`sqlite3_busy_handler`).
+#[derive(Clone, Debug)]
+pub struct BusyHandler {
+    answer: Answer,
+    cancel: Option<Cancel>,
+}
+
+#[derive(Clone)]
+enum Answer {
+    Timeout(Duration),
+    Ask(Arc<dyn Fn(Lock, u32) -> bool + Send + Sync>),
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answer::Timeout(timeout) => write!(f, "Timeout({timeout:?})"),
+            Answer::Ask(_) => f.write_str("Ask(..)"),
+        }
+    }
+}
+
+impl BusyHandler {
+    /// Gives up at once.
+    pub const FAIL: BusyHandler = BusyHandler::timeout(Duration::ZERO);
+
+    /// Waits, and gives up after `timeout`.
+    pub const fn timeout(timeout: Duration) -> Self {
+        BusyHandler {
+            answer: Answer::Timeout(timeout),
+            cancel: None,
+        }
+    }
+
+    /// Asks `again` after each failed try, with the lock that is busy and the
+    /// number of tries so far: true is to try again. The waiting is up to
+    /// `again`; it is called without a lock of the library's held that others
+    /// wait for, except those that the operation names.
+    pub fn ask(again: impl Fn(Lock, u32) -> bool + Send + Sync + 'static) -> Self {
+        BusyHandler {
+            answer: Answer::Ask(Arc::new(again)),
+            cancel: None,
+        }
+    }
+
+    /// The same, and gives up with [`Error::Cancelled`] when `cancel` is on.
+    #[must_use]
+    pub fn cancelled_by(mut self, cancel: &Cancel) -> Self {
+        self.cancel = Some(cancel.clone());
+        self
+    }
+}
+
+impl From<Duration> for BusyHandler {
+    fn from(timeout: Duration) -> Self {
+        BusyHandler::timeout(timeout)
+    }
+}
+
+/// One operation that waits: its deadline runs from the beginning, whatever
+/// it waits for.
+pub(super) struct Waiter {
+    handler: BusyHandler,
+    deadline: Instant,
+    tries: u32,
+}
+
+impl Waiter {
+    pub(super) fn new(handler: BusyHandler) -> Self {
+        let timeout = match handler.answer {
+            Answer::Timeout(timeout) => timeout,
+            Answer::Ask(_) => Duration::MAX,
+        };
+        Waiter {
+            handler,
+            deadline: deadline_after(timeout),
+            tries: 0,
+        }
+    }
+
+    pub(super) fn check_cancelled(&self) -> Result<()> {
+        match &self.handler.cancel {
+            Some(cancel) if cancel.is_cancelled() => Err(Error::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sleeps for `pause` or less, or asks; false if it is time to give up.
+    pub(super) fn pause(&mut self, lock: Lock, pause: Duration) -> Result<bool> {
+        self.again(lock, |until| {
+            std::thread::sleep(pause.min(until.saturating_duration_since(Instant::now())));
+        })
+    }
+
+    /// Lets `sleep` wait until the given moment or less, or asks; false if it
+    /// is time to give up.
+    fn again(&mut self, lock: Lock, sleep: impl FnOnce(Instant)) -> Result<bool> {
+        self.check_cancelled()?;
+        self.tries = self.tries.saturating_add(1);
+        match &self.handler.answer {
+            Answer::Ask(again) => Ok(again(lock, self.tries)),
+            Answer::Timeout(_) => {
+                let now = Instant::now();
+                if now >= self.deadline {
+                    return Ok(false);
+                }
+                let until = match self.handler.cancel {
+                    Some(_) => self.deadline.min(now + LOOK_FOR_CANCEL),
+                    None => self.deadline,
+                };
+                sleep(until);
+                Ok(true)
+            }
+        }
+    }
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Takes `lock` exclusively; `None` if it stayed busy until the waiter
+    /// gave up.
+    pub(super) fn wait_for_lock(
+        self: &Arc<Self>,
+        lock: Lock,
+        waiter: &mut Waiter,
+    ) -> Result<Option<LockGuard<C>>> {
+        loop {
+            // The ticket is read before the try: a release after it ends the
+            // wait at once.
+            let ticket = self.coordination.ticket(Event::Release);
+            if let Some(guard) = self.try_lock(lock, LockMode::Exclusive)? {
+                return Ok(Some(guard));
+            }
+            let again = if lock == Lock::Write {
+                waiter.again(lock, |until| {
+                    self.coordination.wait(Event::Release, ticket, until);
+                })?
+            } else {
+                waiter.pause(lock, LOOK_FOR_READERS)?
+            };
+            if !again {
+                return Ok(None);
+            }
+        }
+    }
+}
