@@ -30,6 +30,10 @@ test-mutations: ## each rule broken on purpose, and the test that notices
 	@for fence in drop-store-fence drop-load-fence; do \
 	  if WAL_MUTATION=$$fence $(LOOM) -p wal-core --features mutations --lib header_cell >/dev/null 2>&1; \
 	  then echo "$$fence survives loom"; exit 1; else echo "$$fence: caught by loom"; fi; done
+	$(CARGO) test --quiet -p integration --features test-points --test killed_worker --no-run
+	@if WAL_MUTATION=header-before-count $(CARGO) test --quiet -p integration --features test-points \
+	  --test killed_worker a_commit_is_there >/dev/null 2>&1; \
+	then echo "header-before-count survives"; exit 1; else echo "header-before-count: caught by a kill"; fi
 
 test-processes: ## worker processes, kills, forks, stock SQLite beside ours
 	$(CARGO) test -p integration --features test-points

@@ -5,6 +5,9 @@
 //! Each state is made anew for each of the two, by connections of stock SQLite
 //! that keep what they hold while the checkpoint runs.
 
+// Clippy takes the helpers of an integration test for production code.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

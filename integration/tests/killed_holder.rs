@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use integration::worker::{Command, RefusalKind, Settings, Stamp, Worker};
+use integration::worker::{Checkpoint, Command, RefusalKind, Settings, Stamp, Worker};
 use tempfile::TempDir;
 
 struct Fixture {
@@ -57,10 +57,14 @@ fn checkpoint_is_free_once_its_holder_is_killed() {
     let (mut holder, mut other) = (fixture.worker(), fixture.worker());
     other.commit(1..2, stamp(1)).unwrap();
     holder.stop_at("checkpoint-write", 1).unwrap();
-    holder.send(&Command::Checkpoint).unwrap();
+    holder
+        .send(&Command::Checkpoint(Checkpoint::Passive))
+        .unwrap();
     holder.wait_stopped(integration::worker::WATCHDOG).unwrap();
     assert_eq!(
-        other.refused(Command::Checkpoint).unwrap(),
+        other
+            .refused(Command::Checkpoint(Checkpoint::Passive))
+            .unwrap(),
         RefusalKind::Busy
     );
     holder.kill().unwrap();

@@ -17,7 +17,7 @@ use integration::fixtures::folder::FolderState;
 use integration::fixtures::reading::Contents;
 use integration::fixtures::{self, Fixture, page_digest};
 use integration::stock::{StockKind, StockSqlite};
-use integration::worker::{Command, Settings, Stamp, Worker};
+use integration::worker::{Checkpoint, Command, Settings, Stamp, Worker};
 use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 use tempfile::TempDir;
 use wal::shm::{Database, ReadTx};
@@ -403,7 +403,11 @@ fn our_own_writers_are_followed_in_other_processes_and_in_this_one() {
     let mut states = vec![of(&elsewhere)];
     for serial in 2..5 {
         writer.commit(1..2, stamp(1, serial)).unwrap();
-        assert!(writer.ask::<bool>(Command::Checkpoint).unwrap());
+        assert!(
+            writer
+                .ask::<bool>(Command::Checkpoint(Checkpoint::Passive))
+                .unwrap()
+        );
         let state = of(&elsewhere);
         assert!(!states.contains(&state), "commit {serial} is not seen");
         states.push(state);

@@ -4,6 +4,9 @@
 //! the pages of the same database without the free ones, with other roots for
 //! its B-trees and another schema cookie.
 
+// Clippy takes the helpers of an integration test for production code.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -120,6 +120,10 @@ named! {
     RestartOverReaders => "restart-over-readers",
     /// Restart: a proof is not looked at.
     AcceptAnyProof => "accept-any-proof",
+    /// Restart: the header is published before the count goes back to 0.
+    HeaderBeforeCount => "header-before-count",
+    /// Begin write: a count of an older generation is left as it is.
+    KeepStaleCount => "keep-stale-count",
     /// Restart: the salts stay.
     KeepSalts => "keep-salts",
     /// Restart: Checkpoint is not taken.

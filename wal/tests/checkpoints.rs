@@ -1,5 +1,7 @@
 //! Automatic checkpoints, and who owns the life of a log.
 #![cfg(feature = "shm")]
+// Clippy takes the helpers of an integration test for production code.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
 use std::thread;

@@ -27,5 +27,6 @@ pub use process::{WATCHDOG, Worker};
 pub use session::serve;
 pub use stamp::Stamp;
 pub use wire::{
-    Backend, Command, HeldByte, Refusal, RefusalKind, Settings, SnapshotInfo, Synchronous,
+    Backend, Checkpoint, Command, HeldByte, Refusal, RefusalKind, Settings, SnapshotInfo,
+    Synchronous,
 };

@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::Stamp;
-use super::wire::{Answer, Command, HeldByte, Refusal, RefusalKind, Settings, SnapshotInfo};
+use super::wire::{
+    Answer, Checkpoint, Command, HeldByte, Refusal, RefusalKind, Settings, SnapshotInfo,
+};
 use crate::executable;
 use crate::lines::Lines;
 
@@ -198,13 +200,13 @@ impl Worker {
         self.run(Command::Commit)
     }
 
-    /// Checkpoints; true if all of the log was copied.
+    /// Checkpoints without waiting; true if all of the log was copied.
     ///
     /// # Errors
     ///
     /// As [`ask`](Self::ask).
     pub fn checkpoint(&mut self) -> Result<bool> {
-        self.ask(Command::Checkpoint)
+        self.ask(Command::Checkpoint(Checkpoint::Passive))
     }
 
     /// Who holds `byte` of `file`, as this process sees it. The process must

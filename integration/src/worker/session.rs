@@ -4,18 +4,23 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use serde_json::Value;
 use wal::generic::{Database, ReadTx, WriteTx};
-use wal::{CheckpointMode, LockKind, PageNo};
+use wal::{CheckpointOptions, LockKind, PageNo};
 use wal_core::LockMode;
 use wal_core::io::ByteLocks;
 
 use super::wire::{Answer, Backend, Command, HeldByte, Refusal, Settings, SnapshotInfo};
 use super::{Stamp, fork, run_load};
+
+/// How long a checkpoint waits for readers and the writer. Who holds them may
+/// be told to let go by the very test that waits for the checkpoint.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Carries out the commands on stdin until it ends, then closes what is open.
 ///
@@ -244,8 +249,9 @@ impl<B: wal::Backend> Session for Handle<B> {
                 .take()
                 .context("nothing to roll back")?
                 .rollback(),
-            Command::Checkpoint => {
-                let report = self.database.checkpoint(CheckpointMode::Passive)?;
+            Command::Checkpoint(mode) => {
+                let options = CheckpointOptions::new(mode.into()).busy(CHECKPOINT_PATIENCE);
+                let report = self.database.checkpoint_with(options)?;
                 return value(report.is_complete());
             }
             Command::Load(load) => return value(run_load(&self.database, &load)?),

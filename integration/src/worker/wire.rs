@@ -61,7 +61,7 @@ pub enum Command {
     /// Roll the write transaction back.
     Rollback,
     /// Checkpoint; whether all of the log was copied is the answer.
-    Checkpoint,
+    Checkpoint(Checkpoint),
     /// Run by itself for a while: a [`LoadReport`](super::LoadReport).
     Load(Load),
     /// Stop at the `pass`-th pass of a step point from now on.
@@ -130,6 +130,30 @@ pub enum Synchronous {
     Normal,
     /// Commits are synced too.
     Full,
+}
+
+/// [`wal::CheckpointMode`], as it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Checkpoint {
+    /// Waits for nobody.
+    Passive,
+    /// Waits for readers of older states.
+    Full,
+    /// Waits until nobody reads the log.
+    Restart,
+    /// Cuts the log to nothing.
+    Truncate,
+}
+
+impl From<Checkpoint> for wal::CheckpointMode {
+    fn from(mode: Checkpoint) -> Self {
+        match mode {
+            Checkpoint::Passive => Self::Passive,
+            Checkpoint::Full => Self::Full,
+            Checkpoint::Restart => Self::Restart,
+            Checkpoint::Truncate => Self::Truncate,
+        }
+    }
 }
 
 impl Settings {

@@ -15,8 +15,9 @@ mod scene;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use integration::worker::{Command, WATCHDOG, Worker};
+use integration::worker::{Checkpoint, Command, WATCHDOG, Worker};
 use operations::{ALL, CHECKPOINTS, COMMITS, OPENINGS, Operation, READS, WRITES};
+use rusqlite::types::Value;
 use scene::{PAGES, Scene, expect_sound, expect_trimmed, stamp};
 use wal_core::testing::Point;
 
@@ -78,6 +79,8 @@ fn kill_at(operation: &Operation, point: &str, pass: u32, next: Next) -> u64 {
         let mut stock = scene.stock();
         expect_sound(&mut stock);
         stock.run("INSERT INTO t VALUES(1)").unwrap().unwrap();
+        let truncate = stock.run("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        assert_eq!(truncate.unwrap().0[0][0], Value::Integer(0), "not busy");
         stock.close().unwrap();
     }
     let mut successor = match scene.keeper.take() {
@@ -85,9 +88,21 @@ fn kill_at(operation: &Operation, point: &str, pass: u32, next: Next) -> u64 {
         None => scene.worker(),
     };
     let found = go_on(&scene, &mut successor);
+    successor.run(Command::Close).unwrap();
     successor.end().unwrap();
     let mut stock = scene.stock();
     expect_sound(&mut stock);
+    let inserted = stock.run("SELECT count(*) FROM t WHERE a=1").unwrap();
+    let expected = i64::from(next == Next::Stock);
+    assert_eq!(inserted.unwrap().integer().unwrap(), expected);
+    stock.close().unwrap();
+    // Read from the file, with nothing left of what anybody had in memory.
+    let stored = scene.worker().newest_stamps(PAGES.start..PAGES.start + 1);
+    assert_eq!(
+        stored.unwrap(),
+        [Some(stamp(100))],
+        "at {point} {pass}, then {next:?}"
+    );
     found
 }
 
@@ -112,7 +127,7 @@ fn go_on(scene: &Scene, successor: &mut Worker) -> u64 {
     run(Command::Write { pages, stamp });
     run(Command::Commit);
     expect_trimmed(&scene.path);
-    assert_eq!(run(Command::Checkpoint), true);
+    assert_eq!(run(Command::Checkpoint(Checkpoint::Passive)), true);
     one_sequence(seen)
 }
 

@@ -1,7 +1,7 @@
 //! What workers are killed in: every operation, in every state of the log
 //! that makes it take other steps.
 
-use integration::worker::{Command, Worker};
+use integration::worker::{Checkpoint, Command, Worker};
 
 use super::scene::{MANY, PAGES, Scene, stamp};
 
@@ -208,7 +208,7 @@ pub(crate) const CHECKPOINTS: &[Operation] = &[
             logged(scene);
             scene.worker()
         },
-        command: |_| Command::Checkpoint,
+        command: |_| Command::Checkpoint(Checkpoint::Passive),
         outcomes: &[1],
     },
     Operation {
@@ -222,7 +222,25 @@ pub(crate) const CHECKPOINTS: &[Operation] = &[
             scene.keeper().commit(PAGES, stamp(1)).unwrap();
             scene.worker()
         },
-        command: |_| Command::Checkpoint,
+        command: |_| Command::Checkpoint(Checkpoint::Passive),
+        outcomes: &[1],
+    },
+    Operation {
+        name: "checkpoint, and truncate the log",
+        prepare: |scene| {
+            logged(scene);
+            scene.worker()
+        },
+        command: |_| Command::Checkpoint(Checkpoint::Truncate),
+        outcomes: &[1],
+    },
+    Operation {
+        name: "truncate a log that is backfilled",
+        prepare: |scene| {
+            backfilled(scene);
+            scene.worker()
+        },
+        command: |_| Command::Checkpoint(Checkpoint::Truncate),
         outcomes: &[1],
     },
     Operation {
@@ -234,7 +252,7 @@ pub(crate) const CHECKPOINTS: &[Operation] = &[
             stock.close().unwrap();
             scene.worker()
         },
-        command: |_| Command::Checkpoint,
+        command: |_| Command::Checkpoint(Checkpoint::Passive),
         outcomes: &[1],
     },
 ];

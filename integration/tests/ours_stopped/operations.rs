@@ -1,7 +1,7 @@
 //! What a worker of ours is stopped in: every operation, in every state of the
 //! log that makes it take other steps.
 
-use integration::worker::{Command, Settings, Worker};
+use integration::worker::{Checkpoint, Command, Settings, Worker};
 
 use crate::races::{Image, Scene, Start, stamp};
 
@@ -134,7 +134,19 @@ pub(crate) const CHECKPOINTS: &[Operation] = &[
     Operation {
         name: "checkpoint",
         prepare: attach,
-        command: |_| Command::Checkpoint,
+        command: |_| Command::Checkpoint(Checkpoint::Passive),
+        ..COMMON
+    },
+    Operation {
+        name: "checkpoint, and truncate the log",
+        prepare: attach,
+        command: |_| Command::Checkpoint(Checkpoint::Truncate),
+        ..COMMON
+    },
+    Operation {
+        name: "truncate a log that is backfilled",
+        prepare: backfill,
+        command: |_| Command::Checkpoint(Checkpoint::Truncate),
         ..COMMON
     },
     Operation {
@@ -145,7 +157,7 @@ pub(crate) const CHECKPOINTS: &[Operation] = &[
             stock.run("VACUUM").unwrap().unwrap();
             stock.close().unwrap();
         },
-        command: |_| Command::Checkpoint,
+        command: |_| Command::Checkpoint(Checkpoint::Passive),
         ..COMMON
     },
 ];

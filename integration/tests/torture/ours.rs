@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use integration::worker::{
-    Command, Load, LoadReport, Refusal, RefusalKind, Role, Settings, Stamp, Synchronous, Worker,
+    Checkpoint, Command, Load, LoadReport, Refusal, RefusalKind, Role, Settings, Stamp,
+    Synchronous, Worker,
 };
 
 use crate::count::Count;
@@ -125,7 +126,10 @@ impl Ours<'_> {
             Act::Kill => self.kill(),
             Act::KillInCommit => self.kill_in_commit(false),
             Act::KillInBigCommit => self.kill_in_commit(true),
-            Act::KillInCheckpoint => self.kill_in(&[Command::Checkpoint]),
+            Act::KillInCheckpoint => {
+                let checkpoint = Command::Checkpoint(self.mode());
+                self.kill_in(&[checkpoint])
+            }
             Act::KillWhileWriting => {
                 let load = self.load(Role::Writer { id: 1 }, Duration::from_secs(1));
                 self.kill_in(&[Command::Load(load)])
@@ -211,10 +215,21 @@ impl Ours<'_> {
     }
 
     fn checkpoint(&mut self) -> Result<()> {
-        if !is_busy(self.worker.run(Command::Checkpoint))? {
+        let checkpoint = Command::Checkpoint(self.mode());
+        if !is_busy(self.worker.run(checkpoint))? {
             self.count.checkpoints += 1;
         }
         Ok(())
+    }
+
+    fn mode(&mut self) -> Checkpoint {
+        let modes = [
+            (3, Checkpoint::Passive),
+            (1, Checkpoint::Full),
+            (1, Checkpoint::Restart),
+            (2, Checkpoint::Truncate),
+        ];
+        choose(&mut self.rng, &modes)
     }
 
     fn load(&mut self, role: Role, duration: Duration) -> Load {

@@ -57,6 +57,11 @@ impl Ledger {
         self.users.len() - 1
     }
 
+    /// Says that the backfilled count was changed by nobody that is watched.
+    pub(super) fn found_count(&mut self, frames: u32) {
+        self.backfilled = frames;
+    }
+
     /// Says that several threads are at work from now on.
     pub(super) fn crowd(&mut self) {
         self.crowded = true;
@@ -246,7 +251,10 @@ impl Ledger {
 
     fn check_backfilled(&self, user: usize, new: u32, header: &IndexHeader) {
         use LockMode::Exclusive;
-        if new < self.backfilled {
+        // Who checkpoints replaces a count that is none of this log.
+        let of_this_log = self.backfilled <= header.max_frame();
+        let checkpoints = self.holds(user, Lock::Checkpoint, Exclusive);
+        if new < self.backfilled && (of_this_log || !checkpoints) {
             return self.demand_held(
                 user,
                 Lock::Write,

@@ -170,6 +170,7 @@ macro_rules! conformance_suite {
         the_log_is_not_restarted_while_a_checkpoint_runs,
         the_log_is_not_restarted_before_all_is_backfilled,
         a_backfill_of_a_peer_that_does_not_sync_is_synced_before_a_restart,
+        a_count_that_a_dead_restart_left_hides_no_frame,
         // Durability.
         a_new_log_header_is_synced_before_its_first_frame,
         a_full_commit_is_synced_in_every_generation,

@@ -10,11 +10,14 @@ pub enum CaughtBy {
     /// A loom test of wal-core, because no processor of the usual kind shows
     /// the difference.
     Loom(&'static str),
+    /// A test in which worker processes are killed at a step between two calls
+    /// of the seam.
+    Killed(&'static str),
 }
 
 /// Every mutation, with the test that catches it.
 pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
-    use CaughtBy::{Case, Loom};
+    use CaughtBy::{Case, Killed, Loom};
     use Mutation as M;
     &[
         (
@@ -75,6 +78,14 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
         (
             M::RestartOverReaders,
             Case("the_log_is_not_restarted_over_a_reader"),
+        ),
+        (
+            M::HeaderBeforeCount,
+            Killed("a_commit_is_there_or_not_when_its_process_is_killed"),
+        ),
+        (
+            M::KeepStaleCount,
+            Case("a_count_that_a_dead_restart_left_hides_no_frame"),
         ),
         (
             M::KeepSalts,

@@ -274,6 +274,13 @@ impl<B: Backend> User<B> {
         self.shared.attachment.coordination.mark(slot)
     }
 
+    /// Leaves a backfilled count as a dead restart of stock SQLite may have.
+    pub(super) fn leave_count(&self, frames: u32) {
+        CheckpointInfo::of(self.block_zero()).set_backfilled(frames);
+        self.director
+            .with_ledger(|ledger| ledger.found_count(frames));
+    }
+
     /// Makes the first copy of the header a half-written one.
     pub(super) fn damage_header(&self) {
         let word = &self.block_zero().header_words()[5];

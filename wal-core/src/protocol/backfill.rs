@@ -121,6 +121,15 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         }))
     }
 
+    /// How many frames of this log are in the database file. Only the holder
+    /// of Checkpoint raises the count, so one that is larger than the log is
+    /// long is of an older log, left by a restart that died.
+    fn backfilled(&self) -> Result<u32> {
+        let count = self.wal.checkpoint_info()?.backfilled();
+        let of_this_log = count <= self.header.max_frame() || mutated(Mutation::KeepStaleCount);
+        Ok(if of_this_log { count } else { 0 })
+    }
+
     /// The last frame that may be copied, and what allows no more. Marks of
     /// slots that nobody reads at are moved out of the way. Once a reader was
     /// waited for in vain, nobody is waited for any more.
@@ -128,7 +137,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         let wal = self.wal;
         let mut safe = self.header.max_frame();
         let mut held_back = None;
-        if wal.checkpoint_info()?.backfilled() >= safe || mutated(Mutation::IgnoreReadMarks) {
+        if self.backfilled()? >= safe || mutated(Mutation::IgnoreReadMarks) {
             return Ok((safe, None));
         }
         for slot in ReadSlot::MARKED {
@@ -158,21 +167,22 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         let wal = self.wal;
         let max_frame = self.header.max_frame();
         let info = wal.checkpoint_info()?;
-        if info.backfilled() >= safe {
-            return Ok((info.backfilled().min(max_frame), None));
+        let backfilled = self.backfilled()?;
+        if backfilled >= safe {
+            return Ok((backfilled, None));
         }
         let database = Lock::Read(ReadSlot::DATABASE);
         let exclusive = self.lock(database)?;
         // Sampled with the lock held; only its holder may raise the count.
-        let backfilled = info.backfilled();
+        let backfilled = self.backfilled()?;
         if exclusive.is_none() && !mutated(Mutation::SkipReadZero) {
             let busy = wal.held_back(database, None);
-            return Ok((backfilled.min(max_frame), Some(busy)));
+            return Ok((backfilled, Some(busy)));
         }
         let Ok(live) = wal.header_cell()?.load() else {
             // A commit is being published, or its writer died at it: which
             // generation this is cannot be told, and nothing was copied.
-            return Ok((backfilled.min(max_frame), None));
+            return Ok((backfilled, None));
         };
         if live.salts() != self.header.salts() && !mutated(Mutation::SkipSaltCheck) {
             return Ok((max_frame, None));

@@ -25,11 +25,13 @@ use super::busy::{BusyHandler, Waiter};
 use super::read::pause_before;
 use super::snapshot::Held;
 use crate::coordination::{Lock, LockMode, WalCoordination};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::index::IndexHeader;
 
-/// How often a checkpoint looks again at a header that is being written.
-const MAX_ATTEMPTS: u32 = 100;
+/// How often a checkpoint looks again at a header that is being written, for
+/// which a few looks are enough. Its writer may have been stopped, and others
+/// are not to wait for a checkpoint that waits for that.
+const MAX_ATTEMPTS: u32 = 12;
 
 /// How far a checkpoint goes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
@@ -161,8 +163,8 @@ impl<C: WalCoordination> Wal<C> {
     /// was in the way. Being held back is no error.
     ///
     /// # Errors
-    /// [`Error::Busy`] if another checkpoint is running, whatever the busy
-    /// handler says, [`Error::Cancelled`], [`Error::Poisoned`] after a failed
+    /// [`Error::Busy`] if another checkpoint is running or a header is being
+    /// published, whatever the busy handler says, [`Error::Cancelled`], [`Error::Poisoned`] after a failed
     /// sync, [`Error::Corrupt`] if the log speaks of more pages than there can
     /// be, [`Error::Io`].
     pub fn checkpoint_with(
@@ -211,10 +213,7 @@ impl<C: WalCoordination> Wal<C> {
                 return Ok(header);
             }
         }
-        Err(Error::Protocol {
-            path: self.path().to_owned(),
-            attempts: MAX_ATTEMPTS,
-        })
+        Err(self.busy(Lock::Write))
     }
 
     pub(super) fn held_back(&self, lock: Lock, mark: Option<u32>) -> HeldBack {

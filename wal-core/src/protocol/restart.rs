@@ -16,10 +16,15 @@
 //! overwritten, which is what the [`BackfillProof`] stands for.
 //!
 //! # Crash
-//! The new header is published before the log is touched. Whoever comes after
-//! a death at any point finds an empty log whose pages are all in the
-//! database file; the old frames are still in the log, and recovering them
-//! gives the same pages.
+//! The backfilled count goes back to 0 before the new header is published, and
+//! that before the log is touched. Whoever comes after a death at any point
+//! finds a log whose frames have to be copied once more, or an empty one whose
+//! pages are all in the database file; the old frames are still in the log,
+//! and recovering them gives the same pages.
+//!
+//! SQLite stores the header first (`walRestartHdr`). One that is killed right
+//! behind it leaves a count that is larger than the log is long; whoever takes
+//! Write next mends that (`mend_backfilled`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -161,6 +166,21 @@ impl<C: WalCoordination> Wal<C> {
         Ok(len)
     }
 
+    /// Takes a backfilled count back that is larger than the log is long: a
+    /// restart died before it could. Frames that are added would pass for
+    /// backfilled, be skipped by checkpoints and by readers, and be lost. The
+    /// caller holds Write, so nobody is at a restart, and a count that is too
+    /// low is always safe. True if that was so, and snapshots that went by it
+    /// are wrong.
+    pub(super) fn mend_backfilled(&self, header: &IndexHeader) -> Result<bool> {
+        let info = self.checkpoint_info()?;
+        let stale = info.backfilled() > header.max_frame() && !mutated(Mutation::KeepStaleCount);
+        if stale {
+            info.set_backfilled(0);
+        }
+        Ok(stale)
+    }
+
     /// Publishes an empty log of the next generation (`walRestartHdr`). The
     /// caller holds Checkpoint, Write and Read 1–4, under which `proof` was
     /// checked or made.
@@ -178,10 +198,16 @@ impl<C: WalCoordination> Wal<C> {
         };
         let next = header.restarted(salts);
         let info = self.checkpoint_info()?;
-        // The header first: a reader that sees it with the old count does not
-        // take slot 0, and finds Read 1–4 locked until the marks are right.
+        // The count first: a count of the old generation beside a header of the
+        // new one would pass frames for backfilled that are not, and if we
+        // died in between it would stay. The old header with a count of 0 only
+        // sends readers to the log, which nobody can join for the moment.
+        if !mutated(Mutation::HeaderBeforeCount) {
+            info.set_backfilled(0);
+        }
         self.header_cell()?.store(&next);
         info.set_backfilled(0);
+        // Only now: under the old header frames up to here were attempted.
         info.set_attempted(0);
         for slot in ReadSlot::MARKED {
             let first = slot == ReadSlot::MARKED[0];

@@ -89,7 +89,11 @@ impl<C: WalCoordination> Wal<C> {
             write: Some(&write),
             checkpoint: None,
         };
-        let read = self.begin_read_holding(&held)?;
+        let mut read = self.begin_read_holding(&held)?;
+        if self.mend_backfilled(&read.snapshot.header)? {
+            drop(read);
+            read = self.begin_read_holding(&held)?;
+        }
         index::trim(&**self, read.snapshot.max_frame())?;
         Ok(WriteTx::new(read, write))
     }
@@ -117,6 +121,9 @@ impl<C: WalCoordination> Wal<C> {
             .ok_or_else(|| self.busy(Lock::Write))?;
         // Compared once Write is held: from here on the header stands still.
         if !self.header_cell()?.is(&read.snapshot.header) && !mutated(Mutation::SkipStaleCheck) {
+            return Err(Error::BusySnapshot);
+        }
+        if self.mend_backfilled(&read.snapshot.header)? {
             return Err(Error::BusySnapshot);
         }
         index::trim(&**self, read.snapshot.max_frame())?;

@@ -1,9 +1,12 @@
 //! When the log begins anew, and when not.
 
+use std::time::Duration;
+
 use super::super::Backend;
 use super::super::director::{Call, Which};
 use super::super::scene::{Scene, User, versions};
 use crate::coordination::{Lock, LockMode};
+use crate::error::Error;
 use crate::protocol::Synchronous;
 
 /// True if the next commit of `writer` begins the log anew.
@@ -119,4 +122,44 @@ pub(crate) fn a_backfill_of_a_peer_that_does_not_sync_is_synced_before_a_restart
         .expect("the log is written");
     assert!(synced < overwritten, "{trace:?}");
     assert_eq!(writer.header().max_frame(), 1, "the log was restarted");
+}
+
+/// A stock SQLite that is killed behind the new header leaves the count of the
+/// old log, by which frames of the new one would pass for backfilled.
+pub(crate) fn a_count_that_a_dead_restart_left_hides_no_frame<B: Backend>() {
+    let after_the_restart = || {
+        let scene = Scene::<B>::new(3);
+        let user = scene.user();
+        user.commit(&[1, 2, 3], 1);
+        user.checkpoint_all();
+        let proof = user.wal.prove_backfill(Duration::ZERO).unwrap().unwrap();
+        user.wal.restart_log(&proof, Duration::ZERO).unwrap();
+        user.leave_count(3);
+        assert_eq!(user.versions(), [1, 1, 1]);
+        (scene, user)
+    };
+    let expect_stored = |scene: &Scene<B>, user: &User<B>, expected: [u32; 3]| {
+        assert_eq!(user.versions(), expected);
+        user.checkpoint_all();
+        let (database, _) = scene.files();
+        let stored = Scene::<B>::from_files(&database, None);
+        assert_eq!(stored.user().versions(), expected, "in the database file");
+    };
+    let (scene, user) = after_the_restart();
+    user.commit(&[1, 2, 3], 2);
+    expect_stored(&scene, &user, [2, 2, 2]);
+    // A reader that becomes the writer.
+    let (scene, user) = after_the_restart();
+    let upgraded = user.wal.try_begin_write_tx(user.read());
+    let refused = upgraded.expect_err("its snapshot went by the count");
+    assert!(matches!(refused.error, Error::BusySnapshot));
+    drop(refused);
+    user.commit(&[2], 3);
+    expect_stored(&scene, &user, [1, 3, 1]);
+    // Frames that were added before anybody mended it.
+    let (scene, user) = after_the_restart();
+    user.commit(&[1, 2], 4);
+    user.leave_count(3);
+    user.checkpoint_all();
+    expect_stored(&scene, &user, [4, 4, 1]);
 }

@@ -1,0 +1,191 @@
+//! Litestream replicates a database that processes of ours and of stock SQLite
+//! write, and what it restores is the database.
+//!
+//! It runs where `WAL_LITESTREAM` names the program, as `make soak` does;
+//! elsewhere it says that it was skipped.
+
+// Clippy takes the helpers of an integration test for production code.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+
+use std::env;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command as Process, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use integration::stock::{StockKind, StockSqlite, WATCHDOG};
+use integration::worker::{Settings, Stamp, Worker};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use wal::{CheckpointMode, Database, Options, PageNo};
+
+mod stamped;
+
+const PAGES: u32 = 64;
+/// Enough commits for several generations of the log.
+const ROUNDS: u64 = 400;
+/// How long Litestream may take for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `litestream replicate`; dropped, it is killed.
+struct Litestream {
+    program: PathBuf,
+    child: Child,
+    socket: PathBuf,
+    database: PathBuf,
+    replica: PathBuf,
+}
+
+impl Litestream {
+    fn start(program: &Path, directory: &Path, database: &Path) -> Self {
+        let socket = directory.join("litestream.sock");
+        let replica = directory.join("replica");
+        let config = directory.join("litestream.yml");
+        let settings = format!(
+            "socket: {{enabled: true, path: {}}}\n\
+             dbs:\n  - path: {}\n    monitor-interval: 50ms\n    checkpoint-interval: 1s\n    \
+             min-checkpoint-page-count: 50\n    \
+             replica: {{type: file, path: {}, sync-interval: 50ms}}\n",
+            socket.display(),
+            database.display(),
+            replica.display()
+        );
+        fs::write(&config, settings).unwrap();
+        let log = fs::File::create(directory.join("litestream.log")).unwrap();
+        let child = Process::new(program)
+            .args(["replicate", "-config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let litestream = Litestream {
+            program: program.to_owned(),
+            child,
+            socket,
+            database: database.to_owned(),
+            replica,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !litestream.sync() {
+            assert!(Instant::now() < deadline, "litestream does not start");
+            thread::sleep(Duration::from_millis(50));
+        }
+        litestream
+    }
+
+    /// True once all that was committed is in the replica.
+    fn sync(&self) -> bool {
+        let mut sync = Process::new(&self.program);
+        sync.args(["sync", "-wait", "-timeout", "30", "-socket"]);
+        let sync = sync.arg(&self.socket).arg(&self.database);
+        sync.output().unwrap().status.success()
+    }
+
+    fn stop(mut self) -> PathBuf {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        kill(pid, Signal::SIGTERM).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "litestream does not end");
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.replica.clone()
+    }
+}
+
+impl Drop for Litestream {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn restore(program: &Path, replica: &Path, to: &Path) {
+    let restored = Process::new(program)
+        .arg("restore")
+        .arg("-o")
+        .arg(to)
+        .arg(format!("file://{}", replica.display()))
+        .output()
+        .unwrap();
+    assert!(restored.status.success(), "{restored:?}");
+}
+
+/// Commits of ours and of stock SQLite in turn, with checkpoints of ours, and
+/// a process of ours killed now and then. Gives the generations of the log.
+fn write_for_a_while(path: &Path, pages: &Range<u32>) -> usize {
+    let settings = Settings::new(path);
+    let mut worker = Worker::open(&settings).unwrap();
+    let mut stock = StockSqlite::spawn(StockKind::Bundled, path, None).unwrap();
+    stock.set_busy_timeout(WATCHDOG).unwrap();
+    let observer = Database::open(path).unwrap();
+    let mut generations = Vec::new();
+    for round in 1..=ROUNDS {
+        let stamp = Stamp {
+            writer: 1,
+            sequence: round,
+        };
+        worker.commit(pages.clone(), stamp).unwrap();
+        let insert = format!("INSERT INTO life VALUES({round})");
+        stock.run(&insert).unwrap().unwrap();
+        let salts = observer.begin_read().unwrap().snapshot().salts();
+        if generations.last() != Some(&salts) {
+            generations.push(salts);
+        }
+        if round % 50 == 0 {
+            // Litestream may be at a checkpoint of its own.
+            let _ = observer.checkpoint(CheckpointMode::Passive);
+        }
+        if round % 130 == 0 {
+            worker.kill().unwrap();
+            worker = Worker::open(&settings).unwrap();
+        }
+    }
+    worker.end().unwrap();
+    stock.close().unwrap();
+    observer.close().unwrap();
+    generations.len()
+}
+
+/// The pages of a database, in one snapshot.
+fn pages_of(path: &Path) -> Vec<Vec<u8>> {
+    let database = Options::new().create(false).open(path).unwrap();
+    let read = database.begin_read().unwrap();
+    let page = |number| read.page(PageNo::new(number).unwrap()).unwrap().to_vec();
+    (1..=read.page_count()).map(page).collect()
+}
+
+#[test]
+fn litestream_restores_what_ours_and_stock_sqlite_wrote() {
+    let Some(program) = env::var_os("WAL_LITESTREAM").map(PathBuf::from) else {
+        eprintln!("skipped: WAL_LITESTREAM names no program; `make soak` installs one");
+        return;
+    };
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("app.db");
+    let copy = directory.path().join("copy.db");
+    let table = "CREATE TABLE life(number INTEGER PRIMARY KEY)";
+    let pages = stamped::create(&path, 1024, PAGES, table).unwrap();
+    let litestream = Litestream::start(&program, directory.path(), &path);
+    let generations = write_for_a_while(&path, &pages);
+    assert!(generations > 1, "the log never began anew");
+    assert!(litestream.sync(), "litestream does not catch up");
+    restore(&program, &litestream.stop(), &copy);
+
+    let (ours, restored) = (pages_of(&path), pages_of(&copy));
+    assert_eq!(ours.len(), restored.len());
+    for (number, (ours, restored)) in (1..).zip(ours.iter().zip(&restored)) {
+        assert!(ours == restored, "page {number} differs");
+    }
+    let mut stock = StockSqlite::spawn(StockKind::Bundled, &copy, None).unwrap();
+    let sound = stock.run("PRAGMA integrity_check").unwrap().unwrap();
+    assert_eq!(sound.text().unwrap(), "ok");
+    let rows = stock.run("SELECT count(*) FROM life").unwrap().unwrap();
+    assert_eq!(rows.integer().unwrap(), i64::try_from(ROUNDS).unwrap());
+    stock.close().unwrap();
+}
