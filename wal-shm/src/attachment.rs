@@ -10,7 +10,10 @@
 //! the side file. Detaching goes the other way, SHARED last.
 //!
 //! Descriptors are parked, not closed, unless this process was the last user
-//! of all (see `wal_core::io::OsFile`).
+//! of all (see `wal_core::io::OsFile`). Classic locks are the process's own:
+//! releasing those of an attachment that ends would release those of the next
+//! one too. So with them an attachment stays in the registry, and the database
+//! locked, until its last lock is given back, and descriptors are never closed.
 //!
 //! # Crash
 //! The system frees all locks of a dead process. Its files stay, and are
@@ -18,6 +21,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use wal_core::fork::ProcessGeneration;
@@ -44,6 +48,8 @@ pub(crate) struct Attachment {
     kind: LockKind,
     access: Access,
     process: ProcessGeneration,
+    /// Set once all locks are given back.
+    gone: Arc<AtomicBool>,
 }
 
 /// An attachment in the registry.
@@ -52,6 +58,10 @@ struct Entry {
     attachment: Weak<Attachment>,
     /// How many users have opened it and not left.
     users: usize,
+    /// Whether its locks are the process's, so that a successor has to wait
+    /// until they are given back.
+    locks_of_process: bool,
+    gone: Arc<AtomicBool>,
 }
 
 /// The attachments of this process, one list for each generation of forks: a
@@ -77,7 +87,8 @@ pub(crate) fn attach<T>(
     look: impl FnOnce(&OsFile) -> Result<T>,
 ) -> Result<(Arc<Attachment>, T)> {
     let mut registry = registry();
-    registry.retain(|entry| entry.attachment.strong_count() > 0);
+    // Acquire: pairs with the release in `drop`, behind the last unlock.
+    registry.retain(|entry| !entry.gone.load(Ordering::Acquire));
     if let Some((entry, attachment)) = find(&mut registry, path, options)? {
         if attachment.kind != options.lock_kind {
             let reason = "this process has it open with locks of the other kind; use the same kind";
@@ -98,6 +109,9 @@ pub(crate) fn attach<T>(
         device_and_inode: identity(&attachment.database)?,
         attachment: Arc::downgrade(&attachment),
         users: 1,
+        locks_of_process: attachment.access != Access::Immutable
+            && !attachment.locks.belong_to_description(),
+        gone: attachment.gone.clone(),
     });
     Ok((attachment, found))
 }
@@ -116,18 +130,24 @@ fn find<'r>(
     };
     let mut chosen = None;
     for (place, entry) in registry.iter().enumerate() {
-        let Some(attachment) = entry.attachment.upgrade() else {
-            continue;
-        };
-        if entry.device_and_inode != there || attachment.access == Access::Immutable {
+        if entry.device_and_inode != there {
             continue;
         }
-        if entry.users == 0 {
+        let in_use = entry.attachment.upgrade().filter(|_| entry.users > 0);
+        let Some(attachment) = in_use else {
+            if entry.locks_of_process {
+                let path = path.to_owned();
+                return Err(Error::Locked { path });
+            }
+            continue;
+        };
+        if attachment.access == Access::Immutable {
             continue;
         }
         let preference = attachment.preference(options.access)?;
         if preference.is_none() && !attachment.locks.belong_to_description() {
-            let reason = "this process has it open for reading alone; with classic locks, close                  that first";
+            let reason = "this process has it open for reading alone; with classic locks, close \
+                that first";
             return Err(Error::cannot_open(path, reason));
         }
         let better = |(best, ..): &(Preference, usize, _)| preference > Some(*best);
@@ -229,6 +249,7 @@ impl Attachment {
             kind: options.lock_kind,
             access: options.access,
             process: ProcessGeneration::current(),
+            gone: Arc::default(),
         }
     }
 
@@ -261,7 +282,9 @@ impl Attachment {
             return Ok(false);
         }
         let alone = database_lock::try_lock_exclusive(&self.database, self.locks)?;
-        if alone {
+        // With classic locks the next attachment of this process may be there
+        // before the descriptors are closed, so they are parked.
+        if alone && self.locks.belong_to_description() {
             // Nobody else, no SQLite of this process either, holds a lock
             // that closing these descriptors could drop.
             self.database.close_for_real();
@@ -303,20 +326,18 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        // In a child the locks are the parent's.
-        if self.process.is_over() {
-            return;
+        // In a child the locks are the parent's. Of an immutable database
+        // nothing was locked, and the descriptors may be another's too.
+        if !self.process.is_over() && self.access != Access::Immutable {
+            // An unlock that fails leaves a lock that goes when the process
+            // does; there is nobody to tell here.
+            if let Some(file) = self.index.file() {
+                let _ = self.locks.unlock(file.as_file(), 0..shm_bytes::DMS.end);
+            }
+            unlock_database(&self.database, self.locks);
         }
-        // Nothing was locked, and the descriptors may be another's too.
-        if self.access == Access::Immutable {
-            return;
-        }
-        // An unlock that fails leaves a lock that goes when the process does;
-        // there is nobody to tell here.
-        if let Some(file) = self.index.file() {
-            let _ = self.locks.unlock(file.as_file(), 0..shm_bytes::DMS.end);
-        }
-        unlock_database(&self.database, self.locks);
+        // Release: see `attach`.
+        self.gone.store(true, Ordering::Release);
     }
 }
 
