@@ -16,7 +16,7 @@ use integration::stock::{StockKind, StockSqlite};
 use integration::worker::{HeldByte, Settings, Worker};
 use races::{Image, Ours, Scene, Start, stamp, values};
 use rusqlite::types::Value;
-use wal::{Error, Options, PageNo};
+use wal::{CheckpointMode, Error, Options, PageNo};
 
 /// A rule, in a few words, and the tests that show it: `file::name`, the file
 /// from the root of the repository.
@@ -128,7 +128,7 @@ fn rule_09_nobody_writes_the_lock_bytes_of_the_index() {
     index.write_all_at(&mark, 120).unwrap();
     for sequence in 1..4 {
         ours.commit(sequence).unwrap();
-        ours.checkpoint().unwrap();
+        ours.checkpoint(CheckpointMode::Passive).unwrap();
     }
     let mut bytes = [0; 8];
     index.read_exact_at(&mut bytes, 120).unwrap();
@@ -149,7 +149,7 @@ fn rule_12_a_commit_of_ours_empties_the_cache_of_a_stock_peer() {
             assert!(!seen.contains(&blob), "{kind} still sees an old commit");
             seen.push(blob);
             if sequence == 2 {
-                ours.checkpoint().unwrap();
+                ours.checkpoint(CheckpointMode::Passive).unwrap();
             }
         }
         scene.expect_sound(stock, ours);
@@ -387,7 +387,7 @@ fn rule_33_a_log_that_a_peer_cuts_to_its_limit_goes_on() {
             for _ in 0..4 {
                 ours.commit(round).unwrap();
             }
-            ours.checkpoint().unwrap();
+            ours.checkpoint(CheckpointMode::Passive).unwrap();
             let long = fs::metadata(scene.file("-wal")).unwrap().len();
             run(&mut stock, "UPDATE t SET n=n+1");
             let short = fs::metadata(scene.file("-wal")).unwrap().len();

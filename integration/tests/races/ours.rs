@@ -88,11 +88,27 @@ pub(crate) enum Action {
     Read,
     Write,
     Checkpoint,
+    /// Commits, and moves what can be moved of that to the database file.
+    WriteAndCheckpoint,
+    /// As that, and begins the log anew if nobody is in the way.
+    WriteAndTruncate,
     Close,
 }
 
 impl Action {
-    pub(crate) const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Checkpoint, Self::Close];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Read,
+        Self::Write,
+        Self::Checkpoint,
+        Self::WriteAndCheckpoint,
+        Self::WriteAndTruncate,
+        Self::Close,
+    ];
+
+    /// Whether it commits, if nobody is in the way.
+    pub(crate) fn writes(self) -> bool {
+        !matches!(self, Self::Read | Self::Checkpoint | Self::Close)
+    }
 }
 
 /// What came of it.
@@ -150,7 +166,9 @@ impl Ours {
         let (seen, result) = match action {
             Action::Read => split(self.image()),
             Action::Write => split(self.commit(1)),
-            Action::Checkpoint => (None, self.checkpoint()),
+            Action::Checkpoint => (None, self.checkpoint(CheckpointMode::Passive)),
+            Action::WriteAndCheckpoint => self.commit_and(CheckpointMode::Passive),
+            Action::WriteAndTruncate => self.commit_and(CheckpointMode::Truncate),
             Action::Close => {
                 let result = self.close();
                 return Outcome {
@@ -193,10 +211,22 @@ impl Ours {
         })
     }
 
-    pub(crate) fn checkpoint(&self) -> wal::Result<()> {
+    /// The commit counts; a checkpoint may find somebody in its way.
+    fn commit_and(&self, mode: CheckpointMode) -> (Option<Image>, Result<(), Error>) {
+        let committed = split(self.commit(1));
+        if committed.1.is_ok() {
+            match self.checkpoint(mode) {
+                Ok(()) | Err(Error::Busy { .. }) => {}
+                Err(error) => panic!("a checkpoint behind a commit: {error}"),
+            }
+        }
+        committed
+    }
+
+    pub(crate) fn checkpoint(&self, mode: CheckpointMode) -> wal::Result<()> {
         let database = self.database.clone();
         within(AT_ONCE, "checkpoint", move || {
-            database.checkpoint(CheckpointMode::Passive).map(drop)
+            database.checkpoint(mode).map(drop)
         })
     }
 

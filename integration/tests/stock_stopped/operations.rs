@@ -39,7 +39,8 @@ pub(crate) struct Operation {
 const ALONE: &[Beside] = &[Beside::Nobody];
 const SHARED: &[Beside] = &[Beside::Ours, Beside::Stock];
 
-const SELECT: &str = "SELECT sum(n) FROM t";
+/// The rows that stock SQLite changes, and the blob that ours change.
+pub(crate) const SELECT: &str = "SELECT sum(n), (SELECT a FROM b) FROM t";
 const UPDATE: &str = "UPDATE t SET n=n+1";
 const BACKFILL: &str = "UPDATE t SET n=n+1; PRAGMA wal_checkpoint";
 

@@ -3,10 +3,10 @@
 
 use std::fmt;
 
-use integration::stock::{Control, SqlError, StockKind, StockSqlite};
+use integration::stock::{Control, Rows, SqlError, StockKind, StockSqlite};
 use wal::Error;
 
-use crate::operations::{Act, Beside, Operation};
+use crate::operations::{Act, Beside, Operation, SELECT};
 use crate::points::{Stop, stops};
 use crate::races::{Action, Image, Ours, Outcome, Scene, WAIT, values};
 
@@ -48,6 +48,8 @@ pub(crate) struct Recorded {
 struct State {
     image: Image,
     count: i64,
+    /// What a reader of stock SQLite gets.
+    rows: Rows,
 }
 
 /// A peer that is ready for the operation, and who is beside it.
@@ -91,17 +93,22 @@ impl Prepared {
     }
 }
 
+fn rows(scene: &Scene) -> Rows {
+    let mut stock = scene.stock(StockKind::Bundled);
+    stock.run(SELECT).unwrap().unwrap()
+}
+
 /// Waits for the end of what the peer was told; `None` for the peer if that
 /// was to close.
-fn finish(act: Act, mut peer: StockSqlite) -> (Option<StockSqlite>, Result<(), SqlError>) {
+fn finish(act: Act, mut peer: StockSqlite) -> (Option<StockSqlite>, Result<Rows, SqlError>) {
     match act {
         Act::Sql(_) => {
-            let result = peer.finish(WAIT).unwrap().map(drop);
+            let result = peer.finish(WAIT).unwrap();
             (Some(peer), result)
         }
         Act::Close => {
             peer.close().unwrap();
-            (None, Ok(()))
+            (None, Ok(Rows::default()))
         }
     }
 }
@@ -153,6 +160,7 @@ impl State {
         State {
             image: image.unwrap(),
             count: values(&mut scene.stock(StockKind::Bundled)).unwrap(),
+            rows: rows(scene),
         }
     }
 }
@@ -204,7 +212,12 @@ pub(crate) fn run_cell(
     }
     let after = acted.seen.as_ref().and_then(|seen| recorded.is_after(seen));
     let peer = peer.unwrap_or_else(|| scene.stock(kind));
-    let wrote = u64::from(cell.action == Action::Write && acted.result.is_ok());
+    if let (Some(Ok(read)), Act::Sql(SELECT)) = (&result, operation.act) {
+        // A reader saw one of the two states that there were while it read.
+        let known = [&recorded.before.rows, &rows(&scene)];
+        assert!(known.contains(&read), "a stopped reader got {read:?}");
+    }
+    let wrote = u64::from(cell.action.writes() && acted.result.is_ok());
     let (count, sequence) = expect_sound(operation, &scene, peer, acted.ours);
     assert_eq!(sequence, wrote, "commits of ours");
     expect_count(recorded, result, count);
@@ -222,8 +235,6 @@ fn act(scene: &Scene, ours: Option<Ours>, action: Action) -> Outcome {
 fn expect_busy_at_most(operation: &Operation, acted: &Outcome) {
     match &acted.result {
         Ok(()) | Err(Error::Busy { .. } | Error::Locked { .. }) => {}
-        // A checkpoint does not wait for a header that is being stored.
-        Err(Error::Protocol { .. }) => {}
         Err(error) => expect_rollback_mode(operation, error),
     }
 }
@@ -272,10 +283,10 @@ fn left_wal(scene: &Scene, peer: &mut StockSqlite) -> bool {
 
 /// What the peer was told is done if it said so, not done if it said that it
 /// was busy, and either if it was killed.
-fn expect_count(recorded: &Recorded, result: Option<Result<(), SqlError>>, count: i64) {
+fn expect_count(recorded: &Recorded, result: Option<Result<Rows, SqlError>>, count: i64) {
     let (before, after) = (recorded.before.count, recorded.after().count);
     match result {
-        Some(Ok(())) => assert_eq!(count, after, "an acknowledged commit is lost"),
+        Some(Ok(_)) => assert_eq!(count, after, "an acknowledged commit is lost"),
         Some(Err(error)) => {
             assert!(error.is_busy(), "{error}");
             assert_eq!(count, before, "a refused commit is there");
