@@ -42,7 +42,7 @@ use crate::side_file::SideFile;
 pub(crate) struct Attachment {
     pub(crate) database: Arc<OsFile>,
     pub(crate) index: Index,
-    pub(crate) side: Option<SideFile>,
+    pub(crate) side: Option<Arc<SideFile>>,
     pub(crate) table: LockTable,
     locks: ByteLocks,
     kind: LockKind,
@@ -230,21 +230,22 @@ impl Attachment {
         let index = index.ok_or_else(busy)?;
         let side = (options.side_file && !read_only)
             .then(|| SideFile::open(database, locks))
-            .flatten();
+            .flatten()
+            .map(Arc::new);
         Ok((Self::new(database.clone(), index, side, options), found))
     }
 
     fn new(
         database: Arc<OsFile>,
         index: Index,
-        side: Option<SideFile>,
+        side: Option<Arc<SideFile>>,
         options: ShmOptions,
     ) -> Self {
         Attachment {
             database,
             index,
+            table: LockTable::new(side.clone()),
             side,
-            table: LockTable::new(),
             locks: ByteLocks::new(options.lock_kind),
             kind: options.lock_kind,
             access: options.access,

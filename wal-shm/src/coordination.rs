@@ -186,12 +186,15 @@ impl WalCoordination for ShmWalCoordination {
     }
 
     fn holders(&self, lock: Lock) -> Vec<u32> {
-        let Attachment { table, index, .. } = &*self.attachment;
-        let mut holders = match index {
+        let attachment = &*self.attachment;
+        let mut holders = match &attachment.index {
             Index::Shared(shm) => shm.holders(shm_bytes::of(lock)),
             Index::Private(_) => Vec::new(),
         };
-        if table.holds(lock) {
+        if let Some(side) = &attachment.side {
+            holders.extend(side.holders(lock));
+        }
+        if attachment.table.holds(lock) {
             holders.push(std::process::id());
         }
         holders.sort_unstable();

@@ -14,7 +14,8 @@
 //! | `private_index` | reading safely beside writers that come later, without writing `-shm` |
 //! | `shm_file` | the mapped blocks of the wal-index |
 //! | `lock_table` | who holds what within this process |
-//! | `side_file` | wake-ups, beside what SQLite's format has room for |
+//! | `side_file` | wake-ups and names, for which SQLite's format has no room |
+//! | `process_table` | which processes hold which locks, for messages |
 //! | `file_system` | refuses file systems on which this cannot work |
 
 #[cfg(not(unix))]
@@ -32,6 +33,7 @@ mod index;
 mod lock_table;
 mod mapping;
 mod private_index;
+mod process_table;
 mod shm_file;
 mod side_file;
 

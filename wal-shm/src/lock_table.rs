@@ -8,10 +8,12 @@
 //! asked then is behind [`Beyond`].
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wal_core::io::shm_bytes;
 use wal_core::{Lock, LockMode, Result};
+
+use crate::side_file::SideFile;
 
 /// Where a lock that is free within the process is taken against all others.
 /// A table makes one call at a time.
@@ -35,12 +37,24 @@ enum Held {
 #[derive(Debug)]
 pub(crate) struct LockTable {
     held: Mutex<[Held; Lock::COUNT]>,
+    /// Where it is told what this process holds.
+    told: Option<Arc<SideFile>>,
 }
 
 impl LockTable {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(told: Option<Arc<SideFile>>) -> Self {
         LockTable {
             held: Mutex::new([Held::Not; Lock::COUNT]),
+            told,
+        }
+    }
+
+    /// Tells what is held. Called with the mutex held, so that the last word
+    /// is the right one.
+    fn tell(&self, held: &[Held; Lock::COUNT]) {
+        if let Some(told) = &self.told {
+            let bit = |(at, byte): (usize, &Held)| u8::from(*byte != Held::Not) << at;
+            told.note(held.iter().enumerate().map(bit).sum());
         }
     }
 
@@ -73,6 +87,9 @@ impl LockTable {
                 (LockMode::Shared, _) => Held::Shared(1),
             };
         }
+        if !ours_already {
+            self.tell(&held);
+        }
         Ok(true)
     }
 
@@ -92,6 +109,9 @@ impl LockTable {
                 }
                 (LockMode::Exclusive, _) => *byte = Held::Not,
             }
+        }
+        if held[first] == Held::Not {
+            self.tell(&held);
         }
         match mode {
             LockMode::Exclusive => beyond.unlock(bytes, mode),
@@ -148,7 +168,7 @@ mod tests {
                 .open(&path)
                 .unwrap();
             Scene {
-                table: LockTable::new(),
+                table: LockTable::new(None),
                 file,
                 stranger,
                 _dir: dir,

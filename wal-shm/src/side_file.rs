@@ -13,6 +13,7 @@
 //! | 1 | version |
 //! | 2, 3 | commits: sequence, and whether anybody sleeps on it |
 //! | 4, 5 | releases of locks: likewise |
+//! | 64 … | [`ProcessTable`] |
 //!
 //! The first opener is found by a lock on byte 2^20, behind the contents.
 //!
@@ -29,14 +30,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use wal_core::io::{ByteLocks, File, OpenMode, OsFile, beside};
-use wal_core::{Error, Event, Result};
+use wal_core::{Error, Event, Lock, Result};
 
 use crate::mapping::Shared;
+use crate::process_table::{Place, ProcessTable};
 use crate::{first_opener, futex, shm_file};
 
 const MAGIC: u32 = 0x4c41_5743;
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const WORDS: usize = 1024;
+/// Where the table of processes begins; it goes on to the end.
+const PROCESSES: usize = 64;
 const FIRST_OPENER: Range<u64> = (1 << 20)..(1 << 20) + 1;
 
 /// Stock SQLite and the dead wake nobody, so whoever waits looks again after
@@ -49,6 +53,8 @@ pub(crate) struct SideFile {
     /// Keeps the lock of those who use the file.
     _file: OsFile,
     words: Shared<[AtomicU32; WORDS]>,
+    /// This process's entry in the table; `None` if that was full.
+    place: Option<Place>,
 }
 
 impl SideFile {
@@ -72,7 +78,33 @@ impl SideFile {
         let ours = words.get().is_some_and(|words| {
             words[0].load(Ordering::Relaxed) == MAGIC && words[1].load(Ordering::Relaxed) == VERSION
         });
-        Ok(ours.then_some(SideFile { _file: file, words }))
+        let place = match words.get() {
+            Some(words) if ours => ProcessTable::of(&words[PROCESSES..]).claim(),
+            _ => return Ok(None),
+        };
+        Ok(Some(SideFile {
+            _file: file,
+            words,
+            place,
+        }))
+    }
+
+    fn processes(&self) -> Option<ProcessTable<'_>> {
+        Some(ProcessTable::of(&self.words.get()?[PROCESSES..]))
+    }
+
+    /// Tells others which locks this process holds, bit *i* for lock byte
+    /// 120 + *i*.
+    pub(crate) fn note(&self, held: u8) {
+        if let (Some(table), Some(place)) = (self.processes(), self.place) {
+            table.note(place, held);
+        }
+    }
+
+    /// The processes of ours that hold a byte of `lock`.
+    pub(crate) fn holders(&self, lock: Lock) -> Vec<u32> {
+        self.processes()
+            .map_or_else(Vec::new, |table| table.holders(lock).collect())
     }
 
     /// The sequence of `event`, and the flag of its sleepers.
@@ -107,6 +139,15 @@ impl SideFile {
         sequence.fetch_add(1, Ordering::SeqCst);
         if sleepers.load(Ordering::SeqCst) != 0 && sleepers.swap(0, Ordering::SeqCst) != 0 {
             futex::wake_all(sequence);
+        }
+    }
+}
+
+impl Drop for SideFile {
+    fn drop(&mut self) {
+        // In a forked child there is no mapping, so the parent's entry stays.
+        if let (Some(table), Some(place)) = (self.processes(), self.place) {
+            table.release(place);
         }
     }
 }
