@@ -8,7 +8,7 @@ LOOM  := RUSTFLAGS="--cfg loom" $(CARGO) test --quiet --release --target-dir tar
 WAL_TEST_SECONDS ?= 10
 export WAL_TEST_SECONDS
 
-.PHONY: help demo test test-unit test-processes test-mutations loom lint soak fixtures
+.PHONY: help demo test test-unit examples test-processes test-mutations loom lint soak fixtures
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -16,10 +16,15 @@ help: ## this list
 demo: ## a bank in a real SQLite database, shared and killed (ARGS="--seconds 60 --writers 4")
 	@$(CARGO) run --quiet --release -p integration --bin bank -- $(ARGS)
 
-test: test-unit loom test-mutations test-processes ## everything that must pass, in minutes
+test: test-unit examples loom test-mutations test-processes ## everything that must pass, in minutes
 
 test-unit: ## each crate by itself, with the conformance suite and the examples in the docs
 	$(CARGO) test -p wal-core -p wal-inproc -p wal-shm -p wal --features wal/shm,wal/inproc,wal-core/conformance
+
+examples: ## each example of the library, which checks its own outcome
+	@for example in $(basename $(notdir $(wildcard wal/examples/*.rs))); do \
+	  echo "$$example"; $(CARGO) run --quiet -p wal --example $$example || exit 1; done
+	$(CARGO) run --quiet -p wal --example choose_backend --no-default-features --features inproc
 
 loom: ## every interleaving of the packed lock and of the header cell
 	$(LOOM) -p wal-inproc --test loom_packed_lock

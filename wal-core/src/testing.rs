@@ -106,6 +106,8 @@ named! {
     SkipCommitSync => "skip-commit-sync",
     /// Commit: only the first header copy is stored.
     OneHeaderCopy => "one-header-copy",
+    /// Commit: who waits for a change is not woken.
+    WakeNobody => "wake-nobody",
     /// Commit: the change counter of the header stays.
     KeepChangeCounter => "keep-change-counter",
     /// Begin write: the snapshot is not compared with the live header.

@@ -218,6 +218,9 @@ macro_rules! conformance_suite {
         a_writer_begins_when_its_handler_let_the_other_end,
         a_busy_lock_names_its_holder,
         a_waiting_writer_is_cancelled_from_another_thread,
+        a_change_is_told_to_who_asks,
+        who_waits_for_a_change_is_woken_by_a_commit,
+        who_waits_for_a_change_is_cancelled,
         // Vacuum.
         a_rewrite_replaces_all_pages_while_readers_go_on,
         a_rewrite_can_make_a_database_longer,

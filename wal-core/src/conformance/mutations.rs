@@ -88,6 +88,10 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_count_that_a_dead_restart_left_hides_no_frame"),
         ),
         (
+            M::WakeNobody,
+            Case("who_waits_for_a_change_is_woken_by_a_commit"),
+        ),
+        (
             M::KeepSalts,
             Case("a_restart_takes_new_salts_and_begins_at_frame_one"),
         ),

@@ -241,7 +241,9 @@ impl<C: WalCoordination> Wal<C> {
     fn finalize_committed_pages(&self, header: HeaderCell<'_>, prepared: &PreparedFrames<'_>) {
         header.store(&prepared.committed);
         step(Point::Wake);
-        self.coordination.notify(Event::Commit);
+        if !mutated(Mutation::WakeNobody) {
+            self.coordination.notify(Event::Commit);
+        }
     }
 }
 

@@ -143,7 +143,7 @@ impl Waiter {
 
     /// Lets `sleep` wait until the given moment or less, or asks; false if it
     /// is time to give up.
-    fn again(&mut self, lock: Lock, sleep: impl FnOnce(Instant)) -> Result<bool> {
+    pub(super) fn again(&mut self, lock: Lock, sleep: impl FnOnce(Instant)) -> Result<bool> {
         self.check_cancelled()?;
         self.tries = self.tries.saturating_add(1);
         match &self.handler.answer {

@@ -6,6 +6,7 @@
 //! | `snapshot` | loads the header, and mends it when its writer died |
 //! | `read` | begins a read transaction: which slot, checked again under the lock |
 //! | `page` | finds a page of a snapshot in the log or the database file |
+//! | `change` | waits until the database has changed |
 //! | `write` | begins and ends the one write transaction |
 //! | `append` | turns dirty pages into frames and a commit |
 //! | `restart` | begins the log anew when all of it is backfilled |
@@ -21,6 +22,7 @@
 mod append;
 mod backfill;
 mod busy;
+mod change;
 mod checkpoint;
 mod close;
 mod guard;

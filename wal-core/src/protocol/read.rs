@@ -67,6 +67,12 @@ impl Snapshot {
         self.slot == ReadSlot::DATABASE
     }
 
+    /// True if both are snapshots of one published state. A state that is
+    /// published again, by a restart or a recovery, is another one.
+    pub fn is_same_state(&self, other: &Snapshot) -> bool {
+        self.header == other.header
+    }
+
     /// The slot whose lock protects the snapshot.
     pub fn slot(&self) -> ReadSlot {
         self.slot

@@ -68,3 +68,53 @@ pub(crate) fn a_waiting_writer_is_cancelled_from_another_thread<B: Backend>() {
     drop(waiter.wal.begin_write(busy).expect("Write is free"));
     scene.assert_quiet();
 }
+
+pub(crate) fn a_change_is_told_to_who_asks<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    writer.commit(&[1], 1);
+    let seen = *other.read().snapshot();
+    assert!(!other.wal.changed_since(&seen).unwrap());
+    assert!(!other.wal.wait_for_change(&seen, Duration::ZERO).unwrap());
+    writer.commit(&[1], 1);
+    assert!(other.wal.changed_since(&seen).unwrap());
+    assert!(other.wal.wait_for_change(&seen, BOUND).unwrap());
+    let seen = *other.read().snapshot();
+    // A new generation, with as many frames as the old one had.
+    writer.checkpoint_all();
+    writer.commit(&[1], 2);
+    writer.commit(&[1], 3);
+    assert!(other.wal.changed_since(&seen).unwrap());
+}
+
+/// Wherever in the wait the commit comes, it ends the wait.
+pub(crate) fn who_waits_for_a_change_is_woken_by_a_commit<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, waiter) = scene.two();
+    scene.director().with_ledger(|ledger| ledger.crowd());
+    writer.commit(&[1], 1);
+    for version in 2..60 {
+        let seen = *waiter.read().snapshot();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| waiter.wal.wait_for_change(&seen, BOUND / 2).unwrap());
+            writer.commit(&[1], version);
+            let started = std::time::Instant::now();
+            assert!(waiting.join().expect("the waiter does not panic"));
+            assert!(started.elapsed() < BOUND / 4, "nobody woke the waiter");
+        });
+    }
+}
+
+pub(crate) fn who_waits_for_a_change_is_cancelled<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let user = scene.user();
+    let seen = *user.read().snapshot();
+    let cancel = Cancel::new();
+    let until = BusyHandler::timeout(BOUND).cancelled_by(&cancel);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| user.wal.wait_for_change(&seen, until));
+        cancel.cancel();
+        let ended = waiting.join().expect("the waiter does not panic");
+        assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+    });
+}
