@@ -172,6 +172,14 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A saved snapshot cannot be opened any more: the log began anew, or a
+    /// checkpoint went beyond it (`SQLITE_ERROR_SNAPSHOT`).
+    #[error("{}: the log does not have this snapshot any more; begin to read at the newest state", path.display())]
+    SnapshotGone {
+        /// The database.
+        path: PathBuf,
+    },
+
     /// A [`crate::protocol::BackfillProof`] does not hold any more. Checkpoint
     /// again, and prove that.
     #[error(

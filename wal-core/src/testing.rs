@@ -126,6 +126,10 @@ named! {
     HeaderBeforeCount => "header-before-count",
     /// Begin write: a count of an older generation is left as it is.
     KeepStaleCount => "keep-stale-count",
+    /// Open a snapshot: how far checkpoints went is not looked at.
+    IgnoreAttempted => "ignore-attempted",
+    /// Open a snapshot: a checkpoint that is running is not looked for.
+    OpenSnapshotBesideCheckpoint => "open-snapshot-beside-checkpoint",
     /// Restart: the salts stay.
     KeepSalts => "keep-salts",
     /// Restart: Checkpoint is not taken.

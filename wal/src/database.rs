@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use wal_core::io::OsFile;
 use wal_core::protocol::{
     self, BackfillProof, BusyHandler, CheckpointMode, CheckpointOptions, CheckpointReport,
-    DatabaseKind, Snapshot, Wal, refuse_leftovers,
+    DatabaseKind, SavedSnapshot, Snapshot, Wal, refuse_leftovers,
 };
 use wal_core::{Error, PageSize, Result};
 
@@ -90,6 +90,43 @@ impl<B: Backend> Database<B> {
     pub fn begin_read(&self) -> Result<ReadTx<B>> {
         Ok(ReadTx {
             tx: self.opened.begin_read()?,
+            database: self.clone(),
+        })
+    }
+
+    /// Begins a read transaction on a state that was saved, by this process or
+    /// another, while the log has it.
+    ///
+    /// ```
+    /// # fn main() -> wal::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("pages");
+    /// # let db = wal::Options::new().auto_checkpoint(0).open(&path)?;
+    /// # let commit = |byte| -> wal::Result<()> {
+    /// #     let mut write = db.begin_write()?;
+    /// #     write.page_mut(wal::PageNo::ONE)?[0] = byte;
+    /// #     write.commit()
+    /// # };
+    /// commit(1)?;
+    /// let saved = db.begin_read()?.snapshot().save();
+    /// commit(2)?;
+    /// let bytes = saved.to_bytes(); // to any process that has the database open
+    ///
+    /// let saved = wal::SavedSnapshot::from_bytes(bytes).unwrap();
+    /// assert_eq!(db.open_snapshot(&saved)?.page(wal::PageNo::ONE)?[0], 1);
+    /// let changed = db.begin_read()?.pages_changed_since(&saved)?;
+    /// assert_eq!(changed, [wal::PageNo::ONE]);
+    /// # db.close()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::SnapshotGone`] if the log began anew or a checkpoint went
+    /// beyond it, [`Error::Busy`] while a checkpoint is running, and those of
+    /// [`Database::begin_read`].
+    pub fn open_snapshot(&self, saved: &SavedSnapshot) -> Result<ReadTx<B>> {
+        Ok(ReadTx {
+            tx: self.opened.wal.open_snapshot(saved)?,
             database: self.clone(),
         })
     }

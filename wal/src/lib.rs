@@ -48,7 +48,8 @@ pub use vacuum::{VacuumOptions, VacuumReport};
 pub use wal_core::io::LockKind;
 pub use wal_core::protocol::{
     BackfillProof, BusyHandler, Cancel, CheckpointMode, CheckpointOptions, CheckpointProgress,
-    CheckpointReport, DatabaseKind, HeldBack, NewPages, OldPages, PageRef, Snapshot, Synchronous,
+    CheckpointReport, DatabaseKind, HeldBack, NewPages, OldPages, PageRef, SavedSnapshot, Snapshot,
+    Synchronous,
 };
 pub use wal_core::{Error, FrameNo, Lock, PageNo, PageSize, ReadSlot, Result, Salts};
 

@@ -221,6 +221,14 @@ macro_rules! conformance_suite {
         a_change_is_told_to_who_asks,
         who_waits_for_a_change_is_woken_by_a_commit,
         who_waits_for_a_change_is_cancelled,
+        // Snapshots as values.
+        a_saved_snapshot_is_opened_again_by_another_user,
+        a_snapshot_that_a_checkpoint_has_passed_is_gone,
+        a_snapshot_that_a_dead_checkpoint_may_have_passed_is_gone,
+        a_snapshot_is_not_opened_while_a_checkpoint_runs,
+        a_snapshot_of_an_older_log_is_gone,
+        the_pages_that_changed_between_two_snapshots_are_told,
+        bytes_that_are_no_snapshot_are_refused,
         // Vacuum.
         a_rewrite_replaces_all_pages_while_readers_go_on,
         a_rewrite_can_make_a_database_longer,

@@ -88,6 +88,14 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_count_that_a_dead_restart_left_hides_no_frame"),
         ),
         (
+            M::IgnoreAttempted,
+            Case("a_snapshot_that_a_checkpoint_has_passed_is_gone"),
+        ),
+        (
+            M::OpenSnapshotBesideCheckpoint,
+            Case("a_snapshot_is_not_opened_while_a_checkpoint_runs"),
+        ),
+        (
             M::WakeNobody,
             Case("who_waits_for_a_change_is_woken_by_a_commit"),
         ),

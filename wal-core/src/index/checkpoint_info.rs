@@ -36,6 +36,12 @@ impl<'a> CheckpointInfo<'a> {
         self.0[BACKFILLED].store(frames, Ordering::Release);
     }
 
+    /// Up to which frame a checkpoint may have written the database file.
+    /// Acquire pairs with the release of [`CheckpointInfo::set_attempted`].
+    pub(crate) fn attempted(&self) -> u32 {
+        self.0[ATTEMPTED].load(Ordering::Acquire)
+    }
+
     /// Says up to which frame a checkpoint may have written the database file.
     pub(crate) fn set_attempted(&self, frames: u32) {
         step(Point::AttemptedStore);

@@ -6,6 +6,7 @@
 //! | `snapshot` | loads the header, and mends it when its writer died |
 //! | `read` | begins a read transaction: which slot, checked again under the lock |
 //! | `page` | finds a page of a snapshot in the log or the database file |
+//! | `saved_snapshot` | a snapshot as a value, opened again while the log has it |
 //! | `change` | waits until the database has changed |
 //! | `write` | begins and ends the one write transaction |
 //! | `append` | turns dirty pages into frames and a commit |
@@ -33,6 +34,7 @@ mod proof;
 mod read;
 mod recovery;
 mod restart;
+mod saved_snapshot;
 mod snapshot;
 mod vacuum;
 mod write;
@@ -60,6 +62,7 @@ pub use page::PageRef;
 pub use private_index::{forget_header, is_index_of};
 pub use proof::BackfillProof;
 pub use read::{ReadTx, Snapshot};
+pub use saved_snapshot::SavedSnapshot;
 pub use vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
 pub use write::{UpgradeRefused, WriteTx};
 

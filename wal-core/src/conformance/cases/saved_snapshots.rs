@@ -1,0 +1,157 @@
+//! Snapshots as values: opened again while the log has them.
+
+use std::cmp::Ordering;
+
+use super::super::Backend;
+use super::super::director::{Call, Which, at_every_call, nth};
+use super::super::scene::{Reading, Scene, User, versions};
+use crate::error::{Error, Result};
+use crate::protocol::{CheckpointMode, SavedSnapshot};
+
+fn save<B: Backend>(user: &User<B>) -> SavedSnapshot {
+    user.read().snapshot().save()
+}
+
+fn open<B: Backend>(user: &User<B>, saved: &SavedSnapshot) -> Result<Reading<B>> {
+    user.wal.open_snapshot(saved)
+}
+
+fn assert_gone<B: Backend>(user: &User<B>, saved: &SavedSnapshot) {
+    let opened = open(user, saved);
+    assert!(
+        matches!(opened, Err(Error::SnapshotGone { .. })),
+        "{opened:?}"
+    );
+}
+
+pub(crate) fn a_saved_snapshot_is_opened_again_by_another_user<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (writer, other) = scene.two();
+    writer.commit(&[1, 2], 1);
+    let old = save(&writer);
+    writer.commit(&[2, 3], 2);
+    let newer = save(&writer);
+    writer.commit(&[1], 3);
+    let sent = SavedSnapshot::from_bytes(old.to_bytes()).expect("its own bytes");
+    assert_eq!(sent, old);
+    let opened = open(&other, &sent).expect("the log has it");
+    assert_eq!(versions::<B>(&opened), [1, 1, 0]);
+    assert_eq!(
+        versions::<B>(&open(&other, &newer).expect("the log has it")),
+        [1, 2, 2]
+    );
+    assert_eq!(old.compare(&newer), Some(Ordering::Less));
+    assert_eq!(newer.compare(&newer), Some(Ordering::Equal));
+    // It stays while checkpoints go on, which it holds back.
+    let report = writer.checkpoint();
+    assert_eq!(report.backfilled, 2);
+    assert_eq!(versions::<B>(&opened), [1, 1, 0]);
+    drop(opened);
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_snapshot_that_a_checkpoint_has_passed_is_gone<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (writer, other) = scene.two();
+    writer.commit(&[1, 2], 1);
+    let old = save(&writer);
+    writer.commit(&[2, 3], 2);
+    let last = save(&writer);
+    writer.checkpoint_all();
+    assert_gone(&other, &old);
+    let opened = open(&other, &last).expect("nothing went beyond it");
+    assert_eq!(versions::<B>(&opened), [1, 2, 2]);
+}
+
+/// Pages may have been written though no count was published.
+pub(crate) fn a_snapshot_that_a_dead_checkpoint_may_have_passed_is_gone<B: Backend>() {
+    at_every_call(|n| {
+        let scene = Scene::<B>::new(3);
+        let (checkpointer, other) = scene.two();
+        other.commit(&[1, 2], 1);
+        let old = save(&other);
+        other.commit(&[2, 3], 2);
+        if !checkpointer.dies(nth(n), |user| user.checkpoint_all()) {
+            return false;
+        }
+        match open(&other, &old) {
+            Ok(opened) => assert_eq!(versions::<B>(&opened), [1, 1, 0], "call {n}"),
+            Err(error) => assert!(matches!(error, Error::SnapshotGone { .. }), "{error}"),
+        }
+        true
+    });
+}
+
+pub(crate) fn a_snapshot_is_not_opened_while_a_checkpoint_runs<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (checkpointer, other) = scene.two();
+    other.commit(&[1, 2], 1);
+    let old = save(&other);
+    other.commit(&[2, 3], 2);
+    let opener = other.clone();
+    checkpointer.before(
+        // It has decided how far it goes, and has not said so yet.
+        |call| *call == Call::Sync(Which::Log),
+        move || {
+            let opened = open(&opener, &old);
+            assert!(matches!(opened, Err(Error::Busy { .. })), "{opened:?}");
+        },
+    );
+    checkpointer.checkpoint_all();
+    checkpointer.assert_stepped_in();
+    assert_gone(&other, &old);
+}
+
+pub(crate) fn a_snapshot_of_an_older_log_is_gone<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    writer.commit(&[1, 2], 1);
+    let old = save(&writer);
+    let truncated = writer.wal.checkpoint(CheckpointMode::Truncate);
+    assert_eq!(truncated.expect("it runs").held_back_by, None);
+    let empty = save(&writer);
+    assert_gone(&other, &old);
+    writer.commit(&[1, 2], 2);
+    assert_gone(&other, &old);
+    assert_eq!(old.compare(&save(&writer)), None);
+    // Nothing of the new log is in the database file yet.
+    let opened = open(&other, &empty);
+    assert!(opened.is_err() || versions::<B>(&opened.unwrap()) == [1, 1]);
+}
+
+pub(crate) fn the_pages_that_changed_between_two_snapshots_are_told<B: Backend>() {
+    let scene = Scene::<B>::new(5);
+    let writer = scene.user();
+    writer.commit(&[1, 2], 1);
+    let old = save(&writer);
+    writer.commit(&[4, 3], 2);
+    writer.commit(&[3, 1], 3);
+    let reading = writer.read();
+    let changed = |since| -> Vec<u32> {
+        let pages = reading.pages_changed_since(since).expect("the log has it");
+        pages.into_iter().map(crate::types::PageNo::get).collect()
+    };
+    assert_eq!(changed(&old), [1, 3, 4]);
+    assert_eq!(changed(&reading.snapshot().save()), []);
+    drop(reading);
+    writer.checkpoint_all();
+    let bypassing = writer.read();
+    assert!(bypassing.snapshot().bypasses_log());
+    let pages = bypassing.pages_changed_since(&old);
+    assert_eq!(pages.expect("the log has it").len(), 3);
+    writer.commit(&[5], 4);
+    let gone = bypassing.pages_changed_since(&old);
+    assert!(matches!(gone, Err(Error::SnapshotGone { .. })), "{gone:?}");
+}
+
+pub(crate) fn bytes_that_are_no_snapshot_are_refused<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let writer = scene.user();
+    writer.commit(&[1], 1);
+    let bytes = save(&writer).to_bytes();
+    for byte in 0..bytes.len() {
+        let mut damaged = bytes;
+        damaged[byte] ^= 1;
+        assert_eq!(SavedSnapshot::from_bytes(damaged), None, "byte {byte}");
+    }
+}
