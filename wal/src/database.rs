@@ -275,6 +275,10 @@ impl<B: Backend> Database<B> {
         &self.opened.wal
     }
 
+    pub(crate) fn file(&self) -> &OsFile {
+        &self.opened.file
+    }
+
     pub(crate) fn busy(&self) -> &BusyHandler {
         &self.opened.options.busy
     }

@@ -35,6 +35,7 @@
 compile_error!("choose a backend: enable the feature `shm` (several processes) or `inproc` (one)");
 
 mod backend;
+mod backup;
 mod checkpointer;
 mod database;
 mod options;
@@ -47,9 +48,9 @@ pub use options::{Options, ReadStrategy};
 pub use vacuum::{VacuumOptions, VacuumReport};
 pub use wal_core::io::LockKind;
 pub use wal_core::protocol::{
-    BackfillProof, BusyHandler, Cancel, CheckpointMode, CheckpointOptions, CheckpointProgress,
-    CheckpointReport, DatabaseKind, HeldBack, NewPages, OldPages, PageRef, SavedSnapshot, Snapshot,
-    Synchronous,
+    BackfillProof, BackupProgress, BusyHandler, Cancel, CheckpointMode, CheckpointOptions,
+    CheckpointProgress, CheckpointReport, DatabaseKind, HeldBack, NewPages, OldPages, PageRef,
+    SavedSnapshot, Snapshot, Synchronous,
 };
 pub use wal_core::{Error, FrameNo, Lock, PageNo, PageSize, ReadSlot, Result, Salts};
 

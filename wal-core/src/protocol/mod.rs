@@ -7,6 +7,7 @@
 //! | `read` | begins a read transaction: which slot, checked again under the lock |
 //! | `page` | finds a page of a snapshot in the log or the database file |
 //! | `saved_snapshot` | a snapshot as a value, opened again while the log has it |
+//! | `backup` | copies a snapshot into a file of its own |
 //! | `change` | waits until the database has changed |
 //! | `write` | begins and ends the one write transaction |
 //! | `append` | turns dirty pages into frames and a commit |
@@ -22,6 +23,7 @@
 
 mod append;
 mod backfill;
+mod backup;
 mod busy;
 mod change;
 mod checkpoint;
@@ -52,6 +54,7 @@ use crate::testing::{Mutation, mutated};
 use crate::types::PageSize;
 
 pub use append::PreparedFrames;
+pub use backup::BackupProgress;
 pub use busy::{BusyHandler, Cancel};
 pub use checkpoint::{
     CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
