@@ -128,6 +128,8 @@ named! {
     KeepStaleCount => "keep-stale-count",
     /// Open a snapshot: how far checkpoints went is not looked at.
     IgnoreAttempted => "ignore-attempted",
+    /// Open a snapshot: frames that are backfilled are passed over.
+    SkipBackfilledFrames => "skip-backfilled-frames",
     /// Open a snapshot: a checkpoint that is running is not looked for.
     OpenSnapshotBesideCheckpoint => "open-snapshot-beside-checkpoint",
     /// Restart: the salts stay.

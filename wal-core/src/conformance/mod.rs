@@ -225,6 +225,7 @@ macro_rules! conformance_suite {
         a_saved_snapshot_is_opened_again_by_another_user,
         a_snapshot_that_a_checkpoint_has_passed_is_gone,
         a_snapshot_that_a_dead_checkpoint_may_have_passed_is_gone,
+        an_opened_snapshot_finds_what_a_checkpoint_left_out,
         a_snapshot_is_not_opened_while_a_checkpoint_runs,
         a_snapshot_of_an_older_log_is_gone,
         the_pages_that_changed_between_two_snapshots_are_told,

@@ -92,6 +92,10 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_snapshot_that_a_checkpoint_has_passed_is_gone"),
         ),
         (
+            M::SkipBackfilledFrames,
+            Case("an_opened_snapshot_finds_what_a_checkpoint_left_out"),
+        ),
+        (
             M::OpenSnapshotBesideCheckpoint,
             Case("a_snapshot_is_not_opened_while_a_checkpoint_runs"),
         ),

@@ -180,7 +180,13 @@ impl<C: WalCoordination> Wal<C> {
         if !there || slot == ReadSlot::DATABASE {
             return Err(self.snapshot_gone());
         }
-        let min_frame = info.backfilled().saturating_add(1);
+        // From the first frame on, whatever is backfilled: a checkpoint that
+        // saw a newer frame of a page, beyond this snapshot, has left older
+        // ones of it out.
+        let min_frame = match mutated(Mutation::SkipBackfilledFrames) {
+            true => info.backfilled().saturating_add(1),
+            false => 1,
+        };
         self.read_tx(guard, &header, slot, min_frame).map(Some)
     }
 

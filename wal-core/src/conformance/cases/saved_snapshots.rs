@@ -63,6 +63,20 @@ pub(crate) fn a_snapshot_that_a_checkpoint_has_passed_is_gone<B: Backend>() {
     assert_eq!(versions::<B>(&opened), [1, 2, 2]);
 }
 
+/// A page with a newer frame beyond the snapshot is not copied, though the
+/// count says that its older frame is backfilled.
+pub(crate) fn an_opened_snapshot_finds_what_a_checkpoint_left_out<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    writer.commit(&[1, 2], 1);
+    let held = writer.read();
+    let saved = held.snapshot().save();
+    writer.commit(&[1], 2);
+    assert_eq!(writer.checkpoint().backfilled, 2);
+    let opened = open(&other, &saved).expect("nothing went beyond it");
+    assert_eq!(versions::<B>(&opened), [1, 1]);
+}
+
 /// Pages may have been written though no count was published.
 pub(crate) fn a_snapshot_that_a_dead_checkpoint_may_have_passed_is_gone<B: Backend>() {
     at_every_call(|n| {
