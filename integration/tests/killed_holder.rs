@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use integration::worker::{Checkpoint, Command, RefusalKind, Settings, Stamp, Worker};
+use integration::worker::{Command, RefusalKind, Settings, Stamp, Worker};
 use tempfile::TempDir;
 
 struct Fixture {
@@ -58,12 +58,16 @@ fn checkpoint_is_free_once_its_holder_is_killed() {
     other.commit(1..2, stamp(1)).unwrap();
     holder.stop_at("checkpoint-write", 1).unwrap();
     holder
-        .send(&Command::Checkpoint(Checkpoint::Passive))
+        .send(&Command::Checkpoint(
+            integration::worker::Checkpoint::Passive,
+        ))
         .unwrap();
     holder.wait_stopped(integration::worker::WATCHDOG).unwrap();
     assert_eq!(
         other
-            .refused(Command::Checkpoint(Checkpoint::Passive))
+            .refused(Command::Checkpoint(
+                integration::worker::Checkpoint::Passive
+            ))
             .unwrap(),
         RefusalKind::Busy
     );

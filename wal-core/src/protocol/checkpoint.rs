@@ -163,10 +163,11 @@ impl<C: WalCoordination> Wal<C> {
     /// was in the way. Being held back is no error.
     ///
     /// # Errors
-    /// [`Error::Busy`] if another checkpoint is running or a header is being
-    /// published, whatever the busy handler says, [`Error::Cancelled`], [`Error::Poisoned`] after a failed
-    /// sync, [`Error::Corrupt`] if the log speaks of more pages than there can
-    /// be, [`Error::Io`].
+    /// [`crate::Error::Busy`] if another checkpoint is running or a header is
+    /// being published, whatever the busy handler says;
+    /// [`crate::Error::Cancelled`]; [`crate::Error::Poisoned`] after a failed
+    /// sync; [`crate::Error::Corrupt`] if the log speaks of more pages than
+    /// there can be; [`crate::Error::Io`].
     pub fn checkpoint_with(
         self: &Arc<Self>,
         options: CheckpointOptions<'_>,
