@@ -126,6 +126,11 @@ pub enum Error {
         page_count: u32,
     },
 
+    /// The savepoint is of another transaction, or was released, or rolled
+    /// back over.
+    #[error("no such savepoint: it was released, rolled back over, or is another transaction's")]
+    NoSuchSavepoint,
+
     /// The handle was made before a `fork` and is used in the child.
     #[error(
         "the handle was opened before fork() and is used in the child; open the database again in the child"

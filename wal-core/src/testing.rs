@@ -39,6 +39,12 @@ named! {
     LogHeaderSync => "log-header-sync",
     /// The frames of a transaction are about to be written.
     FramesWrite => "frames-write",
+    /// Pages are about to be spilled to new frames.
+    SpillWrite => "spill-write",
+    /// A page is about to be written over the one in a spilled frame.
+    FrameOverwrite => "frame-overwrite",
+    /// The checksum of a spilled frame is about to be made right.
+    ChecksumRewrite => "checksum-rewrite",
     /// The log is about to be synced for a commit.
     CommitSync => "commit-sync",
     /// An index block is about to be made.
@@ -150,6 +156,20 @@ named! {
     SkipProof => "skip-proof",
     /// Commit: frames of a failed write are left as they are.
     KeepFailedFrames => "keep-failed-frames",
+    /// Spill: the frames are published.
+    PublishSpill => "publish-spill",
+    /// Spill: what pages were at a savepoint is not written.
+    SpillNewestOnly => "spill-newest-only",
+    /// Spill: a frame that a savepoint needs is overwritten.
+    OverwriteSavepointFrame => "overwrite-savepoint-frame",
+    /// Spill: a published frame is overwritten.
+    OverwritePublishedFrame => "overwrite-published-frame",
+    /// Commit: checksums behind an overwritten frame are left as they are.
+    SkipChecksumRewrite => "skip-checksum-rewrite",
+    /// Rollback: index entries of spilled frames stay.
+    KeepRolledBackEntries => "keep-rolled-back-entries",
+    /// Rollback to a savepoint: the size of the database stays.
+    KeepPageCountAtRollback => "keep-page-count-at-rollback",
     /// Sync: a handle goes on after a failed sync.
     RetryFailedSync => "retry-failed-sync",
     /// Header: no fence between the copies when they are stored.

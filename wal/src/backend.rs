@@ -65,6 +65,7 @@ impl Options {
         };
         config.synchronous = self.synchronous;
         config.log_size_limit = self.log_size_limit;
+        config.cache_spill = self.cache_spill;
         config.persistent_log = self.persistent_log;
         config.read_only = self.only_reads();
         config.auto_actions = self.auto_actions;

@@ -147,6 +147,20 @@ impl<B: Backend> Database<B> {
         })
     }
 
+    /// As [`Database::begin_write`], but without waiting (`BEGIN IMMEDIATE`
+    /// without a busy handler).
+    ///
+    /// # Errors
+    /// [`Error::Busy`] at once if another writer is at work, and those of
+    /// [`Database::begin_write`].
+    pub fn try_begin_write(&self) -> Result<WriteTx<B>> {
+        let tx = self.opened.wal.begin_write(BusyHandler::FAIL)?;
+        Ok(WriteTx {
+            tx,
+            database: self.clone(),
+        })
+    }
+
     /// Moves committed pages from the log into the database file. The modes
     /// beyond Passive wait for writers and readers up to the busy timeout, and
     /// keep other writers waiting meanwhile.

@@ -50,7 +50,7 @@ pub use wal_core::io::LockKind;
 pub use wal_core::protocol::{
     BackfillProof, BackupProgress, BusyHandler, Cancel, CheckpointMode, CheckpointOptions,
     CheckpointProgress, CheckpointReport, DatabaseKind, HeldBack, NewPages, OldPages, PageRef,
-    SavedSnapshot, Snapshot, Synchronous,
+    SavedSnapshot, Savepoint, Snapshot, Synchronous,
 };
 pub use wal_core::{Error, FrameNo, Lock, PageNo, PageSize, ReadSlot, Result, Salts};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use wal_core::io::LockKind;
-use wal_core::protocol::{BusyHandler, Synchronous, WalAutoActions};
+use wal_core::protocol::{BusyHandler, CACHE_SPILL, Synchronous, WalAutoActions};
 use wal_core::{PageSize, Result};
 
 use crate::database::Database;
@@ -54,6 +54,7 @@ pub struct Options {
     pub(crate) auto_actions: WalAutoActions,
     pub(crate) checkpoint_thread: bool,
     pub(crate) log_size_limit: Option<u64>,
+    pub(crate) cache_spill: u64,
     pub(crate) persistent_log: bool,
     pub(crate) side_file: bool,
     pub(crate) lock_kind: LockKind,
@@ -74,6 +75,7 @@ impl Default for Options {
             auto_actions: WalAutoActions::default(),
             checkpoint_thread: false,
             log_size_limit: None,
+            cache_spill: CACHE_SPILL,
             persistent_log: false,
             side_file: true,
             lock_kind: LockKind::default(),
@@ -176,6 +178,16 @@ impl Options {
     #[must_use]
     pub fn log_size_limit(mut self, bytes: u64) -> Self {
         self.log_size_limit = Some(bytes);
+        self
+    }
+
+    /// How many bytes of changed pages a write transaction keeps on the heap;
+    /// 64 MiB unless told otherwise. When it needs more, it writes all of them
+    /// to the log before it commits, where nobody else sees them. 0 keeps them
+    /// on the heap, however many they are.
+    #[must_use]
+    pub fn cache_spill(mut self, bytes: u64) -> Self {
+        self.cache_spill = bytes;
         self
     }
 

@@ -4,7 +4,7 @@
 use std::ops::{Deref, DerefMut};
 
 use wal_core::protocol;
-use wal_core::{Error, Result};
+use wal_core::{Error, PageNo, Result};
 
 use crate::backend::Backend;
 use crate::database::Database;
@@ -21,6 +21,24 @@ pub struct ReadTx<B: Backend> {
 
 /// The one write transaction. Dropping it without [`WriteTx::commit`] rolls it
 /// back.
+///
+/// ```
+/// # fn main() -> wal::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let db = wal::Database::open(dir.path().join("pages"))?;
+/// use wal::PageNo;
+///
+/// let mut tx = db.begin_write()?;
+/// tx.set_page_count(2)?;
+/// tx.page_mut(PageNo::ONE)?[0] = 1;
+/// let savepoint = tx.savepoint();
+/// tx.page_mut(PageNo::ONE)?[0] = 2;
+/// tx.rollback_to(savepoint)?;
+/// tx.commit()?;
+/// assert_eq!(db.begin_read()?.page(PageNo::ONE)?[0], 1);
+/// # db.close()
+/// # }
+/// ```
 ///
 /// All that can be done through it stands in [`protocol::WriteTx`].
 #[derive(Debug)]
@@ -79,6 +97,17 @@ impl<B: Backend> WriteTx<B> {
 
     /// Forgets the changes; dropping the transaction does the same.
     pub fn rollback(self) {}
+
+    /// As [`WriteTx::rollback`], and calls `undo` for each page that was
+    /// changed, added or cut off, so that whoever keeps copies of pages can
+    /// drop them. Nobody else writes before the last call.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the wal-index contradicts itself. The changes are
+    /// forgotten all the same.
+    pub fn rollback_with(self, undo: impl FnMut(PageNo)) -> Result<()> {
+        self.tx.rollback_with(undo)
+    }
 }
 
 impl<B: Backend> Deref for ReadTx<B> {

@@ -148,6 +148,34 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_log_write_that_fails_at_any_byte_commits_all_or_nothing"),
         ),
         (
+            M::PublishSpill,
+            Case("a_spilled_page_is_seen_by_its_transaction_and_by_nobody_else"),
+        ),
+        (
+            M::SpillNewestOnly,
+            Case("a_rollback_to_a_savepoint_restores_pages_and_size"),
+        ),
+        (
+            M::OverwriteSavepointFrame,
+            Case("a_frame_before_a_savepoint_is_not_overwritten"),
+        ),
+        (
+            M::OverwritePublishedFrame,
+            Case("a_published_frame_is_not_overwritten_by_a_spill"),
+        ),
+        (
+            M::SkipChecksumRewrite,
+            Case("a_spilled_page_is_overwritten_in_its_frame"),
+        ),
+        (
+            M::KeepRolledBackEntries,
+            Case("a_rollback_after_a_spill_leaves_nothing_in_the_index"),
+        ),
+        (
+            M::KeepPageCountAtRollback,
+            Case("a_rollback_to_a_savepoint_restores_pages_and_size"),
+        ),
+        (
             M::RetryFailedSync,
             Case("a_failed_log_sync_poisons_and_the_outcome_is_told_unknown"),
         ),

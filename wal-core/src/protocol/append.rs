@@ -6,26 +6,34 @@
 //! 2. a log that begins anew gets its header, durable before the first frame
 //!    that needs it: a power failure must not leave new frames behind an old
 //!    header's generation, nor the other way round;
-//! 3. index blocks for all frames are made, and the entries stored: nobody
-//!    looks above the published frame, and whatever fails here has cost
+//! 3. pages that the transaction has spilled before and changed again are
+//!    overwritten in their frames, all but one, and the checksums from there
+//!    on made right;
+//! 4. index blocks for all other frames are made, and the entries stored:
+//!    nobody looks above the published frame, and whatever fails here has cost
 //!    nothing;
-//! 4. all frames are written in one vectored write, the commit frame last;
-//! 5. the log is synced, if each commit is to survive a power failure;
-//! 6. the header is published: the commit is visible.
+//! 5. all of these are written in one vectored write, the commit frame last;
+//! 6. the log is synced, if each commit is to survive a power failure;
+//! 7. the header is published: the commit is visible.
+//!
+//! A transaction that spilled has done steps 1 and 2 before.
 //!
 //! # Ordering
 //! Entries are stored before the header; the fence in the header cell keeps
 //! them so for whoever sees the header.
 //!
 //! # Crash
-//! Before step 6 nobody sees anything: the next writer trims the entries and
-//! overwrites the frames. If the process dies between 4 and 6 and the index
-//! is rebuilt from the log, the transaction is there, complete.
+//! Before step 7 nobody sees anything: the next writer trims the entries and
+//! overwrites the frames. If the process dies between 5 and 7 and the index
+//! is rebuilt from the log, the transaction is there, complete. Before 5 there
+//! is no commit frame, so it does not matter which checksums are right.
 
 use std::io::IoSlice;
 use std::sync::atomic::Ordering;
 
-use super::write::{DirtyPages, WriteTx};
+use super::dirty::DirtyPages;
+use super::spill::{LogEnd, OwnFrames};
+use super::write::WriteTx;
 use super::{DatabaseKind, Synchronous, Wal};
 use crate::coordination::{Event, WalCoordination};
 use crate::error::{Error, Result};
@@ -34,47 +42,46 @@ use crate::format::{
 };
 use crate::index::{self, HeaderCell, IndexHeader, block_of_frame};
 use crate::testing::{Mutation, Point, mutated, step};
-use crate::types::{FrameNo, PageNo, PageSize, Salts};
+use crate::types::{FrameNo, PageNo, Salts};
 
-/// The frames of a transaction, ready to be written: their headers, with the
-/// checksums that chain them to the log.
+/// Frames that are ready to be written: their headers, with the checksums that
+/// chain them to the log.
 #[derive(Debug)]
 pub struct PreparedFrames<'p> {
     frames: Vec<([u8; FRAME_HEADER_LEN], &'p [u8])>,
-    first: FrameNo,
-    /// The state that publishing these frames makes visible.
-    committed: IndexHeader,
+    pub(super) first: FrameNo,
+    last: FrameNo,
+    /// The end of the log behind each of them.
+    ends: Vec<LogEnd>,
 }
 
 /// Commits what `tx` changed, and tells how many frames the log has then.
 pub(super) fn commit<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<u32> {
-    let page_count = tx.page_count;
-    if tx.dirty.is_empty() && page_count == tx.read.page_count() {
+    tx.changes.release_all();
+    if tx.is_unchanged() {
         return Ok(tx.read.snapshot.max_frame());
     }
     stamp_page_one(tx)?;
-    let restarted = tx.try_restart_log_before_write()?.is_some();
+    tx.begin_own_frames()?;
     let wal = tx.wal().clone();
-    let before = tx.read.snapshot.header;
-    let result = wal.commit_pages(&before, restarted, &tx.dirty, page_count);
-    if result.is_err() {
-        // What cannot be trimmed now is trimmed by the next writer.
-        let _ = index::trim(&*wal, before.max_frame());
-    }
-    result
+    let Some(own) = &mut tx.own else {
+        return Ok(tx.read.snapshot.max_frame());
+    };
+    wal.commit_pages(own, tx.changes.dirty(), tx.changes.page_count())
 }
 
 /// A SQLite database's page 1 tells its size. It is logged with every change
 /// of the size, and stamped whenever it is logged. A commit needs at least one
 /// frame, for which page 1 serves too.
 fn stamp_page_one<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<()> {
-    let resized = tx.page_count != tx.read.page_count();
+    let resized = tx.page_count() != tx.read.page_count();
     let is_sqlite = tx.wal().config().kind == DatabaseKind::Sqlite;
-    if tx.dirty.is_empty() || (is_sqlite && resized) {
-        tx.page_mut(PageNo::ONE)?;
+    let stamped = is_sqlite && (resized || tx.has_changed(PageNo::ONE)?);
+    if tx.changes.dirty().is_empty() || stamped {
+        tx.take_copy(PageNo::ONE)?;
     }
-    let page_count = tx.page_count;
-    if is_sqlite && let Some(page_one) = tx.dirty.get_mut(&PageNo::ONE) {
+    let page_count = tx.page_count();
+    if is_sqlite && let Some(page_one) = tx.changes.page_mut(PageNo::ONE) {
         DatabaseHeader::stamp(page_one, page_count);
     }
     Ok(())
@@ -83,17 +90,28 @@ fn stamp_page_one<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<()> {
 impl<C: WalCoordination> Wal<C> {
     fn commit_pages(
         &self,
-        before: &IndexHeader,
-        restarted: bool,
+        own: &mut OwnFrames,
         pages: &DirtyPages,
         page_count: u32,
     ) -> Result<u32> {
-        let begins_anew = before.max_frame() == 0;
-        let before = self.prepare_wal_header(before, restarted)?;
-        let prepared = prepare_frames(self.config.page_size, &before, pages, page_count)
-            .ok_or_else(|| Error::corrupt(self.path(), "the log has no frame numbers left"))?;
+        let begins_anew = own.start.max_frame() == 0;
+        let pages = pages.iter().map(|(&page, content)| (page, &**content));
+        let (mut overwritten, mut appended) = self.place(own, None, pages)?;
+        // The commit frame is the last one of the log, so it is a new one.
+        if appended.is_empty()
+            && let Some((frame, content)) = overwritten.pop()
+        {
+            let page = index::page_of_frame(self, frame.get())?;
+            appended.push((PageNo::new(page)?, content));
+        }
+        self.overwrite_frames(own, &overwritten)?;
+        self.mend_checksums(own)?;
+        let Some(prepared) = self.prepare_frames(own, &appended, Some(page_count))? else {
+            // Not reached: there is a page to commit.
+            return Ok(own.end.max_frame);
+        };
         if !mutated(Mutation::IndexAfterHeader) {
-            self.index_frames(prepared.first, pages)?;
+            self.index_frames(prepared.first, &appended)?;
         }
         // Found before the commit frame is written: nothing may fail between
         // the commit and its becoming visible.
@@ -103,16 +121,104 @@ impl<C: WalCoordination> Wal<C> {
         if begins_anew {
             self.limit_log_size(&prepared);
         }
-        self.finalize_committed_pages(header, &prepared);
+        let LogEnd {
+            max_frame,
+            checksum,
+        } = prepared.end_after(own.end, appended.len());
+        let page_size = self.config.page_size;
+        let committed = own
+            .start
+            .committed(page_size, max_frame, page_count, checksum);
+        // From here on the frames are everybody's, and not to be trimmed.
+        *own = OwnFrames::none_after(committed);
+        self.finalize_committed_pages(header, &committed);
         if mutated(Mutation::IndexAfterHeader) {
-            self.index_frames(prepared.first, pages)?;
+            self.index_frames(prepared.first, &appended)?;
         }
-        Ok(prepared.committed.max_frame())
+        Ok(max_frame)
+    }
+
+    /// Overwrites the pages in frames of this transaction.
+    pub(super) fn overwrite_frames(
+        &self,
+        own: &mut OwnFrames,
+        pages: &[(FrameNo, &[u8])],
+    ) -> Result<()> {
+        for &(frame, content) in pages {
+            // Before the write, which can fail half-way.
+            let first = own.overwritten.map_or(frame.get(), |f| f.min(frame.get()));
+            own.overwritten = Some(first);
+            let offset = frame_offset(frame, self.config.page_size) + FRAME_HEADER_LEN as u64;
+            step(Point::FrameOverwrite);
+            self.storage
+                .log()
+                .write_all_at(&mut [IoSlice::new(content)], offset)?;
+        }
+        Ok(())
+    }
+
+    /// Computes the checksums again from the first frame that was overwritten
+    /// on (`walRewriteChecksums`).
+    fn mend_checksums(&self, own: &mut OwnFrames) -> Result<()> {
+        let Some(first) = own.overwritten.and_then(FrameNo::new) else {
+            return Ok(());
+        };
+        if mutated(Mutation::SkipChecksumRewrite) {
+            return Ok(());
+        }
+        let log = self.storage.log();
+        let page_size = self.config.page_size;
+        let mut frame = vec![0; FRAME_HEADER_LEN + page_size.len()];
+        let mut checksum = self.checksum_before(own, first)?;
+        for number in (first.get()..=own.end.max_frame).filter_map(FrameNo::new) {
+            let offset = frame_offset(number, page_size);
+            if log.read_at(&mut frame, offset)? < frame.len() {
+                return Err(Error::corrupt(
+                    log.path(),
+                    format!("it ends before {number:?}"),
+                ));
+            }
+            let header = FrameHeader {
+                page: PageNo::new(index::page_of_frame(self, number.get())?)?,
+                commit_size: 0,
+                salts: own.start.salts(),
+            };
+            let content = &frame[FRAME_HEADER_LEN..];
+            let (bytes, after) = header.encode(own.start.byte_order(), checksum, content);
+            step(Point::ChecksumRewrite);
+            log.write_all_at(&mut [IoSlice::new(&bytes)], offset)?;
+            checksum = after;
+        }
+        own.end.checksum = checksum;
+        own.overwritten = None;
+        Ok(())
+    }
+
+    /// The checksum that `frame` of this transaction goes on from.
+    fn checksum_before(&self, own: &OwnFrames, frame: FrameNo) -> Result<Checksum> {
+        let before = match FrameNo::new(frame.get() - 1) {
+            Some(before) if before.get() > own.start.max_frame() => before,
+            _ => return Ok(own.start.frame_checksum()),
+        };
+        let log = self.storage.log();
+        let mut sums = [0; 8];
+        let offset = frame_offset(before, self.config.page_size) + FRAME_HEADER_LEN as u64;
+        if log.read_at(&mut sums, offset - 8)? < sums.len() {
+            return Err(Error::corrupt(
+                log.path(),
+                format!("it ends before {before:?}"),
+            ));
+        }
+        Ok(Checksum::from_be_bytes(sums))
     }
 
     /// Writes the log header if the log is empty, and gives the state that
     /// the first frame goes on from (`walFrames`).
-    fn prepare_wal_header(&self, header: &IndexHeader, restarted: bool) -> Result<IndexHeader> {
+    pub(super) fn prepare_wal_header(
+        &self,
+        header: &IndexHeader,
+        restarted: bool,
+    ) -> Result<IndexHeader> {
         if header.max_frame() > 0 {
             return Ok(*header);
         }
@@ -141,13 +247,60 @@ impl<C: WalCoordination> Wal<C> {
         Ok(header.with_generation(salts, ByteOrder::NATIVE, checksum))
     }
 
+    /// Serialises `pages` as the next frames of the transaction; with
+    /// `commit`, the last one carries that size of the database, which is the
+    /// commit mark. `None` if there are no pages.
+    pub(super) fn prepare_frames<'p>(
+        &self,
+        own: &OwnFrames,
+        pages: &[(PageNo, &'p [u8])],
+        commit: Option<u32>,
+    ) -> Result<Option<PreparedFrames<'p>>> {
+        let none_left = || Error::corrupt(self.path(), "the log has no frame numbers left");
+        let LogEnd {
+            max_frame: before,
+            mut checksum,
+        } = own.end;
+        let count = u32::try_from(pages.len()).map_err(|_| none_left())?;
+        let last = before.checked_add(count).ok_or_else(none_left)?;
+        let (Some(first), Some(last), 1..) = (
+            FrameNo::new(before.saturating_add(1)),
+            FrameNo::new(last),
+            count,
+        ) else {
+            return Ok(None);
+        };
+        let mut frames = Vec::with_capacity(pages.len());
+        let mut ends = Vec::with_capacity(pages.len());
+        for (max_frame, &(page, content)) in (first.get()..).zip(pages) {
+            let mark = commit.filter(|_| max_frame == last.get());
+            let header = FrameHeader {
+                page,
+                commit_size: mark.unwrap_or(0),
+                salts: own.start.salts(),
+            };
+            let (bytes, after) = header.encode(own.start.byte_order(), checksum, content);
+            checksum = after;
+            frames.push((bytes, content));
+            ends.push(LogEnd {
+                max_frame,
+                checksum,
+            });
+        }
+        Ok(Some(PreparedFrames {
+            frames,
+            first,
+            last,
+            ends,
+        }))
+    }
+
     /// Makes room in the index for the frames from `first` on, and stores
     /// their entries.
-    fn index_frames(&self, first: FrameNo, pages: &DirtyPages) -> Result<()> {
+    pub(super) fn index_frames(&self, first: FrameNo, pages: &[(PageNo, &[u8])]) -> Result<()> {
         // `prepare_frames` has checked that the last frame has a number.
-        let frames = (first.get()..).zip(pages.keys());
         let mut made = None;
-        for (frame, page) in frames {
+        for (frame, (page, _)) in (first.get()..).zip(pages) {
             let (block, _) = block_of_frame(frame);
             if made != Some(block) {
                 step(Point::IndexGrow);
@@ -159,36 +312,42 @@ impl<C: WalCoordination> Wal<C> {
         Ok(())
     }
 
-    /// Writes the frames to the log.
-    ///
-    /// # Errors
-    /// [`Error::CommitOutcomeUnknown`] if the commit frame may have been
-    /// written and could not be taken back.
-    fn append_frames_vectored(&self, prepared: &PreparedFrames<'_>) -> Result<()> {
+    /// Writes the frames to the log, in one vectored write.
+    pub(super) fn write_frames(&self, prepared: &PreparedFrames<'_>, at: Point) -> Result<()> {
         let mut buffers: Vec<IoSlice<'_>> = prepared
             .frames
             .iter()
             .flat_map(|(header, page)| [IoSlice::new(header), IoSlice::new(page)])
             .collect();
-        step(Point::FramesWrite);
+        step(at);
         let offset = frame_offset(prepared.first, self.config.page_size);
-        self.storage
-            .log()
-            .write_all_at(&mut buffers, offset)
+        self.storage.log().write_all_at(&mut buffers, offset)
+    }
+
+    /// Writes frames that end with the commit frame.
+    ///
+    /// # Errors
+    /// [`Error::CommitOutcomeUnknown`] if the commit frame may have been
+    /// written and could not be taken back.
+    fn append_frames_vectored(&self, prepared: &PreparedFrames<'_>) -> Result<()> {
+        self.write_frames(prepared, Point::FramesWrite)
             .map_err(|e| self.take_back(prepared, e))
     }
 
     /// After a failed write, makes sure that a recovery does not find the
-    /// transaction: its first frame header is overwritten with zeros, durably.
+    /// transaction: the header of its commit frame is overwritten with zeros,
+    /// durably. What was spilled is no danger without it.
     fn take_back(&self, prepared: &PreparedFrames<'_>, failure: Error) -> Error {
         let log = self.storage.log();
-        let first = frame_offset(prepared.first, self.config.page_size);
-        let end = self.end_of(prepared.last());
+        let commit = frame_offset(prepared.last, self.config.page_size);
+        let end = self.end_of(prepared.last);
         let never_complete = log.len().is_ok_and(|len| len < end);
         let zeros = [0; FRAME_HEADER_LEN];
         let taken_back = never_complete
             || mutated(Mutation::KeepFailedFrames)
-            || (log.write_all_at(&mut [IoSlice::new(&zeros)], first).is_ok()
+            || (log
+                .write_all_at(&mut [IoSlice::new(&zeros)], commit)
+                .is_ok()
                 && self.sync_log().is_ok());
         if taken_back {
             failure
@@ -225,7 +384,7 @@ impl<C: WalCoordination> Wal<C> {
             return;
         };
         let log = self.storage.log();
-        let keep = limit.max(self.end_of(written.last()));
+        let keep = limit.max(self.end_of(written.last));
         if log.len().is_ok_and(|len| len > keep) {
             let _ = log.set_len(keep);
         }
@@ -238,8 +397,8 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Makes the frames visible to everyone.
-    fn finalize_committed_pages(&self, header: HeaderCell<'_>, prepared: &PreparedFrames<'_>) {
-        header.store(&prepared.committed);
+    fn finalize_committed_pages(&self, header: HeaderCell<'_>, committed: &IndexHeader) {
+        header.store(committed);
         step(Point::Wake);
         if !mutated(Mutation::WakeNobody) {
             self.coordination.notify(Event::Commit);
@@ -248,41 +407,10 @@ impl<C: WalCoordination> Wal<C> {
 }
 
 impl PreparedFrames<'_> {
-    fn last(&self) -> FrameNo {
-        // The published state ends with the last frame, which is at least
-        // the first.
-        FrameNo::new(self.committed.max_frame()).unwrap_or(self.first)
+    /// The end of the log behind the first `len` of these frames, which go on
+    /// from `before`.
+    pub(super) fn end_after(&self, before: LogEnd, len: usize) -> LogEnd {
+        let end = len.checked_sub(1).and_then(|last| self.ends.get(last));
+        end.copied().unwrap_or(before)
     }
-}
-
-/// Serialises `pages` as the frames that follow the state `before`, the last
-/// one with the commit mark. `None` if the frame numbers run out.
-fn prepare_frames<'p>(
-    page_size: PageSize,
-    before: &IndexHeader,
-    pages: &'p DirtyPages,
-    page_count: u32,
-) -> Option<PreparedFrames<'p>> {
-    let first = FrameNo::new(before.max_frame().checked_add(1)?)?;
-    let count = u32::try_from(pages.len()).ok()?;
-    let last = before.max_frame().checked_add(count)?;
-    let mut checksum: Checksum = before.frame_checksum();
-    let mut frames = Vec::with_capacity(pages.len());
-    for (number, (&page, content)) in (first.get()..).zip(pages) {
-        let commit_size = if number == last { page_count } else { 0 };
-        let header = FrameHeader {
-            page,
-            commit_size,
-            salts: before.salts(),
-        };
-        let (bytes, after) = header.encode(before.byte_order(), checksum, content);
-        checksum = after;
-        frames.push((bytes, &**content));
-    }
-    let committed = before.committed(page_size, last, page_count, checksum);
-    Some(PreparedFrames {
-        frames,
-        first,
-        committed,
-    })
 }

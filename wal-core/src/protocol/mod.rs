@@ -10,6 +10,9 @@
 //! | `backup` | copies a snapshot into a file of its own |
 //! | `change` | waits until the database has changed |
 //! | `write` | begins and ends the one write transaction |
+//! | `dirty` | what the transaction keeps on the heap, and what savepoints need of it |
+//! | `spill` | writes that to the log before the commit, when it is too much |
+//! | `savepoint` | rolls back a part of the transaction |
 //! | `append` | turns dirty pages into frames and a commit |
 //! | `restart` | begins the log anew when all of it is backfilled |
 //! | `checkpoint` | how far frames are moved to the database file, who is waited for |
@@ -28,6 +31,7 @@ mod busy;
 mod change;
 mod checkpoint;
 mod close;
+mod dirty;
 mod guard;
 mod open;
 mod page;
@@ -37,7 +41,9 @@ mod read;
 mod recovery;
 mod restart;
 mod saved_snapshot;
+mod savepoint;
 mod snapshot;
+mod spill;
 mod vacuum;
 mod write;
 
@@ -59,6 +65,7 @@ pub use busy::{BusyHandler, Cancel};
 pub use checkpoint::{
     CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
 };
+pub use dirty::Savepoint;
 pub use guard::LockGuard;
 pub use open::{DatabaseKind, create_page_store, inspect, inspect_immutable, refuse_leftovers};
 pub use page::PageRef;
@@ -122,6 +129,10 @@ pub struct WalConfig {
     /// its committed frames if they need more (`journal_size_limit`). `None`
     /// leaves it as long as it is.
     pub log_size_limit: Option<u64>,
+    /// A write transaction whose changed pages need more bytes than this
+    /// spills them to the log (`cache_spill`). 0 lets it keep all of them on
+    /// the heap.
+    pub cache_spill: u64,
     /// Whether the last closer leaves the log and the index where they are
     /// (`SQLITE_FCNTL_PERSIST_WAL`).
     pub persistent_log: bool,
@@ -132,6 +143,9 @@ pub struct WalConfig {
     pub auto_actions: WalAutoActions,
 }
 
+/// How many bytes of changed pages are kept on the heap unless told otherwise.
+pub const CACHE_SPILL: u64 = 64 << 20;
+
 impl WalConfig {
     /// A database of `kind` with pages of `page_size`, and defaults for the
     /// rest.
@@ -141,6 +155,7 @@ impl WalConfig {
             page_size,
             synchronous: Synchronous::default(),
             log_size_limit: None,
+            cache_spill: CACHE_SPILL,
             persistent_log: false,
             read_only: false,
             auto_actions: WalAutoActions::default(),

@@ -152,7 +152,7 @@ impl<C: WalCoordination> WriteTx<C> {
         if count == 0 {
             return refused("no page was pushed, and a database has at least one");
         }
-        self.truncate(count)?;
+        self.set_page_count(count)?;
         if is_sqlite {
             let cookie =
                 |page: &[u8]| DatabaseHeader::decode(page).map(|header| header.schema_cookie);

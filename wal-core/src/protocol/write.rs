@@ -7,32 +7,30 @@
 //! published header stands still, so whoever takes Write first and then
 //! begins to read has the newest state for sure.
 //!
-//! Pages that the transaction changes are kept on the heap until it commits;
-//! a rollback drops them.
+//! Pages that the transaction changes are kept on the heap, up to a limit;
+//! beyond it they are spilled to the log, where nobody else sees them. A
+//! rollback drops both.
 //!
 //! # Crash
 //! Whoever takes Write next finds what a dead writer left in the index above
 //! the published frame, and trims it. In the log such frames are overwritten.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::append;
 use super::busy::{BusyHandler, Waiter};
+use super::dirty::Changes;
 use super::page::PageRef;
 use super::read::ReadTx;
 use super::snapshot::Held;
+use super::spill::OwnFrames;
 use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index;
 use crate::testing::{Mutation, mutated};
 use crate::types::PageNo;
-
-/// The pages that a transaction changed, by number.
-pub(super) type DirtyPages = BTreeMap<PageNo, Box<[u8]>>;
 
 /// A write transaction. Dropping it without [`WriteTx::commit`] rolls it
 /// back.
@@ -42,8 +40,9 @@ pub struct WriteTx<C: WalCoordination> {
     // the next writer finds the slot free.
     pub(super) read: ReadTx<C>,
     pub(super) write: LockGuard<C>,
-    pub(super) dirty: DirtyPages,
-    pub(super) page_count: u32,
+    pub(super) changes: Changes,
+    /// What the transaction has in the log, from its first spill on.
+    pub(super) own: Option<OwnFrames>,
 }
 
 /// Why a read transaction did not become a write transaction.
@@ -139,18 +138,18 @@ fn pause_without_write(attempt: u32) -> Duration {
 
 impl<C: WalCoordination> WriteTx<C> {
     pub(super) fn new(read: ReadTx<C>, write: LockGuard<C>) -> Self {
-        let page_count = read.page_count();
+        let changes = Changes::none(read.page_count());
         WriteTx {
             read,
             write,
-            dirty: DirtyPages::new(),
-            page_count,
+            changes,
+            own: None,
         }
     }
 
     /// The size of the database in pages, as this transaction has made it.
     pub fn page_count(&self) -> u32 {
-        self.page_count
+        self.changes.page_count()
     }
 
     /// The content of `page` as this transaction sees it, its own changes
@@ -160,8 +159,11 @@ impl<C: WalCoordination> WriteTx<C> {
     /// As [`ReadTx::page`].
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
         self.check_page(page)?;
-        match self.dirty.get(&page) {
-            Some(bytes) => Ok(PageRef::borrowed(bytes)),
+        if let Some(bytes) = self.changes.dirty().get(&page) {
+            return Ok(PageRef::borrowed(bytes));
+        }
+        match self.spilled_page(page)? {
+            Some(content) => Ok(content),
             None => self.read.page(page),
         }
     }
@@ -169,20 +171,47 @@ impl<C: WalCoordination> WriteTx<C> {
     /// The content of `page`, to be changed.
     ///
     /// # Errors
-    /// As [`ReadTx::page`].
+    /// As [`ReadTx::page`], and [`WriteTx::spill`] if there is no room for
+    /// another page.
     pub fn page_mut(&mut self, page: PageNo) -> Result<&mut [u8]> {
         self.check_page(page)?;
-        match self.dirty.entry(page) {
-            Entry::Occupied(dirty) => Ok(dirty.into_mut()),
-            Entry::Vacant(clean) => Ok(clean.insert((*self.read.page(page)?).into())),
+        if !self.changes.is_ready(page) {
+            self.make_room()?;
+            self.take_copy(page)?;
         }
+        let no_such_page = self.no_such_page(page.get());
+        self.changes.page_mut(page).ok_or(no_such_page)
+    }
+
+    /// Takes `page` to the heap, whatever room there is.
+    pub(super) fn take_copy(&mut self, page: PageNo) -> Result<()> {
+        if self.changes.dirty().contains_key(&page) {
+            self.changes.prepare(page);
+        } else {
+            let content = (*self.page(page)?).into();
+            self.changes.put(page, content);
+        }
+        Ok(())
+    }
+
+    /// True if the transaction changed `page`, on the heap or in the log.
+    pub(super) fn has_changed(&self, page: PageNo) -> Result<bool> {
+        Ok(self.changes.dirty().contains_key(&page) || self.spilled_page(page)?.is_some())
+    }
+
+    /// True if there is nothing to commit.
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.changes.dirty().is_empty()
+            && self.page_count() == self.read.page_count()
+            && self.own.as_ref().is_none_or(OwnFrames::is_empty)
     }
 
     /// Adds a page of zeros at the end of the database. The page of the lock
     /// bytes is passed over.
     ///
     /// # Errors
-    /// [`Error::NoSuchPage`] if there is no higher page number.
+    /// [`Error::NoSuchPage`] if there is no higher page number, and those of
+    /// [`WriteTx::spill`] if there is no room for another page.
     pub fn allocate(&mut self) -> Result<PageNo> {
         let size = self.wal().config.page_size;
         let after = |count: u32| {
@@ -190,28 +219,40 @@ impl<C: WalCoordination> WriteTx<C> {
                 .checked_add(1)
                 .ok_or_else(|| self.no_such_page(u32::MAX))
         };
-        let mut next = PageNo::new(after(self.page_count)?)?;
+        let mut next = PageNo::new(after(self.page_count())?)?;
         if next == size.lock_byte_page() {
             next = PageNo::new(after(next.get())?)?;
         }
-        self.dirty
-            .insert(next, vec![0; size.len()].into_boxed_slice());
-        self.page_count = next.get();
+        self.make_room()?;
+        self.changes.resize(next.get());
+        self.changes
+            .put(next, vec![0; size.len()].into_boxed_slice());
         Ok(next)
     }
 
-    /// Cuts the database to its first `page_count` pages. Making room for more
-    /// is [`WriteTx::allocate`]'s affair.
+    /// Makes the database `page_count` pages long: pages beyond are cut off,
+    /// and pages that are added are zeros, which the commit writes.
     ///
     /// # Errors
-    /// [`Error::NoSuchPage`] if that is none, or more than there are.
-    pub fn truncate(&mut self, page_count: u32) -> Result<()> {
+    /// [`Error::NoSuchPage`] if that is none, or if the last one would be the
+    /// page of the lock bytes; those of [`WriteTx::spill`]. The size is then
+    /// what it was.
+    pub fn set_page_count(&mut self, page_count: u32) -> Result<()> {
         self.wal().check_process()?;
-        if page_count == 0 || page_count > self.page_count {
+        let before = self.page_count();
+        let lock_bytes = self.wal().config.page_size.lock_byte_page();
+        if page_count == 0 || page_count == lock_bytes.get() {
             return Err(self.no_such_page(page_count));
         }
-        self.dirty.retain(|page, _| page.get() <= page_count);
-        self.page_count = page_count;
+        if page_count <= before {
+            self.changes.resize(page_count);
+        }
+        while self.page_count() < page_count {
+            if let Err(e) = self.allocate() {
+                self.changes.resize(before);
+                return Err(e);
+            }
+        }
         Ok(())
     }
 
@@ -231,13 +272,28 @@ impl<C: WalCoordination> WriteTx<C> {
     /// Forgets the changes; dropping the transaction does the same.
     pub fn rollback(self) {}
 
+    /// As [`WriteTx::rollback`], and calls `undo` for each page that was
+    /// changed, added or cut off, so that whoever keeps copies of pages can
+    /// drop them (`xUndo`). Pages behind the end are among them. Nobody else
+    /// writes before the last call.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the wal-index contradicts itself. The changes are
+    /// forgotten all the same.
+    pub fn rollback_with(self, undo: impl FnMut(PageNo)) -> Result<()> {
+        let mut changed = self.changes.changed(None)?;
+        changed.extend(self.pages_in_log(None)?);
+        changed.into_iter().for_each(undo);
+        Ok(())
+    }
+
     pub(super) fn wal(&self) -> &Arc<Wal<C>> {
         self.write.wal()
     }
 
     fn check_page(&self, page: PageNo) -> Result<()> {
         self.wal().check_process()?;
-        if page.get() > self.page_count || page == self.wal().config.page_size.lock_byte_page() {
+        if page.get() > self.page_count() || page == self.wal().config.page_size.lock_byte_page() {
             return Err(self.no_such_page(page.get()));
         }
         Ok(())
@@ -246,7 +302,23 @@ impl<C: WalCoordination> WriteTx<C> {
     fn no_such_page(&self, page: u32) -> Error {
         Error::NoSuchPage {
             page,
-            page_count: self.page_count,
+            page_count: self.page_count(),
+        }
+    }
+}
+
+impl<C: WalCoordination> Drop for WriteTx<C> {
+    /// Whatever a rollback or a failed commit leaves in the index goes before
+    /// Write is given back. A child of `fork` leaves it alone, and a panic
+    /// leaves it to the next writer, as the death of the process does.
+    fn drop(&mut self) {
+        let wal = self.wal().clone();
+        if let Some(own) = &self.own
+            && !std::thread::panicking()
+            && wal.check_process().is_ok()
+        {
+            // What cannot be trimmed now is trimmed by the next writer.
+            let _ = wal.trim_own_frames(own.start.max_frame());
         }
     }
 }

@@ -155,7 +155,7 @@ pub(crate) fn a_checkpoint_cuts_a_database_that_shrank<B: Backend>() {
     let writer = scene.user();
     writer.commit(&[8, 9], 1);
     let mut tx = writer.write();
-    tx.truncate(4).unwrap();
+    tx.set_page_count(4).unwrap();
     tx.commit().unwrap();
     writer.checkpoint_all();
     assert_eq!(scene.files().0.len(), 4 * 512);

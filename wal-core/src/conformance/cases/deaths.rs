@@ -9,7 +9,12 @@ use crate::types::PageNo;
 
 /// Those who are left go on: they read one of `states`, write, checkpoint,
 /// and whoever recovers the files reads the same.
-fn others_go_on<B: Backend>(scene: &Scene<B>, other: &User<B>, n: usize, states: &[[u32; 3]]) {
+pub(super) fn others_go_on<B: Backend>(
+    scene: &Scene<B>,
+    other: &User<B>,
+    n: usize,
+    states: &[[u32; 3]],
+) {
     scene.assert_quiet();
     let seen = other.versions();
     assert!(
@@ -97,7 +102,7 @@ pub(crate) fn a_recovery_that_dies_at_any_call_is_done_by_the_next<B: Backend>()
 }
 
 /// The calls that can fail: `mark` and its like cannot.
-fn fails_at<B: Backend>(user: &User<B>, n: usize) {
+pub(super) fn fails_at<B: Backend>(user: &User<B>, n: usize) {
     let mut nth = nth(n);
     let can_fail = |call: &Call| {
         !matches!(

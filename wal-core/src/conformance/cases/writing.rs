@@ -198,12 +198,12 @@ pub(crate) fn a_database_grows_and_shrinks<B: Backend>() {
     writer.commit(&[3, 4, 5, 6], 1);
     let large = reader.read();
     let mut tx = writer.write();
-    tx.truncate(2).unwrap();
+    tx.set_page_count(2).unwrap();
     assert!(matches!(
         tx.page(PageNo::new(3).unwrap()),
         Err(Error::NoSuchPage { .. })
     ));
-    assert!(tx.truncate(3).is_err() && tx.truncate(0).is_err());
+    assert!(tx.set_page_count(0).is_err());
     let again = tx.allocate().unwrap();
     assert_eq!(again.get(), 3);
     assert!(

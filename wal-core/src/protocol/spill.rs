@@ -1,0 +1,255 @@
+//! Writes the changed pages of a transaction to the log before it commits,
+//! when they need more memory than they may (`pagerStress`, `walFrames`).
+//!
+//! # Protocol
+//! Spilled frames have no commit mark, and lie above the published frame, as
+//! do their index entries: nobody but this transaction looks there. Before
+//! the first of them the log is restarted, if that can be done, and a log that
+//! begins anew gets its header, as for a commit.
+//!
+//! Everything in memory is written, in the order in which it came to be: what
+//! pages were at each open savepoint comes before what they are now, so that
+//! rolling back to a savepoint is cutting the log where it was set. A page
+//! that the transaction has in the log already is overwritten in its frame,
+//! unless a savepoint needs that; the checksums from there on are then wrong
+//! until the commit makes them right. Frames at or below the published one
+//! are never touched.
+//!
+//! # Crash
+//! Frames without a commit mark, with or without right checksums, are not
+//! recovered; the next writer trims the entries and overwrites the frames.
+
+use std::collections::BTreeSet;
+
+use super::Wal;
+use super::dirty::History;
+use super::page::PageRef;
+use super::write::WriteTx;
+use crate::coordination::WalCoordination;
+use crate::error::Result;
+use crate::format::Checksum;
+use crate::index::{self, IndexHeader};
+use crate::testing::{Mutation, Point, mutated};
+use crate::types::{FrameNo, PageNo};
+
+/// A place in the log behind some frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LogEnd {
+    pub(super) max_frame: u32,
+    /// What the next frame goes on from.
+    pub(super) checksum: Checksum,
+}
+
+/// The frames of a transaction that has not committed.
+#[derive(Debug)]
+pub(super) struct OwnFrames {
+    /// The state that the first of them goes on from, in its generation.
+    pub(super) start: IndexHeader,
+    pub(super) end: LogEnd,
+    /// From this frame on checksums are wrong, because its page was
+    /// overwritten (`iReCksum`).
+    pub(super) overwritten: Option<u32>,
+}
+
+impl OwnFrames {
+    pub(super) fn none_after(start: IndexHeader) -> Self {
+        let end = LogEnd {
+            max_frame: start.max_frame(),
+            checksum: start.frame_checksum(),
+        };
+        OwnFrames {
+            start,
+            end,
+            overwritten: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.end.max_frame == self.start.max_frame()
+    }
+
+    /// Where the frames of this transaction begin.
+    pub(super) fn first(&self) -> u32 {
+        self.start.max_frame().saturating_add(1)
+    }
+}
+
+/// Pages that are overwritten in their frames, and pages that get new ones.
+pub(super) type Placed<'p> = (Vec<(FrameNo, &'p [u8])>, Vec<(PageNo, &'p [u8])>);
+
+impl<C: WalCoordination> WriteTx<C> {
+    /// Spills if there is no room for one more page.
+    pub(super) fn make_room(&mut self) -> Result<()> {
+        let config = &self.wal().config;
+        let needed = (self.changes.len() as u64 + 1) * u64::from(config.page_size.bytes());
+        let spills = config.cache_spill != 0 && needed > config.cache_spill;
+        if spills && self.changes.len() > 0 {
+            self.spill()?;
+        }
+        Ok(())
+    }
+
+    /// Writes all changed pages to the log, and frees their memory. It is done
+    /// when they need more than [`super::WalConfig::cache_spill`], and can be
+    /// asked for.
+    ///
+    /// # Errors
+    /// [`Error::Io`], for want of space for instance: the transaction goes on
+    /// as if nothing was tried, and can be rolled back.
+    pub fn spill(&mut self) -> Result<()> {
+        self.wal().check_writable()?;
+        if self.changes.len() == 0 {
+            return Ok(());
+        }
+        self.begin_own_frames()?;
+        let wal = self.wal().clone();
+        let Some(own) = &mut self.own else {
+            return Ok(());
+        };
+        let kept = self.changes.kept_in_log().map(|end| end.max_frame);
+        let result = wal.spill_history(own, kept, &self.changes.history());
+        match result {
+            Ok(ref ends) => self.changes.spilled(ends),
+            // What cannot be trimmed now is trimmed by the next writer.
+            Err(_) => drop(index::trim(&*wal, own.end.max_frame)),
+        }
+        result.map(drop)
+    }
+
+    /// Restarts the log if that can be done, and sees to its header: once,
+    /// before the first frame of the transaction.
+    pub(super) fn begin_own_frames(&mut self) -> Result<()> {
+        if self.own.is_some() {
+            return Ok(());
+        }
+        let restarted = self.try_restart_log_before_write()?.is_some();
+        let published = self.read.snapshot.header;
+        let start = self.wal().prepare_wal_header(&published, restarted)?;
+        self.own = Some(OwnFrames::none_after(start));
+        Ok(())
+    }
+
+    /// The page as the transaction has it in the log.
+    pub(super) fn spilled_page(&self, page: PageNo) -> Result<Option<PageRef<'_>>> {
+        let Some(own) = &self.own else {
+            return Ok(None);
+        };
+        let wal = self.wal();
+        match wal.find_own_frame(own, page)? {
+            Some(frame) => wal.page_of_frame(frame).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Which pages the frames of the transaction behind `end` hold.
+    pub(super) fn pages_in_log(&self, end: Option<LogEnd>) -> Result<BTreeSet<PageNo>> {
+        let Some(own) = &self.own else {
+            return Ok(BTreeSet::new());
+        };
+        let first = end.map_or(own.first(), |end| end.max_frame.saturating_add(1));
+        (first..=own.end.max_frame)
+            .map(|frame| PageNo::new(index::page_of_frame(&**self.wal(), frame)?))
+            .collect()
+    }
+
+    /// Takes the log back to `end`: what lies behind is overwritten later
+    /// (`sqlite3WalSavepointUndo`).
+    pub(super) fn cut_own_frames(&mut self, end: LogEnd) -> Result<()> {
+        let wal = self.wal().clone();
+        let Some(own) = &mut self.own else {
+            return Ok(());
+        };
+        own.end = end;
+        own.overwritten = own.overwritten.filter(|&frame| frame <= end.max_frame);
+        wal.trim_own_frames(end.max_frame)
+    }
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Clears the index entries behind `max_frame`. The caller holds Write.
+    pub(super) fn trim_own_frames(&self, max_frame: u32) -> Result<()> {
+        if mutated(Mutation::KeepRolledBackEntries) {
+            return Ok(());
+        }
+        index::trim(self, max_frame)
+    }
+
+    pub(super) fn find_own_frame(&self, own: &OwnFrames, page: PageNo) -> Result<Option<FrameNo>> {
+        let found = index::find(self, page.get(), own.first(), own.end.max_frame)?;
+        Ok(found.and_then(FrameNo::new))
+    }
+
+    /// Tells which of `pages` are overwritten in the frames of the transaction
+    /// behind `kept`, which a savepoint needs.
+    pub(super) fn place<'p>(
+        &self,
+        own: &OwnFrames,
+        kept: Option<u32>,
+        pages: impl IntoIterator<Item = (PageNo, &'p [u8])>,
+    ) -> Result<Placed<'p>> {
+        let kept = kept.filter(|_| !mutated(Mutation::OverwriteSavepointFrame));
+        let kept = kept.unwrap_or(own.start.max_frame());
+        let first = if mutated(Mutation::OverwritePublishedFrame) {
+            1
+        } else {
+            kept.saturating_add(1)
+        };
+        let (mut overwritten, mut appended) = (Vec::new(), Vec::new());
+        for (page, content) in pages {
+            let found = index::find(self, page.get(), first, own.end.max_frame)?;
+            match found.and_then(FrameNo::new) {
+                Some(frame) => overwritten.push((frame, content)),
+                None => appended.push((page, content)),
+            }
+        }
+        Ok((overwritten, appended))
+    }
+
+    /// Writes `history` to the log, and tells where each part of it ends but
+    /// the last.
+    fn spill_history(
+        &self,
+        own: &mut OwnFrames,
+        kept: Option<u32>,
+        history: &History<'_>,
+    ) -> Result<Vec<LogEnd>> {
+        let base = history.base.iter().copied();
+        let (overwritten, mut appended) = self.place(own, kept, base)?;
+        let mut lens = Vec::with_capacity(history.later.len());
+        for part in &history.later {
+            lens.push(appended.len());
+            appended.extend(part);
+        }
+        // The new frames first: if that fails, they are cut off again.
+        let prepared = self.prepare_frames(own, &appended, None)?;
+        if let Some(prepared) = &prepared {
+            self.index_frames(prepared.first, &appended)?;
+            self.write_frames(prepared, Point::SpillWrite)?;
+        }
+        self.overwrite_frames(own, &overwritten)?;
+        let before = own.end;
+        let end_after = |len: usize| match &prepared {
+            Some(prepared) => prepared.end_after(before, len),
+            None => before,
+        };
+        let ends = lens.into_iter().map(end_after).collect();
+        own.end = end_after(appended.len());
+        if mutated(Mutation::PublishSpill) {
+            self.publish_spill(own)?;
+        }
+        Ok(ends)
+    }
+
+    fn publish_spill(&self, own: &OwnFrames) -> Result<()> {
+        let LogEnd {
+            max_frame,
+            checksum,
+        } = own.end;
+        let count = own.start.page_count();
+        let header = own
+            .start
+            .committed(self.config.page_size, max_frame, count, checksum);
+        self.header_cell()?.store(&header);
+        Ok(())
+    }
+}
