@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use serde_json::Value;
 use wal::generic::{Database, ReadTx, WriteTx};
-use wal::{CheckpointOptions, LockKind, PageNo};
+use wal::{CheckpointOptions, LockKind, PageNo, Savepoint};
 use wal_core::LockMode;
 use wal_core::io::ByteLocks;
 
@@ -183,6 +183,7 @@ trait Session {
 struct Handle<B: wal::Backend> {
     reads: BTreeMap<String, ReadTx<B>>,
     write: Option<WriteTx<B>>,
+    savepoint: Option<Savepoint>,
     database: Database<B>,
 }
 
@@ -191,6 +192,7 @@ impl<B: wal::Backend> Handle<B> {
         Handle {
             reads: BTreeMap::new(),
             write: None,
+            savepoint: None,
             database,
         }
     }
@@ -243,6 +245,12 @@ impl<B: wal::Backend> Session for Handle<B> {
             Command::BeginWrite => self.write = Some(self.database.begin_write()?),
             Command::Write { pages, stamp } => self.write(pages, stamp)?,
             Command::AddPage { stamp } => return value(self.add_page(stamp)?),
+            Command::Spill => self.writer()?.spill()?,
+            Command::Savepoint => self.savepoint = Some(self.writer()?.savepoint()),
+            Command::RollbackTo => {
+                let savepoint = self.savepoint.context("no savepoint was set")?;
+                self.writer()?.rollback_to(savepoint)?;
+            }
             Command::Commit => self.write.take().context("nothing to commit")?.commit()?,
             Command::Rollback => self
                 .write
@@ -265,6 +273,7 @@ impl<B: wal::Backend> Session for Handle<B> {
             reads,
             write,
             database,
+            ..
         } = *self;
         drop(write);
         drop(reads);

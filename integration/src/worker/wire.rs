@@ -56,6 +56,12 @@ pub enum Command {
         /// The stamp.
         stamp: Stamp,
     },
+    /// Write what the write transaction changed to the log.
+    Spill,
+    /// Set a savepoint in the write transaction.
+    Savepoint,
+    /// Roll the write transaction back to its last savepoint.
+    RollbackTo,
     /// Commit the write transaction.
     Commit,
     /// Roll the write transaction back.

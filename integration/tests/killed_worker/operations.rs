@@ -56,6 +56,21 @@ fn about_to_commit(scene: &Scene) -> Worker {
     worker
 }
 
+/// A worker that spilled commit 3, has commit 2 in its place in memory, and
+/// committed nothing.
+fn about_to_overwrite(scene: &Scene) -> Worker {
+    let mut worker = scene.worker();
+    worker.run(Command::BeginWrite).unwrap();
+    for (sequence, spill) in [(3, true), (2, false)] {
+        let (pages, stamp) = (PAGES, stamp(sequence));
+        worker.run(Command::Write { pages, stamp }).unwrap();
+        if spill {
+            worker.run(Command::Spill).unwrap();
+        }
+    }
+    worker
+}
+
 /// Leaves what a writer leaves that dies before it publishes its commit.
 fn leave_leftovers(scene: &Scene) {
     let mut dead = about_to_commit(scene);
@@ -136,6 +151,56 @@ pub(crate) const WRITES: &[Operation] = &[
         command: |_| Command::Rollback,
         outcomes: &[1],
     },
+    Operation {
+        name: "spill",
+        prepare: |scene| {
+            logged(scene);
+            about_to_commit(scene)
+        },
+        command: |_| Command::Spill,
+        outcomes: &[1],
+    },
+    Operation {
+        name: "spill and restart the log",
+        prepare: |scene| {
+            backfilled(scene);
+            about_to_commit(scene)
+        },
+        command: |_| Command::Spill,
+        outcomes: &[1],
+    },
+    Operation {
+        name: "spill to frames of its own",
+        prepare: |scene| {
+            logged(scene);
+            about_to_overwrite(scene)
+        },
+        command: |_| Command::Spill,
+        outcomes: &[1],
+    },
+    Operation {
+        name: "roll back after a spill",
+        prepare: |scene| {
+            logged(scene);
+            about_to_overwrite(scene)
+        },
+        command: |_| Command::Rollback,
+        outcomes: &[1],
+    },
+    Operation {
+        name: "roll back to a savepoint before a spill",
+        prepare: |scene| {
+            logged(scene);
+            let mut worker = about_to_commit(scene);
+            worker.run(Command::Savepoint).unwrap();
+            let (pages, stamp) = (PAGES, stamp(3));
+            worker.run(Command::Write { pages, stamp }).unwrap();
+            worker.run(Command::Spill).unwrap();
+            worker
+        },
+        command: |_| Command::RollbackTo,
+        outcomes: &[1],
+    },
 ];
 
 pub(crate) const COMMITS: &[Operation] = &[
@@ -166,6 +231,15 @@ pub(crate) const COMMITS: &[Operation] = &[
             logged(scene);
             leave_leftovers(scene);
             about_to_commit(scene)
+        },
+        command: |_| Command::Commit,
+        outcomes: &[1, 2],
+    },
+    Operation {
+        name: "commit what was spilled and changed again",
+        prepare: |scene| {
+            logged(scene);
+            about_to_overwrite(scene)
         },
         command: |_| Command::Commit,
         outcomes: &[1, 2],

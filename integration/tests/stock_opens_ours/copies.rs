@@ -31,7 +31,12 @@ fn change<B: wal::Backend>(database: &Database<B>, model: &mut Model, seed: u64)
 
 /// Every kind of stock SQLite finds in copies of `folder` what the model and
 /// the library say.
-fn stock_agrees(folder: &std::path::Path, page_size: u32, model: &Model, contents: &Contents) {
+pub(crate) fn stock_agrees(
+    folder: &std::path::Path,
+    page_size: u32,
+    model: &Model,
+    contents: &Contents,
+) {
     for kind in StockKind::available() {
         let copy = TempDir::new().unwrap();
         copy_folder(folder, copy.path()).unwrap();

@@ -9,7 +9,7 @@ use integration::fixtures::file_digests;
 use integration::stock::{StockKind, StockSqlite};
 use rusqlite::types::Value;
 use tempfile::TempDir;
-use wal::generic::Database;
+use wal::generic::{Database, WriteTx};
 use wal::{Options, PageNo, Synchronous};
 
 /// Enough for a tree of several leaves at every page size but the largest.
@@ -71,6 +71,16 @@ pub(crate) fn transfer<B: wal::Backend>(
     transfer: (usize, usize, i64),
 ) {
     let mut write = database.begin_write().unwrap();
+    transfer_in(&mut write, model, transfer);
+    write.commit().unwrap();
+}
+
+/// As [`transfer`], within a transaction.
+pub(crate) fn transfer_in<B: wal::Backend>(
+    write: &mut WriteTx<B>,
+    model: &mut Model,
+    transfer: (usize, usize, i64),
+) {
     let layout = Layout::load(|page| Ok(write.page(PageNo::new(page)?)?.to_vec())).unwrap();
     let (from, to, amount) = transfer;
     for (account, change) in [(from, -amount), (to, amount)] {
@@ -84,7 +94,6 @@ pub(crate) fn transfer<B: wal::Backend>(
     model.transfer(transfer);
     let page_one = write.page_mut(PageNo::ONE).unwrap();
     page_one[USER_VERSION].copy_from_slice(&model.user_version.to_be_bytes());
-    write.commit().unwrap();
 }
 
 /// The bank as the library reads it.
