@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
-use wal::generic::{Database, ReadTx};
+use wal::generic::{Database, ReadTx, WriteTx};
 use wal::{
     Backend, CheckpointMode, CheckpointOptions, Error, Options, PageNo, PageSize, SavedSnapshot,
     Synchronous, VacuumOptions,
@@ -29,6 +29,9 @@ enum Step {
         pages: Vec<u32>,
         /// How many pages are added, or cut if negative.
         grow: i32,
+        /// Whether all of that is done once more, with another version, and
+        /// taken back to a savepoint.
+        undo: bool,
         commit: bool,
     },
     BeginRead {
@@ -78,8 +81,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let pages = proptest::collection::vec(1..MOST_PAGES, 0..6);
     let step = prop_oneof![
-        8 => (handle.clone(), pages, -6..8i32, prop::bool::weighted(0.8)).prop_map(
-            |(handle, pages, grow, commit)| Step::Write { handle, pages, grow, commit }
+        8 => (handle.clone(), pages, -6..8i32, any::<bool>(), prop::bool::weighted(0.8)).prop_map(
+            |(handle, pages, grow, undo, commit)| Step::Write { handle, pages, grow, undo, commit }
         ),
         5 => (handle.clone(), reader.clone())
             .prop_map(|(handle, reader)| Step::BeginRead { handle, reader }),
@@ -122,6 +125,8 @@ fn options() -> Options {
         .page_size(PageSize::MIN)
         .synchronous(Synchronous::Off)
         .auto_checkpoint(0)
+        // A transaction of more than three pages spills.
+        .cache_spill(3 * 512)
         .busy_timeout(Duration::ZERO)
 }
 
@@ -161,8 +166,25 @@ impl<B: Backend> Run<B> {
                 handle,
                 ref pages,
                 grow,
+                undo,
                 commit,
-            } => self.write(handle, pages, grow, commit),
+            } => {
+                let version = self.next_version();
+                let mut state = self.state.clone();
+                let mut write = self.handle(handle).begin_write().unwrap();
+                change(&mut write, &mut state, pages, grow, version);
+                if undo {
+                    let savepoint = write.savepoint();
+                    change(&mut write, &mut state.clone(), pages, grow, u32::MAX);
+                    write.rollback_to(savepoint).unwrap();
+                }
+                if commit {
+                    write.commit().unwrap();
+                    self.state = state;
+                } else {
+                    write.rollback();
+                }
+            }
             Step::BeginRead { handle, reader } => {
                 let read = self.handle(handle).begin_read().unwrap();
                 self.readers[reader] = Some((read, self.state.clone()));
@@ -188,38 +210,6 @@ impl<B: Backend> Run<B> {
             Step::Backup { handle } => return self.backup(handle),
         }
         Ok(())
-    }
-
-    fn write(&mut self, handle: usize, pages: &[u32], grow: i32, commit: bool) {
-        let version = self.next_version();
-        let mut state = self.state.clone();
-        let mut write = self.handle(handle).begin_write().unwrap();
-        if grow < 0 {
-            let cut = grow.unsigned_abs().min(write.page_count() - 1);
-            let count = write.page_count() - cut;
-            write.truncate(count).unwrap();
-            state.truncate(count as usize);
-        }
-        for _ in 0..grow {
-            if write.page_count() < MOST_PAGES {
-                let page = write.allocate().unwrap();
-                assert!(write.page(page).unwrap().iter().all(|&byte| byte == 0));
-                state.push(0);
-            }
-        }
-        for &page in pages {
-            let at = (page as usize - 1) % state.len();
-            state[at] = version;
-            let page = PageNo::new(u32::try_from(at).unwrap() + 1).unwrap();
-            let bytes = write.page_mut(page).unwrap();
-            bytes.copy_from_slice(&content(version));
-        }
-        if commit {
-            write.commit().unwrap();
-            self.state = state;
-        } else {
-            write.rollback();
-        }
     }
 
     fn upgrade(&mut self, reader: usize, page: u32) -> TestCaseResult {
@@ -330,6 +320,36 @@ impl<B: Backend> Run<B> {
         let expected: Vec<u8> = self.state.iter().flat_map(|&v| content(v)).collect();
         prop_assert!(bytes == expected, "the file is another state");
         Ok(())
+    }
+}
+
+/// Changes the size, and writes `version` to some pages.
+fn change<B: Backend>(
+    write: &mut WriteTx<B>,
+    state: &mut State,
+    pages: &[u32],
+    grow: i32,
+    version: u32,
+) {
+    if grow < 0 {
+        let cut = grow.unsigned_abs().min(write.page_count() - 1);
+        let count = write.page_count() - cut;
+        write.set_page_count(count).unwrap();
+        state.truncate(count as usize);
+    }
+    for _ in 0..grow {
+        if write.page_count() < MOST_PAGES {
+            let page = write.allocate().unwrap();
+            assert!(write.page(page).unwrap().iter().all(|&byte| byte == 0));
+            state.push(0);
+        }
+    }
+    for &page in pages {
+        let at = (page as usize - 1) % state.len();
+        state[at] = version;
+        let page = PageNo::new(u32::try_from(at).unwrap() + 1).unwrap();
+        let bytes = write.page_mut(page).unwrap();
+        bytes.copy_from_slice(&content(version));
     }
 }
 
