@@ -132,6 +132,8 @@ named! {
     HeaderBeforeCount => "header-before-count",
     /// Begin write: a count of an older generation is left as it is.
     KeepStaleCount => "keep-stale-count",
+    /// Tail: a frame beyond the published ones is handed out.
+    TailBeyondPublished => "tail-beyond-published",
     /// Open a snapshot: how far checkpoints went is not looked at.
     IgnoreAttempted => "ignore-attempted",
     /// Open a snapshot: frames that are backfilled are passed over.

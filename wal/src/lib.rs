@@ -40,6 +40,7 @@ mod checkpointer;
 mod database;
 mod options;
 mod successor;
+mod tail;
 mod transaction;
 mod vacuum;
 
@@ -50,7 +51,7 @@ pub use wal_core::io::LockKind;
 pub use wal_core::protocol::{
     BackfillProof, BackupProgress, BusyHandler, Cancel, CheckpointMode, CheckpointOptions,
     CheckpointProgress, CheckpointReport, DatabaseKind, HeldBack, NewPages, OldPages, PageRef,
-    SavedSnapshot, Savepoint, Snapshot, Synchronous,
+    RawFrame, SavedSnapshot, Savepoint, Snapshot, Synchronous, TailFrames, TailPosition,
 };
 pub use wal_core::{Error, FrameNo, Lock, PageNo, PageSize, ReadSlot, Result, Salts};
 
@@ -65,6 +66,8 @@ pub mod shm {
     pub type ReadTx = crate::transaction::ReadTx<ShmWalCoordination>;
     /// A write transaction of a [`Database`].
     pub type WriteTx = crate::transaction::WriteTx<ShmWalCoordination>;
+    /// Follows the log of a [`Database`].
+    pub type Tail = crate::tail::Tail<ShmWalCoordination>;
 }
 
 /// Databases that one process owns.
@@ -78,15 +81,18 @@ pub mod inproc {
     pub type ReadTx = crate::transaction::ReadTx<InProcessWalCoordination>;
     /// A write transaction of a [`Database`].
     pub type WriteTx = crate::transaction::WriteTx<InProcessWalCoordination>;
+    /// Follows the log of a [`Database`].
+    pub type Tail = crate::tail::Tail<InProcessWalCoordination>;
 }
 
 /// The types of whichever backend is asked for, to be named generically.
 pub mod generic {
     pub use crate::database::Database;
+    pub use crate::tail::Tail;
     pub use crate::transaction::{ReadTx, UpgradeRefused, WriteTx};
 }
 
 #[cfg(all(feature = "inproc", not(feature = "shm")))]
-pub use inproc::{Database, ReadTx, WriteTx};
+pub use inproc::{Database, ReadTx, Tail, WriteTx};
 #[cfg(feature = "shm")]
-pub use shm::{Database, ReadTx, WriteTx};
+pub use shm::{Database, ReadTx, Tail, WriteTx};

@@ -254,6 +254,13 @@ macro_rules! conformance_suite {
         a_snapshot_of_an_older_log_is_gone,
         the_pages_that_changed_between_two_snapshots_are_told,
         bytes_that_are_no_snapshot_are_refused,
+        // Tails.
+        a_tail_gives_every_committed_frame_once,
+        a_tail_shows_nothing_that_is_not_committed,
+        the_log_does_not_begin_anew_behind_a_tail,
+        a_tail_restarts_the_log_without_a_gap,
+        a_tail_goes_on_where_it_stood_while_the_log_is_the_same,
+        a_replica_of_what_a_tail_gives_is_the_database,
         // Vacuum.
         a_rewrite_replaces_all_pages_while_readers_go_on,
         a_rewrite_can_make_a_database_longer,

@@ -88,6 +88,10 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_count_that_a_dead_restart_left_hides_no_frame"),
         ),
         (
+            M::TailBeyondPublished,
+            Case("a_tail_shows_nothing_that_is_not_committed"),
+        ),
+        (
             M::IgnoreAttempted,
             Case("a_snapshot_that_a_checkpoint_has_passed_is_gone"),
         ),

@@ -55,6 +55,35 @@ impl FrameHeader {
         (bytes, checksum)
     }
 
+    /// Reads the header of a frame that is known to be valid: one that was
+    /// published. `None` if it holds no page.
+    pub(crate) fn of_published(bytes: &[u8; FRAME_HEADER_LEN]) -> Option<Self> {
+        let [
+            p0,
+            p1,
+            p2,
+            p3,
+            z0,
+            z1,
+            z2,
+            z3,
+            s @ ..,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+        ] = *bytes;
+        Some(FrameHeader {
+            page: PageNo::new(u32::from_be_bytes([p0, p1, p2, p3])).ok()?,
+            commit_size: u32::from_be_bytes([z0, z1, z2, z3]),
+            salts: Salts(s),
+        })
+    }
+
     /// Reads the header of a frame of generation `salts` that follows the
     /// checksum `before`; `None` if the frame is not valid there
     /// (`walDecodeFrame`).

@@ -7,6 +7,7 @@
 //! | `read` | begins a read transaction: which slot, checked again under the lock |
 //! | `page` | finds a page of a snapshot in the log or the database file |
 //! | `saved_snapshot` | a snapshot as a value, opened again while the log has it |
+//! | `tail` | follows the log, for a replicator |
 //! | `backup` | copies a snapshot into a file of its own |
 //! | `change` | waits until the database has changed |
 //! | `write` | begins and ends the one write transaction |
@@ -44,6 +45,7 @@ mod saved_snapshot;
 mod savepoint;
 mod snapshot;
 mod spill;
+mod tail;
 mod vacuum;
 mod write;
 
@@ -73,6 +75,7 @@ pub use private_index::{forget_header, is_index_of};
 pub use proof::BackfillProof;
 pub use read::{ReadTx, Snapshot};
 pub use saved_snapshot::SavedSnapshot;
+pub use tail::{RawFrame, ResumedTail, Tail, TailFrames, TailPosition};
 pub use vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
 pub use write::{UpgradeRefused, WriteTx};
 

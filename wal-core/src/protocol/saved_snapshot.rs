@@ -190,7 +190,7 @@ impl<C: WalCoordination> Wal<C> {
         self.read_tx(guard, &header, slot, min_frame).map(Some)
     }
 
-    fn snapshot_gone(&self) -> Error {
+    pub(super) fn snapshot_gone(&self) -> Error {
         Error::SnapshotGone {
             path: self.path().to_owned(),
         }

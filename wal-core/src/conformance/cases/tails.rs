@@ -1,0 +1,170 @@
+//! Whoever follows the log gets every committed frame once, and no other.
+
+use std::time::Duration;
+
+use super::super::Backend;
+use super::super::scene::{Scene, User, content, fill};
+use crate::coordination::WalCoordination;
+use crate::error::Error;
+use crate::protocol::{Tail, TailFrames};
+
+/// Page and commit size of each frame, whose content must be whole.
+fn frames<C: WalCoordination>(frames: TailFrames<'_, C>) -> Vec<(u32, Option<u32>)> {
+    let seen = frames.map(|frame| {
+        let frame = frame.expect("a committed frame is read");
+        let number = u32::from_le_bytes([frame.content[0], frame.content[1], 0, 0]);
+        assert_eq!(number, frame.page.get(), "{:?}", frame.number);
+        assert_eq!(frame.header[..4], frame.page.get().to_be_bytes());
+        (frame.page.get(), frame.commit_size)
+    });
+    seen.collect()
+}
+
+fn restarted<B: Backend>(
+    user: &User<B>,
+    tail: &mut Tail<super::super::interposed::Interposed<B::Coordination>>,
+) -> bool {
+    user.checkpoint_all();
+    let restarted = tail.restart_log(Duration::ZERO);
+    restarted.expect("nobody is in the way")
+}
+
+pub(crate) fn a_tail_gives_every_committed_frame_once<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (writer, other) = scene.two();
+    writer.commit(&[1], 1);
+    let mut tail = other.wal.tail().expect("a tail begins");
+    assert_eq!(tail.position().frame, 1);
+    assert_eq!(frames(tail.advance().expect("it goes on")), []);
+    writer.commit(&[1, 3], 2);
+    writer.commit(&[4], 3);
+    let expected = [(1, None), (3, Some(3)), (4, Some(4))];
+    assert_eq!(frames(tail.advance().expect("it goes on")), expected);
+    assert_eq!(frames(tail.advance().expect("it goes on")), []);
+    assert_eq!(tail.position().frame, 4);
+    drop(tail);
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_tail_shows_nothing_that_is_not_committed<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (writer, other) = scene.two();
+    writer.commit(&[1], 1);
+    let mut tail = other.wal.tail().expect("a tail begins");
+    let mut tx = writer.write();
+    fill(&mut tx, &[1, 2], 2).expect("it is filled");
+    tx.spill().expect("it is written to the log");
+    assert_eq!(frames(tail.advance().expect("it goes on")), []);
+    drop(tx);
+    assert_eq!(frames(tail.advance().expect("it goes on")), []);
+    writer.commit(&[3], 3);
+    assert_eq!(frames(tail.advance().expect("it goes on")), [(3, Some(3))]);
+}
+
+pub(crate) fn the_log_does_not_begin_anew_behind_a_tail<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    writer.commit(&[1, 2], 1);
+    let mut tail = other.wal.tail().expect("a tail begins");
+    let generation = tail.position().salts;
+    for version in 2..6 {
+        // All is backfilled, up to where the tail stands, and stock SQLite
+        // would begin anew here.
+        writer.checkpoint_all();
+        writer.commit(&[1], version);
+        assert_eq!(writer.header().salts(), generation);
+        assert_eq!(frames(tail.advance().expect("it goes on")), [(1, Some(2))]);
+    }
+    drop(tail);
+    writer.checkpoint_all();
+    writer.commit(&[1], 9);
+    assert_ne!(
+        writer.header().salts(),
+        generation,
+        "nobody is in the way now"
+    );
+}
+
+pub(crate) fn a_tail_restarts_the_log_without_a_gap<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    let mut tail = other.wal.tail().expect("a tail begins");
+    writer.commit(&[1, 2], 1);
+    let too_early = tail.restart_log(Duration::ZERO).expect("nobody is there");
+    assert!(!too_early, "it has not handed everything out");
+    assert_eq!(frames(tail.advance().expect("it goes on")).len(), 2);
+    let before = tail.position();
+    assert!(restarted(&writer, &mut tail));
+    assert_ne!(tail.position().salts, before.salts);
+    assert_eq!(tail.position().frame, 0);
+    writer.commit(&[2], 2);
+    assert_eq!(writer.header().max_frame(), 1);
+    assert_eq!(frames(tail.advance().expect("it goes on")), [(2, Some(2))]);
+    // Somebody reads the log: nothing is lost by trying.
+    let reading = writer.read();
+    writer.checkpoint_all();
+    let busy = tail.restart_log(Duration::ZERO);
+    assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?}");
+    drop(reading);
+    writer.commit(&[1], 3);
+    assert_eq!(frames(tail.advance().expect("it goes on")), [(1, Some(2))]);
+    assert_eq!(writer.versions(), [3, 2]);
+}
+
+pub(crate) fn a_tail_goes_on_where_it_stood_while_the_log_is_the_same<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    writer.commit(&[1], 1);
+    let position = other.wal.tail().expect("a tail begins").position();
+    writer.commit(&[2], 2);
+    let resumed = other
+        .wal
+        .resume_tail(position)
+        .expect("the log is the same");
+    assert_eq!(frames(resumed.missed()), [(2, Some(2))]);
+    let mut tail = resumed.into_tail();
+    writer.commit(&[1], 3);
+    assert_eq!(frames(tail.advance().expect("it goes on")), [(1, Some(2))]);
+    let position = tail.position();
+    drop(tail);
+    writer.checkpoint_all();
+    writer.commit(&[1], 4);
+    let gone = other.wal.resume_tail(position);
+    assert!(matches!(gone, Err(Error::SnapshotGone { .. })), "{gone:?}");
+}
+
+pub(crate) fn a_replica_of_what_a_tail_gives_is_the_database<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (writer, other) = scene.two();
+    let mut tail = other.wal.tail().expect("a tail begins");
+    let mut replica: Vec<Vec<u8>> = (1..=3).map(|page| content(page, 0)).collect();
+    let mut rng = fastrand::Rng::with_seed(5);
+    for version in 1..200 {
+        let pages: Vec<u32> = (0..rng.u32(1..4)).map(|_| rng.u32(1..12)).collect();
+        writer.commit(&pages, version);
+        if rng.u8(..3) > 0 {
+            for frame in tail.advance().expect("it goes on") {
+                let frame = frame.expect("a committed frame is read");
+                let at = frame.page.get() as usize;
+                replica.resize(replica.len().max(at), Vec::new());
+                replica[at - 1] = frame.content.to_vec();
+                if let Some(count) = frame.commit_size {
+                    replica.truncate(count as usize);
+                }
+            }
+            let page = |number| {
+                tail.state()
+                    .page(crate::types::PageNo::new(number).unwrap())
+            };
+            let now: Vec<Vec<u8>> = (1..=tail.state().page_count())
+                .map(|number| page(number).expect("the page is read").to_vec())
+                .collect();
+            assert!(now == replica, "after version {version}");
+        }
+        match rng.u8(..6) {
+            0 => drop(writer.checkpoint()),
+            1 => drop(tail.restart_log(Duration::ZERO).expect("nobody is there")),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Follows the log: every committed frame once, in order, for a replicator.
+//!
+//! # Protocol
+//! A tail always holds a read mark, at the state up to which it has handed
+//! frames out. So the log cannot begin anew behind its back, and nothing is
+//! missed; for the same reason checkpoints copy no further than the tail has
+//! come. It moves by taking a mark at the newest state before it gives the old
+//! one back. Only frames up to a published state are read: never one of a
+//! transaction that is not committed.
+//!
+//! While somebody tails, nobody else begins the log anew. The tail does it
+//! itself ([`Tail::restart_log`]): with Write held it has seen everything and
+//! nothing can be added, so it changes to the new generation without a gap.
+//!
+//! # Crash
+//! A tail that dies loses its mark. Where it stood is a [`TailPosition`]; if
+//! the log is still of that generation it goes on there ([`Wal::resume_tail`]),
+//! else the replica needs a new copy of the whole database.
+
+use std::sync::Arc;
+
+use super::busy::{BusyHandler, Waiter};
+use super::page::PageRef;
+use super::read::{ReadTx, pause_before};
+use super::snapshot::Held;
+use super::{LockGuard, Wal};
+use crate::coordination::{Lock, WalCoordination};
+use crate::error::{Error, Result};
+use crate::format::{FRAME_HEADER_LEN, FrameHeader, frame_offset};
+use crate::index::IndexHeader;
+use crate::sync::{Ordering, fence};
+use crate::testing::{Mutation, mutated};
+use crate::types::{FrameNo, PageNo, Salts};
+
+/// After this many attempts others kept changing the log.
+const MAX_ATTEMPTS: u32 = 100;
+
+/// How far a tail has come: a frame of one generation of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TailPosition {
+    /// The generation.
+    pub salts: Salts,
+    /// The last frame that was handed out; 0 for none.
+    pub frame: u32,
+}
+
+/// Follows the log. It keeps the log from beginning anew until it is dropped.
+#[derive(Debug)]
+pub struct Tail<C: WalCoordination> {
+    /// At the state up to which frames were handed out.
+    at: ReadTx<C>,
+}
+
+/// The frames that were committed since a tail was last asked. They end with
+/// the end of a transaction.
+#[derive(Debug)]
+pub struct TailFrames<'t, C: WalCoordination> {
+    at: &'t ReadTx<C>,
+    next: u32,
+}
+
+/// A frame as it stands in the log.
+#[derive(Debug)]
+pub struct RawFrame<'t> {
+    /// Its number.
+    pub number: FrameNo,
+    /// The page that it holds.
+    pub page: PageNo,
+    /// The size of the database in pages, if this frame ends a transaction.
+    pub commit_size: Option<u32>,
+    /// The 24 bytes of its header.
+    pub header: [u8; FRAME_HEADER_LEN],
+    /// The content of the page.
+    pub content: PageRef<'t>,
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Begins to follow the log behind the newest state, which
+    /// [`Tail::state`] gives, to be copied as the base.
+    ///
+    /// # Errors
+    /// Those of [`Wal::begin_read`].
+    pub fn tail(self: &Arc<Self>) -> Result<Tail<C>> {
+        let at = self.pin_newest(&Held::NOTHING)?;
+        Ok(Tail { at })
+    }
+
+    /// Goes on where an earlier tail stood.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotGone`] if the log has begun anew since, and those of
+    /// [`Wal::begin_read`].
+    pub fn resume_tail(self: &Arc<Self>, position: TailPosition) -> Result<ResumedTail<C>> {
+        let at = self.pin_newest(&Held::NOTHING)?;
+        let there =
+            at.snapshot().salts() == position.salts && position.frame <= at.snapshot().max_frame();
+        if !there {
+            return Err(self.snapshot_gone());
+        }
+        Ok(ResumedTail {
+            tail: Tail { at },
+            missed: position.frame.saturating_add(1),
+        })
+    }
+
+    /// A read transaction at a marked slot, on the newest state, though all of
+    /// it be backfilled: slot 0 does not keep the log from beginning anew.
+    fn pin_newest(self: &Arc<Self>, held: &Held<'_, C>) -> Result<ReadTx<C>> {
+        self.check_process()?;
+        for attempt in 1..=MAX_ATTEMPTS {
+            pause_before(attempt);
+            let Some(header) = self.load_snapshot(held)? else {
+                continue;
+            };
+            if let Some(pinned) = self.try_pin(&header)? {
+                return Ok(pinned);
+            }
+        }
+        Err(Error::Protocol {
+            path: self.path().to_owned(),
+            attempts: MAX_ATTEMPTS,
+        })
+    }
+
+    fn try_pin(self: &Arc<Self>, header: &IndexHeader) -> Result<Option<ReadTx<C>>> {
+        let Some(guard) = self.lock_some_mark(header.max_frame())? else {
+            return Ok(None);
+        };
+        let Lock::Read(slot) = guard.lock() else {
+            return Ok(None);
+        };
+        let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
+        // As for any reader: what was loaded before the lock is compared
+        // behind it.
+        fence(Ordering::SeqCst);
+        if !self.header_cell()?.is(header) {
+            return Ok(None);
+        }
+        self.read_tx(guard, header, slot, min_frame).map(Some)
+    }
+
+    /// The frame `number` of the log, which the caller's mark keeps.
+    fn raw_frame(&self, number: FrameNo) -> Result<RawFrame<'_>> {
+        let mut header = [0; FRAME_HEADER_LEN];
+        let log = self.storage.log();
+        let offset = frame_offset(number, self.config.page_size);
+        if log.read_at(&mut header, offset)? < header.len() {
+            return Err(Error::corrupt(
+                log.path(),
+                format!("it ends before {number:?}"),
+            ));
+        }
+        let decoded = FrameHeader::of_published(&header)
+            .ok_or_else(|| Error::corrupt(log.path(), format!("{number:?} holds no page")))?;
+        Ok(RawFrame {
+            number,
+            page: decoded.page,
+            commit_size: (decoded.commit_size != 0).then_some(decoded.commit_size),
+            header,
+            content: self.page_of_frame(number)?,
+        })
+    }
+}
+
+/// A tail that has missed what was committed while there was none.
+#[derive(Debug)]
+pub struct ResumedTail<C: WalCoordination> {
+    tail: Tail<C>,
+    missed: u32,
+}
+
+impl<C: WalCoordination> ResumedTail<C> {
+    /// The frames that were missed.
+    pub fn missed(&self) -> TailFrames<'_, C> {
+        TailFrames {
+            at: &self.tail.at,
+            next: self.missed,
+        }
+    }
+
+    /// The tail, which stands behind them.
+    pub fn into_tail(self) -> Tail<C> {
+        self.tail
+    }
+}
+
+impl<C: WalCoordination> Tail<C> {
+    /// The state up to which frames were handed out.
+    pub fn state(&self) -> &ReadTx<C> {
+        &self.at
+    }
+
+    /// Where the tail stands.
+    pub fn position(&self) -> TailPosition {
+        TailPosition {
+            salts: self.at.snapshot().salts(),
+            frame: self.at.snapshot().max_frame(),
+        }
+    }
+
+    /// Goes on to the newest state, and gives the frames that lead there; none
+    /// if nothing was committed. Frames that are not looked at are not given
+    /// again.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotGone`] after a [`Tail::restart_log`] that failed, if
+    /// the log has begun anew since; those of [`Wal::begin_read`].
+    pub fn advance(&mut self) -> Result<TailFrames<'_, C>> {
+        let wal = self.at.wal().clone();
+        let next = self.at.snapshot().max_frame().saturating_add(1);
+        let pinned = wal.pin_newest(&Held::NOTHING)?;
+        let (before, now) = (self.at.snapshot(), pinned.snapshot());
+        // A mark keeps the log from beginning anew; only the first commit to an
+        // empty log changes the salts under it. Slot 0, at which a failed
+        // restart may have left the tail, keeps nothing.
+        if before.bypasses_log() && before.salts() != now.salts() {
+            return Err(wal.snapshot_gone());
+        }
+        // The old mark is given back when the new one is held.
+        self.at = pinned;
+        Ok(TailFrames { at: &self.at, next })
+    }
+
+    /// Begins the log anew, if the tail has handed everything out and all of it
+    /// is in the database file; false if not. The tail then stands at the
+    /// beginning of the new generation, with nothing missed between.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if somebody checkpoints, writes or reads the log when
+    /// `busy` gives up, and what [`Wal::begin_write`] gives.
+    pub fn restart_log(&mut self, busy: impl Into<BusyHandler>) -> Result<bool> {
+        let wal = self.at.wal().clone();
+        wal.check_writable()?;
+        let mut waiter = Waiter::new(busy.into());
+        let checkpoint = wal.lock_or_busy(Lock::Checkpoint, &mut waiter)?;
+        let write = wal.lock_or_busy(Lock::Write, &mut waiter)?;
+        let held = Held {
+            write: Some(&write),
+            checkpoint: Some(&checkpoint),
+        };
+        let header = wal.header_for_checkpoint(&held)?;
+        let seen = self.at.snapshot().header == header;
+        if !seen || wal.checkpoint_info()?.backfilled() != header.max_frame() {
+            return Ok(false);
+        }
+        // With Write held nothing is added, so the mark may go: slot 0 will do
+        // until the new generation is there.
+        let bypass = wal.begin_read_holding(&held)?;
+        let pinned = std::mem::replace(&mut self.at, bypass);
+        drop(pinned);
+        let restarted = self.restart_unpinned(&header, &mut waiter);
+        self.at = wal.pin_newest(&held)?;
+        restarted
+    }
+
+    fn restart_unpinned(&self, header: &IndexHeader, waiter: &mut Waiter) -> Result<bool> {
+        let wal = self.at.wal();
+        let _readers = wal.lock_or_busy(Lock::ReadMarks, waiter)?;
+        let proof = wal.backfill_proof(header)?;
+        wal.publish_restart(header, &proof)?;
+        Ok(true)
+    }
+}
+
+impl<C: WalCoordination> Wal<C> {
+    fn lock_or_busy(self: &Arc<Self>, lock: Lock, waiter: &mut Waiter) -> Result<LockGuard<C>> {
+        let held = self.wait_for_lock(lock, waiter)?;
+        held.ok_or_else(|| self.busy(lock))
+    }
+}
+
+impl<'t, C: WalCoordination> Iterator for TailFrames<'t, C> {
+    type Item = Result<RawFrame<'t>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let last = match mutated(Mutation::TailBeyondPublished) {
+            true => self.at.snapshot().max_frame().saturating_add(1),
+            false => self.at.snapshot().max_frame(),
+        };
+        let number = FrameNo::new(self.next).filter(|number| number.get() <= last)?;
+        self.next += 1;
+        let wal: &'t Wal<C> = self.at.wal();
+        Some(wal.check_process().and_then(|()| wal.raw_frame(number)))
+    }
+}
