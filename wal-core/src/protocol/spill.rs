@@ -94,7 +94,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// asked for.
     ///
     /// # Errors
-    /// [`Error::Io`], for want of space for instance: the transaction goes on
+    /// [`crate::Error::Io`], for want of space for instance: the transaction goes on
     /// as if nothing was tried, and can be rolled back.
     pub fn spill(&mut self) -> Result<()> {
         self.wal().check_writable()?;
