@@ -1,7 +1,9 @@
 //! Several handles of one process.
 #![cfg(feature = "shm")]
 
-use wal::{Error, Options, PageNo, ReadStrategy};
+use std::time::{Duration, Instant};
+
+use wal::{Error, Lock, Options, PageNo, ReadStrategy};
 
 #[test]
 fn a_second_handle_that_reads_in_another_way_is_refused() {
@@ -23,4 +25,27 @@ fn a_second_handle_that_reads_in_another_way_is_refused() {
             .is_mapped()
     );
     copied.close().unwrap();
+}
+
+#[test]
+fn who_does_not_want_to_wait_for_a_writer_is_told_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pages");
+    let patience = Duration::from_secs(60);
+    let open = || Options::new().busy_timeout(patience).open(&path).unwrap();
+    let (first, second) = (open(), open());
+    let started = Instant::now();
+    let write = first.try_begin_write().unwrap();
+    let refused = second.try_begin_write();
+    let busy = matches!(
+        refused,
+        Err(Error::Busy {
+            lock: Lock::Write,
+            ..
+        })
+    );
+    assert!(busy, "{refused:?}");
+    write.commit().unwrap();
+    second.try_begin_write().unwrap().rollback();
+    assert!(started.elapsed() < patience / 2, "it waited");
 }

@@ -220,6 +220,7 @@ macro_rules! conformance_suite {
         a_published_frame_is_not_overwritten_by_a_spill,
         a_transaction_that_is_all_spilled_ends_with_a_commit_frame,
         the_log_is_restarted_once_by_the_first_spill,
+        a_spilled_commit_is_written_and_synced_in_order,
         a_rollback_after_a_spill_leaves_nothing_in_the_index,
         a_rollback_names_every_page_that_was_changed,
         a_spill_across_blocks_is_rolled_back_and_done_again,

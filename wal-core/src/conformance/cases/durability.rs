@@ -8,7 +8,7 @@ use crate::protocol::{CheckpointMode, Synchronous};
 
 const SYNC: Call = Call::Sync(Which::Log);
 
-fn log_writes(trace: &[Call]) -> Vec<Call> {
+pub(super) fn log_writes(trace: &[Call]) -> Vec<Call> {
     let of_log = |call: &&Call| {
         matches!(
             call,

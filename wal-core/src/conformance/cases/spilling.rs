@@ -5,6 +5,7 @@ use super::super::Backend;
 use super::super::director::{Call, Then, Which, at_every_call, nth};
 use super::super::scene::{Scene, User, Writing, content, fill};
 use super::deaths::{fails_at, others_go_on};
+use super::durability::log_writes;
 use crate::error::Error;
 use crate::index::page_of_frame;
 use crate::protocol::Synchronous;
@@ -42,19 +43,6 @@ fn entries_behind<B: Backend>(user: &User<B>) -> usize {
         .count()
 }
 
-fn writes_of_log(trace: &[Call]) -> usize {
-    let of_log = |call: &&Call| {
-        matches!(
-            call,
-            Call::Write {
-                file: Which::Log,
-                ..
-            }
-        )
-    };
-    trace.iter().filter(of_log).count()
-}
-
 pub(crate) fn a_spilled_page_is_seen_by_its_transaction_and_by_nobody_else<B: Backend>() {
     let scene = Scene::<B>::new(6);
     let (writer, other) = (tight_user(&scene, 2), scene.user());
@@ -78,7 +66,7 @@ pub(crate) fn a_budget_of_nothing_never_spills<B: Backend>() {
     let all: Vec<u32> = (1..=60).collect();
     let mut tx = writer.write();
     let (_, trace) = writer.trace(|_| fill(&mut tx, &all, 1).unwrap());
-    assert_eq!(writes_of_log(&trace), 0);
+    assert_eq!(log_writes(&trace), []);
     tx.commit().unwrap();
     assert_eq!(writer.versions(), [1; 60]);
 }
@@ -152,6 +140,39 @@ pub(crate) fn the_log_is_restarted_once_by_the_first_spill<B: Backend>() {
     assert_eq!(writer.header().salts(), restarted.salts());
     assert_eq!(writer.header().max_frame(), 4);
     expect_recovered(&scene, &[2; 4]);
+}
+
+/// The header of the log before the first spilled frame, checksums before the
+/// commit frame, and everything before the sync of the commit.
+pub(crate) fn a_spilled_commit_is_written_and_synced_in_order<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let writer = scene.user_at(Synchronous::Full);
+    let (_, trace) = writer.trace(|writer| {
+        let mut tx = writer.write();
+        fill(&mut tx, &[1, 2, 3], 1).unwrap();
+        tx.spill().unwrap();
+        fill(&mut tx, &[2, 3], 2).unwrap();
+        tx.commit().unwrap();
+    });
+    let write = |offset: u64, len: usize| Call::Write {
+        file: Which::Log,
+        offset,
+        len,
+    };
+    let frame = |number: u64| 32 + (number - 1) * 536;
+    let expected = [
+        write(0, 32),
+        Call::Sync(Which::Log),
+        write(frame(1), 3 * 536),
+        // Page 2 over its frame, and the checksums from there on.
+        write(frame(2) + 24, 512),
+        write(frame(2), 24),
+        write(frame(3), 24),
+        write(frame(4), 536),
+        Call::Sync(Which::Log),
+    ];
+    assert_eq!(log_writes(&trace), expected);
+    expect_recovered(&scene, &[1, 2, 2]);
 }
 
 pub(crate) fn a_rollback_after_a_spill_leaves_nothing_in_the_index<B: Backend>() {
@@ -252,32 +273,47 @@ pub(crate) fn a_failed_commit_of_a_spilled_transaction_is_taken_back<B: Backend>
     }
 }
 
-/// A spill that fails costs nothing but itself.
-pub(crate) fn a_transaction_goes_on_after_a_failed_spill<B: Backend>() {
-    at_every_call(|n| {
-        let scene = Scene::<B>::new(3);
-        let (writer, other) = (scene.user(), scene.user());
-        other.commit(&[1, 2, 3], 1);
-        let mut tx = writer.write();
-        fill(&mut tx, &[1, 2], 2).unwrap();
+/// A transaction in which the first or the second spill fails at call `n`;
+/// false if there is no such call.
+fn go_on_after_failed_spill<B: Backend>(n: usize, first: bool, commits: bool) -> bool {
+    let scene = Scene::<B>::new(3);
+    let (writer, other) = (scene.user(), scene.user());
+    other.commit(&[1, 2, 3], 1);
+    other.checkpoint_all();
+    let mut tx = writer.write();
+    fill(&mut tx, &[1, 2], 2).unwrap();
+    if !first {
         tx.spill().unwrap();
-        fill(&mut tx, &[2, 3], 3).unwrap();
-        fails_at(&writer, n);
-        let spilled = tx.spill();
-        if !writer.stepped_in() {
-            return false;
-        }
-        assert!(spilled.is_err(), "call {n}: a failure was passed over");
-        expect_pages::<B>(&tx, &[2, 3, 3]);
-        if n % 2 == 0 {
-            drop(tx);
-            others_go_on(&scene, &other, n, &[[1; 3]]);
-        } else {
-            tx.commit().unwrap();
-            others_go_on(&scene, &other, n, &[[2, 3, 3]]);
-        }
-        true
-    });
+    }
+    fill(&mut tx, &[2, 3], 3).unwrap();
+    fails_at(&writer, n);
+    let spilled = tx.spill();
+    if !writer.stepped_in() {
+        return false;
+    }
+    assert!(spilled.is_err(), "call {n}: a failure was passed over");
+    expect_pages::<B>(&tx, &[2, 3, 3]);
+    let ended = if commits {
+        tx.commit().map(|_| [2, 3, 3])
+    } else {
+        tx.rollback();
+        Ok([1; 3])
+    };
+    let expected = match ended {
+        // The sync of a log header is one of the calls.
+        Err(Error::Poisoned { .. }) => [1; 3],
+        ended => ended.unwrap(),
+    };
+    others_go_on(&scene, &other, n, &[expected]);
+    true
+}
+
+/// A spill that fails costs nothing but itself, the first one of a log that
+/// begins anew too.
+pub(crate) fn a_transaction_goes_on_after_a_failed_spill<B: Backend>() {
+    for (first, commits) in [(true, true), (true, false), (false, true), (false, false)] {
+        at_every_call(|n| go_on_after_failed_spill::<B>(n, first, commits));
+    }
 }
 
 /// Spills, overwrites a frame, and commits.
