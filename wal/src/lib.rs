@@ -18,9 +18,9 @@
 //! ```
 //!
 //! # Which backend
-//! - Feature `shm` (default): [`shm::Database`]. Processes share the database,
+//! - Feature `shm` (default): `wal::shm::Database`. Processes share the database,
 //!   stock SQLite's among them.
-//! - Feature `inproc`: [`inproc::Database`]. One process owns it; others are
+//! - Feature `inproc`: `wal::inproc::Database`. One process owns it; others are
 //!   told that it is locked. Coordination is a few atomics.
 //!
 //! With both, they stand side by side and [`Database`] is the shared one.
