@@ -32,6 +32,7 @@ pub(super) enum Call {
     Mark(ReadSlot),
     SetMark(ReadSlot, u32),
     Notify(Event),
+    Wait(Event),
     Leave,
     Remove,
     Read {

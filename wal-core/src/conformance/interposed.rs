@@ -144,7 +144,8 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
     }
 
     fn wait(&self, event: Event, ticket: u32, deadline: Instant) {
-        self.0.inner().wait(event, ticket, deadline);
+        let wait = || self.0.inner().wait(event, ticket, deadline);
+        self.0.pass_infallible(Call::Wait(event), wait);
     }
 
     fn notify(&self, event: Event) {

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::Backend;
+use super::super::director::Call;
 use super::super::scene::{BOUND, Scene};
-use crate::coordination::Lock;
+use crate::coordination::{Event, Lock};
 use crate::error::Error;
 use crate::protocol::{BusyHandler, Cancel};
 
@@ -87,22 +88,19 @@ pub(crate) fn a_change_is_told_to_who_asks<B: Backend>() {
     assert!(other.wal.changed_since(&seen).unwrap());
 }
 
-/// Wherever in the wait the commit comes, it ends the wait.
+/// The commit comes between the look and the sleep, where only its ticket can
+/// end the wait.
 pub(crate) fn who_waits_for_a_change_is_woken_by_a_commit<B: Backend>() {
     let scene = Scene::<B>::new(2);
     let (writer, waiter) = scene.two();
-    scene.director().with_ledger(|ledger| ledger.crowd());
     writer.commit(&[1], 1);
-    for version in 2..60 {
-        let seen = *waiter.read().snapshot();
-        thread::scope(|scope| {
-            let waiting = scope.spawn(|| waiter.wal.wait_for_change(&seen, BOUND / 2).unwrap());
-            writer.commit(&[1], version);
-            let started = std::time::Instant::now();
-            assert!(waiting.join().expect("the waiter does not panic"));
-            assert!(started.elapsed() < BOUND / 4, "nobody woke the waiter");
-        });
-    }
+    let seen = *waiter.read().snapshot();
+    let wait = Call::Wait(Event::Commit);
+    waiter.before(move |call| *call == wait, move || writer.commit(&[1], 2));
+    let started = Instant::now();
+    assert!(waiter.wal.wait_for_change(&seen, BOUND / 2).unwrap());
+    waiter.assert_stepped_in();
+    assert!(started.elapsed() < BOUND / 4, "nobody woke the waiter");
 }
 
 pub(crate) fn who_waits_for_a_change_is_cancelled<B: Backend>() {
