@@ -30,7 +30,7 @@ use crate::types::{PageNo, Salts};
 ///
 /// ```compile_fail
 /// # use wal_core::protocol::BackfillProof;
-/// let forged = BackfillProof { max_frame: 7, ..todo!() };
+/// let forge = |proof: BackfillProof| BackfillProof { max_frame: 7, ..proof };
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BackfillProof {

@@ -198,7 +198,12 @@ impl<C: WalCoordination> Wal<C> {
             .map(SlotZero::Taken)
     }
 
-    fn try_marked_slot(self: &Arc<Self>, header: &IndexHeader) -> Result<Option<ReadTx<C>>> {
+    /// One attempt at a slot with a mark, which keeps the log from beginning
+    /// anew; `None` if the state moved under it.
+    pub(super) fn try_marked_slot(
+        self: &Arc<Self>,
+        header: &IndexHeader,
+    ) -> Result<Option<ReadTx<C>>> {
         let Some(guard) = self.lock_some_mark(header.max_frame())? else {
             return Ok(None);
         };

@@ -28,7 +28,6 @@ use crate::coordination::{Lock, WalCoordination};
 use crate::error::{Error, Result};
 use crate::format::{FRAME_HEADER_LEN, FrameHeader, frame_offset};
 use crate::index::IndexHeader;
-use crate::sync::{Ordering, fence};
 use crate::testing::{Mutation, mutated};
 use crate::types::{FrameNo, PageNo, Salts};
 
@@ -112,7 +111,7 @@ impl<C: WalCoordination> Wal<C> {
             let Some(header) = self.load_snapshot(held)? else {
                 continue;
             };
-            if let Some(pinned) = self.try_pin(&header)? {
+            if let Some(pinned) = self.try_marked_slot(&header)? {
                 return Ok(pinned);
             }
         }
@@ -120,23 +119,6 @@ impl<C: WalCoordination> Wal<C> {
             path: self.path().to_owned(),
             attempts: MAX_ATTEMPTS,
         })
-    }
-
-    fn try_pin(self: &Arc<Self>, header: &IndexHeader) -> Result<Option<ReadTx<C>>> {
-        let Some(guard) = self.lock_some_mark(header.max_frame())? else {
-            return Ok(None);
-        };
-        let Lock::Read(slot) = guard.lock() else {
-            return Ok(None);
-        };
-        let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
-        // As for any reader: what was loaded before the lock is compared
-        // behind it.
-        fence(Ordering::SeqCst);
-        if !self.header_cell()?.is(header) {
-            return Ok(None);
-        }
-        self.read_tx(guard, header, slot, min_frame).map(Some)
     }
 
     /// The frame `number` of the log, which the caller's mark keeps.
