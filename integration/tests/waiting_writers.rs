@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use integration::worker::{Command, RefusalKind, Settings, Stamp, WATCHDOG, Worker};
+use integration::worker::{
+    Command, Load, LoadReport, RefusalKind, Role, Settings, Stamp, WATCHDOG, Worker,
+};
 use tempfile::TempDir;
 
 /// Far above what a wake-up takes on a loaded machine, and far below the busy
@@ -40,11 +42,11 @@ impl Fixture {
         Worker::open(&self.settings).unwrap()
     }
 
-    /// A worker that has found Write taken, and is about to sleep or look
-    /// again: it is seen at its second try.
+    /// A worker that has found Write taken, has lined up, and is about to
+    /// sleep.
     fn waiting(&self) -> Worker {
         let mut waiter = self.worker();
-        waiter.stop_at("lock", 2).unwrap();
+        waiter.stop_at("wait-for-write", 1).unwrap();
         waiter.send(&Command::BeginWrite).unwrap();
         waiter.wait_stopped(WATCHDOG).unwrap();
         waiter.go().unwrap();
@@ -129,6 +131,27 @@ fn eight_waiting_writers_all_get_their_turn() {
             }
         }
     });
+}
+
+/// Without a line the one that is running gets Write again and again, and
+/// others have a hundredth of its commits.
+#[test]
+fn busy_writers_have_equal_shares() {
+    let fixture = Fixture::new(true);
+    let mut writers: Vec<Worker> = (0..4).map(|_| fixture.worker()).collect();
+    for (id, writer) in (1..).zip(&mut writers) {
+        let load = Load {
+            role: Role::BusyWriter { id },
+            pages: 1..2,
+            seed: 0,
+            duration: Duration::from_secs(2),
+        };
+        writer.send(&Command::Load(load)).unwrap();
+    }
+    let finished = |writer: &mut Worker| writer.finish::<LoadReport>(WATCHDOG).unwrap().rounds;
+    let commits: Vec<u64> = writers.iter_mut().map(finished).collect();
+    let (least, most) = (commits.iter().min().unwrap(), commits.iter().max().unwrap());
+    assert!(least * 3 >= *most, "{commits:?}");
 }
 
 #[test]

@@ -26,15 +26,18 @@
 //!    exclusive holder of its slot, and mark 0 is always 0.
 //! 9. *Wake-ups are hints.* A waiter may wake for no reason, and must look
 //!    again by itself within a bound, because stock SQLite wakes nobody.
-//! 10. *Tickets.* If an event happens after its ticket was read, a wait with
-//!     that ticket returns without waiting for the deadline.
+//! 10. *No wake-up is lost.* If a word is changed and its sleepers are woken
+//!     after a sleeper has read it, its sleep ends without waiting for the
+//!     deadline.
 
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use crate::error::Result;
 use crate::index::IndexBlock;
+use crate::waiting::WaitingRoom;
 
 /// One of the five slots through which readers say what they read.
 ///
@@ -125,15 +128,6 @@ pub enum LockMode {
     Exclusive,
 }
 
-/// What waiters wait for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Event {
-    /// A commit was published.
-    Commit,
-    /// A lock that somebody may wait for was released.
-    Release,
-}
-
 /// Memory, locks and wake-ups between all users of one database.
 ///
 /// The numbered contract stands in the [module docs](self).
@@ -181,15 +175,17 @@ pub trait WalCoordination: Send + Sync + 'static {
     /// Stores the mark of `slot`, of which the caller is the exclusive holder.
     fn set_mark(&self, slot: ReadSlot, mark: u32);
 
-    /// The present ticket of `event` (rule 10).
-    fn ticket(&self, event: Event) -> u32;
+    /// The memory in which the users wait for each other. `None` if there is
+    /// none: whoever waits then looks again now and then.
+    fn waiting_room(&self) -> Option<&WaitingRoom>;
 
-    /// Waits until `event` happens after `ticket`, or until `deadline`, or
-    /// less (rule 9).
-    fn wait(&self, event: Event, ticket: u32, deadline: Instant);
+    /// Sleeps until `word` of the waiting room is not `seen` any more and
+    /// somebody wakes its sleepers, or until `deadline`, or less (rules 9 and
+    /// 10).
+    fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant);
 
-    /// Tells that `event` happened.
-    fn notify(&self, event: Event);
+    /// Wakes everybody who sleeps on `word`, which was changed.
+    fn wake(&self, word: &AtomicU32);
 
     /// Ends this user's attachment; called once, by the last act of a handle.
     /// True if it was the last user of all: it then owns the database, and

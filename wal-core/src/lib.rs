@@ -13,6 +13,7 @@
 //! | [`format`](mod@format) | bytes of the log: header, frames, checksums, the valid prefix; the database header |
 //! | [`index`] | the wal-index: header cell, checkpoint info, page→frame hash blocks |
 //! | [`coordination`] | the seam between the protocol and its backends |
+//! | [`waiting`] | the memory in which users wait for commits, and in line for Write |
 //! | [`io`] | files behind a trait: the operating system's and in-memory ones |
 //! | [`protocol`] | the operations, written once for every backend |
 
@@ -25,6 +26,7 @@ pub mod io;
 pub mod once_table;
 pub mod protocol;
 pub mod types;
+pub mod waiting;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -33,6 +35,6 @@ pub mod testing;
 
 mod sync;
 
-pub use coordination::{Event, Lock, LockMode, ReadSlot, WalCoordination};
+pub use coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 pub use error::{Error, Result};
 pub use types::{FrameNo, PageNo, PageSize, Salts};

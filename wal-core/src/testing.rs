@@ -85,6 +85,8 @@ named! {
     ShmRemove => "shm-remove",
     /// Waiters are about to be woken.
     Wake => "wake",
+    /// A writer that found Write taken is about to sleep.
+    WaitForWrite => "wait-for-write",
 }
 
 named! {
@@ -114,6 +116,8 @@ named! {
     OneHeaderCopy => "one-header-copy",
     /// Commit: who waits for a change is not woken.
     WakeNobody => "wake-nobody",
+    /// Begin write: those who wait in line are passed.
+    PassTheLine => "pass-the-line",
     /// Commit: the change counter of the header stays.
     KeepChangeCounter => "keep-change-counter",
     /// Begin write: the snapshot is not compared with the live header.

@@ -16,6 +16,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
@@ -25,10 +26,11 @@ use wal_core::io::{
     ByteLocks, File, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes,
 };
 use wal_core::once_table::OnceTable;
-use wal_core::{Error, Event, Lock, LockMode, ReadSlot, Result, WalCoordination};
+use wal_core::waiting::WaitingRoom;
+use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
-use crate::event::Happening;
 use crate::packed_lock::PackedLock;
+use crate::sleepers::Sleepers;
 
 /// The locks by which the process owns the database file.
 const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
@@ -42,8 +44,8 @@ pub struct InProcessWalCoordination {
     process: ProcessGeneration,
     blocks: OnceTable<Box<IndexBlock>>,
     locks: [CachePadded<PackedLock>; Lock::COUNT],
-    committed: Happening,
-    released: Happening,
+    waiting_room: Box<WaitingRoom>,
+    sleepers: Sleepers,
 }
 
 impl InProcessWalCoordination {
@@ -80,8 +82,8 @@ impl InProcessWalCoordination {
             process: ProcessGeneration::current(),
             blocks: OnceTable::new(),
             locks: std::array::from_fn(|lock| CachePadded::new(unused(lock <= slot_zero))),
-            committed: Happening::default(),
-            released: Happening::default(),
+            waiting_room: Box::default(),
+            sleepers: Sleepers::default(),
         }
     }
 
@@ -92,13 +94,6 @@ impl InProcessWalCoordination {
 
     fn slot(&self, slot: ReadSlot) -> &PackedLock {
         &self.locks[Lock::Read(slot).span().0]
-    }
-
-    fn happening(&self, event: Event) -> &Happening {
-        match event {
-            Event::Commit => &self.committed,
-            Event::Release => &self.released,
-        }
     }
 }
 
@@ -185,16 +180,16 @@ impl WalCoordination for InProcessWalCoordination {
         self.slot(slot).set_value(mark);
     }
 
-    fn ticket(&self, event: Event) -> u32 {
-        self.happening(event).ticket()
+    fn waiting_room(&self) -> Option<&WaitingRoom> {
+        Some(&self.waiting_room)
     }
 
-    fn wait(&self, event: Event, ticket: u32, deadline: Instant) {
-        self.happening(event).wait(ticket, deadline);
+    fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
+        self.sleepers.sleep(word, seen, deadline);
     }
 
-    fn notify(&self, event: Event) {
-        self.happening(event).notify();
+    fn wake(&self, word: &AtomicU32) {
+        self.sleepers.wake(word);
     }
 
     /// The database has one user, whoever opened it.

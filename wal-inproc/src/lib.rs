@@ -6,8 +6,8 @@
 #![deny(missing_docs)]
 
 mod coordination;
-mod event;
 pub mod packed_lock;
+mod sleepers;
 mod sync;
 
 pub use coordination::InProcessWalCoordination;

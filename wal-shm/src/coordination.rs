@@ -2,17 +2,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use wal_core::index::IndexBlock;
 use wal_core::io::{File, LockKind, OpenMode, OsFile, beside, shm_bytes};
 use wal_core::protocol::forget_header;
-use wal_core::{Error, Event, Lock, LockMode, ReadSlot, Result, WalCoordination};
+use wal_core::waiting::WaitingRoom;
+use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
 use crate::attachment::{self, Attachment};
 use crate::index::Index;
-use crate::side_file::look_again_after;
+use crate::{futex, side_file};
 
 /// What is done with a database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
@@ -212,24 +213,16 @@ impl WalCoordination for ShmWalCoordination {
         }
     }
 
-    fn ticket(&self, event: Event) -> u32 {
-        self.attachment
-            .side
-            .as_ref()
-            .map_or(0, |side| side.ticket(event))
+    fn waiting_room(&self) -> Option<&WaitingRoom> {
+        self.attachment.side.as_ref()?.waiting_room()
     }
 
-    fn wait(&self, event: Event, ticket: u32, deadline: Instant) {
-        match &self.attachment.side {
-            Some(side) => side.wait(event, ticket, deadline),
-            None => std::thread::sleep(look_again_after(deadline)),
-        }
+    fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
+        side_file::sleep(word, seen, deadline);
     }
 
-    fn notify(&self, event: Event) {
-        if let Some(side) = &self.attachment.side {
-            side.notify(event);
-        }
+    fn wake(&self, word: &AtomicU32) {
+        futex::wake_all(word);
     }
 
     fn leave(&self) -> Result<bool> {

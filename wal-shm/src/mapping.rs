@@ -1,7 +1,6 @@
 //! A piece of a file as memory that processes share.
 #![allow(unsafe_code)] // Giving mapped memory a type is unsafe in Rust.
 
-use std::sync::atomic::AtomicU32;
 use std::{fs, io};
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -9,6 +8,8 @@ use wal_core::fork::ParentOnly;
 use wal_core::index::IndexBlock;
 use wal_core::io::{File, OsFile};
 use wal_core::{Error, Result};
+
+use crate::side_file::SideMemory;
 
 /// A type that any bytes are a value of, that is only changed through
 /// atomics, and that has no address in it: so memory that others write to can
@@ -20,8 +21,9 @@ pub(crate) unsafe trait SharedMemory: Sync {}
 
 // SAFETY: the block is `repr(C)` and consists of atomic integers.
 unsafe impl SharedMemory for IndexBlock {}
-// SAFETY: the array consists of atomic integers.
-unsafe impl<const N: usize> SharedMemory for [AtomicU32; N] {}
+// SAFETY: it is `repr(C)` and consists of atomic integers, the waiting room in
+// it too.
+unsafe impl SharedMemory for SideMemory {}
 
 /// A mapped `T` in a file.
 #[derive(Debug)]

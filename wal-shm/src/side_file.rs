@@ -11,18 +11,10 @@
 //! |---|---|
 //! | 0 | magic |
 //! | 1 | version |
-//! | 2, 3 | commits: sequence, and whether anybody sleeps on it |
-//! | 4, 5 | releases of locks: likewise |
-//! | 64 … | [`ProcessTable`] |
+//! | 16 … | [`WaitingRoom`] |
+//! | behind it | [`ProcessTable`] |
 //!
 //! The first opener is found by a lock on byte 2^20, behind the contents.
-//!
-//! # Ordering
-//! A sleeper says that it sleeps and then looks at the sequence; the waker
-//! counts the sequence up and then looks for sleepers, and takes the flag
-//! back. All of it is sequentially consistent, so at least one of the two sees
-//! the other. A sleeper that is killed leaves a flag that the next waker takes
-//! back, at the price of one needless system call.
 
 use std::io;
 use std::ops::Range;
@@ -30,29 +22,41 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use wal_core::io::{ByteLocks, File, OpenMode, OsFile, beside};
-use wal_core::{Error, Event, Lock, Result};
+use wal_core::waiting::WaitingRoom;
+use wal_core::{Error, Lock, Result};
 
 use crate::mapping::Shared;
 use crate::process_table::{Place, ProcessTable};
 use crate::{first_opener, futex, shm_file};
 
 const MAGIC: u32 = 0x4c41_5743;
-const VERSION: u32 = 2;
-const WORDS: usize = 1024;
-/// Where the table of processes begins; it goes on to the end.
-const PROCESSES: usize = 64;
+const VERSION: u32 = 3;
+/// What the table of processes has.
+const PROCESS_WORDS: usize = 1024;
+const LEN: u64 = size_of::<SideMemory>() as u64;
 const FIRST_OPENER: Range<u64> = (1 << 20)..(1 << 20) + 1;
 
 /// Stock SQLite and the dead wake nobody, so whoever waits looks again after
 /// this long.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
+/// What is in the file.
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct SideMemory {
+    magic: AtomicU32,
+    version: AtomicU32,
+    unused: [AtomicU32; 14],
+    waiting_room: WaitingRoom,
+    processes: [AtomicU32; PROCESS_WORDS],
+}
+
 /// The side file of an attachment.
 #[derive(Debug)]
 pub(crate) struct SideFile {
     /// Keeps the lock of those who use the file.
     _file: OsFile,
-    words: Shared<[AtomicU32; WORDS]>,
+    memory: Shared<SideMemory>,
     /// This process's entry in the table; `None` if that was full.
     place: Option<Place>,
 }
@@ -71,26 +75,28 @@ impl SideFile {
         // No SQLite knows the file, so no lock of one is lost by closing it.
         file.close_for_real();
         let attached = first_opener::attach(&file, locks, FIRST_OPENER, || reset(&file))?;
-        if attached.is_none() || file.len()? < size_of::<[AtomicU32; WORDS]>() as u64 {
+        if attached.is_none() || file.len()? < LEN {
             return Ok(None);
         }
-        let words: Shared<[AtomicU32; WORDS]> = Shared::map(&file, 0)?;
-        let ours = words.get().is_some_and(|words| {
-            words[0].load(Ordering::Relaxed) == MAGIC && words[1].load(Ordering::Relaxed) == VERSION
-        });
-        let place = match words.get() {
-            Some(words) if ours => ProcessTable::of(&words[PROCESSES..]).claim(),
+        let memory: Shared<SideMemory> = Shared::map(&file, 0)?;
+        let place = match memory.get() {
+            Some(memory) if memory.is_ours() => ProcessTable::of(&memory.processes).claim(),
             _ => return Ok(None),
         };
         Ok(Some(SideFile {
             _file: file,
-            words,
+            memory,
             place,
         }))
     }
 
+    /// Where the users wait for each other; `None` in a forked child.
+    pub(crate) fn waiting_room(&self) -> Option<&WaitingRoom> {
+        Some(&self.memory.get()?.waiting_room)
+    }
+
     fn processes(&self) -> Option<ProcessTable<'_>> {
-        Some(ProcessTable::of(&self.words.get()?[PROCESSES..]))
+        Some(ProcessTable::of(&self.memory.get()?.processes))
     }
 
     /// Tells others which locks this process holds, bit *i* for lock byte
@@ -106,41 +112,20 @@ impl SideFile {
         self.processes()
             .map_or_else(Vec::new, |table| table.holders(lock).collect())
     }
+}
 
-    /// The sequence of `event`, and the flag of its sleepers.
-    fn words(&self, event: Event) -> Option<(&AtomicU32, &AtomicU32)> {
-        let words = self.words.get()?;
-        let first = match event {
-            Event::Commit => 2,
-            Event::Release => 4,
-        };
-        Some((&words[first], &words[first + 1]))
+impl SideMemory {
+    fn is_ours(&self) -> bool {
+        let load = |word: &AtomicU32| word.load(Ordering::Relaxed);
+        load(&self.magic) == MAGIC && load(&self.version) == VERSION
     }
+}
 
-    pub(crate) fn ticket(&self, event: Event) -> u32 {
-        self.words(event)
-            .map_or(0, |(sequence, _)| sequence.load(Ordering::SeqCst))
-    }
-
-    pub(crate) fn wait(&self, event: Event, ticket: u32, deadline: Instant) {
-        let Some((sequence, sleepers)) = self.words(event) else {
-            return;
-        };
-        sleepers.store(1, Ordering::SeqCst);
-        if sequence.load(Ordering::SeqCst) == ticket {
-            futex::wait(sequence, ticket, look_again_after(deadline));
-        }
-    }
-
-    pub(crate) fn notify(&self, event: Event) {
-        let Some((sequence, sleepers)) = self.words(event) else {
-            return;
-        };
-        sequence.fetch_add(1, Ordering::SeqCst);
-        if sleepers.load(Ordering::SeqCst) != 0 && sleepers.swap(0, Ordering::SeqCst) != 0 {
-            futex::wake_all(sequence);
-        }
-    }
+/// Sleeps until `word` of the waiting room is not `seen`, or until `deadline`,
+/// or for as long as nobody can count on being woken.
+pub(crate) fn sleep(word: &AtomicU32, seen: u32, deadline: Instant) {
+    let left = deadline.saturating_duration_since(Instant::now());
+    futex::wait(word, seen, left.min(LOOK_AGAIN));
 }
 
 impl Drop for SideFile {
@@ -152,17 +137,9 @@ impl Drop for SideFile {
     }
 }
 
-/// How long to sleep at most before looking again.
-pub(crate) fn look_again_after(deadline: Instant) -> Duration {
-    deadline
-        .saturating_duration_since(Instant::now())
-        .min(LOOK_AGAIN)
-}
-
 fn reset(file: &OsFile) -> Result<()> {
-    let len = size_of::<[AtomicU32; WORDS]>() as u64;
     file.set_len(0)?;
-    shm_file::allocate(file, 0, len).map_err(|e| Error::io(file.path(), "grow", e))?;
+    shm_file::allocate(file, 0, LEN).map_err(|e| Error::io(file.path(), "grow", e))?;
     let words: Vec<u8> = [MAGIC, VERSION]
         .iter()
         .flat_map(|word| word.to_ne_bytes())
@@ -188,24 +165,27 @@ mod tests {
         let (_dir, database) = database();
         let sleeper = SideFile::open(&database, LOCKS).unwrap();
         let waker = SideFile::open(&database, LOCKS).unwrap();
-        for event in [Event::Commit, Event::Release] {
-            let ticket = sleeper.ticket(event);
-            std::thread::scope(|scope| {
-                scope.spawn(|| waker.notify(event));
-                let deadline = Instant::now() + Duration::from_secs(20);
-                while sleeper.ticket(event) == ticket {
-                    assert!(Instant::now() < deadline, "no wake-up for {event:?}");
-                    sleeper.wait(event, ticket, deadline);
-                }
+        let place = sleeper.waiting_room().unwrap().line().enter(0).unwrap();
+        let word = sleeper.waiting_room().unwrap().line().word(place);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let line = waker.waiting_room().unwrap().line();
+                futex::wake_all(line.next(1, || 0).unwrap());
             });
-        }
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while word.load(Ordering::SeqCst) == 0 {
+                assert!(Instant::now() < deadline, "no wake-up");
+                sleep(word, 0, deadline);
+            }
+        });
     }
 
     #[test]
     fn a_side_file_of_another_version_is_done_without_while_it_is_in_use() {
         let (_dir, database) = database();
         let first = SideFile::open(&database, LOCKS).unwrap();
-        first.words.get().unwrap()[1].store(VERSION + 1, Ordering::SeqCst);
+        let memory = first.memory.get().unwrap();
+        memory.version.store(VERSION + 1, Ordering::SeqCst);
         assert!(SideFile::open(&database, LOCKS).is_none());
         drop(first);
         assert!(

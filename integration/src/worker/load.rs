@@ -38,6 +38,11 @@ pub enum Role {
         /// The writer on its stamps.
         id: u64,
     },
+    /// The same without a pause and without a rollback.
+    BusyWriter {
+        /// The writer on its stamps.
+        id: u64,
+    },
     /// Looks at all pages again and again.
     Reader,
     /// Checkpoints again and again.
@@ -66,7 +71,13 @@ pub fn run_load<B: wal::Backend>(database: &Database<B>, load: &Load) -> Result<
     while Instant::now() < end {
         let seen = report.last_sequence;
         match load.role {
-            Role::Writer { id } => write_once(database, load, id, &mut rng, &mut report),
+            Role::Writer { id } => {
+                let roll_back = rng.u8(..8) == 0;
+                let written = write_once(database, load, id, roll_back, &mut report);
+                pause(&mut rng);
+                written
+            }
+            Role::BusyWriter { id } => write_once(database, load, id, false, &mut report),
             Role::Reader => read_once(database, load, &mut rng, &mut report),
             Role::Checkpointer => checkpoint_once(database, &mut report),
         }
@@ -86,7 +97,7 @@ fn write_once<B: wal::Backend>(
     database: &Database<B>,
     load: &Load,
     id: u64,
-    rng: &mut fastrand::Rng,
+    roll_back: bool,
     report: &mut LoadReport,
 ) -> Result<()> {
     let mut write = database.begin_write()?;
@@ -98,7 +109,7 @@ fn write_once<B: wal::Backend>(
         sequence: before + 1,
     };
     stamp_pages(&mut write, &load.pages, stamp)?;
-    if rng.u8(..8) == 0 {
+    if roll_back {
         write.rollback();
         report.last_sequence = before;
     } else {
@@ -106,7 +117,6 @@ fn write_once<B: wal::Backend>(
         report.rounds += 1;
         report.last_sequence = stamp.sequence;
     }
-    pause(rng);
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use integration::stock::{Control, StockKind, StockSqlite};
@@ -13,7 +14,8 @@ use wal::{CheckpointMode, PageSize, Salts};
 use wal_core::index::IndexBlock;
 use wal_core::io::{OpenMode, OsFile, OsStorage};
 use wal_core::protocol::{Wal, inspect};
-use wal_core::{Event, Lock, LockMode, ReadSlot, Result, WalCoordination};
+use wal_core::waiting::WaitingRoom;
+use wal_core::{Lock, LockMode, ReadSlot, Result, WalCoordination};
 use wal_shm::{ShmOptions, ShmWalCoordination};
 
 use crate::races::{Ours, Scene, Start, WAIT, values};
@@ -92,16 +94,16 @@ impl WalCoordination for WithGap {
         self.shm.set_mark(slot, mark);
     }
 
-    fn ticket(&self, event: Event) -> u32 {
-        self.shm.ticket(event)
+    fn waiting_room(&self) -> Option<&WaitingRoom> {
+        self.shm.waiting_room()
     }
 
-    fn wait(&self, event: Event, ticket: u32, deadline: Instant) {
-        self.shm.wait(event, ticket, deadline);
+    fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
+        self.shm.sleep(word, seen, deadline);
     }
 
-    fn notify(&self, event: Event) {
-        self.shm.notify(event);
+    fn wake(&self, word: &AtomicU32) {
+        self.shm.wake(word);
     }
 
     fn leave(&self) -> Result<bool> {

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::contract::Ledger;
-use crate::coordination::{Event, Lock, LockMode, ReadSlot};
+use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::index::IndexBlock;
 
 /// One of the two files of a database.
@@ -19,6 +19,13 @@ use crate::index::IndexBlock;
 pub(super) enum Which {
     Database,
     Log,
+}
+
+/// What a sleeper waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Awaited {
+    Commit,
+    Turn,
 }
 
 /// A call that a user made to its coordination or its storage.
@@ -31,8 +38,8 @@ pub(super) enum Call {
     Unlock(Lock, LockMode),
     Mark(ReadSlot),
     SetMark(ReadSlot, u32),
-    Notify(Event),
-    Wait(Event),
+    Wake(Awaited),
+    Sleep(Awaited),
     Leave,
     Remove,
     Read {

@@ -4,15 +4,16 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::Attachment;
-use super::director::{Call, Director, Then, Which, die};
-use crate::coordination::{Event, Lock, LockMode, ReadSlot, WalCoordination};
+use super::director::{Awaited, Call, Director, Then, Which, die};
+use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::IndexBlock;
 use crate::io::{File, FileSyncType, MappedFile, Storage};
+use crate::waiting::WaitingRoom;
 
 /// An attachment that several users may share.
 pub(super) struct SharedAttachment<C> {
@@ -139,18 +140,19 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         }
     }
 
-    fn ticket(&self, event: Event) -> u32 {
-        self.0.inner().ticket(event)
+    fn waiting_room(&self) -> Option<&WaitingRoom> {
+        self.0.inner().waiting_room()
     }
 
-    fn wait(&self, event: Event, ticket: u32, deadline: Instant) {
-        let wait = || self.0.inner().wait(event, ticket, deadline);
-        self.0.pass_infallible(Call::Wait(event), wait);
+    fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
+        let sleep = || self.0.inner().sleep(word, seen, deadline);
+        self.0
+            .pass_infallible(Call::Sleep(self.awaited(word)), sleep);
     }
 
-    fn notify(&self, event: Event) {
-        let tell = || self.0.inner().notify(event);
-        self.0.pass_infallible(Call::Notify(event), tell);
+    fn wake(&self, word: &AtomicU32) {
+        let wake = || self.0.inner().wake(word);
+        self.0.pass_infallible(Call::Wake(self.awaited(word)), wake);
     }
 
     /// The attachment is left by the last user that shares it.
@@ -165,6 +167,15 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
     fn remove(&self) -> Result<()> {
         self.0.pass(Call::Remove, self.path())?;
         self.0.inner().remove()
+    }
+}
+
+impl<C: WalCoordination> Interposed<C> {
+    fn awaited(&self, word: &AtomicU32) -> Awaited {
+        match self.waiting_room() {
+            Some(room) if std::ptr::eq(room.commits(), word) => Awaited::Commit,
+            _ => Awaited::Turn,
+        }
     }
 }
 

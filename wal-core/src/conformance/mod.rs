@@ -110,8 +110,8 @@ macro_rules! conformance_suite {
         locks_exclude_between_threads,
         a_slot_is_taken_by_its_mark_only_while_the_mark_is_right,
         a_mark_stands_still_while_its_slot_is_held,
-        a_wait_ends_when_the_event_comes_after_its_ticket,
-        a_wait_ends_at_its_deadline,
+        a_sleep_ends_when_its_word_was_changed_and_woken,
+        a_sleep_ends_at_its_deadline,
         a_second_attachment_is_shared_or_refused,
         // Snapshots.
         a_reader_keeps_its_snapshot_while_others_commit,
@@ -241,6 +241,9 @@ macro_rules! conformance_suite {
         // Waiting.
         a_writer_asks_again_until_its_handler_says_no,
         a_writer_begins_when_its_handler_let_the_other_end,
+        writers_get_write_in_the_order_of_their_coming,
+        a_writer_whose_turn_is_over_does_not_pass_the_line,
+        a_writer_that_gives_up_in_line_lets_the_next_one_go_on,
         a_busy_lock_names_its_holder,
         a_waiting_writer_is_cancelled_from_another_thread,
         a_change_is_told_to_who_asks,

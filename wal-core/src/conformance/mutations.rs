@@ -104,6 +104,10 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_snapshot_is_not_opened_while_a_checkpoint_runs"),
         ),
         (
+            M::PassTheLine,
+            Case("a_writer_whose_turn_is_over_does_not_pass_the_line"),
+        ),
+        (
             M::WakeNobody,
             Case("who_waits_for_a_change_is_woken_by_a_commit"),
         ),

@@ -35,7 +35,7 @@ use super::dirty::DirtyPages;
 use super::spill::{LogEnd, OwnFrames};
 use super::write::WriteTx;
 use super::{DatabaseKind, Synchronous, Wal};
-use crate::coordination::{Event, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{
     ByteOrder, Checksum, DatabaseHeader, FRAME_HEADER_LEN, FrameHeader, LogHeader, frame_offset,
@@ -400,8 +400,11 @@ impl<C: WalCoordination> Wal<C> {
     fn finalize_committed_pages(&self, header: HeaderCell<'_>, committed: &IndexHeader) {
         header.store(committed);
         step(Point::Wake);
-        if !mutated(Mutation::WakeNobody) {
-            self.coordination.notify(Event::Commit);
+        if let Some(room) = self.coordination.waiting_room()
+            && !mutated(Mutation::WakeNobody)
+            && room.tell_commit()
+        {
+            self.coordination.wake(room.commits());
         }
     }
 }

@@ -1,24 +1,25 @@
 //! What an operation does while somebody else holds a lock that it needs.
 //!
 //! # Protocol
-//! Locks are only ever tried. Between two tries an operation sleeps until a
-//! writer's release wakes it, or for a bound: stock SQLite and the dead wake
-//! nobody, and the end of a reader is not told at all.
+//! Locks are only ever tried. Between two tries an operation sleeps: for Write
+//! in line with others ([`super::turn`]), for the end of readers, which is not
+//! told, a moment.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::read::deadline_after;
 use super::{LockGuard, Wal};
-use crate::coordination::{Event, Lock, LockMode, WalCoordination};
+use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::{Error, Result};
 
 /// How soon a cancellation is noticed by who sleeps.
 const LOOK_FOR_CANCEL: Duration = Duration::from_millis(10);
-/// How long who waits for readers sleeps between two looks.
-const LOOK_FOR_READERS: Duration = Duration::from_millis(2);
+/// How long who is woken by nobody sleeps between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Ends waits from another thread. Clones are the same switch.
 #[derive(Clone, Debug, Default)]
@@ -127,6 +128,11 @@ impl Waiter {
         }
     }
 
+    /// True if whoever is asked waits by itself.
+    pub(super) fn is_asked(&self) -> bool {
+        matches!(self.handler.answer, Answer::Ask(_))
+    }
+
     pub(super) fn check_cancelled(&self) -> Result<()> {
         match &self.handler.cancel {
             Some(cancel) if cancel.is_cancelled() => Err(Error::Cancelled),
@@ -137,7 +143,7 @@ impl Waiter {
     /// Sleeps for `pause` or less, or asks; false if it is time to give up.
     pub(super) fn pause(&mut self, lock: Lock, pause: Duration) -> Result<bool> {
         self.again(lock, |until| {
-            std::thread::sleep(pause.min(until.saturating_duration_since(Instant::now())));
+            thread::sleep(pause.min(until.saturating_duration_since(Instant::now())));
         })
     }
 
@@ -172,23 +178,25 @@ impl<C: WalCoordination> Wal<C> {
         lock: Lock,
         waiter: &mut Waiter,
     ) -> Result<Option<LockGuard<C>>> {
+        if lock == Lock::Write {
+            return self.wait_for_write(waiter);
+        }
         loop {
-            // The ticket is read before the try: a release after it ends the
-            // wait at once.
-            let ticket = self.coordination.ticket(Event::Release);
             if let Some(guard) = self.try_lock(lock, LockMode::Exclusive)? {
                 return Ok(Some(guard));
             }
-            let again = if lock == Lock::Write {
-                waiter.again(lock, |until| {
-                    self.coordination.wait(Event::Release, ticket, until);
-                })?
-            } else {
-                waiter.pause(lock, LOOK_FOR_READERS)?
-            };
-            if !again {
+            if !waiter.pause(lock, LOOK_AGAIN)? {
                 return Ok(None);
             }
+        }
+    }
+
+    /// Sleeps until `word` is not `seen` any more, or now and then if there is
+    /// nothing to sleep on.
+    pub(super) fn sleep(&self, on: Option<(&AtomicU32, u32)>, until: Instant) {
+        match on {
+            Some((word, seen)) => self.coordination.sleep(word, seen, until),
+            None => thread::sleep(LOOK_AGAIN.min(until.saturating_duration_since(Instant::now()))),
         }
     }
 }

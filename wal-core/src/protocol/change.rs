@@ -8,14 +8,14 @@
 //! every commit, and a recovery, which sets it back, draws the other bytes
 //! from the log.
 //!
-//! Who waits reads the ticket first, then looks, then sleeps: a commit behind
-//! the look ends the sleep. Stock SQLite wakes nobody, so the coordination
+//! Who waits reads the count of commits first, then looks, then sleeps: a
+//! commit behind the look ends the sleep. Stock SQLite wakes nobody, so the coordination
 //! bounds the sleep (rule 9).
 
 use super::Wal;
 use super::busy::{BusyHandler, Waiter};
 use super::read::Snapshot;
-use crate::coordination::{Event, Lock, WalCoordination};
+use crate::coordination::{Lock, WalCoordination};
 use crate::error::Result;
 
 impl<C: WalCoordination> Wal<C> {
@@ -56,11 +56,12 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<bool> {
         let mut waiter = Waiter::new(until.into());
         loop {
-            let ticket = self.coordination.ticket(Event::Commit);
+            let room = self.coordination.waiting_room();
+            let on = room.map(|room| (room.commits(), room.expect_commit()));
             if happened()? {
                 return Ok(true);
             }
-            let sleep = |until| self.coordination.wait(Event::Commit, ticket, until);
+            let sleep = |until| self.sleep(on, until);
             if !waiter.again(Lock::Write, sleep)? {
                 return Ok(false);
             }

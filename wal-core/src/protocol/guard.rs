@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Wal;
-use crate::coordination::{Event, Lock, LockMode, ReadSlot, WalCoordination};
+use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
 use crate::testing::{Point, step};
 
@@ -51,7 +51,7 @@ impl<C: WalCoordination> Drop for LockGuard<C> {
         self.wal.coordination.unlock(self.lock, self.mode);
         if self.lock == Lock::Write {
             step(Point::Wake);
-            self.wal.coordination.notify(Event::Release);
+            self.wal.wake_next_writer();
         }
     }
 }

@@ -19,6 +19,7 @@
 //! | `checkpoint` | how far frames are moved to the database file, who is waited for |
 //! | `backfill` | moves them |
 //! | `busy` | waits for a lock, as long as it was told to |
+//! | `turn` | takes Write when it is one's turn |
 //! | `recovery` | rebuilds the wal-index from the log |
 //! | `private_index` | tells whether an index that nobody else updates is still the log's |
 //! | `vacuum` | rewrites the whole database, and shuts out everybody if asked to |
@@ -46,6 +47,7 @@ mod savepoint;
 mod snapshot;
 mod spill;
 mod tail;
+mod turn;
 mod vacuum;
 mod write;
 

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use super::snapshot::Held;
 use super::{LockGuard, Wal};
-use crate::coordination::{Event, Lock, LockMode, ReadSlot, WalCoordination};
+use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::sync::{Ordering, fence};
@@ -140,12 +140,11 @@ impl<C: WalCoordination> Wal<C> {
         self.check_process()?;
         let deadline = deadline_after(timeout);
         loop {
-            let ticket = self.coordination.ticket(Event::Release);
             match self.begin_read() {
                 Err(Error::Busy { .. } | Error::NeedsRecovery { .. })
                     if Instant::now() < deadline =>
                 {
-                    self.coordination.wait(Event::Release, ticket, deadline);
+                    self.sleep(None, deadline);
                 }
                 begun => return begun,
             }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Backend;
 use super::super::scene::{BOUND, Scene, User};
-use crate::coordination::{Event, Lock, LockMode, ReadSlot, WalCoordination};
+use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::Error;
 use crate::index::MARK_NOT_USED;
 
@@ -247,39 +247,44 @@ pub(crate) fn a_mark_stands_still_while_its_slot_is_held<B: Backend>() {
     });
 }
 
-pub(crate) fn a_wait_ends_when_the_event_comes_after_its_ticket<B: Backend>() {
+pub(crate) fn a_sleep_ends_when_its_word_was_changed_and_woken<B: Backend>() {
     let (_scene, one, two) = two_at_an_index::<B>();
     let deadline = Instant::now() + BOUND;
-    for event in [Event::Commit, Event::Release] {
-        for _ in 0..200 {
-            let ticket = one.wal.coordination().ticket(event);
-            thread::scope(|threads| {
-                threads.spawn(|| two.wal.coordination().notify(event));
-                // A wait may end early, but a wake-up may not be lost: with
-                // it lost, this would go on to the deadline.
-                while one.wal.coordination().ticket(event) == ticket {
-                    one.wal.coordination().wait(event, ticket, deadline);
-                    assert!(Instant::now() < deadline, "a wake-up was lost");
-                }
+    let sleeper = one.wal.coordination();
+    let room = sleeper.waiting_room().expect("a waiting room");
+    for _ in 0..200 {
+        let seen = room.expect_commit();
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                let waker = two.wal.coordination();
+                let room = waker.waiting_room().expect("a waiting room");
+                assert!(room.tell_commit(), "the sleeper is not seen");
+                waker.wake(room.commits());
             });
-            // It has happened, so this does not wait at all.
-            one.wal.coordination().wait(event, ticket, deadline);
-            assert!(Instant::now() < deadline, "a ticket was forgotten");
-        }
+            // A sleep may end early, but a wake-up may not be lost: with it
+            // lost, this would go on to the deadline.
+            while room.commits().load(Ordering::SeqCst) == seen {
+                sleeper.sleep(room.commits(), seen, deadline);
+                assert!(Instant::now() < deadline, "a wake-up was lost");
+            }
+        });
+        // It has happened, so this does not sleep at all.
+        sleeper.sleep(room.commits(), seen, deadline);
+        assert!(Instant::now() < deadline, "the word was not looked at");
     }
 }
 
-pub(crate) fn a_wait_ends_at_its_deadline<B: Backend>() {
+pub(crate) fn a_sleep_ends_at_its_deadline<B: Backend>() {
     let (_scene, one, _two) = two_at_an_index::<B>();
     let begun = Instant::now();
-    for event in [Event::Commit, Event::Release] {
-        let ticket = one.wal.coordination().ticket(event);
-        let deadline = Instant::now() + Duration::from_millis(3);
-        one.wal.coordination().wait(event, ticket, deadline);
-        // A deadline that has passed already.
-        one.wal.coordination().wait(event, ticket, begun);
-    }
-    assert!(begun.elapsed() < BOUND, "a wait outlived its deadline");
+    let coordination = one.wal.coordination();
+    let room = coordination.waiting_room().expect("a waiting room");
+    let seen = room.expect_commit();
+    let deadline = Instant::now() + Duration::from_millis(3);
+    coordination.sleep(room.commits(), seen, deadline);
+    // A deadline that has passed already.
+    coordination.sleep(room.commits(), seen, begun);
+    assert!(begun.elapsed() < BOUND, "a sleep outlived its deadline");
 }
 
 pub(crate) fn a_second_attachment_is_shared_or_refused<B: Backend>() {

@@ -107,7 +107,7 @@ pub(super) fn fails_at<B: Backend>(user: &User<B>, n: usize) {
     let can_fail = |call: &Call| {
         !matches!(
             call,
-            Call::Unlock(..) | Call::Mark(_) | Call::SetMark(..) | Call::Notify(_) | Call::Wait(_)
+            Call::Unlock(..) | Call::Mark(_) | Call::SetMark(..) | Call::Wake(_) | Call::Sleep(_)
         )
     };
     user.then(move |call| can_fail(call) && nth(call), || Then::Fail);

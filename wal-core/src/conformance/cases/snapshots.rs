@@ -1,9 +1,9 @@
 //! What a reader sees, and through which slot.
 
 use super::super::Backend;
-use super::super::director::Call;
+use super::super::director::{Awaited, Call};
 use super::super::scene::{Scene, User, content, version, versions};
-use crate::coordination::{Event, ReadSlot};
+use crate::coordination::{ReadSlot, WalCoordination};
 use crate::types::PageNo;
 
 pub(crate) fn a_reader_keeps_its_snapshot_while_others_commit<B: Backend>() {
@@ -127,7 +127,7 @@ pub(crate) fn a_commit_is_found_from_the_moment_it_is_told<B: Backend>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
-    let told = |call: &Call| *call == Call::Notify(Event::Commit);
+    let told = |call: &Call| *call == Call::Wake(Awaited::Commit);
     let reads = {
         let reader: User<B> = reader.clone();
         move || {
@@ -141,6 +141,9 @@ pub(crate) fn a_commit_is_found_from_the_moment_it_is_told<B: Backend>() {
         }
     };
     writer.before(told, reads);
+    // Somebody sleeps, so there is somebody to be told.
+    let room = writer.wal.coordination().waiting_room();
+    room.expect("a waiting room").expect_commit();
     writer.commit(&[1, 2], 2);
     writer.assert_stepped_in();
 }

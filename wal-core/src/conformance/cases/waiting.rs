@@ -5,9 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::Backend;
-use super::super::director::Call;
-use super::super::scene::{BOUND, Scene};
-use crate::coordination::{Event, Lock};
+use super::super::director::{Awaited, Call};
+use super::super::scene::{BOUND, Scene, User};
+use crate::coordination::{Lock, WalCoordination};
 use crate::error::Error;
 use crate::protocol::{BusyHandler, Cancel};
 
@@ -40,6 +40,93 @@ pub(crate) fn a_writer_begins_when_its_handler_let_the_other_end<B: Backend>() {
     super::super::scene::fill(&mut tx, &[1], 4).expect("it is filled");
     tx.commit().expect("it is committed");
     assert_eq!(holder.versions(), [4, 0]);
+}
+
+/// Waits until `count` users stand in line.
+fn until_in_line<B: Backend>(user: &User<B>, count: usize) {
+    let room = user.wal.coordination().waiting_room();
+    let line = room.expect("a waiting room").line();
+    let deadline = Instant::now() + BOUND;
+    while line.len() != count {
+        assert!(Instant::now() < deadline, "{} in line", line.len());
+        thread::yield_now();
+    }
+}
+
+/// Writes `version`, once it is its turn.
+fn write_in_turn<B: Backend>(user: &User<B>, version: u32) {
+    let mut tx = user.wal.begin_write(BOUND).expect("its turn comes");
+    super::super::scene::fill(&mut tx, &[1], version).expect("it is filled");
+    tx.commit().expect("it is committed");
+}
+
+pub(crate) fn writers_get_write_in_the_order_of_their_coming<B: Backend>() {
+    let scene = Scene::<B>::new(5);
+    let holder = scene.user();
+    let writing = holder.write();
+    let order = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for place in 1..=4 {
+            let (user, order) = (scene.user(), &order);
+            scope.spawn(move || {
+                let tx = user.wal.begin_write(BOUND).expect("its turn comes");
+                order.lock().unwrap().push(place);
+                drop(tx);
+            });
+            until_in_line(&holder, place);
+        }
+        drop(writing);
+    });
+    assert_eq!(*order.lock().unwrap(), [1, 2, 3, 4]);
+    until_in_line(&holder, 0);
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_writer_whose_turn_is_over_does_not_pass_the_line<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (busy, waiter) = scene.two();
+    busy.commit(&[1], 1);
+    let writing = busy.write();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| write_in_turn(&waiter, 2));
+        until_in_line(&busy, 1);
+        // Longer than a turn is.
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(2) {
+            thread::yield_now();
+        }
+        drop(writing);
+        let tx = busy.wal.begin_write(BOUND).expect("its turn comes");
+        let page = crate::types::PageNo::ONE;
+        let found = tx.page(page).expect("the page is read").to_vec();
+        assert_eq!(found, super::super::scene::content(1, 2), "it was passed");
+        drop(tx);
+        waiting.join().expect("the waiter does not panic");
+    });
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_writer_that_gives_up_in_line_lets_the_next_one_go_on<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (holder, impatient) = scene.two();
+    let patient = scene.user();
+    let writing = holder.write();
+    let cancel = Cancel::new();
+    let until_cancelled = BusyHandler::timeout(BOUND).cancelled_by(&cancel);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| impatient.wal.begin_write(until_cancelled).map(drop));
+        until_in_line(&holder, 1);
+        let second = scope.spawn(|| write_in_turn(&patient, 1));
+        until_in_line(&holder, 2);
+        cancel.cancel();
+        let ended = first.join().expect("it does not panic");
+        assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+        until_in_line(&holder, 1);
+        drop(writing);
+        second.join().expect("it does not panic");
+    });
+    assert_eq!(holder.versions(), [1, 0, 0]);
+    scene.assert_quiet();
 }
 
 pub(crate) fn a_busy_lock_names_its_holder<B: Backend>() {
@@ -95,7 +182,7 @@ pub(crate) fn who_waits_for_a_change_is_woken_by_a_commit<B: Backend>() {
     let (writer, waiter) = scene.two();
     writer.commit(&[1], 1);
     let seen = *waiter.read().snapshot();
-    let wait = Call::Wait(Event::Commit);
+    let wait = Call::Sleep(Awaited::Commit);
     waiter.before(move |call| *call == wait, move || writer.commit(&[1], 2));
     let started = Instant::now();
     assert!(waiter.wal.wait_for_change(&seen, BOUND / 2).unwrap());

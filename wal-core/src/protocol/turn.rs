@@ -1,0 +1,159 @@
+//! Takes Write when it is one's turn.
+//!
+//! # Protocol
+//! Write is a lock that is only tried, so who tries most often gets it: a
+//! process that waits starves beside one that is busy. So those of ours that
+//! wait stand in a [line](crate::waiting::Line), and who comes goes to its
+//! end. The lock alone decides: stock SQLite does not see the line, and who
+//! gives up tries once more, whoever's turn it is. A busy handler that asks
+//! has pauses of its own, and does not line up.
+//!
+//! # Crash
+//! Who dies in line is passed over after a moment; see [`crate::waiting`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use super::busy::Waiter;
+use super::{LockGuard, Wal};
+use crate::coordination::{Lock, LockMode, WalCoordination};
+use crate::error::Result;
+use crate::testing::{Mutation, Point, mutated, step};
+use crate::waiting::{Line, Place, STILL_HERE, Turn, now, who};
+
+/// Somebody who wants Write, and its place in line, if it has one.
+struct InLine<'l, C: WalCoordination> {
+    wal: &'l Wal<C>,
+    line: &'l Line,
+    who: u32,
+    place: Option<Place>,
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Takes Write; `None` if it stayed busy until the waiter gave up.
+    pub(super) fn wait_for_write(
+        self: &Arc<Self>,
+        waiter: &mut Waiter,
+    ) -> Result<Option<LockGuard<C>>> {
+        let Some(room) = self
+            .coordination
+            .waiting_room()
+            .filter(|_| !waiter.is_asked())
+        else {
+            return self.wait_for_write_out_of_line(waiter);
+        };
+        let mut waiting = InLine {
+            wal: self,
+            line: room.line(),
+            who: who(),
+            place: None,
+        };
+        loop {
+            // The word is read before the try: a release after it ends the
+            // sleep at once.
+            let on = waiting.word();
+            let may_try = waiting.may_try();
+            if may_try && let Some(write) = waiting.try_write(self)? {
+                return Ok(Some(write));
+            }
+            if waiting.enters() {
+                continue;
+            }
+            if waiting.place.is_none()
+                && let Some(write) = waiting.try_write(self)?
+            {
+                // The line is full, and does without order.
+                return Ok(Some(write));
+            }
+            step(Point::WaitForWrite);
+            let sleep = |until: Instant| self.sleep(on, waiting.sleep_until(may_try, until));
+            if !waiter.again(Lock::Write, sleep)? {
+                return waiting.try_write(self);
+            }
+        }
+    }
+
+    fn wait_for_write_out_of_line(
+        self: &Arc<Self>,
+        waiter: &mut Waiter,
+    ) -> Result<Option<LockGuard<C>>> {
+        loop {
+            if let Some(write) = self.try_lock(Lock::Write, LockMode::Exclusive)? {
+                return Ok(Some(write));
+            }
+            step(Point::WaitForWrite);
+            if !waiter.again(Lock::Write, |until| self.sleep(None, until))? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Wakes the first in line, once Write is released.
+    pub(super) fn wake_next_writer(&self) {
+        if let Some(room) = self.coordination.waiting_room()
+            && let Some(word) = room.line().next(who(), now)
+        {
+            self.coordination.wake(word);
+        }
+    }
+}
+
+impl<'l, C: WalCoordination> InLine<'l, C> {
+    /// What there is to sleep on.
+    fn word(&self) -> Option<(&'l AtomicU32, u32)> {
+        let word = self.line.word(self.place?);
+        Some((word, word.load(Ordering::SeqCst)))
+    }
+
+    /// True if it is this one's turn to try.
+    fn may_try(&mut self) -> bool {
+        let Some(place) = self.place else {
+            return self.line.may_pass(self.who, now()) || mutated(Mutation::PassTheLine);
+        };
+        let turn = self.line.turn(place, now());
+        if turn == Turn::Lost {
+            self.place = None;
+        }
+        turn == Turn::Try
+    }
+
+    /// Lines up; false if it is in line already, or nobody else can be.
+    fn enters(&mut self) -> bool {
+        if self.place.is_none() {
+            self.place = self.line.enter(now());
+            return self.place.is_some();
+        }
+        false
+    }
+
+    /// How long to sleep, at most until `until`: `tried` in vain, or not at
+    /// the head of the line.
+    fn sleep_until(&self, tried: bool, until: Instant) -> Instant {
+        let left = match self.place {
+            Some(place) if tried => self.line.be_patient(place, now()),
+            _ => None,
+        };
+        until.min(Instant::now() + left.unwrap_or(STILL_HERE))
+    }
+
+    /// Tries to take Write, and begins the turn.
+    fn try_write(&self, wal: &Arc<Wal<C>>) -> Result<Option<LockGuard<C>>> {
+        let write = wal.try_lock(Lock::Write, LockMode::Exclusive)?;
+        if write.is_some() {
+            let from_line = self.place.is_some();
+            self.line.begin_turn(self.who, now(), from_line);
+        }
+        Ok(write)
+    }
+}
+
+impl<C: WalCoordination> Drop for InLine<'_, C> {
+    /// Who leaves without Write may have been woken for it, and passes that on.
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.line.leave(place);
+            self.wal.wake_next_writer();
+        }
+    }
+}

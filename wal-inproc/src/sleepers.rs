@@ -1,0 +1,89 @@
+//! Lets threads sleep until a word changes, as a futex does.
+//!
+//! # Ordering
+//! A sleeper looks at its word with a mutex held, and gives that up only by
+//! falling asleep. A waker has changed the word before it takes the mutex: so
+//! the sleeper has seen the change, or is asleep and is woken.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Words that fall to the same one wake each other's sleepers for nothing.
+const BUCKETS: usize = 64;
+
+/// Everybody who sleeps.
+#[derive(Debug)]
+pub(crate) struct Sleepers([Bucket; BUCKETS]);
+
+#[derive(Debug, Default)]
+struct Bucket {
+    mutex: Mutex<()>,
+    condvar: Condvar,
+}
+
+impl Default for Sleepers {
+    fn default() -> Self {
+        Sleepers(std::array::from_fn(|_| Bucket::default()))
+    }
+}
+
+impl Sleepers {
+    fn bucket(&self, word: &AtomicU32) -> &Bucket {
+        // Waiters in line have a word in every 16 bytes.
+        let address: *const AtomicU32 = word;
+        &self.0[address.addr() / 16 % BUCKETS]
+    }
+
+    /// Sleeps until `word` is not `seen`, or until `deadline`.
+    pub(crate) fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
+        let bucket = self.bucket(word);
+        let mut held = bucket.mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        while word.load(Ordering::SeqCst) == seen {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                break;
+            };
+            (held, _) = bucket
+                .condvar
+                .wait_timeout(held, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Wakes everybody who sleeps on `word`.
+    pub(crate) fn wake(&self, word: &AtomicU32) {
+        let bucket = self.bucket(word);
+        drop(bucket.mutex.lock().unwrap_or_else(PoisonError::into_inner));
+        bucket.condvar.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_sleeper_is_woken_when_its_word_changes() {
+        let sleepers = Sleepers::default();
+        let word = AtomicU32::new(0);
+        for seen in 0..1000 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    word.fetch_add(1, Ordering::SeqCst);
+                    sleepers.wake(&word);
+                });
+                let deadline = Instant::now() + Duration::from_secs(20);
+                sleepers.sleep(&word, seen, deadline);
+                assert!(Instant::now() < deadline, "the wake-up was lost");
+            });
+        }
+    }
+
+    #[test]
+    fn a_sleep_ends_at_its_deadline() {
+        let deadline = Instant::now() + Duration::from_millis(5);
+        Sleepers::default().sleep(&AtomicU32::new(0), 0, deadline);
+        assert!(Instant::now() >= deadline);
+    }
+}
