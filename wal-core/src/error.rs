@@ -185,6 +185,29 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A frame was given to be applied before those that come before it.
+    #[error("{}: frame {given} was given where {next} is the next one; give the frames from there on", path.display())]
+    FrameGap {
+        /// The database.
+        path: PathBuf,
+        /// The frame that is the next one.
+        next: u32,
+        /// The frame that was given.
+        given: u32,
+    },
+
+    /// A frame was given to be applied to a log that is not the beginning of
+    /// the frame's own. No frame mends that.
+    #[error("{}: no replica of the log that frame {frame} is from: {reason}; copy the database anew", path.display())]
+    Diverged {
+        /// The database.
+        path: PathBuf,
+        /// The frame that was given; 0 for the header of a log.
+        frame: u32,
+        /// What is different.
+        reason: &'static str,
+    },
+
     /// A [`crate::protocol::BackfillProof`] does not hold any more. Checkpoint
     /// again, and prove that.
     #[error(

@@ -138,6 +138,10 @@ named! {
     KeepStaleCount => "keep-stale-count",
     /// Tail: a frame beyond the published ones is handed out.
     TailBeyondPublished => "tail-beyond-published",
+    /// Apply: the header of a log is written before its first frames.
+    HeaderBeforeAppliedFrames => "header-before-applied-frames",
+    /// Apply: a frame that differs from the one of the log passes for it.
+    AcceptOtherFrame => "accept-other-frame",
     /// Open a snapshot: how far checkpoints went is not looked at.
     IgnoreAttempted => "ignore-attempted",
     /// Open a snapshot: frames that are backfilled are passed over.

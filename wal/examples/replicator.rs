@@ -1,5 +1,6 @@
-//! Keeps a copy of a database that other processes write, frame by frame, and
-//! decides itself when the log is emptied.
+//! Keeps a second database the same as one that other processes write, frame by
+//! frame, and decides itself when the log is emptied. The replica can be read
+//! meanwhile, by any process.
 //!
 //! ```sh
 //! cargo run -p wal --example replicator
@@ -14,7 +15,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use wal::{CheckpointMode, Database, Options, PageNo, Tail};
+use wal::{CheckpointMode, Database, Options, PageNo};
+use wal_core::{WalCoordination, protocol};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -32,35 +34,45 @@ fn main() -> Result<()> {
     let path = directory.join("pages");
     let database = options().open(&path)?;
     let mut tail = database.tail()?;
-    let mut replica = pages_of(&tail)?;
+
+    // The tail keeps the log from beginning anew, so the copy lacks nothing.
+    let copy = directory.join("replica");
+    database.backup(&copy, |_| Ok(()))?;
+    let replica = options().persistent_log(true).open(&copy)?;
 
     let mut writer = Command::new(env::current_exe()?).arg(&path).spawn()?;
     let mut generations = 1;
-    while replica[0][0] != LAST {
+    // Where the generation before ended, if a new one has begun.
+    let mut ended = None;
+    while first_byte(&replica)? != LAST {
         let seen = *tail.state().snapshot();
         assert!(database.wait_for_change(&seen, Duration::from_secs(30))?);
-        for frame in tail.advance()? {
-            let frame = frame?;
-            let at = frame.page.get() as usize;
-            replica.resize(replica.len().max(at), Vec::new());
-            replica[at - 1] = frame.content.to_vec();
-            if let Some(count) = frame.commit_size {
-                replica.truncate(count as usize); // the end of a transaction
-            }
-        }
-        if tail.position().frame > LONG {
+        let mut apply = replica.begin_apply()?;
+        apply.apply_frames(tail.advance()?, ended)?;
+        let position = apply.commit()?;
+        if position.frame > LONG {
+            // All of it is in both database files, so both logs may begin anew.
+            replica.checkpoint(CheckpointMode::Passive)?;
             database.checkpoint(CheckpointMode::Passive)?;
             // False if the writer was faster; then the next time.
-            generations += u32::from(tail.restart_log(Duration::from_secs(5))?);
+            if tail.restart_log(Duration::from_secs(5))? {
+                ended = Some(position);
+                generations += 1;
+            }
         }
     }
     assert!(writer.wait()?.success());
-    assert!(pages_of(&tail)? == replica, "the replica is the database");
+    let pages = pages_of(tail.state())?;
+    assert!(
+        pages_of(&*replica.begin_read()?)? == pages,
+        "the replica is the database"
+    );
     println!(
         "{} pages, {generations} generations of the log",
-        replica.len()
+        pages.len()
     );
     drop(tail);
+    replica.close()?;
     database.close()?;
     fs::remove_dir_all(directory)?;
     Ok(())
@@ -71,8 +83,11 @@ fn options() -> Options {
     Options::new().auto_checkpoint(0).auto_restart(false)
 }
 
-fn pages_of(tail: &Tail) -> Result<Vec<Vec<u8>>> {
-    let state = tail.state();
+fn first_byte(database: &Database) -> Result<u8> {
+    Ok(database.begin_read()?.page(PageNo::ONE)?[0])
+}
+
+fn pages_of<C: WalCoordination>(state: &protocol::ReadTx<C>) -> Result<Vec<Vec<u8>>> {
     let page = |number| Ok(state.page(PageNo::new(number)?)?.to_vec());
     (1..=state.page_count()).map(page).collect()
 }

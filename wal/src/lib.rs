@@ -34,6 +34,7 @@
 #[cfg(not(any(feature = "shm", feature = "inproc")))]
 compile_error!("choose a backend: enable the feature `shm` (several processes) or `inproc` (one)");
 
+mod apply;
 mod backend;
 mod backup;
 mod checkpointer;
@@ -68,6 +69,8 @@ pub mod shm {
     pub type WriteTx = crate::transaction::WriteTx<ShmWalCoordination>;
     /// Follows the log of a [`Database`].
     pub type Tail = crate::tail::Tail<ShmWalCoordination>;
+    /// Adds the frames of another log to that of a [`Database`].
+    pub type ApplyTx = crate::apply::ApplyTx<ShmWalCoordination>;
 }
 
 /// Databases that one process owns.
@@ -83,16 +86,19 @@ pub mod inproc {
     pub type WriteTx = crate::transaction::WriteTx<InProcessWalCoordination>;
     /// Follows the log of a [`Database`].
     pub type Tail = crate::tail::Tail<InProcessWalCoordination>;
+    /// Adds the frames of another log to that of a [`Database`].
+    pub type ApplyTx = crate::apply::ApplyTx<InProcessWalCoordination>;
 }
 
 /// The types of whichever backend is asked for, to be named generically.
 pub mod generic {
+    pub use crate::apply::ApplyTx;
     pub use crate::database::Database;
-    pub use crate::tail::Tail;
+    pub use crate::tail::{ResumedTail, Tail};
     pub use crate::transaction::{ReadTx, UpgradeRefused, WriteTx};
 }
 
 #[cfg(all(feature = "inproc", not(feature = "shm")))]
-pub use inproc::{Database, ReadTx, Tail, WriteTx};
+pub use inproc::{ApplyTx, Database, ReadTx, Tail, WriteTx};
 #[cfg(feature = "shm")]
-pub use shm::{Database, ReadTx, Tail, WriteTx};
+pub use shm::{ApplyTx, Database, ReadTx, Tail, WriteTx};

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 
 use wal_core::Result;
-use wal_core::protocol::{self, TailPosition};
+use wal_core::protocol::{self, TailFrames, TailPosition};
 
 use crate::backend::Backend;
 use crate::database::Database;
@@ -50,26 +50,40 @@ impl<B: Backend> Database<B> {
         })
     }
 
-    /// Goes on where an earlier tail stood: gives `missed` every frame that
-    /// was committed since.
+    /// Goes on where an earlier tail stood.
     ///
     /// # Errors
     /// [`wal_core::Error::SnapshotGone`] if the log has begun anew since: then
-    /// the whole database has to be copied again. What `missed` gives, and
-    /// those of [`Database::begin_read`].
-    pub fn resume_tail(
-        &self,
-        position: TailPosition,
-        mut missed: impl FnMut(protocol::RawFrame<'_>) -> Result<()>,
-    ) -> Result<Tail<B>> {
-        let resumed = self.wal().resume_tail(position)?;
-        for frame in resumed.missed() {
-            missed(frame?)?;
-        }
-        Ok(Tail {
-            tail: resumed.into_tail(),
-            _database: self.clone(),
+    /// the whole database has to be copied again; those of
+    /// [`Database::begin_read`].
+    pub fn resume_tail(&self, position: TailPosition) -> Result<ResumedTail<B>> {
+        Ok(ResumedTail {
+            resumed: self.wal().resume_tail(position)?,
+            database: self.clone(),
         })
+    }
+}
+
+/// A tail that has missed what was committed while there was none.
+#[derive(Debug)]
+pub struct ResumedTail<B: Backend> {
+    // Dropped before the database.
+    resumed: protocol::ResumedTail<B>,
+    database: Database<B>,
+}
+
+impl<B: Backend> ResumedTail<B> {
+    /// The frames that were missed.
+    pub fn missed(&self) -> TailFrames<'_, B> {
+        self.resumed.missed()
+    }
+
+    /// The tail, which stands behind them.
+    pub fn into_tail(self) -> Tail<B> {
+        Tail {
+            tail: self.resumed.into_tail(),
+            _database: self.database,
+        }
     }
 }
 

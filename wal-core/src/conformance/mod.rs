@@ -264,6 +264,13 @@ macro_rules! conformance_suite {
         the_log_does_not_begin_anew_behind_a_tail,
         a_tail_restarts_the_log_without_a_gap,
         a_tail_goes_on_where_it_stood_while_the_log_is_the_same,
+        applied_frames_make_the_log_the_same,
+        applied_frames_show_themselves_at_a_commit_mark,
+        a_frame_that_is_not_the_next_of_its_log_is_refused,
+        a_generation_is_followed_by_the_next_without_a_gap,
+        a_copy_that_dies_while_it_catches_up_is_never_mixed,
+        a_replica_that_dies_at_any_call_goes_on_where_it_stands,
+        an_error_at_any_call_of_applying_leaves_no_lock,
         a_replica_of_what_a_tail_gives_is_the_database,
         // Vacuum.
         a_rewrite_replaces_all_pages_while_readers_go_on,

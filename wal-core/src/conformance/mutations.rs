@@ -92,6 +92,14 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_tail_shows_nothing_that_is_not_committed"),
         ),
         (
+            M::HeaderBeforeAppliedFrames,
+            Case("a_copy_that_dies_while_it_catches_up_is_never_mixed"),
+        ),
+        (
+            M::AcceptOtherFrame,
+            Case("a_frame_that_is_not_the_next_of_its_log_is_refused"),
+        ),
+        (
             M::IgnoreAttempted,
             Case("a_snapshot_that_a_checkpoint_has_passed_is_gone"),
         ),

@@ -48,11 +48,11 @@ use crate::types::{FrameNo, PageNo, Salts};
 /// chain them to the log.
 #[derive(Debug)]
 pub struct PreparedFrames<'p> {
-    frames: Vec<([u8; FRAME_HEADER_LEN], &'p [u8])>,
+    pub(super) frames: Vec<([u8; FRAME_HEADER_LEN], &'p [u8])>,
     pub(super) first: FrameNo,
-    last: FrameNo,
+    pub(super) last: FrameNo,
     /// The end of the log behind each of them.
-    ends: Vec<LogEnd>,
+    pub(super) ends: Vec<LogEnd>,
 }
 
 /// Commits what `tx` changed, and tells how many frames the log has then.
@@ -397,7 +397,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Makes the frames visible to everyone.
-    fn finalize_committed_pages(&self, header: HeaderCell<'_>, committed: &IndexHeader) {
+    pub(super) fn finalize_committed_pages(&self, header: HeaderCell<'_>, committed: &IndexHeader) {
         header.store(committed);
         step(Point::Wake);
         if let Some(room) = self.coordination.waiting_room()

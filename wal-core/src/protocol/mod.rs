@@ -8,6 +8,7 @@
 //! | `page` | finds a page of a snapshot in the log or the database file |
 //! | `saved_snapshot` | a snapshot as a value, opened again while the log has it |
 //! | `tail` | follows the log, for a replicator |
+//! | `apply` | adds the frames of another log, for a replica |
 //! | `backup` | copies a snapshot into a file of its own |
 //! | `change` | waits until the database has changed |
 //! | `write` | begins and ends the one write transaction |
@@ -27,6 +28,7 @@
 //! | `open`, `close` | what a file is; what the last user cleans up |
 
 mod append;
+mod apply;
 mod backfill;
 mod backup;
 mod busy;
@@ -64,6 +66,7 @@ use crate::testing::{Mutation, mutated};
 use crate::types::PageSize;
 
 pub use append::PreparedFrames;
+pub use apply::ApplyTx;
 pub use backup::BackupProgress;
 pub use busy::{BusyHandler, Cancel};
 pub use checkpoint::{

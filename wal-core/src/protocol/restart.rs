@@ -37,6 +37,7 @@ use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::Result;
 use crate::index::{IndexHeader, MARK_NOT_USED};
 use crate::testing::{Mutation, Point, mutated, step};
+use crate::types::Salts;
 
 impl<C: WalCoordination> WriteTx<C> {
     /// Restarts the log if that can be done at once; `Some` is the header
@@ -45,7 +46,8 @@ impl<C: WalCoordination> WriteTx<C> {
         if !self.read.snapshot.bypasses_log() || !self.wal().config.auto_actions.restart {
             return Ok(None);
         }
-        let restarted = self.try_restart_log()?;
+        let salts = next_salts(&self.read.snapshot.header);
+        let restarted = self.try_restart_log(salts)?;
         if restarted.is_none() {
             let max_frame = self.read.snapshot.max_frame();
             self.wal().leave_usable_mark(max_frame)?;
@@ -53,8 +55,9 @@ impl<C: WalCoordination> WriteTx<C> {
         Ok(restarted)
     }
 
+    /// Begins the log anew as generation `salts`, if that can be done at once.
     /// The caller reads at slot 0.
-    fn try_restart_log(&mut self) -> Result<Option<IndexHeader>> {
+    pub(super) fn try_restart_log(&mut self, salts: Salts) -> Result<Option<IndexHeader>> {
         let wal = self.wal().clone();
         let header = self.read.snapshot.header;
         if header.max_frame() == 0 {
@@ -73,7 +76,7 @@ impl<C: WalCoordination> WriteTx<C> {
             return Ok(None);
         }
         let proof = wal.backfill_proof(&header)?;
-        let published = wal.publish_restart(&header, &proof)?;
+        let published = wal.publish_restart(&header, &proof, salts)?;
         drop(readers);
         drop(checkpoint);
         self.read.snapshot.header = published;
@@ -104,7 +107,8 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<()> {
         let (header, _locks) = self.shut_out_log_users(busy.into())?;
         self.check_proof(proof, &header)?;
-        self.publish_restart(&header, proof).map(drop)
+        self.publish_restart(&header, proof, next_salts(&header))
+            .map(drop)
     }
 
     /// As [`Wal::restart_log`], and cuts the log to nothing.
@@ -160,7 +164,7 @@ impl<C: WalCoordination> Wal<C> {
         if header.max_frame() == 0 && len == 0 {
             return Ok(0);
         }
-        self.publish_restart(header, proof)?;
+        self.publish_restart(header, proof, next_salts(header))?;
         step(Point::LogTruncate);
         log.set_len(0)?;
         Ok(len)
@@ -181,21 +185,17 @@ impl<C: WalCoordination> Wal<C> {
         Ok(stale)
     }
 
-    /// Publishes an empty log of the next generation (`walRestartHdr`). The
+    /// Publishes an empty log of generation `salts` (`walRestartHdr`). The
     /// caller holds Checkpoint, Write and Read 1–4, under which `proof` was
     /// checked or made.
     pub(super) fn publish_restart(
         &self,
         header: &IndexHeader,
         proof: &BackfillProof,
+        salts: Salts,
     ) -> Result<IndexHeader> {
         debug_assert!(proof.covers(header));
         self.sequence.fetch_add(1, Ordering::Relaxed);
-        let salts = if mutated(Mutation::KeepSalts) {
-            header.salts()
-        } else {
-            header.salts().next()
-        };
         let next = header.restarted(salts);
         let info = self.checkpoint_info()?;
         // The count first: a count of the old generation beside a header of the
@@ -214,5 +214,13 @@ impl<C: WalCoordination> Wal<C> {
             self.set_mark(slot, if first { 0 } else { MARK_NOT_USED });
         }
         Ok(next)
+    }
+}
+
+/// The generation that follows that of `header`.
+pub(super) fn next_salts(header: &IndexHeader) -> Salts {
+    match mutated(Mutation::KeepSalts) {
+        true => header.salts(),
+        false => header.salts().next(),
     }
 }

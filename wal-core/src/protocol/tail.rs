@@ -22,11 +22,12 @@ use std::sync::Arc;
 use super::busy::{BusyHandler, Waiter};
 use super::page::PageRef;
 use super::read::{ReadTx, pause_before};
+use super::restart::next_salts;
 use super::snapshot::Held;
 use super::{LockGuard, Wal};
 use crate::coordination::{Lock, WalCoordination};
 use crate::error::{Error, Result};
-use crate::format::{FRAME_HEADER_LEN, FrameHeader, frame_offset};
+use crate::format::{FRAME_HEADER_LEN, FrameHeader, LOG_HEADER_LEN, frame_offset};
 use crate::index::IndexHeader;
 use crate::testing::{Mutation, mutated};
 use crate::types::{FrameNo, PageNo, Salts};
@@ -180,6 +181,15 @@ impl<C: WalCoordination> Tail<C> {
         }
     }
 
+    /// All frames of the log up to where the tail stands: what a copy of its
+    /// state is given to become a replica ([`super::ApplyTx`]).
+    pub fn log_so_far(&self) -> TailFrames<'_, C> {
+        TailFrames {
+            at: &self.at,
+            next: 1,
+        }
+    }
+
     /// Goes on to the newest state, and gives the frames that lead there; none
     /// if nothing was committed. Frames that are not looked at are not given
     /// again.
@@ -239,7 +249,7 @@ impl<C: WalCoordination> Tail<C> {
         let wal = self.at.wal();
         let _readers = wal.lock_or_busy(Lock::ReadMarks, waiter)?;
         let proof = wal.backfill_proof(header)?;
-        wal.publish_restart(header, &proof)?;
+        wal.publish_restart(header, &proof, next_salts(header))?;
         Ok(true)
     }
 }
@@ -248,6 +258,29 @@ impl<C: WalCoordination> Wal<C> {
     fn lock_or_busy(self: &Arc<Self>, lock: Lock, waiter: &mut Waiter) -> Result<LockGuard<C>> {
         let held = self.wait_for_lock(lock, waiter)?;
         held.ok_or_else(|| self.busy(lock))
+    }
+}
+
+impl<C: WalCoordination> TailFrames<'_, C> {
+    /// The first 32 bytes of the log that the frames are in, which name its
+    /// generation ([`super::ApplyTx::begin_generation`]); `None` if the log has
+    /// no frame.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the log is shorter than that, [`Error::Io`].
+    pub fn log_header(&self) -> Result<Option<[u8; LOG_HEADER_LEN]>> {
+        let wal = self.at.wal();
+        wal.check_process()?;
+        // The mark keeps the log from beginning anew.
+        if self.at.snapshot().max_frame() == 0 {
+            return Ok(None);
+        }
+        let mut header = [0; LOG_HEADER_LEN];
+        let log = wal.storage.log();
+        if log.read_at(&mut header, 0)? < header.len() {
+            return Err(Error::corrupt(log.path(), "it ends before its first frame"));
+        }
+        Ok(Some(header))
     }
 }
 

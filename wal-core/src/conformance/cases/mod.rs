@@ -1,5 +1,6 @@
 //! The cases, by what they are about.
 
+mod applying;
 mod checkpoint_modes;
 mod checkpoints;
 mod closing;
@@ -19,6 +20,7 @@ mod vacuums;
 mod waiting;
 mod writing;
 
+pub(super) use applying::*;
 pub(super) use checkpoint_modes::*;
 pub(super) use checkpoints::*;
 pub(super) use closing::*;
