@@ -19,7 +19,7 @@ demo: ## a bank in a real SQLite database, shared and killed (ARGS="--seconds 60
 test: test-unit examples loom test-mutations test-processes ## everything that must pass, in minutes
 
 test-unit: ## each crate by itself, with the conformance suite and the examples in the docs
-	$(CARGO) test -p wal-core -p wal-inproc -p wal-shm -p wal --features wal/shm,wal/inproc,wal-core/conformance
+	$(CARGO) test -p wal-core -p wal-inproc -p wal-shm -p wal --features wal/shm,wal/inproc,wal/observe,wal-core/conformance
 
 examples: ## each example of the library, which checks its own outcome
 	@for example in $(basename $(notdir $(wildcard wal/examples/*.rs))); do \

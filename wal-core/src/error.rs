@@ -185,6 +185,29 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A read transaction lasts longer than it may. As long as it is there, it
+    /// keeps the log from beginning anew.
+    #[error("{}: the read transaction is older than the age limit; end it and begin again", path.display())]
+    SnapshotTooOld {
+        /// The database.
+        path: PathBuf,
+    },
+
+    /// The log has reached the limit for writers, and somebody keeps it from
+    /// beginning anew. Trying again later can succeed.
+    #[error("{}: the log has {frames} frames, and {} the {lock} lock, so it cannot begin anew; end old read transactions, or try again", path.display(), named(holders))]
+    LogFull {
+        /// The database.
+        path: PathBuf,
+        /// The frames in the log.
+        frames: u32,
+        /// The lock that was not to be had.
+        lock: Lock,
+        /// The processes that hold it, as far as the system tells; this
+        /// process may be among them.
+        holders: Vec<u32>,
+    },
+
     /// A frame was given to be applied before those that come before it.
     #[error("{}: frame {given} was given where {next} is the next one; give the frames from there on", path.display())]
     FrameGap {
@@ -293,6 +316,7 @@ impl Error {
         matches!(
             self,
             Error::Busy { .. }
+                | Error::LogFull { .. }
                 | Error::Locked { .. }
                 | Error::Protocol { .. }
                 | Error::NeedsRecovery { .. }

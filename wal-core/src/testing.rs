@@ -118,6 +118,12 @@ named! {
     WakeNobody => "wake-nobody",
     /// Begin write: those who wait in line are passed.
     PassTheLine => "pass-the-line",
+    /// Begin write: how long the log is does not matter.
+    IgnoreLogLimit => "ignore-log-limit",
+    /// Read: how old a snapshot is does not matter.
+    IgnoreAge => "ignore-age",
+    /// Read: a second transaction on a snapshot takes no lock.
+    CloneWithoutLock => "clone-without-lock",
     /// Commit: the change counter of the header stays.
     KeepChangeCounter => "keep-change-counter",
     /// Begin write: the snapshot is not compared with the live header.

@@ -66,6 +66,8 @@ impl Options {
         config.synchronous = self.synchronous;
         config.log_size_limit = self.log_size_limit;
         config.cache_spill = self.cache_spill;
+        config.snapshot_age_limit = self.snapshot_age_limit;
+        config.max_log_frames = self.max_log_frames;
         config.persistent_log = self.persistent_log;
         config.read_only = self.only_reads();
         config.auto_actions = self.auto_actions;

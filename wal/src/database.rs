@@ -136,7 +136,8 @@ impl<B: Backend> Database<B> {
     ///
     /// # Errors
     /// [`Error::Busy`] if another writer is still at work after the busy
-    /// timeout, [`Error::Poisoned`] after a failed sync,
+    /// timeout, [`Error::LogFull`] beyond [`Options::max_log_frames`],
+    /// [`Error::Poisoned`] after a failed sync,
     /// [`Error::ReadOnly`] if the database was opened so, and those of
     /// [`Database::begin_read`].
     pub fn begin_write(&self) -> Result<WriteTx<B>> {
@@ -254,6 +255,13 @@ impl<B: Backend> Database<B> {
         self.opened
             .wal
             .wait_for(until, || self.changed_since(snapshot))
+    }
+
+    /// What has happened to this handle and its clones since it was opened.
+    /// The same is told as `tracing` events with the target `wal`.
+    #[cfg(feature = "observe")]
+    pub fn counters(&self) -> protocol::Counters {
+        self.opened.wal.counters()
     }
 
     /// The path of the database file, without symbolic links.

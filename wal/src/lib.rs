@@ -39,6 +39,7 @@ mod backend;
 mod backup;
 mod checkpointer;
 mod database;
+mod held_snapshot;
 mod options;
 mod successor;
 mod tail;
@@ -49,6 +50,8 @@ pub use backend::Backend;
 pub use options::{Options, ReadStrategy};
 pub use vacuum::{VacuumOptions, VacuumReport};
 pub use wal_core::io::LockKind;
+#[cfg(feature = "observe")]
+pub use wal_core::protocol::Counters;
 pub use wal_core::protocol::{
     BackfillProof, BackupProgress, BusyHandler, Cancel, CheckpointMode, CheckpointOptions,
     CheckpointProgress, CheckpointReport, DatabaseKind, HeldBack, NewPages, OldPages, PageRef,
@@ -71,6 +74,8 @@ pub mod shm {
     pub type Tail = crate::tail::Tail<ShmWalCoordination>;
     /// Adds the frames of another log to that of a [`Database`].
     pub type ApplyTx = crate::apply::ApplyTx<ShmWalCoordination>;
+    /// A snapshot of a [`Database`] that is held for a while.
+    pub type HeldSnapshot = crate::held_snapshot::HeldSnapshot<ShmWalCoordination>;
 }
 
 /// Databases that one process owns.
@@ -88,17 +93,20 @@ pub mod inproc {
     pub type Tail = crate::tail::Tail<InProcessWalCoordination>;
     /// Adds the frames of another log to that of a [`Database`].
     pub type ApplyTx = crate::apply::ApplyTx<InProcessWalCoordination>;
+    /// A snapshot of a [`Database`] that is held for a while.
+    pub type HeldSnapshot = crate::held_snapshot::HeldSnapshot<InProcessWalCoordination>;
 }
 
 /// The types of whichever backend is asked for, to be named generically.
 pub mod generic {
     pub use crate::apply::ApplyTx;
     pub use crate::database::Database;
+    pub use crate::held_snapshot::HeldSnapshot;
     pub use crate::tail::{ResumedTail, Tail};
     pub use crate::transaction::{ReadTx, UpgradeRefused, WriteTx};
 }
 
 #[cfg(all(feature = "inproc", not(feature = "shm")))]
-pub use inproc::{ApplyTx, Database, ReadTx, Tail, WriteTx};
+pub use inproc::{ApplyTx, Database, HeldSnapshot, ReadTx, Tail, WriteTx};
 #[cfg(feature = "shm")]
-pub use shm::{ApplyTx, Database, ReadTx, Tail, WriteTx};
+pub use shm::{ApplyTx, Database, HeldSnapshot, ReadTx, Tail, WriteTx};

@@ -55,6 +55,8 @@ pub struct Options {
     pub(crate) checkpoint_thread: bool,
     pub(crate) log_size_limit: Option<u64>,
     pub(crate) cache_spill: u64,
+    pub(crate) snapshot_age_limit: Option<Duration>,
+    pub(crate) max_log_frames: u32,
     pub(crate) persistent_log: bool,
     pub(crate) side_file: bool,
     pub(crate) lock_kind: LockKind,
@@ -76,6 +78,8 @@ impl Default for Options {
             checkpoint_thread: false,
             log_size_limit: None,
             cache_spill: CACHE_SPILL,
+            snapshot_age_limit: None,
+            max_log_frames: 0,
             persistent_log: false,
             side_file: true,
             lock_kind: LockKind::default(),
@@ -188,6 +192,29 @@ impl Options {
     #[must_use]
     pub fn cache_spill(mut self, bytes: u64) -> Self {
         self.cache_spill = bytes;
+        self
+    }
+
+    /// A read transaction that is older than this gets
+    /// [`crate::Error::SnapshotTooOld`] instead of pages, so that nobody keeps
+    /// the log from beginning anew without knowing it. It still has to be
+    /// ended. Unless told otherwise it may last.
+    #[must_use]
+    pub fn snapshot_age_limit(mut self, limit: Duration) -> Self {
+        self.snapshot_age_limit = Some(limit);
+        self
+    }
+
+    /// A write transaction that finds this many frames in the log, or more,
+    /// waits to begin until the log can begin anew, up to the busy timeout,
+    /// and then gets [`crate::Error::LogFull`] with the name of who is in the
+    /// way; so a reader that does not end cannot let the log grow for ever. It
+    /// runs the checkpoint that is needed itself, unless
+    /// [`Options::auto_restart`] is off. 0, the default, sets no limit. Other
+    /// processes have their own setting, stock SQLite none.
+    #[must_use]
+    pub fn max_log_frames(mut self, frames: u32) -> Self {
+        self.max_log_frames = frames;
         self
     }
 

@@ -58,6 +58,18 @@ pub struct UpgradeRefused<B: Backend> {
 }
 
 impl<B: Backend> ReadTx<B> {
+    /// Begins another read transaction on the very same state, however much
+    /// was committed and checkpointed since. Its age is its own.
+    ///
+    /// # Errors
+    /// [`Error::UsedAfterFork`], [`Error::Io`].
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(ReadTx {
+            tx: self.tx.try_clone()?,
+            database: self.database.clone(),
+        })
+    }
+
     /// Turns this into a write transaction on the very state that it sees,
     /// without waiting.
     ///

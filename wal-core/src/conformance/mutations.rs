@@ -112,6 +112,18 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_snapshot_is_not_opened_while_a_checkpoint_runs"),
         ),
         (
+            M::IgnoreLogLimit,
+            Case("a_writer_waits_while_a_reader_keeps_a_long_log"),
+        ),
+        (
+            M::IgnoreAge,
+            Case("a_snapshot_that_is_too_old_gives_no_more_pages"),
+        ),
+        (
+            M::CloneWithoutLock,
+            Case("a_second_transaction_on_a_snapshot_keeps_it_by_itself"),
+        ),
+        (
             M::PassTheLine,
             Case("a_writer_whose_turn_is_over_does_not_pass_the_line"),
         ),

@@ -126,12 +126,21 @@ impl<C: WalCoordination> Wal<C> {
             checksum,
         } = prepared.end_after(own.end, appended.len());
         let page_size = self.config.page_size;
+        #[cfg(feature = "observe")]
+        let before = own.start.max_frame();
         let committed = own
             .start
             .committed(page_size, max_frame, page_count, checksum);
         // From here on the frames are everybody's, and not to be trimmed.
         *own = OwnFrames::none_after(committed);
         self.finalize_committed_pages(header, &committed);
+        observe!(
+            self,
+            Committed {
+                frames: max_frame - before,
+                log_frames: max_frame
+            }
+        );
         if mutated(Mutation::IndexAfterHeader) {
             self.index_frames(prepared.first, &appended)?;
         }

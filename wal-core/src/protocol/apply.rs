@@ -25,7 +25,7 @@
 use std::io::IoSlice;
 
 use super::append::PreparedFrames;
-use super::busy::BusyHandler;
+use super::busy::{BusyHandler, Waiter};
 use super::spill::{LogEnd, OwnFrames};
 use super::tail::{TailFrames, TailPosition};
 use super::write::WriteTx;
@@ -79,7 +79,8 @@ impl<C: WalCoordination> Wal<C> {
         self: &std::sync::Arc<Self>,
         busy: impl Into<BusyHandler>,
     ) -> Result<ApplyTx<C>> {
-        let tx = self.begin_write(busy)?;
+        self.check_writable()?;
+        let tx = self.begin_write_waiting(&mut Waiter::new(busy.into()))?;
         let published = tx.read.snapshot.header;
         let header = match published.max_frame() {
             0 => Header::IsMissing,
@@ -291,6 +292,13 @@ impl<C: WalCoordination> ApplyTx<C> {
         // From here on the frames are everybody's, and not to be trimmed.
         self.tx.own = None;
         wal.finalize_committed_pages(cell, &committed);
+        observe!(
+            wal,
+            Committed {
+                frames: end.max_frame - self.own.start.max_frame(),
+                log_frames: end.max_frame,
+            }
+        );
         Ok(position(&committed))
     }
 

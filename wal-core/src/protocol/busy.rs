@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// How soon a cancellation is noticed by who sleeps.
 const LOOK_FOR_CANCEL: Duration = Duration::from_millis(10);
 /// How long who is woken by nobody sleeps between two looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Ends waits from another thread. Clones are the same switch.
 #[derive(Clone, Debug, Default)]
@@ -178,9 +178,32 @@ impl<C: WalCoordination> Wal<C> {
         lock: Lock,
         waiter: &mut Waiter,
     ) -> Result<Option<LockGuard<C>>> {
-        if lock == Lock::Write {
-            return self.wait_for_write(waiter);
+        #[cfg(feature = "observe")]
+        let (began, tries) = (Instant::now(), waiter.tries);
+        let guard = match lock {
+            Lock::Write => self.wait_for_write(waiter)?,
+            _ => self.look_until_free(lock, waiter)?,
+        };
+        #[cfg(feature = "observe")]
+        if waiter.tries > tries {
+            let (waited, in_vain) = (began.elapsed(), guard.is_none());
+            observe!(
+                self,
+                Waited {
+                    lock,
+                    waited,
+                    in_vain
+                }
+            );
         }
+        Ok(guard)
+    }
+
+    fn look_until_free(
+        self: &Arc<Self>,
+        lock: Lock,
+        waiter: &mut Waiter,
+    ) -> Result<Option<LockGuard<C>>> {
         loop {
             if let Some(guard) = self.try_lock(lock, LockMode::Exclusive)? {
                 return Ok(Some(guard));

@@ -173,6 +173,23 @@ impl<C: WalCoordination> Wal<C> {
         options: CheckpointOptions<'_>,
     ) -> Result<CheckpointReport> {
         self.check_writable()?;
+        #[cfg(feature = "observe")]
+        let mode = options.mode;
+        let report = self.run_checkpoint(options)?;
+        observe!(
+            self,
+            Checkpointed {
+                mode,
+                report: &report
+            }
+        );
+        Ok(report)
+    }
+
+    fn run_checkpoint(
+        self: &Arc<Self>,
+        options: CheckpointOptions<'_>,
+    ) -> Result<CheckpointReport> {
         let checkpoint = self
             .try_lock(Lock::Checkpoint, LockMode::Exclusive)?
             .ok_or_else(|| self.busy(Lock::Checkpoint))?;

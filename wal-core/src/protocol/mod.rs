@@ -24,8 +24,19 @@
 //! | `recovery` | rebuilds the wal-index from the log |
 //! | `private_index` | tells whether an index that nobody else updates is still the log's |
 //! | `vacuum` | rewrites the whole database, and shuts out everybody if asked to |
+//! | `pressure` | lets writers wait while the log is too long |
 //! | `proof` | shows that a backfilled log may be overwritten |
+//! | `observe` | counts and tells what happens, if that is compiled in |
 //! | `open`, `close` | what a file is; what the last user cleans up |
+
+/// Counts and tells what happened, if the feature `observe` is on; else the
+/// figures are not even computed.
+macro_rules! observe {
+    ($wal:expr, $($happened:tt)*) => {{
+        #[cfg(feature = "observe")]
+        $wal.observe(&crate::protocol::observe::Happened::$($happened)*);
+    }};
+}
 
 mod append;
 mod apply;
@@ -37,8 +48,11 @@ mod checkpoint;
 mod close;
 mod dirty;
 mod guard;
+#[cfg(feature = "observe")]
+mod observe;
 mod open;
 mod page;
+mod pressure;
 mod private_index;
 mod proof;
 mod read;
@@ -56,12 +70,13 @@ mod write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
 use crate::index::{CheckpointInfo, HeaderCell, IndexBlock};
-use crate::io::{FileSyncType, Storage};
+use crate::io::{File, FileSyncType, Storage};
 use crate::testing::{Mutation, mutated};
 use crate::types::PageSize;
 
@@ -74,6 +89,8 @@ pub use checkpoint::{
 };
 pub use dirty::Savepoint;
 pub use guard::LockGuard;
+#[cfg(feature = "observe")]
+pub use observe::Counters;
 pub use open::{DatabaseKind, create_page_store, inspect, inspect_immutable, refuse_leftovers};
 pub use page::PageRef;
 pub use private_index::{forget_header, is_index_of};
@@ -141,6 +158,12 @@ pub struct WalConfig {
     /// spills them to the log (`cache_spill`). 0 lets it keep all of them on
     /// the heap.
     pub cache_spill: u64,
+    /// A read transaction that is older than this is refused further pages.
+    /// `None` lets it last.
+    pub snapshot_age_limit: Option<Duration>,
+    /// A write transaction waits to begin while the log has this many frames
+    /// or more and cannot begin anew; 0 sets no limit.
+    pub max_log_frames: u32,
     /// Whether the last closer leaves the log and the index where they are
     /// (`SQLITE_FCNTL_PERSIST_WAL`).
     pub persistent_log: bool,
@@ -164,6 +187,8 @@ impl WalConfig {
             synchronous: Synchronous::default(),
             log_size_limit: None,
             cache_spill: CACHE_SPILL,
+            snapshot_age_limit: None,
+            max_log_frames: 0,
             persistent_log: false,
             read_only: false,
             auto_actions: WalAutoActions::default(),
@@ -189,6 +214,8 @@ pub struct Wal<C: WalCoordination> {
     /// looked at.
     database_seen_in: AtomicU64,
     proof: proof::LastProof,
+    #[cfg(feature = "observe")]
+    observed: observe::Observed,
 }
 
 impl<C: WalCoordination> Wal<C> {
@@ -206,6 +233,8 @@ impl<C: WalCoordination> Wal<C> {
             closed: AtomicBool::new(false),
             database_seen_in: AtomicU64::new(0),
             proof: proof::LastProof::none(),
+            #[cfg(feature = "observe")]
+            observed: observe::Observed::default(),
         })
     }
 
@@ -253,18 +282,23 @@ impl<C: WalCoordination> Wal<C> {
     /// Syncs the log. A failure poisons this attachment: the kernel may have
     /// dropped the pages that it could not write, so a second sync would lie.
     fn sync_log(&self) -> Result<()> {
-        self.storage
-            .log()
-            .sync(FileSyncType::Data)
-            .inspect_err(|_| self.poison())
+        self.sync(self.storage.log())
     }
 
     /// Syncs the database file, as [`Wal::sync_log`].
     fn sync_database(&self) -> Result<()> {
-        self.storage
-            .database()
-            .sync(FileSyncType::Data)
-            .inspect_err(|_| self.poison())
+        self.sync(self.storage.database())
+    }
+
+    fn sync(&self, file: &dyn File) -> Result<()> {
+        let synced = file.sync(FileSyncType::Data);
+        if synced.is_ok() {
+            observe!(self, Synced { path: file.path() });
+        } else {
+            self.poison();
+            observe!(self, SyncFailed { path: file.path() });
+        }
+        synced
     }
 
     fn poison(&self) {

@@ -51,9 +51,11 @@ impl<C: WalCoordination> ReadTx<C> {
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the wal-index contradicts itself,
+    /// [`Error::SnapshotTooOld`] beyond the age limit,
     /// [`Error::UsedAfterFork`] in a forked child.
     pub fn find_frame(&self, page: PageNo) -> Result<Option<FrameNo>> {
         self.wal().check_process()?;
+        self.check_age()?;
         self.wal().find_frame(&self.snapshot, page)
     }
 
@@ -61,9 +63,10 @@ impl<C: WalCoordination> ReadTx<C> {
     ///
     /// # Errors
     /// [`Error::NoSuchPage`] beyond the end of the snapshot,
-    /// [`Error::UsedAfterFork`] in a forked child, [`Error::Corrupt`] if a
+    /// [`Error::SnapshotTooOld`] beyond the age limit, [`Error::UsedAfterFork`] in a forked child, [`Error::Corrupt`] if a
     /// file is shorter than the snapshot says, [`Error::Io`].
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
+        self.check_age()?;
         self.wal().checked_page(&self.snapshot, page)
     }
 }

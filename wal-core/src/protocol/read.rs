@@ -84,6 +84,8 @@ impl Snapshot {
 pub struct ReadTx<C: WalCoordination> {
     guard: LockGuard<C>,
     pub(super) snapshot: Snapshot,
+    /// When it becomes too old.
+    expires: Option<Instant>,
 }
 
 impl<C: WalCoordination> ReadTx<C> {
@@ -114,6 +116,54 @@ impl<C: WalCoordination> ReadTx<C> {
         Ok(!self.wal().header_cell()?.is(&self.snapshot.header))
     }
 
+    /// Begins another read transaction on the very same state, however much
+    /// was committed and checkpointed since. Its age is its own.
+    ///
+    /// # Errors
+    /// [`Error::UsedAfterFork`] in a forked child, [`Error::Io`].
+    pub fn try_clone(&self) -> Result<Self> {
+        let wal = self.wal();
+        wal.check_process()?;
+        // While this one holds the slot, nobody has it exclusively and its mark
+        // stands still; and all that the snapshot needs stays as long as
+        // anybody holds it.
+        let guard = match mutated(Mutation::CloneWithoutLock) {
+            true => Some(self.guard.lent()),
+            false => wal.try_lock(self.guard.lock(), LockMode::Shared)?,
+        };
+        Ok(ReadTx {
+            guard: guard.ok_or_else(|| wal.busy(self.guard.lock()))?,
+            snapshot: self.snapshot,
+            expires: None,
+        }
+        .aging())
+    }
+
+    /// Begins to count its age, if that is limited.
+    pub(super) fn aging(mut self) -> Self {
+        let limit = self.wal().config.snapshot_age_limit;
+        self.expires = limit.map(deadline_after);
+        self
+    }
+
+    /// Lets it last, whatever the limit is.
+    pub(super) fn lasts(&mut self) {
+        self.expires = None;
+    }
+
+    /// Refuses what is too old.
+    pub(super) fn check_age(&self) -> Result<()> {
+        match self.expires {
+            Some(expires) if Instant::now() >= expires && !mutated(Mutation::IgnoreAge) => {
+                observe!(self.wal(), SnapshotTooOld);
+                Err(Error::SnapshotTooOld {
+                    path: self.wal().path().to_owned(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn wal(&self) -> &Arc<Wal<C>> {
         self.guard.wal()
     }
@@ -128,7 +178,14 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Error::Protocol`] if others kept changing the log for ten seconds,
     /// [`Error::UsedAfterFork`], [`Error::Corrupt`], [`Error::Io`].
     pub fn begin_read(self: &Arc<Self>) -> Result<ReadTx<C>> {
-        self.begin_read_holding(&Held::NOTHING)
+        let tx = self.begin_read_holding(&Held::NOTHING)?.aging();
+        observe!(
+            self,
+            ReadBegan {
+                max_frame: tx.snapshot.max_frame()
+            }
+        );
+        Ok(tx)
     }
 
     /// As [`Wal::begin_read`], but waits up to `timeout` for a recovery by
@@ -291,6 +348,7 @@ impl<C: WalCoordination> Wal<C> {
                 min_frame,
                 page_count,
             },
+            expires: None,
         })
     }
 }

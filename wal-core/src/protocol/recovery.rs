@@ -45,7 +45,14 @@ impl<C: WalCoordination> Wal<C> {
             self.sequence.store(scan.header.sequence, Ordering::Relaxed);
         }
         self.rebuild_blocks(scan.as_ref().map_or(&[], |scan| &scan.pages))?;
-        self.publish_recovered(scan.as_ref()).map(Some)
+        let header = self.publish_recovered(scan.as_ref())?;
+        observe!(
+            self,
+            Recovered {
+                frames: header.max_frame()
+            }
+        );
+        Ok(Some(header))
     }
 
     fn check_log_page_size(&self, scan: &LogScan) -> Result<()> {

@@ -213,6 +213,7 @@ impl<C: WalCoordination> Wal<C> {
             let first = slot == ReadSlot::MARKED[0];
             self.set_mark(slot, if first { 0 } else { MARK_NOT_USED });
         }
+        observe!(self, LogRestarted { salts });
         Ok(next)
     }
 }

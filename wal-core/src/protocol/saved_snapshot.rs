@@ -103,6 +103,7 @@ impl<C: WalCoordination> ReadTx<C> {
     pub fn pages_changed_since(&self, older: &SavedSnapshot) -> Result<Vec<PageNo>> {
         let wal = self.wal();
         wal.check_process()?;
+        self.check_age()?;
         let (from, to) = (older.max_frame(), self.snapshot.max_frame());
         if older.salts() != self.snapshot.salts() || from > to {
             return Err(wal.snapshot_gone());
@@ -142,7 +143,7 @@ impl<C: WalCoordination> Wal<C> {
                 continue;
             }
             if let Some(tx) = self.try_open_snapshot(saved)? {
-                return Ok(tx);
+                return Ok(tx.aging());
             }
         }
         Err(Error::Protocol {

@@ -107,9 +107,19 @@ impl<C: WalCoordination> WriteTx<C> {
             return Ok(());
         };
         let kept = self.changes.kept_in_log().map(|end| end.max_frame);
+        #[cfg(feature = "observe")]
+        let before = own.end.max_frame;
         let result = wal.spill_history(own, kept, &self.changes.history());
         match result {
-            Ok(ref ends) => self.changes.spilled(ends),
+            Ok(ref ends) => {
+                observe!(
+                    wal,
+                    Spilled {
+                        frames: own.end.max_frame - before
+                    }
+                );
+                self.changes.spilled(ends);
+            }
             // What cannot be trimmed now is trimmed by the next writer.
             Err(_) => drop(index::trim(&*wal, own.end.max_frame)),
         }

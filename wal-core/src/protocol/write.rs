@@ -60,15 +60,22 @@ impl<C: WalCoordination> Wal<C> {
     ///
     /// # Errors
     /// [`Error::Busy`] if another writer is still at work when `busy` gives
-    /// up, [`Error::Cancelled`], [`Error::Poisoned`] after a failed sync, and
+    /// up, [`Error::LogFull`] if there is a limit and the log is still beyond
+    /// it, [`Error::Cancelled`], [`Error::Poisoned`] after a failed sync, and
     /// what [`Wal::begin_read`] gives.
     pub fn begin_write(self: &Arc<Self>, busy: impl Into<BusyHandler>) -> Result<WriteTx<C>> {
         self.check_writable()?;
         let mut waiter = Waiter::new(busy.into());
+        self.wait_for_room(&mut waiter)?;
+        self.begin_write_waiting(&mut waiter)
+    }
+
+    /// As [`Wal::begin_write`], however long the log is.
+    pub(super) fn begin_write_waiting(self: &Arc<Self>, waiter: &mut Waiter) -> Result<WriteTx<C>> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.try_begin_fresh_write(&mut waiter) {
+            match self.try_begin_fresh_write(waiter) {
                 // Not Write, which was waited for already.
                 Err(Error::Busy { lock, .. })
                     if lock != Lock::Write
@@ -105,10 +112,13 @@ impl<C: WalCoordination> Wal<C> {
     /// gives; each with the read transaction, which can go on.
     pub fn try_begin_write_tx(
         self: &Arc<Self>,
-        read: ReadTx<C>,
+        mut read: ReadTx<C>,
     ) -> Result<WriteTx<C>, Box<UpgradeRefused<C>>> {
         match self.write_lock_for(&read) {
-            Ok(write) => Ok(WriteTx::new(read, write)),
+            Ok(write) => {
+                read.lasts();
+                Ok(WriteTx::new(read, write))
+            }
             Err(error) => Err(Box::new(UpgradeRefused { read, error })),
         }
     }

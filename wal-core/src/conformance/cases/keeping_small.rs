@@ -1,0 +1,121 @@
+//! What keeps the log small when readers do not end.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::super::Backend;
+use super::super::scene::{Scene, versions};
+use crate::coordination::{Lock, ReadSlot};
+use crate::error::Error;
+use crate::protocol::{BusyHandler, CheckpointMode};
+use crate::types::PageNo;
+
+pub(crate) fn a_second_transaction_on_a_snapshot_keeps_it_by_itself<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, reader) = scene.two();
+    writer.commit(&[1], 1);
+    let first = reader.read();
+    assert_ne!(first.snapshot().slot(), ReadSlot::DATABASE);
+    writer.commit(&[1, 2], 2);
+    let second = first.try_clone().expect("another one");
+    assert!(second.snapshot().is_same_state(first.snapshot()));
+    drop(first);
+    let report = writer.checkpoint();
+    assert_eq!(report.backfilled, 1, "the second one is in the way");
+    assert_eq!(versions::<B>(&second), [1, 0]);
+    drop(second);
+    writer.checkpoint_all();
+    // The same at slot 0.
+    let first = reader.read();
+    assert_eq!(first.snapshot().slot(), ReadSlot::DATABASE);
+    writer.commit(&[1], 3);
+    let second = first.try_clone().expect("another one");
+    drop(first);
+    let report = writer.checkpoint();
+    assert_eq!(report.backfilled, 0, "the second one is in the way");
+    assert_eq!(versions::<B>(&second), [2, 2]);
+    drop(second);
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_snapshot_that_is_too_old_gives_no_more_pages<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let user = scene.user_with(|config| config.snapshot_age_limit = Some(Duration::ZERO));
+    user.commit(&[1], 1);
+    let read = user.read();
+    let too_old = |error: Option<Error>| matches!(error, Some(Error::SnapshotTooOld { .. }));
+    assert!(too_old(read.page(PageNo::ONE).err()));
+    assert!(too_old(read.find_frame(PageNo::ONE).err()));
+    let saved = read.snapshot().save();
+    assert!(too_old(read.pages_changed_since(&saved).err()));
+    let opened = user.wal.open_snapshot(&saved).expect("it is there");
+    assert!(too_old(opened.page(PageNo::ONE).err()));
+    drop(opened);
+    // Who writes, or follows the log, is not limited.
+    let write = user.wal.try_begin_write_tx(read).expect("it is current");
+    assert!(write.page(PageNo::ONE).is_ok());
+    drop(write);
+    let tail = user.wal.tail().expect("a tail begins");
+    assert!(tail.state().page(PageNo::ONE).is_ok());
+    drop(tail);
+    let patient = scene.user_with(|config| {
+        config.snapshot_age_limit = Some(Duration::from_secs(3600));
+    });
+    assert_eq!(patient.versions(), [1, 0]);
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_writer_waits_while_a_reader_keeps_a_long_log<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let writer = scene.user_with(|config| config.max_log_frames = 3);
+    let reader = scene.user();
+    writer.commit(&[1], 1);
+    let reading = reader.read();
+    writer.commit(&[1, 2], 2);
+    match writer.wal.begin_write(Duration::ZERO) {
+        Err(Error::LogFull {
+            frames: 3,
+            lock,
+            holders,
+            ..
+        }) => {
+            assert_eq!(lock, Lock::Read(reading.snapshot().slot()));
+            assert_eq!(holders, [std::process::id()]);
+        }
+        other => panic!("not full: {other:?}"),
+    }
+    scene.user().commit(&[2], 3);
+    let asked = Arc::new(Mutex::new(0));
+    let (count, ending) = (asked.clone(), Mutex::new(Some(reading)));
+    let busy = BusyHandler::ask(move |_, tries| {
+        *count.lock().unwrap() = tries;
+        tries < 3 || ending.lock().unwrap().take().is_some()
+    });
+    let tx = writer.wal.begin_write(busy).expect("the reader has ended");
+    assert_eq!(*asked.lock().unwrap(), 3);
+    drop(tx);
+    writer.commit(&[1], 4);
+    assert_eq!(writer.header().max_frame(), 1, "the log began anew");
+    assert_eq!(writer.versions(), [4, 3]);
+    scene.assert_quiet();
+}
+
+pub(crate) fn an_owner_of_the_log_lets_writers_wait_for_it<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let writer = scene.user_with(|config| {
+        config.max_log_frames = 1;
+        config.auto_actions.restart = false;
+    });
+    let owner = scene.user();
+    writer.commit(&[1], 1);
+    let full = writer.wal.begin_write(Duration::ZERO);
+    assert!(
+        matches!(full, Err(Error::LogFull { frames: 1, .. })),
+        "{full:?}"
+    );
+    assert_eq!(owner.backfilled(), 0, "it was left to the owner");
+    let truncated = owner.wal.checkpoint(CheckpointMode::Truncate);
+    assert!(truncated.expect("nobody is there").held_back_by.is_none());
+    writer.commit(&[1], 2);
+    scene.assert_quiet();
+}

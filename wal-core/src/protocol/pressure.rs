@@ -1,0 +1,63 @@
+//! Lets writers wait while the log is too long, if that was asked for.
+//!
+//! # Protocol
+//! A reader that does not end keeps the log from beginning anew, and writers
+//! that go on let it grow without a bound. A writer that finds more frames
+//! than it is to find tries to get them out of the way, as a Restart
+//! checkpoint does, before it takes Write; while that fails it waits, and
+//! holds nothing. It is a courtesy of this handle: others may have no limit.
+
+use std::sync::Arc;
+
+use super::busy::{LOOK_AGAIN, Waiter};
+use super::{CheckpointMode, Wal};
+use crate::coordination::{Lock, WalCoordination};
+use crate::error::{Error, Result};
+use crate::testing::{Mutation, mutated};
+
+impl<C: WalCoordination> Wal<C> {
+    /// Waits until the log has less than [`super::WalConfig::max_log_frames`],
+    /// or the next commit can begin it anew.
+    pub(super) fn wait_for_room(self: &Arc<Self>, waiter: &mut Waiter) -> Result<()> {
+        while let Some(frames) = self.too_many_frames()? {
+            let Some(lock) = self.lock_in_the_way()? else {
+                return Ok(());
+            };
+            if !waiter.pause(lock, LOOK_AGAIN)? {
+                observe!(self, LogFull { frames, lock });
+                return Err(Error::LogFull {
+                    path: self.path().to_owned(),
+                    frames,
+                    lock,
+                    holders: self.coordination.holders(lock),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The length of the log, if it is too long.
+    fn too_many_frames(&self) -> Result<Option<u32>> {
+        let most = self.config.max_log_frames;
+        if most == 0 || mutated(Mutation::IgnoreLogLimit) || self.block_zero()?.is_none() {
+            return Ok(None);
+        }
+        // Whoever begins to write mends a header that is not whole.
+        let header = self.header_cell()?.load().ok();
+        let frames = header.map(|header| header.max_frame());
+        Ok(frames.filter(|&frames| frames >= most))
+    }
+
+    /// Makes way for the log to begin anew; `Some` is the lock that is not to
+    /// be had for it. Who has left that to others waits for them.
+    fn lock_in_the_way(self: &Arc<Self>) -> Result<Option<Lock>> {
+        if !self.config.auto_actions.restart {
+            return Ok(Some(Lock::ReadMarks));
+        }
+        match self.checkpoint(CheckpointMode::Restart) {
+            Ok(report) => Ok(report.held_back_by.map(|held| held.lock)),
+            Err(Error::Busy { lock, .. }) => Ok(Some(lock)),
+            Err(e) => Err(e),
+        }
+    }
+}

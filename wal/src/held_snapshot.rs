@@ -1,0 +1,109 @@
+//! A snapshot that is held for a while, and not longer.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::SigSet;
+use wal_core::protocol::Snapshot;
+use wal_core::{Error, Result};
+
+use crate::backend::Backend;
+use crate::transaction::ReadTx;
+
+/// A snapshot that is held against checkpoints, so that transactions can be
+/// begun on it again and again, for a bounded time. After that it is given up,
+/// whatever its holder does meanwhile.
+#[derive(Debug)]
+pub struct HeldSnapshot<B: Backend> {
+    held: Arc<Held<B>>,
+    snapshot: Snapshot,
+    path: PathBuf,
+    /// Its end ends the thread that gives the snapshot up.
+    _ends: Sender<()>,
+}
+
+type Held<B> = Mutex<Option<ReadTx<B>>>;
+
+impl<B: Backend> ReadTx<B> {
+    /// Holds the state that this transaction sees for `at_most`.
+    ///
+    /// ```
+    /// # fn main() -> wal::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = wal::Database::open(dir.path().join("pages"))?;
+    /// # use std::time::Duration;
+    /// let held = db.begin_read()?.hold(Duration::from_secs(60))?;
+    /// let mut write = db.begin_write()?;
+    /// write.page_mut(wal::PageNo::ONE)?[0] = 1;
+    /// write.commit()?;
+    /// let read = held.begin_read()?; // as often as you like, on any thread
+    /// assert_eq!(read.page(wal::PageNo::ONE)?[0], 0);
+    /// # drop((read, held));
+    /// # db.close()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`] if no thread can be started.
+    pub fn hold(self, at_most: Duration) -> Result<HeldSnapshot<B>> {
+        let path = self.database.path().to_owned();
+        let snapshot = *self.snapshot();
+        let held = Arc::new(Mutex::new(Some(self)));
+        let (ends, ended) = channel();
+        let given_up = held.clone();
+        thread::Builder::new()
+            .name("wal-held-snapshot".to_owned())
+            .spawn(move || {
+                // The program's signal handlers run in its own threads.
+                let _ = SigSet::all().thread_block();
+                let _ = ended.recv_timeout(at_most);
+                drop(lock(&given_up).take());
+            })
+            .map_err(|e| Error::io(&path, "start a thread", e))?;
+        Ok(HeldSnapshot {
+            held,
+            snapshot,
+            path,
+            _ends: ends,
+        })
+    }
+}
+
+impl<B: Backend> HeldSnapshot<B> {
+    /// The state that is held.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Begins a read transaction on that state. It may outlast the hold.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotTooOld`] once it was given up,
+    /// [`Error::UsedAfterFork`], [`Error::Io`].
+    pub fn begin_read(&self) -> Result<ReadTx<B>> {
+        lock(&self.held)
+            .as_ref()
+            .ok_or_else(|| self.too_old())?
+            .try_clone()
+    }
+
+    fn too_old(&self) -> Error {
+        Error::SnapshotTooOld {
+            path: self.path.clone(),
+        }
+    }
+}
+
+impl<B: Backend> Drop for HeldSnapshot<B> {
+    /// At once, and not when the thread comes to it.
+    fn drop(&mut self) {
+        drop(lock(&self.held).take());
+    }
+}
+
+fn lock<B: Backend>(held: &Held<B>) -> MutexGuard<'_, Option<ReadTx<B>>> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
