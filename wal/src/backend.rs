@@ -11,7 +11,7 @@ use wal_core::{Error, Result, WalCoordination};
 use crate::options::{Options, ReadStrategy};
 
 /// A coordination that the facade can open. The features `shm` and `inproc`
-/// bring one each.
+/// bring one each; docs/backends.md tells how to write another.
 pub trait Backend: WalCoordination + Sized {
     /// Opens the coordination of the database at `path`, and tells what the
     /// file is.
@@ -55,9 +55,13 @@ impl Options {
         self.read_strategy == ReadStrategy::Mapped
     }
 
-    /// Finds out what the file is, and makes an empty one a page store. The
-    /// caller holds the lock for that.
-    fn look(&self, database: &OsFile) -> Result<WalConfig> {
+    /// Finds out what the file is, makes an empty one a page store, and puts
+    /// the rest of the options beside that. It is for who writes a [`Backend`],
+    /// and is called with the locks held that keep others from doing the same.
+    ///
+    /// # Errors
+    /// Those of [`Options::open`] that are about the file itself.
+    pub fn inspect(&self, database: &OsFile) -> Result<WalConfig> {
         let mut config = if self.immutable {
             inspect_immutable(database, self.page_size)?
         } else {
@@ -119,7 +123,7 @@ impl Backend for wal_shm::ShmWalCoordination {
             (false, true) => wal_shm::Access::ReadOnly,
             (false, false) => wal_shm::Access::ReadWrite,
         };
-        let look = |database: &OsFile| options.look(database);
+        let look = |database: &OsFile| options.inspect(database);
         let attached = Self::open(path, options.open_mode(), shm, look);
         let (coordination, config) = match options.only_reads() {
             true => attached?,
@@ -139,7 +143,7 @@ impl Backend for wal_inproc::InProcessWalCoordination {
             return Err(Error::cannot_open(path, reason));
         }
         let (coordination, database) = Self::open(path, options.open_mode(), options.is_mapped())?;
-        let config = options.look(&database)?;
+        let config = options.inspect(&database)?;
         Ok((coordination, database, config))
     }
 }

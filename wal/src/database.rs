@@ -56,11 +56,16 @@ impl<B: Backend> Database<B> {
     /// # Errors
     /// As [`Options::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::open_with(path.as_ref(), &Options::new())
+        Self::open_with(path, &Options::new())
     }
 
-    pub(crate) fn open_with(path: &Path, options: &Options) -> Result<Self> {
-        let (wal, file) = attach(&resolve(path)?, options, options.busy_timeout)?;
+    /// Opens the database at `path` with `options`, and the backend that the
+    /// type names.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self> {
+        let (wal, file) = attach(&resolve(path.as_ref())?, options, options.busy_timeout)?;
         let checkpointer = match options.checkpoint_thread {
             true => Some(Checkpointer::start(&wal)?),
             false => None,

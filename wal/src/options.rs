@@ -287,7 +287,7 @@ impl Options {
     /// [`crate::Error::CannotOpen`], [`crate::Error::Io`]. No file was
     /// changed then.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<crate::Database> {
-        Database::open_with(path.as_ref(), self)
+        Database::open_with(path, self)
     }
 
     /// Opens the database at `path` for this process and others.
@@ -296,7 +296,7 @@ impl Options {
     /// As [`Options::open`].
     #[cfg(feature = "shm")]
     pub fn open_shm(&self, path: impl AsRef<Path>) -> Result<crate::shm::Database> {
-        Database::open_with(path.as_ref(), self)
+        Database::open_with(path, self)
     }
 
     /// Opens the database at `path` for this process alone.
@@ -305,6 +305,6 @@ impl Options {
     /// As [`Options::open`].
     #[cfg(feature = "inproc")]
     pub fn open_inproc(&self, path: impl AsRef<Path>) -> Result<crate::inproc::Database> {
-        Database::open_with(path.as_ref(), self)
+        Database::open_with(path, self)
     }
 }

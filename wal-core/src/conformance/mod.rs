@@ -10,6 +10,9 @@
 //! wal_core::conformance_suite!(InProcess);
 //! ```
 //!
+//! `docs/backends.md` shows how a third backend is written and run, and
+//! `tests/third_backend.rs` is one.
+//!
 //! The users of a case sit behind a *director*: it writes every call to the
 //! coordination and to the files down, checks who holds which lock, and runs a
 //! test's closure at a chosen call. So races are forced, not awaited: each
