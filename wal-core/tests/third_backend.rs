@@ -40,8 +40,9 @@ struct Table {
 }
 
 /// Who meets where, and how many of them have not left.
-static MEETINGS: LazyLock<Mutex<HashMap<PathBuf, (Arc<Meeting>, usize)>>> =
-    LazyLock::new(Mutex::default);
+type Meetings = HashMap<PathBuf, (Arc<Meeting>, usize)>;
+
+static MEETINGS: LazyLock<Mutex<Meetings>> = LazyLock::new(Mutex::default);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
