@@ -10,6 +10,9 @@ pub mod fixtures;
 
 mod lines;
 
+/// Power failures, simulated.
+pub mod power;
+
 /// Stock SQLite as a live peer, and the means to stop it at its file calls.
 pub mod stock;
 

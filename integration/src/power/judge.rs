@@ -1,0 +1,160 @@
+//! Whether what a power failure left keeps what was promised.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rusqlite::Connection;
+use wal_core::io::beside;
+use wal_core::protocol::{CheckpointMode, DatabaseKind, ReadTx, Synchronous, Wal, WalConfig};
+use wal_core::{PageNo, WalCoordination};
+use wal_inproc::InProcessWalCoordination;
+
+use super::{Crash, Disk, History, Image};
+
+/// What was found.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The state.
+    pub state: usize,
+    /// When the power may have failed again meanwhile; the states that may be
+    /// found then.
+    pub crashes: Vec<Crash>,
+}
+
+/// Recovers `image` with this library, which must find a state from `floor` to
+/// `ceiling`; commits the next one, checkpoints it, and finds it again.
+///
+/// # Errors
+///
+/// When another state is found, or a mixture, or the library refuses.
+pub fn judge_by_ours(
+    history: &History,
+    image: &Image,
+    floor: usize,
+    ceiling: usize,
+) -> Result<Verdict> {
+    let disk = Disk::new(image, floor);
+    let mut config = WalConfig::new(DatabaseKind::Sqlite, history.page_size);
+    config.synchronous = Synchronous::Full;
+    let coordination = InProcessWalCoordination::in_memory("recovered".as_ref());
+    let wal = Wal::new(coordination, Box::new(disk.clone()), config);
+    let state = find(history, &wal.begin_read()?, floor, ceiling)?;
+    disk.acknowledge(state, true);
+    if state < history.last() {
+        disk.attempt(state + 1);
+        commit_next(&wal, history, state)?;
+        disk.acknowledge(state + 1, true);
+    }
+    let next = (state + 1).min(history.last());
+    let report = wal.checkpoint(CheckpointMode::Truncate)?;
+    ensure!(report.held_back_by.is_none(), "{report:?}");
+    find(history, &wal.begin_read()?, next, next).context("after a checkpoint")?;
+    wal.close()?;
+    let mut crashes = disk.take_crashes();
+    // What is found once is on the disk, and is found again.
+    for crash in &mut crashes {
+        crash.floor = crash.floor.max(state);
+        crash.ceiling = crash.ceiling.max(state);
+    }
+    ensure!(
+        is_state(history, next, history_pages(history, &disk.now())),
+        "the database file alone is not state {next}"
+    );
+    Ok(Verdict { state, crashes })
+}
+
+fn history_pages<'i>(history: &History, image: &'i Image) -> Vec<&'i [u8]> {
+    image.database.chunks(history.page_size.len()).collect()
+}
+
+fn commit_next(
+    wal: &Arc<Wal<InProcessWalCoordination>>,
+    history: &History,
+    state: usize,
+) -> Result<()> {
+    let mut tx = wal.begin_write(Duration::ZERO)?;
+    tx.set_page_count(history.page_count(state + 1))?;
+    for (page, content) in history.changed(state, state + 1) {
+        tx.page_mut(page)?.copy_from_slice(content);
+    }
+    tx.commit()?;
+    Ok(())
+}
+
+/// The state that `read` sees.
+fn find<C: WalCoordination>(
+    history: &History,
+    read: &ReadTx<C>,
+    floor: usize,
+    ceiling: usize,
+) -> Result<usize> {
+    let numbers = (1..=read.page_count()).map(PageNo::new);
+    let pages: Vec<_> = numbers
+        .map(|page| read.page(page?))
+        .collect::<wal_core::Result<_>>()?;
+    let found = |state: &usize| is_state(history, *state, pages.iter().map(|page| &**page));
+    if let Some(state) = (floor..=ceiling).rev().find(found) {
+        return Ok(state);
+    }
+    match (0..=history.last()).find(found) {
+        Some(state) => bail!("found state {state}, promised was {floor} to {ceiling}"),
+        None => bail!(
+            "found {} pages of no single state, promised was {floor} to {ceiling}",
+            pages.len()
+        ),
+    }
+}
+
+/// True if `pages` are those of state `state`. In page 1 the counters of
+/// changes are ours, not the history's.
+fn is_state<'p>(
+    history: &History,
+    state: usize,
+    pages: impl IntoIterator<Item = &'p [u8]>,
+) -> bool {
+    let counters = |at: usize| (24..28).contains(&at) || (92..100).contains(&at);
+    let same = |(number, (one, other)): (usize, (&[u8], &[u8]))| {
+        let differs = |(at, (a, b)): (usize, (&u8, &u8))| a != b && !(number == 0 && counters(at));
+        one.len() == other.len() && !one.iter().zip(other).enumerate().any(differs)
+    };
+    let pages: Vec<&[u8]> = pages.into_iter().collect();
+    pages.len() == history.page_count(state) as usize
+        && history.pages(state).zip(pages).enumerate().all(same)
+}
+
+/// Lets stock SQLite recover `image` in `directory`, which must find a sound
+/// database in a state from `floor` to `ceiling`.
+///
+/// # Errors
+///
+/// When another state is found, or damage.
+pub fn judge_by_stock(
+    image: &Image,
+    directory: &Path,
+    floor: usize,
+    ceiling: usize,
+) -> Result<usize> {
+    let path = directory.join("image");
+    std::fs::write(&path, &image.database)?;
+    let log = beside(&path, "-wal");
+    match &image.log {
+        Some(bytes) => std::fs::write(&log, bytes)?,
+        None => drop(std::fs::remove_file(&log)),
+    }
+    let connection = Connection::open(&path)?;
+    let sound: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+    ensure!(sound == "ok", "{sound}");
+    let state: i64 = connection.query_row("SELECT number FROM state", [], |row| row.get(0))?;
+    let state = usize::try_from(state)?;
+    ensure!(
+        (floor..=ceiling).contains(&state),
+        "found state {state}, promised was {floor} to {ceiling}"
+    );
+    drop(connection);
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(beside(&path, suffix));
+    }
+    Ok(state)
+}

@@ -1,0 +1,19 @@
+//! Power failures, simulated: a disk that forgets, a history that stock SQLite
+//! wrote, random work on it, and a judge of what is left after each crash.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `disk` | two files whose writes are volatile until synced; what a crash may leave |
+//! | `history` | the committed states of a SQLite database |
+//! | `work` | random operations that go through that history |
+//! | `judge` | whether what is left keeps the promise, to ours and to stock SQLite |
+
+mod disk;
+mod history;
+mod judge;
+mod work;
+
+pub use disk::{Crash, Disk, Image};
+pub use history::History;
+pub use judge::{Verdict, judge_by_ours, judge_by_stock};
+pub use work::{Work, replicate, work};

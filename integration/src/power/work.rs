@@ -1,0 +1,255 @@
+//! Random operations of one process on a simulated disk, which take the
+//! database through its history, state by state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use fastrand::Rng;
+use wal_core::protocol::{
+    CheckpointMode, DatabaseKind, ReadTx, Synchronous, Wal, WalConfig, WriteTx,
+};
+use wal_inproc::InProcessWalCoordination;
+
+use super::{Disk, History, Image};
+
+type Handle = Arc<Wal<InProcessWalCoordination>>;
+type Writing = WriteTx<InProcessWalCoordination>;
+
+/// What is worked on.
+#[derive(Debug)]
+pub struct Work<'h> {
+    /// The states to go through.
+    pub history: &'h History,
+    /// The disk.
+    pub disk: Disk,
+    /// What the database is opened with.
+    pub synchronous: Synchronous,
+    /// The state that the database has.
+    pub state: usize,
+}
+
+/// A process's own life: its handle, and the readers it has.
+struct Life {
+    wal: Handle,
+    reading: Option<ReadTx<InProcessWalCoordination>>,
+}
+
+impl Work<'_> {
+    fn open(&self) -> Life {
+        self.open_with(|_| {})
+    }
+
+    fn open_with(&self, change: impl FnOnce(&mut WalConfig)) -> Life {
+        let mut config = WalConfig::new(DatabaseKind::Sqlite, self.history.page_size);
+        config.synchronous = self.synchronous;
+        change(&mut config);
+        let coordination = InProcessWalCoordination::in_memory("simulated".as_ref());
+        let storage = Box::new(self.disk.clone());
+        Life {
+            wal: Wal::new(coordination, storage, config),
+            reading: None,
+        }
+    }
+}
+
+/// Works until the history ends, as `rng` chooses.
+///
+/// # Errors
+///
+/// When the library refuses something.
+pub fn work(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
+    let mut life = work.open();
+    while work.state < work.history.last() {
+        match rng.u8(..16) {
+            0..=6 => work.commit(&life, rng).context("a commit")?,
+            7 => work.roll_back(&life, rng).context("a rollback")?,
+            8..=10 => {
+                let mode = [
+                    CheckpointMode::Passive,
+                    CheckpointMode::Full,
+                    CheckpointMode::Restart,
+                    CheckpointMode::Truncate,
+                ][rng.usize(..4)];
+                life.wal.checkpoint(mode).context("a checkpoint")?;
+            }
+            11 => restart(&life, rng).context("a restart by proof")?,
+            12 => {
+                life.reading = None;
+                work.commit_exclusively(&life).context("a vacuum")?;
+            }
+            13 => life.reading = Some(life.wal.begin_read().context("a reader")?),
+            14 => life.reading = None,
+            _ => {
+                // A process dies, or closes, and another one comes.
+                life.reading = None;
+                if rng.bool() {
+                    life.wal.close().context("a close")?;
+                }
+                life = work.open();
+            }
+        }
+    }
+    life.reading = None;
+    life.wal.close().context("the last close")
+}
+
+impl Work<'_> {
+    /// Commits the next state.
+    fn commit(&mut self, life: &Life, rng: &mut Rng) -> Result<()> {
+        let mut tx = life.wal.begin_write(Duration::ZERO)?;
+        if rng.u8(..3) == 0 {
+            let savepoint = tx.savepoint();
+            self.scribble(&mut tx, rng)?;
+            tx.rollback_to(savepoint)?;
+        }
+        self.fill(&mut tx, rng)?;
+        let next = self.state + 1;
+        self.disk.attempt(next);
+        tx.commit()?;
+        self.acknowledge(next);
+        Ok(())
+    }
+
+    fn commit_if_any(&mut self, life: &Life, rng: &mut Rng) -> Result<()> {
+        match self.state < self.history.last() {
+            true => self.commit(life, rng),
+            false => Ok(()),
+        }
+    }
+
+    fn acknowledge(&mut self, state: usize) {
+        let durable = self.synchronous == Synchronous::Full;
+        self.disk.acknowledge(state, durable);
+        self.state = state;
+    }
+
+    /// Makes the pages those of the next state.
+    fn fill(&self, tx: &mut Writing, rng: &mut Rng) -> Result<()> {
+        let next = self.state + 1;
+        tx.set_page_count(self.history.page_count(next))?;
+        for (page, content) in self.history.changed(self.state, next) {
+            tx.page_mut(page)?.copy_from_slice(content);
+            if rng.u8(..8) == 0 {
+                tx.spill()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is never committed.
+    fn scribble(&self, tx: &mut Writing, rng: &mut Rng) -> Result<()> {
+        for _ in 0..rng.u8(1..4) {
+            let page = wal_core::PageNo::new(rng.u32(1..=tx.page_count()))?;
+            tx.page_mut(page)?.fill(rng.u8(..));
+            if rng.u8(..3) == 0 {
+                tx.allocate()?;
+            }
+            if rng.bool() {
+                tx.spill()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn roll_back(&self, life: &Life, rng: &mut Rng) -> Result<()> {
+        let mut tx = life.wal.begin_write(Duration::ZERO)?;
+        self.scribble(&mut tx, rng)?;
+        tx.rollback();
+        Ok(())
+    }
+
+    /// Commits the next state with everybody shut out, as a vacuum does.
+    fn commit_exclusively(&mut self, life: &Life) -> Result<()> {
+        let locks = life.wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO)?;
+        let mut tx = locks.begin_vacuum_blocking_tx()?;
+        self.fill(tx.tx(), &mut Rng::with_seed(0))?;
+        let next = self.state + 1;
+        self.disk.attempt(next);
+        let locks = tx.commit()?;
+        self.acknowledge(next);
+        locks.vacuum_checkpoint_with_held_lock()?;
+        Ok(())
+    }
+}
+
+/// Takes a replica through the history, by the frames of a source whose own
+/// disk does not fail. It begins as a copy of some state.
+///
+/// # Errors
+///
+/// When the library refuses something.
+pub fn replicate(history: &History, synchronous: Synchronous, rng: &mut Rng) -> Result<Disk> {
+    let disk_in = |state| {
+        let image = Image {
+            database: history.bytes(state).to_vec(),
+            log: None,
+        };
+        Disk::new(&image, state)
+    };
+    let mut source = Work {
+        history,
+        disk: disk_in(0),
+        synchronous: Synchronous::Off,
+        state: 0,
+    };
+    let life = source.open();
+    let mut tail = life.wal.tail()?;
+    for _ in 0..rng.u8(1..4) {
+        source.commit(&life, rng)?;
+    }
+    let mut replica = Work {
+        history,
+        disk: disk_in(rng.usize(0..=source.state)),
+        synchronous,
+        state: 0,
+    };
+    let mut copy = replica.open_with(|config| config.cache_spill = rng.u64(1..20_000));
+    let mut ended = None;
+    let mut first = true;
+    while replica.state < history.last() {
+        for _ in 0..rng.u8(0..3) {
+            source.commit_if_any(&life, rng)?;
+        }
+        let mut tx = copy.wal.begin_apply(Duration::ZERO)?;
+        replica.disk.attempt(source.state);
+        tail.advance()?;
+        // What the replica has already is given again.
+        tx.apply_frames(tail.log_so_far(), if first { None } else { ended })?;
+        tx.commit().context("applied frames")?;
+        first = false;
+        replica.acknowledge(source.state);
+        if rng.bool() {
+            copy.wal.checkpoint(CheckpointMode::Passive)?;
+        }
+        if rng.u8(..4) == 0 {
+            copy = replica.open();
+        }
+        if rng.u8(..3) == 0 && tail.position().frame > 0 {
+            copy.wal.checkpoint(CheckpointMode::Passive)?;
+            life.wal.checkpoint(CheckpointMode::Passive)?;
+            let position = tail.position();
+            if tail.restart_log(Duration::ZERO)? {
+                ended = Some(position);
+                source.commit_if_any(&life, rng)?;
+            }
+        }
+    }
+    Ok(replica.disk)
+}
+
+fn restart(life: &Life, rng: &mut Rng) -> Result<()> {
+    life.wal.checkpoint(CheckpointMode::Passive)?;
+    let Some(proof) = life.wal.prove_backfill(Duration::ZERO)? else {
+        return Ok(());
+    };
+    let restarted = match rng.bool() {
+        true => life.wal.restart_log(&proof, Duration::ZERO),
+        false => life.wal.truncate_log(&proof, Duration::ZERO),
+    };
+    match restarted {
+        // Our own reader is in the way.
+        Err(wal_core::Error::Busy { .. }) => Ok(()),
+        restarted => Ok(restarted?),
+    }
+}

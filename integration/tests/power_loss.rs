@@ -1,0 +1,116 @@
+//! The power fails at each step of random work, and what is left on the disk
+//! is recovered by ours and by stock SQLite: every acknowledged commit is there
+//! that was promised to be, and nothing is torn.
+//!
+//! `WAL_POWER_SCRIPTS` is how many scripts are run, `WAL_TEST_SEED` where they
+//! begin.
+
+// Clippy takes the helpers of an integration test for production code.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+use fastrand::Rng;
+use integration::power::{
+    Disk, History, Image, Work, judge_by_ours, judge_by_stock, replicate, work,
+};
+use wal::{PageSize, Synchronous};
+
+/// How many survivor sets are tried for each step.
+const IMAGES: usize = 4;
+/// Stock SQLite, which needs real files, judges one image in so many.
+const STOCK: usize = 16;
+
+fn setting(name: &str, default: u64) -> u64 {
+    let set = std::env::var(name).ok();
+    set.map_or(default, |value| value.parse().unwrap())
+}
+
+#[derive(Default)]
+struct Counts {
+    steps: usize,
+    images: usize,
+    by_stock: usize,
+    during_recovery: usize,
+}
+
+/// What is run: gives the disk on which it was done.
+type Script = fn(&History, Synchronous, &mut Rng) -> anyhow::Result<Disk>;
+
+fn one_process(history: &History, synchronous: Synchronous, rng: &mut Rng) -> anyhow::Result<Disk> {
+    let begin = Image {
+        database: history.bytes(0).to_vec(),
+        log: None,
+    };
+    let disk = Disk::new(&begin, 0);
+    let mut whole = Work {
+        history,
+        disk: disk.clone(),
+        synchronous,
+        state: 0,
+    };
+    work(&mut whole, rng)?;
+    Ok(disk)
+}
+
+impl Counts {
+    /// Runs the script with `seed`, and judges what each crash leaves.
+    fn script(&mut self, script: Script, seed: u64, synchronous: Synchronous) {
+        let mut rng = Rng::with_seed(seed);
+        let page_size = PageSize::new([512, 1024, 4096][rng.usize(..3)]).unwrap();
+        let history = History::new(page_size, 12, &mut rng).unwrap();
+        let worked = script(&history, synchronous, &mut rng);
+        let disk = worked.unwrap_or_else(|e| panic!("seed {seed}, {synchronous:?}: {e:?}"));
+        let directory = tempfile::tempdir().unwrap();
+        for (step, crash) in disk.take_crashes().into_iter().enumerate() {
+            self.steps += 1;
+            for survivors in 0..IMAGES {
+                let image = crash.image(&mut rng);
+                let (floor, ceiling) = (crash.floor, crash.ceiling);
+                let at = format!("seed {seed}, {synchronous:?}, step {step}, image {survivors}");
+                self.images += 1;
+                let judged = judge_by_ours(&history, &image, floor, ceiling);
+                let verdict = judged.unwrap_or_else(|e| panic!("{at}: {e:?} ({image:?})"));
+                if self.images.is_multiple_of(STOCK) {
+                    self.by_stock += 1;
+                    let judged = judge_by_stock(&image, directory.path(), floor, ceiling);
+                    let state = judged.unwrap_or_else(|e| panic!("{at}, stock: {e:?}"));
+                    assert_eq!(state, verdict.state, "{at}: ours and stock SQLite");
+                    // The power fails again while it is recovered.
+                    for again in verdict.crashes {
+                        self.during_recovery += 1;
+                        let image = again.image(&mut rng);
+                        let judged = judge_by_ours(&history, &image, again.floor, again.ceiling);
+                        judged.unwrap_or_else(|e| panic!("{at}, again: {e:?} ({image:?})"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn sweep(script: Script, synchronous: Synchronous) {
+    let first = setting("WAL_TEST_SEED", 1);
+    let mut counts = Counts::default();
+    for seed in first..first + setting("WAL_POWER_SCRIPTS", 3) {
+        counts.script(script, seed, synchronous);
+    }
+    println!(
+        "{synchronous:?}: {} steps, {} images, {} of them by stock SQLite too, {} failures while recovering",
+        counts.steps, counts.images, counts.by_stock, counts.during_recovery
+    );
+}
+
+#[test]
+fn a_commit_that_was_promised_survives_a_power_failure() {
+    sweep(one_process, Synchronous::Full);
+}
+
+#[test]
+fn a_power_failure_undoes_the_last_commits_at_most_and_tears_nothing() {
+    sweep(one_process, Synchronous::Normal);
+}
+
+#[test]
+fn a_replica_survives_a_power_failure() {
+    sweep(replicate, Synchronous::Full);
+    sweep(replicate, Synchronous::Normal);
+}
