@@ -55,6 +55,7 @@ soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak WAL_TORT
 	WAL_TORTURE_SECONDS=$${WAL_TORTURE_SECONDS:-300} WAL_MATRIX=all \
 	  WAL_LITESTREAM=$(abspath $(LITESTREAM)) \
 	  $(MAKE) test-processes WAL_TEST_SECONDS=$(WAL_TEST_SECONDS)
+	WAL_POWER_SCRIPTS=$${WAL_POWER_SCRIPTS:-200} $(CARGO) test --release -p integration --test power_loss -- --nocapture
 	$(MAKE) demo ARGS="--seconds 120 --writers 4 --readers 8"
 
 fixtures: ## write the fixtures again, by stock SQLite

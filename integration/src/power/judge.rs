@@ -1,5 +1,6 @@
 //! Whether what a power failure left keeps what was promised.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,9 @@ use wal_core::{PageNo, WalCoordination};
 use wal_inproc::InProcessWalCoordination;
 
 use super::{Crash, Disk, History, Image};
+
+/// A number in page 1 that SQLite does not use.
+const USER_VERSION: Range<usize> = 60..64;
 
 /// What was found.
 #[derive(Debug)]
@@ -79,6 +83,9 @@ fn commit_next(
     for (page, content) in history.changed(state, state + 1) {
         tx.page_mut(page)?.copy_from_slice(content);
     }
+    // Another transaction than the one that may have been lost here: the same
+    // frames once more would make those behind them a part of the log again.
+    tx.page_mut(PageNo::ONE)?[USER_VERSION].copy_from_slice(b"MARK");
     tx.commit()?;
     Ok(())
 }
@@ -108,13 +115,14 @@ fn find<C: WalCoordination>(
 }
 
 /// True if `pages` are those of state `state`. In page 1 the counters of
-/// changes are ours, not the history's.
+/// changes are ours, not the history's, and so is the user version.
 fn is_state<'p>(
     history: &History,
     state: usize,
     pages: impl IntoIterator<Item = &'p [u8]>,
 ) -> bool {
-    let counters = |at: usize| (24..28).contains(&at) || (92..100).contains(&at);
+    let counters =
+        |at: usize| (24..28).contains(&at) || (92..100).contains(&at) || USER_VERSION.contains(&at);
     let same = |(number, (one, other)): (usize, (&[u8], &[u8]))| {
         let differs = |(at, (a, b)): (usize, (&u8, &u8))| a != b && !(number == 0 && counters(at));
         one.len() == other.len() && !one.iter().zip(other).enumerate().any(differs)
