@@ -52,7 +52,7 @@ $(LITESTREAM):
 
 soak: WAL_TEST_SECONDS = 60
 soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak WAL_TORTURE_SECONDS=3600
-	WAL_TORTURE_SECONDS=$${WAL_TORTURE_SECONDS:-300} WAL_MATRIX=all \
+	WAL_TORTURE_SECONDS=$${WAL_TORTURE_SECONDS:-300} WAL_MATRIX=all WAL_MODEL_CASES=20000 \
 	  WAL_LITESTREAM=$(abspath $(LITESTREAM)) \
 	  $(MAKE) test-processes WAL_TEST_SECONDS=$(WAL_TEST_SECONDS)
 	WAL_POWER_SCRIPTS=$${WAL_POWER_SCRIPTS:-200} $(CARGO) test --release -p integration --test power_loss -- --nocapture

@@ -18,10 +18,6 @@ use wal_core::io::ByteLocks;
 use super::wire::{Answer, Backend, Command, HeldByte, Refusal, Settings, SnapshotInfo};
 use super::{Stamp, fork, run_load};
 
-/// How long a checkpoint waits for readers and the writer. Who holds them may
-/// be told to let go by the very test that waits for the checkpoint.
-const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(100);
-
 /// Carries out the commands on stdin until it ends, then closes what is open.
 ///
 /// # Errors
@@ -108,8 +104,8 @@ impl WorkerState {
 fn open(settings: &Settings) -> Result<Box<dyn Session>> {
     let options = settings.options()?;
     Ok(match settings.backend {
-        Backend::Shm => Box::new(Handle::new(options.open_shm(&settings.path)?)),
-        Backend::InProcess => Box::new(Handle::new(options.open_inproc(&settings.path)?)),
+        Backend::Shm => Box::new(Handle::new(options.open_shm(&settings.path)?, settings)),
+        Backend::InProcess => Box::new(Handle::new(options.open_inproc(&settings.path)?, settings)),
     })
 }
 
@@ -184,12 +180,14 @@ struct Handle<B: wal::Backend> {
     reads: BTreeMap<String, ReadTx<B>>,
     write: Option<WriteTx<B>>,
     savepoint: Option<Savepoint>,
+    checkpoint_patience: Duration,
     database: Database<B>,
 }
 
 impl<B: wal::Backend> Handle<B> {
-    fn new(database: Database<B>) -> Self {
+    fn new(database: Database<B>, settings: &Settings) -> Self {
         Handle {
+            checkpoint_patience: settings.checkpoint_patience,
             reads: BTreeMap::new(),
             write: None,
             savepoint: None,
@@ -258,7 +256,7 @@ impl<B: wal::Backend> Session for Handle<B> {
                 .context("nothing to roll back")?
                 .rollback(),
             Command::Checkpoint(mode) => {
-                let options = CheckpointOptions::new(mode.into()).busy(CHECKPOINT_PATIENCE);
+                let options = CheckpointOptions::new(mode.into()).busy(self.checkpoint_patience);
                 let report = self.database.checkpoint_with(options)?;
                 return value(report.is_complete());
             }

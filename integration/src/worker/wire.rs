@@ -116,6 +116,8 @@ pub struct Settings {
     pub side_file: bool,
     /// How long a writer waits for others.
     pub busy_timeout: Duration,
+    /// How long a checkpoint waits for others.
+    pub checkpoint_patience: Duration,
 }
 
 /// Which coordination a worker uses.
@@ -177,6 +179,7 @@ impl Settings {
             auto_checkpoint: 0,
             side_file: true,
             busy_timeout: Duration::from_secs(5),
+            checkpoint_patience: Duration::from_millis(100),
         }
     }
 
