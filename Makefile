@@ -55,6 +55,8 @@ soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak WAL_TORT
 	WAL_TORTURE_SECONDS=$${WAL_TORTURE_SECONDS:-300} WAL_MATRIX=all WAL_MODEL_CASES=20000 \
 	  WAL_LITESTREAM=$(abspath $(LITESTREAM)) \
 	  $(MAKE) test-processes WAL_TEST_SECONDS=$(WAL_TEST_SECONDS)
+	WAL_SCHEDULES=$${WAL_SCHEDULES:-1000000} WAL_SCHEDULE_STRIDE=7 $(CARGO) test --release -p integration \
+	  --features test-points --test schedules -- --nocapture
 	WAL_POWER_SCRIPTS=$${WAL_POWER_SCRIPTS:-200} $(CARGO) test --release -p integration --test power_loss -- --nocapture
 	$(MAKE) demo ARGS="--seconds 120 --writers 4 --readers 8"
 

@@ -13,6 +13,10 @@ mod lines;
 /// Power failures, simulated.
 pub mod power;
 
+/// Users of one database that take turns at every step, as a seed says.
+#[cfg(feature = "test-points")]
+pub mod schedule;
+
 /// Stock SQLite as a live peer, and the means to stop it at its file calls.
 pub mod stock;
 

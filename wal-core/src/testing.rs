@@ -85,6 +85,8 @@ named! {
     ShmRemove => "shm-remove",
     /// Waiters are about to be woken.
     Wake => "wake",
+    /// A reader begins again, because somebody stores the header.
+    TryAgain => "try-again",
     /// A writer that found Write taken is about to sleep.
     WaitForWrite => "wait-for-write",
 }

@@ -29,7 +29,7 @@ use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::sync::{Ordering, fence};
-use crate::testing::{Mutation, mutated};
+use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::Salts;
 
 /// After this many attempts the protocol is taken for broken
@@ -387,6 +387,9 @@ pub(super) fn deadline_after(timeout: Duration) -> Instant {
 /// The first attempts follow at once; then the pauses grow, as SQLite's do,
 /// because whoever is in the way may have lost its processor.
 pub(super) fn pause_before(attempt: u32) {
+    if attempt > 5 {
+        step(Point::TryAgain);
+    }
     match attempt {
         0..=5 => {}
         6..=9 => thread::yield_now(),
