@@ -138,18 +138,21 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
     }
 
     /// Tries to take Write, and begins the turn.
-    fn try_write(&self, wal: &Arc<Wal<C>>) -> Result<Option<LockGuard<C>>> {
+    fn try_write(&mut self, wal: &Arc<Wal<C>>) -> Result<Option<LockGuard<C>>> {
         let write = wal.try_lock(Lock::Write, LockMode::Exclusive)?;
         if write.is_some() {
-            let from_line = self.place.is_some();
-            self.line.begin_turn(self.who, now(), from_line);
+            let place = self.place.take();
+            self.line.begin_turn(self.who, now(), place.is_some());
+            if let Some(place) = place {
+                self.line.leave(place);
+            }
         }
         Ok(write)
     }
 }
 
 impl<C: WalCoordination> Drop for InLine<'_, C> {
-    /// Who leaves without Write may have been woken for it, and passes that on.
+    /// Who gives up may have been woken for its turn, and passes that on.
     fn drop(&mut self) {
         if let Some(place) = self.place {
             self.line.leave(place);
