@@ -36,6 +36,8 @@ const PROCESS_WORDS: usize = 1024;
 const LEN: u64 = size_of::<SideMemory>() as u64;
 const FIRST_OPENER: Range<u64> = (1 << 20)..(1 << 20) + 1;
 
+/// A first opener is done in no time, unless it was stopped.
+const FIRST_OPENER_PATIENCE: Duration = Duration::from_millis(500);
 /// Stock SQLite and the dead wake nobody, so whoever waits looks again after
 /// this long.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -63,7 +65,7 @@ pub(crate) struct SideFile {
 
 impl SideFile {
     /// Opens the side file of `database`. `None` if there cannot be one, or
-    /// another first opener is at work, or it is of another version: then
+    /// its first opener was stopped, or it is of another version: then
     /// this attachment does without.
     pub(crate) fn open(database: &OsFile, locks: ByteLocks) -> Option<Self> {
         Self::try_open(database, locks).ok().flatten()
@@ -74,8 +76,15 @@ impl SideFile {
         let file = OsFile::open_for_locks(&path, OpenMode::CreateLike(database))?;
         // No SQLite knows the file, so no lock of one is lost by closing it.
         file.close_for_real();
-        let attached = first_opener::attach(&file, locks, FIRST_OPENER, || reset(&file))?;
-        if attached.is_none() || file.len()? < LEN {
+        // Without the file this process would not stand in line with others.
+        let deadline = Instant::now() + FIRST_OPENER_PATIENCE;
+        while first_opener::attach(&file, locks, FIRST_OPENER, || reset(&file))?.is_none() {
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        if file.len()? < LEN {
             return Ok(None);
         }
         let memory: Shared<SideMemory> = Shared::map(&file, 0)?;
@@ -150,6 +159,7 @@ fn reset(file: &OsFile) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wal_core::LockMode;
     use wal_core::io::LockKind;
 
     const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
@@ -177,6 +187,26 @@ mod tests {
                 assert!(Instant::now() < deadline, "no wake-up");
                 sleep(word, 0, deadline);
             }
+        });
+    }
+
+    #[test]
+    fn an_opener_waits_for_the_first_one() {
+        let (_dir, database) = database();
+        let first = SideFile::open(&database, LOCKS).unwrap();
+        let stranger = std::fs::File::options()
+            .write(true)
+            .open(beside(database.path(), "-coord"))
+            .unwrap();
+        drop(first);
+        let alone = LOCKS.try_lock(&stranger, FIRST_OPENER, LockMode::Exclusive);
+        assert!(alone.unwrap());
+        std::thread::scope(|scope| {
+            let opener = scope.spawn(|| SideFile::open(&database, LOCKS));
+            // Whether it has looked by now or not, it must come to the end.
+            std::thread::sleep(LOOK_AGAIN);
+            LOCKS.unlock(&stranger, FIRST_OPENER).unwrap();
+            assert!(opener.join().unwrap().is_some());
         });
     }
 
