@@ -8,7 +8,7 @@ LOOM  := RUSTFLAGS="--cfg loom" $(CARGO) test --quiet --release --target-dir tar
 WAL_TEST_SECONDS ?= 10
 export WAL_TEST_SECONDS
 
-.PHONY: help demo test test-unit examples test-processes test-mutations loom lint soak fixtures
+.PHONY: help demo test test-unit examples test-processes test-mutations loom lint soak fuzz asan fixtures
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -59,6 +59,26 @@ soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak WAL_TORT
 	  --features test-points --test schedules -- --nocapture
 	WAL_POWER_SCRIPTS=$${WAL_POWER_SCRIPTS:-200} $(CARGO) test --release -p integration --test power_loss -- --nocapture
 	$(MAKE) demo ARGS="--seconds 120 --writers 4 --readers 8"
+
+FUZZ_TARGETS := log page_one index operations
+FUZZ_SECONDS ?= 60
+
+fuzz: ## hostile files and operations, FUZZ_SECONDS for each target (nightly and cargo-fuzz)
+	mkdir -p fuzz/corpus/log fuzz/corpus/page_one fuzz/corpus/index fuzz/corpus/operations
+	@for fixture in fixtures/*/; do name=$$(basename $$fixture); \
+	  for file in $$fixture*; do case $$file in \
+	    *-wal) cp $$file fuzz/corpus/log/$$name ;; \
+	    *.db) head -c 65536 $$file > fuzz/corpus/page_one/$$name ;; esac; done; done
+	@for target in $(FUZZ_TARGETS); do \
+	  $(CARGO) +nightly fuzz run --release $$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=16384 \
+	    -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 || exit 1; done
+
+asan: ## the suites that use mappings, under AddressSanitizer (nightly)
+	RUSTFLAGS=-Zsanitizer=address RUSTDOCFLAGS=-Zsanitizer=address $(CARGO) +nightly test --target $(HOST) \
+	  --target-dir target/asan -p wal-core -p wal-shm -p wal-inproc -p wal \
+	  --features wal/shm,wal/inproc,wal-core/conformance --lib --tests
+
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 fixtures: ## write the fixtures again, by stock SQLite
 	$(CARGO) run --quiet -p integration --bin make-fixtures -- fixtures

@@ -1,0 +1,20 @@
+//! Any bytes as the log of a database.
+#![no_main]
+
+mod common;
+
+use libfuzzer_sys::fuzz_target;
+use wal_core::PageSize;
+use wal_core::io::MemoryFile;
+use wal_core::protocol::{DatabaseKind, WalConfig};
+
+fuzz_target!(|bytes: &[u8]| {
+    let log = MemoryFile::new("fuzzed-wal", bytes.to_vec());
+    let Ok(scan) = wal_core::format::scan(&log) else {
+        return;
+    };
+    let page_size = scan.map_or(PageSize::DEFAULT, |scan| scan.header.page_size);
+    let files = common::Files::new(vec![0; 3 * page_size.len()], bytes.to_vec());
+    let config = WalConfig::new(DatabaseKind::PageStore, page_size);
+    common::use_it(&common::open(&files, config));
+});

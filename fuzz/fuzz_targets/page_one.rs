@@ -1,0 +1,19 @@
+//! Any bytes as a database file.
+#![no_main]
+
+mod common;
+
+use libfuzzer_sys::fuzz_target;
+use wal_core::PageSize;
+use wal_core::io::MemoryFile;
+use wal_core::protocol::{inspect, inspect_immutable};
+
+fuzz_target!(|bytes: &[u8]| {
+    let file = MemoryFile::new("/nowhere/fuzzed", bytes.to_vec());
+    let _ = inspect_immutable(&file, PageSize::MIN);
+    let Ok(config) = inspect(&file, PageSize::MIN) else {
+        return;
+    };
+    let files = common::Files::new(bytes.to_vec(), Vec::new());
+    common::use_it(&common::open(&files, config));
+});
