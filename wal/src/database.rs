@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use wal_core::io::OsFile;
 use wal_core::protocol::{
     self, BackfillProof, BusyHandler, CheckpointMode, CheckpointOptions, CheckpointReport,
-    DatabaseKind, SavedSnapshot, Snapshot, Wal, refuse_leftovers,
+    DatabaseKind, SavedSnapshot, Wal, refuse_leftovers,
 };
 use wal_core::{Error, PageSize, Result};
 
@@ -210,58 +210,6 @@ impl<B: Backend> Database<B> {
         self.opened.wal.restart_log(proof, busy)
     }
 
-    /// True if something was committed since `snapshot` was taken, at worst
-    /// once too often: a log that begins anew counts as a change.
-    ///
-    /// # Errors
-    /// [`Error::UsedAfterFork`], and, if the database was opened read-only,
-    /// those of [`Database::begin_read`].
-    pub fn changed_since(&self, snapshot: &Snapshot) -> Result<bool> {
-        if self.opened.options.read_only || self.opened.options.immutable {
-            // A private index is not kept up to date by others.
-            return Ok(!self.begin_read()?.snapshot().is_same_state(snapshot));
-        }
-        self.opened.wal.changed_since(snapshot)
-    }
-
-    /// Waits up to `timeout` until something is committed after `snapshot` was
-    /// taken, by any process; false if nothing was. A commit of ours wakes at
-    /// once, one of stock SQLite, which wakes nobody, is seen within
-    /// milliseconds.
-    ///
-    /// ```
-    /// # fn main() -> wal::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// # let path = dir.path().join("pages");
-    /// # use std::time::Duration;
-    /// # let db = wal::Database::open(&path)?;
-    /// let seen = *db.begin_read()?.snapshot();
-    /// assert!(!db.wait_for_change(&seen, Duration::from_millis(1))?);
-    /// let mut write = db.begin_write()?; // in any process
-    /// write.allocate()?;
-    /// write.commit()?;
-    /// assert!(db.wait_for_change(&seen, Duration::from_secs(60))?);
-    /// # db.close()
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As [`Database::changed_since`].
-    pub fn wait_for_change(&self, snapshot: &Snapshot, timeout: Duration) -> Result<bool> {
-        self.wait_for_change_with(snapshot, BusyHandler::timeout(timeout))
-    }
-
-    /// As [`Database::wait_for_change`], until `until` gives up; another
-    /// thread can cancel it.
-    ///
-    /// # Errors
-    /// [`Error::Cancelled`], and those of [`Database::changed_since`].
-    pub fn wait_for_change_with(&self, snapshot: &Snapshot, until: BusyHandler) -> Result<bool> {
-        self.opened
-            .wal
-            .wait_for(until, || self.changed_since(snapshot))
-    }
-
     /// What has happened to this handle and its clones since it was opened.
     /// The same is told as `tracing` events with the target `wal`.
     #[cfg(feature = "observe")]
@@ -296,6 +244,11 @@ impl<B: Backend> Database<B> {
             Some(mut opened) => opened.close(),
             None => Ok(()),
         }
+    }
+
+    /// True if the index may be one of its own, which others do not update.
+    pub(crate) fn only_reads(&self) -> bool {
+        self.opened.options.read_only || self.opened.options.immutable
     }
 
     pub(crate) fn wal(&self) -> &Arc<Wal<B>> {

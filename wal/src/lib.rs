@@ -37,6 +37,7 @@ compile_error!("choose a backend: enable the feature `shm` (several processes) o
 mod apply;
 mod backend;
 mod backup;
+mod change;
 mod checkpointer;
 mod database;
 mod held_snapshot;

@@ -14,6 +14,7 @@
 //! | `write` | begins and ends the one write transaction |
 //! | `dirty` | what the transaction keeps on the heap, and what savepoints need of it |
 //! | `spill` | writes that to the log before the commit, when it is too much |
+//! | `overwrite` | writes such pages again, and mends the checksums |
 //! | `savepoint` | rolls back a part of the transaction |
 //! | `append` | turns dirty pages into frames and a commit |
 //! | `restart` | begins the log anew when all of it is backfilled |
@@ -51,6 +52,7 @@ mod guard;
 #[cfg(feature = "observe")]
 mod observe;
 mod open;
+mod overwrite;
 mod page;
 mod pressure;
 mod private_index;
