@@ -1,6 +1,7 @@
 //! The test's end: starts a worker process, asks it, stops it, kills it.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -41,8 +42,18 @@ impl Worker {
     /// When `wal-worker` is not beside this executable (or where
     /// `WAL_WORKER` says), or cannot be started.
     pub fn spawn() -> Result<Self> {
+        Self::spawn_with(&[])
+    }
+
+    /// As [`spawn`](Self::spawn), with `variables` in its environment.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`spawn`](Self::spawn).
+    pub fn spawn_with(variables: &[(&str, &OsStr)]) -> Result<Self> {
         let path = executable::find("wal-worker", "WAL_WORKER")?;
         let mut child = std::process::Command::new(path)
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

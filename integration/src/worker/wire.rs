@@ -252,6 +252,8 @@ pub enum RefusalKind {
     Locked,
     /// [`wal::Error::UsedAfterFork`].
     UsedAfterFork,
+    /// [`wal::Error::CommitOutcomeUnknown`].
+    OutcomeUnknown,
     /// Any other.
     Other,
 }
@@ -262,6 +264,7 @@ impl Refusal {
             Some(wal::Error::Busy { .. }) => RefusalKind::Busy,
             Some(wal::Error::Locked { .. }) => RefusalKind::Locked,
             Some(wal::Error::UsedAfterFork) => RefusalKind::UsedAfterFork,
+            Some(wal::Error::CommitOutcomeUnknown { .. }) => RefusalKind::OutcomeUnknown,
             _ => RefusalKind::Other,
         };
         Refusal {

@@ -1,0 +1,262 @@
+//! Every system call on the files of a database fails once, with each error
+//! that the system may give for it: what is answered is an error and not a
+//! panic, no lock stays, nothing that was acknowledged is lost, and others go
+//! on. Calls that are interrupted or stop half-way are not even noticed.
+
+// Clippy takes the helpers of an integration test for production code.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+#![cfg(target_os = "linux")] // The library that is preloaded knows its calls.
+
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::path::Path;
+
+use integration::worker::{Checkpoint, Command, Refusal, RefusalKind, Settings, Stamp, Worker};
+use tempfile::TempDir;
+
+const PAGES: Range<u32> = 1..4;
+
+fn stamp(sequence: u64) -> Stamp {
+    Stamp {
+        writer: 1,
+        sequence,
+    }
+}
+
+/// What the process with the failing call has done.
+#[derive(Debug)]
+struct Outcome {
+    acknowledged: u64,
+    /// A commit whose outcome is unknown.
+    unknown: Option<u64>,
+    refusals: Vec<Refusal>,
+}
+
+impl Outcome {
+    fn may_be(&self, sequence: u64) -> bool {
+        sequence == self.acknowledged || self.unknown == Some(sequence)
+    }
+}
+
+struct Fault<'f> {
+    name: &'f str,
+    at: usize,
+    directory: TempDir,
+}
+
+impl Fault<'_> {
+    fn settings(&self) -> Settings {
+        let mut settings = Settings::new(&self.directory.path().join("pages"));
+        settings.page_size = 512;
+        settings
+    }
+
+    fn worker(&self) -> Worker {
+        let at = self.at.to_string();
+        let variables: [(&str, &OsStr); 5] = [
+            ("LD_PRELOAD", OsStr::new(env!("FAILING_CALLS"))),
+            ("WAL_FAULT", OsStr::new(self.name)),
+            ("WAL_FAULT_AT", OsStr::new(&at)),
+            (
+                "WAL_FAULT_PREFIX",
+                self.directory.path().join("pages").as_os_str(),
+            ),
+            ("WAL_FAULT_COUNT", self.count().as_os_str()),
+        ]
+        .map(|(name, value)| {
+            (
+                name,
+                Box::leak(value.to_owned().into_boxed_os_str()) as &OsStr,
+            )
+        });
+        Worker::spawn_with(&variables).unwrap()
+    }
+
+    fn count(&self) -> std::path::PathBuf {
+        self.directory.path().join("count")
+    }
+
+    /// Whether the call was there.
+    fn was_hit(&self) -> bool {
+        let count = std::fs::read_to_string(self.count()).unwrap();
+        count.trim_end().ends_with(" 1")
+    }
+
+    /// One of everything, each of which may be refused.
+    fn work(&self, worker: &mut Worker) -> Outcome {
+        let mut outcome = Outcome {
+            acknowledged: 1,
+            unknown: None,
+            refusals: Vec::new(),
+        };
+        outcome.run(worker, Command::Open(self.settings()));
+        let name = || "read".to_owned();
+        outcome.run(worker, Command::BeginRead { name: name() });
+        let pages = PAGES;
+        outcome.run(
+            worker,
+            Command::Stamps {
+                name: name(),
+                pages,
+            },
+        );
+        outcome.run(worker, Command::EndRead { name: name() });
+        outcome.commit(worker, 2, false);
+        outcome.run(worker, Command::Checkpoint(Checkpoint::Passive));
+        outcome.commit(worker, 3, false);
+        outcome.run(worker, Command::Checkpoint(Checkpoint::Truncate));
+        outcome.commit(worker, 4, true);
+        outcome
+    }
+}
+
+impl Outcome {
+    fn run(&mut self, worker: &mut Worker, command: Command) -> Option<RefusalKind> {
+        let refusal = match worker.ask::<serde_json::Value>(command) {
+            Ok(_) => return None,
+            Err(error) => error.downcast::<Refusal>().unwrap(),
+        };
+        let kind = refusal.kind;
+        self.refusals.push(refusal);
+        Some(kind)
+    }
+
+    fn commit(&mut self, worker: &mut Worker, sequence: u64, spills: bool) {
+        let pages = PAGES;
+        let mut commands = vec![
+            Command::BeginWrite,
+            Command::Write {
+                pages,
+                stamp: stamp(sequence),
+            },
+        ];
+        commands.extend(spills.then_some(Command::Spill));
+        for command in commands {
+            if self.run(worker, command).is_some() {
+                self.run(worker, Command::Rollback);
+                return;
+            }
+        }
+        match self.run(worker, Command::Commit) {
+            None => {
+                assert_eq!(self.unknown, None, "it writes on after a failed sync");
+                self.acknowledged = sequence;
+            }
+            Some(RefusalKind::OutcomeUnknown) => self.unknown = Some(sequence),
+            Some(_) => {}
+        }
+    }
+}
+
+/// The sequence that all pages have.
+fn seen(worker: &mut Worker) -> u64 {
+    let stamps = worker.newest_stamps(PAGES).unwrap();
+    assert!(stamps.iter().all(|stamp| *stamp == stamps[0]), "{stamps:?}");
+    stamps[0].unwrap().sequence
+}
+
+fn begin(path: &Path) -> Worker {
+    let mut settings = Settings::new(path);
+    settings.page_size = 512;
+    let mut worker = Worker::open(&settings).unwrap();
+    worker.run(Command::BeginWrite).unwrap();
+    for _ in PAGES.skip(1) {
+        let added = Command::AddPage { stamp: stamp(1) };
+        worker.ask::<u32>(added).unwrap();
+    }
+    let pages = PAGES;
+    let stamp = stamp(1);
+    worker.run(Command::Write { pages, stamp }).unwrap();
+    worker.run(Command::Commit).unwrap();
+    worker
+}
+
+/// True if there was such a call, and it failed.
+fn try_position(name: &str, at: usize, beside_a_peer: bool) -> bool {
+    let fault = Fault {
+        name,
+        at,
+        directory: TempDir::new().unwrap(),
+    };
+    let path = fault.directory.path().join("pages");
+    let mut first = begin(&path);
+    let mut peer = match beside_a_peer {
+        true => Some(first),
+        false => {
+            first.run(Command::Close).unwrap();
+            None
+        }
+    };
+    let mut worker = fault.worker();
+    let outcome = fault.work(&mut worker);
+    if ["EINTR", "SHORT"].contains(&name) {
+        assert_eq!(outcome.refusals, [], "{name} at {at}");
+    }
+    // While the one with the error is still there.
+    let mut sequence = outcome.acknowledged;
+    if let Some(peer) = &mut peer {
+        sequence = seen(peer);
+        assert!(
+            outcome.may_be(sequence),
+            "{name} at {at}: found {sequence}, {outcome:?}"
+        );
+        peer.commit(PAGES, stamp(9))
+            .unwrap_or_else(|e| panic!("{name} at {at}: {e:?}, {outcome:?}"));
+        assert!(
+            peer.checkpoint().unwrap(),
+            "{name} at {at}: a reader is left, {outcome:?}"
+        );
+        assert_eq!(seen(peer), 9);
+        sequence = 9;
+    }
+    // It may be refused to close, too.
+    let _ = worker.ask::<serde_json::Value>(Command::Close);
+    worker.end().unwrap();
+    let mut after = match peer {
+        Some(peer) => peer,
+        None => Worker::open(&fault.settings()).unwrap(),
+    };
+    let found = seen(&mut after);
+    let right = match beside_a_peer {
+        true => found == sequence,
+        false => outcome.may_be(found),
+    };
+    assert!(
+        right,
+        "{name} at {at}: found {found} in the end, {outcome:?}"
+    );
+    after.commit(PAGES, stamp(10)).unwrap();
+    after.end().unwrap();
+    fault.was_hit()
+}
+
+fn sweep(name: &str) {
+    let mut tried = 0;
+    for beside_a_peer in [false, true] {
+        let positions = (1..).take_while(|&at| try_position(name, at, beside_a_peer));
+        let positions = positions.count();
+        assert!(positions > 0, "there is no call that can fail with {name}");
+        tried += positions;
+    }
+    println!("{name}: {tried} positions");
+}
+
+#[test]
+fn a_call_that_fails_for_the_disk_costs_no_commit_and_leaves_no_lock() {
+    sweep("EIO");
+    sweep("ENOSPC");
+    sweep("TORN");
+}
+
+#[test]
+fn a_call_that_fails_for_want_of_something_costs_no_commit_and_leaves_no_lock() {
+    for name in ["EMFILE", "EACCES", "ENOLCK", "ENOMEM"] {
+        sweep(name);
+    }
+}
+
+#[test]
+fn a_call_that_is_interrupted_or_stops_half_way_is_not_noticed() {
+    sweep("EINTR");
+    sweep("SHORT");
+}
