@@ -33,11 +33,14 @@ enum Step {
     },
     /// It adds a page.
     Add,
-    Spill,
-    /// It stamps pages, and takes that back.
-    Undo {
-        pages: Range<u32>,
+    /// It cuts all but `pages` pages off, if there are more.
+    Cut {
+        pages: u32,
     },
+    Spill,
+    Savepoint,
+    /// It goes back to the savepoint that it set last.
+    RollbackTo,
     Commit,
     Rollback,
     BeginRead {
@@ -56,6 +59,8 @@ enum Step {
     Kill {
         worker: usize,
     },
+    /// All are killed, so that the next one to open the database recovers it.
+    KillAll,
     /// It closes the database, and opens it again.
     Reopen {
         worker: usize,
@@ -76,14 +81,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => worker().prop_map(|worker| Step::Begin { worker }),
         8 => pages().prop_map(|pages| Step::Write { pages }),
         3 => Just(Step::Add),
-        2 => Just(Step::Spill),
-        2 => pages().prop_map(|pages| Step::Undo { pages }),
+        1 => (1..MOST_PAGES).prop_map(|pages| Step::Cut { pages }),
+        4 => Just(Step::Spill),
+        3 => Just(Step::Savepoint),
+        3 => Just(Step::RollbackTo),
         8 => Just(Step::Commit),
         1 => Just(Step::Rollback),
         6 => (worker(), reader()).prop_map(|(worker, reader)| Step::BeginRead { worker, reader }),
         4 => (worker(), reader()).prop_map(|(worker, reader)| Step::EndRead { worker, reader }),
         5 => (worker(), modes).prop_map(|(worker, mode)| Step::Checkpoint { worker, mode }),
         1 => worker().prop_map(|worker| Step::Kill { worker }),
+        1 => Just(Step::KillAll),
         1 => worker().prop_map(|worker| Step::Reopen { worker }),
     ];
     proptest::collection::vec(step, 1..60)
@@ -92,12 +100,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// The sequence on each page; 0 where nothing was stamped.
 type State = Vec<u64>;
 
+/// A write transaction.
+struct Writing {
+    worker: usize,
+    /// What it would commit.
+    state: State,
+    /// What that was at the last savepoint.
+    savepoint: Option<State>,
+}
+
 /// The workers, and what they must see.
 struct Run<'w> {
     workers: &'w mut Vec<Worker>,
     settings: Settings,
-    /// Who writes, and what it would commit.
-    writing: Option<(usize, State)>,
+    writing: Option<Writing>,
     readers: [[Option<State>; READERS]; WORKERS],
     committed: State,
     sequence: u64,
@@ -127,15 +143,6 @@ impl<'w> Run<'w> {
         run
     }
 
-    /// Tells whoever writes to do something; false if nobody does.
-    fn tell_writer(&mut self, command: Command) -> bool {
-        let Some((worker, _)) = self.writing else {
-            return false;
-        };
-        self.workers[worker].run(command).unwrap();
-        true
-    }
-
     fn next_stamp(&mut self) -> Stamp {
         self.sequence += 1;
         Stamp {
@@ -144,48 +151,9 @@ impl<'w> Run<'w> {
         }
     }
 
-    /// Stamps those of `pages` that are there, and gives what comes of it.
-    fn stamp(&mut self, pages: &Range<u32>) -> Option<State> {
-        let stamp = self.next_stamp();
-        let mut state = self.writing.as_ref()?.1.clone();
-        let end = u32::try_from(state.len()).unwrap() + 1;
-        let pages = pages.start.min(end)..pages.end.min(end);
-        for page in pages.clone() {
-            state[page as usize - 1] = stamp.sequence;
-        }
-        self.tell_writer(Command::Write { pages, stamp });
-        Some(state)
-    }
-
     fn take(&mut self, step: &Step) -> TestCaseResult {
         match *step {
             Step::Begin { worker } => return self.begin(worker),
-            Step::Write { ref pages } => {
-                let state = self.stamp(pages);
-                self.writing = self
-                    .writing
-                    .take()
-                    .zip(state)
-                    .map(|((who, _), new)| (who, new));
-            }
-            Step::Add => self.add(),
-            Step::Spill => drop(self.tell_writer(Command::Spill)),
-            Step::Undo { ref pages } => {
-                if self.tell_writer(Command::Savepoint) {
-                    self.stamp(pages);
-                    self.tell_writer(Command::RollbackTo);
-                }
-            }
-            Step::Commit => {
-                self.tell_writer(Command::Commit);
-                if let Some((_, state)) = self.writing.take() {
-                    self.committed = state;
-                }
-            }
-            Step::Rollback => {
-                self.tell_writer(Command::Rollback);
-                self.writing = None;
-            }
             Step::BeginRead { worker, reader } => {
                 let name = reader.to_string();
                 self.workers[worker].begin_read(&name).unwrap();
@@ -202,40 +170,96 @@ impl<'w> Run<'w> {
                 self.workers[worker] = Worker::open(&self.settings).unwrap();
                 self.forget(worker);
             }
+            Step::KillAll => self.kill_all(),
             Step::Reopen { worker } => {
                 self.workers[worker].run(Command::Close).unwrap();
                 let open = Command::Open(self.settings.clone());
                 self.workers[worker].run(open).unwrap();
                 self.forget(worker);
             }
+            _ => self.write(step),
         }
         Ok(())
     }
 
+    /// A step of whoever writes; nothing if nobody does.
+    fn write(&mut self, step: &Step) {
+        let stamp = self.next_stamp();
+        let Some(mut writing) = self.writing.take() else {
+            return;
+        };
+        let worker = &mut self.workers[writing.worker];
+        let state = &mut writing.state;
+        let count = u32::try_from(state.len()).unwrap();
+        match *step {
+            Step::Write { ref pages } => {
+                let pages = pages.start.min(count + 1)..pages.end.min(count + 1);
+                for page in pages.clone() {
+                    state[page as usize - 1] = stamp.sequence;
+                }
+                worker.run(Command::Write { pages, stamp }).unwrap();
+            }
+            Step::Add if count < MOST_PAGES => {
+                state.push(stamp.sequence);
+                worker.run(Command::AddPage { stamp }).unwrap();
+            }
+            Step::Cut { pages } if pages < count => {
+                state.truncate(pages as usize);
+                worker.run(Command::SetPageCount { pages }).unwrap();
+            }
+            Step::Spill => worker.run(Command::Spill).unwrap(),
+            Step::Savepoint => {
+                worker.run(Command::Savepoint).unwrap();
+                writing.savepoint = Some(writing.state.clone());
+            }
+            Step::RollbackTo => {
+                if let Some(savepoint) = &writing.savepoint {
+                    worker.run(Command::RollbackTo).unwrap();
+                    state.clone_from(savepoint);
+                }
+            }
+            Step::Commit => {
+                worker.run(Command::Commit).unwrap();
+                self.committed = writing.state;
+                return;
+            }
+            Step::Rollback => {
+                worker.run(Command::Rollback).unwrap();
+                return;
+            }
+            _ => {}
+        }
+        self.writing = Some(writing);
+    }
+
     fn begin(&mut self, worker: usize) -> TestCaseResult {
-        match self.writing {
-            Some((writer, _)) if writer == worker => {}
+        match &self.writing {
+            Some(writing) if writing.worker == worker => {}
             Some(_) => {
                 let refusal = self.workers[worker].refused(Command::BeginWrite).unwrap();
                 prop_assert_eq!(refusal, RefusalKind::Busy);
             }
             None => {
                 self.workers[worker].run(Command::BeginWrite).unwrap();
-                self.writing = Some((worker, self.committed.clone()));
+                self.writing = Some(Writing {
+                    worker,
+                    state: self.committed.clone(),
+                    savepoint: None,
+                });
             }
         }
         Ok(())
     }
 
-    fn add(&mut self) {
-        let stamp = self.next_stamp();
-        if let Some((worker, state)) = &mut self.writing
-            && state.len() < MOST_PAGES as usize
-        {
-            state.push(stamp.sequence);
-            let added = Command::AddPage { stamp };
-            self.workers[*worker].ask::<u32>(added).unwrap();
+    fn kill_all(&mut self) {
+        for worker in &mut *self.workers {
+            worker.kill().unwrap();
         }
+        for worker in &mut *self.workers {
+            *worker = Worker::open(&self.settings).unwrap();
+        }
+        self.readers = Default::default();
+        self.writing = None;
     }
 
     fn checkpoint(&mut self, worker: usize, mode: Checkpoint) -> TestCaseResult {
@@ -244,13 +268,17 @@ impl<'w> Run<'w> {
         let mut readers = self.readers.iter().flatten().flatten();
         let nobody = self.writing.is_none() && readers.next().is_none();
         prop_assert!(complete || !nobody, "nobody is in the way");
+        if nobody && matches!(mode, Checkpoint::Truncate) {
+            let log = self.directory.path().join("pages-wal");
+            prop_assert_eq!(log.metadata().unwrap().len(), 0);
+        }
         Ok(())
     }
 
     /// What `worker` had open is gone.
     fn forget(&mut self, worker: usize) {
         self.readers[worker] = Default::default();
-        self.writing = self.writing.take().filter(|(writer, _)| *writer != worker);
+        self.writing = self.writing.take().filter(|w| w.worker != worker);
     }
 
     /// Every reader sees its state, and a new one of each worker the newest.
@@ -308,6 +336,8 @@ fn processes_do_what_the_model_says() {
         cases,
         failure_persistence: None,
         max_shrink_iters: 500,
+        // A script that makes a worker hang takes the watchdog's time.
+        max_shrink_time: 60_000,
         ..ProptestConfig::default()
     });
     let result = runner.run(&steps(), |steps| {

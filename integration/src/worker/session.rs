@@ -243,6 +243,7 @@ impl<B: wal::Backend> Session for Handle<B> {
             Command::BeginWrite => self.write = Some(self.database.begin_write()?),
             Command::Write { pages, stamp } => self.write(pages, stamp)?,
             Command::AddPage { stamp } => return value(self.add_page(stamp)?),
+            Command::SetPageCount { pages } => self.writer()?.set_page_count(pages)?,
             Command::Spill => self.writer()?.spill()?,
             Command::Savepoint => self.savepoint = Some(self.writer()?.savepoint()),
             Command::RollbackTo => {

@@ -56,6 +56,11 @@ pub enum Command {
         /// The stamp.
         stamp: Stamp,
     },
+    /// Make the database larger or smaller in the write transaction.
+    SetPageCount {
+        /// How many pages it has then.
+        pages: u32,
+    },
     /// Write what the write transaction changed to the log.
     Spill,
     /// Set a savepoint in the write transaction.
