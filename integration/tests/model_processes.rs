@@ -79,22 +79,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let step = prop_oneof![
         8 => worker().prop_map(|worker| Step::Begin { worker }),
-        8 => pages().prop_map(|pages| Step::Write { pages }),
+        14 => pages().prop_map(|pages| Step::Write { pages }),
         3 => Just(Step::Add),
         1 => (1..MOST_PAGES).prop_map(|pages| Step::Cut { pages }),
-        4 => Just(Step::Spill),
-        3 => Just(Step::Savepoint),
-        3 => Just(Step::RollbackTo),
-        8 => Just(Step::Commit),
+        7 => Just(Step::Spill),
+        6 => Just(Step::Savepoint),
+        6 => Just(Step::RollbackTo),
+        6 => Just(Step::Commit),
         1 => Just(Step::Rollback),
         6 => (worker(), reader()).prop_map(|(worker, reader)| Step::BeginRead { worker, reader }),
         4 => (worker(), reader()).prop_map(|(worker, reader)| Step::EndRead { worker, reader }),
         5 => (worker(), modes).prop_map(|(worker, mode)| Step::Checkpoint { worker, mode }),
         1 => worker().prop_map(|worker| Step::Kill { worker }),
-        1 => Just(Step::KillAll),
+        2 => Just(Step::KillAll),
         1 => worker().prop_map(|worker| Step::Reopen { worker }),
     ];
-    proptest::collection::vec(step, 1..60)
+    proptest::collection::vec(step, 1..90)
 }
 
 /// The sequence on each page; 0 where nothing was stamped.
