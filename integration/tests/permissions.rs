@@ -8,11 +8,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use integration::fixtures::folder::FolderState;
 use integration::fixtures::{self, Copy, DATABASE};
+use integration::stock::{StockKind, StockSqlite};
 use integration::worker::Backend;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
@@ -138,5 +139,31 @@ fn a_new_database_has_what_the_mask_leaves_and_its_files_are_like_it() {
             let made = fs::metadata(folder.path().join(DATABASE)).unwrap();
             assert_eq!(made.mode() & 0o777, 0o600);
         });
+    }
+}
+
+/// Somebody who may write to the directory could let the library write to a
+/// file of its own choice. Stock SQLite refuses such a link too.
+#[test]
+fn a_symbolic_link_in_place_of_the_log_or_the_index_is_not_followed() {
+    set_mask();
+    for link in ["app.db-wal", "app.db-shm", "app.db-coord"] {
+        let copy = database_of_mode(0o600);
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        fs::write(elsewhere.path(), "somebody else's").unwrap();
+        let path = copy.database();
+        symlink(elsewhere.path(), path.with_file_name(link)).unwrap();
+        let database = Options::new().open(&path);
+        // The side file is done without; the other two are needed.
+        assert_eq!(database.is_ok(), link == "app.db-coord", "{link}");
+        drop(database);
+        if link != "app.db-coord" {
+            let stock = StockSqlite::spawn(StockKind::Bundled, &path, None);
+            let read = stock.and_then(|mut stock| stock.run("SELECT count(*) FROM sqlite_schema"));
+            let refused = matches!(&read, Err(_) | Ok(Err(_)));
+            assert!(refused, "stock SQLite follows {link}: {read:?}");
+        }
+        let content = fs::read_to_string(elsewhere.path()).unwrap();
+        assert_eq!(content, "somebody else's", "{link}");
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! Each operation is first run to its end to learn which step points it
 //! passes; then it is run once for each of them and for each kind of process
-//! that may come next, and killed just before that step.
+//! that may come next, and killed just before that step. `WAL_KILL_ROUNDS` is
+//! how often all of that is done.
 
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
@@ -143,9 +144,12 @@ fn one_sequence(stamps: serde_json::Value) -> u64 {
 
 /// Kills workers at every step of `operations`.
 fn kill_in(operations: &[Operation]) {
-    for operation in operations {
+    let rounds = std::env::var("WAL_KILL_ROUNDS").map_or(1, |rounds| rounds.parse().unwrap());
+    let mut kills = 0;
+    for operation in (0..rounds).flat_map(|_| operations) {
         let points = record(operation);
         let steps = numbered(&points);
+        kills += 3 * steps.len();
         assert!(
             !steps.is_empty(),
             "{}: no step to be killed at",
@@ -159,6 +163,7 @@ fn kill_in(operations: &[Operation]) {
             expect_outcomes(operation, &found.collect::<Vec<_>>());
         }
     }
+    println!("{kills} kills in {rounds} rounds");
 }
 
 /// At the first step nothing was done yet; a commit that was done at one step
