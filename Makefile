@@ -92,10 +92,11 @@ miri: ## format, waiting and types under Miri
 
 tsan: ## the in-process backend under ThreadSanitizer
 	@if [ -d "$$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library" ]; then \
-	  RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly test -Zbuild-std --target $(HOST) --target-dir target/tsan \
+	  RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly test -Zbuild-std --target $(HOST) --target-dir $(TSAN_DIR) \
 	    -p wal-inproc --features wal-core/conformance --tests; \
 	  else echo "ThreadSanitizer needs the standard library's source: rustup +nightly component add rust-src"; fi
 
+TSAN_DIR ?= target/tsan
 ASAN_DIR ?= target/asan
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
