@@ -26,9 +26,9 @@ examples: ## each example of the library, which checks its own outcome
 	  echo "$$example"; $(CARGO) run --quiet -p wal --example $$example || exit 1; done
 	$(CARGO) run --quiet -p wal --example choose_backend --no-default-features --features inproc
 
-loom: ## every interleaving of the packed lock and of the header cell
-	$(LOOM) -p wal-inproc --test loom_packed_lock
-	$(LOOM) -p wal-core --lib header_cell
+loom: ## interleavings of the packed lock, header cell, page map and snapshots
+	$(LOOM) -p wal-inproc --test loom_packed_lock --test loom_protocol
+	$(LOOM) -p wal-core --lib index::
 
 test-mutations: ## each rule broken on purpose, and the test that notices
 	$(CARGO) test -p wal-inproc --features mutations --test mutations

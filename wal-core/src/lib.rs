@@ -28,7 +28,7 @@ pub mod protocol;
 pub mod types;
 pub mod waiting;
 
-#[cfg(feature = "conformance")]
+#[cfg(all(feature = "conformance", not(loom)))]
 pub mod conformance;
 #[doc(hidden)]
 pub mod testing;

@@ -261,3 +261,112 @@ mod tests {
         assert!(append(&heap, 2, 5).is_err());
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::{AtomicU32, fence};
+    use loom::sync::Arc;
+    use loom::thread;
+    use std::path::Path;
+
+    /// A block, and how many frames of it are published: in the place of the
+    /// header, whose cell has tests of its own, a word and the same fences.
+    struct Published {
+        block: Box<IndexBlock>,
+        max_frame: AtomicU32,
+    }
+
+    impl Blocks for Published {
+        fn existing(&self, _: u32) -> Result<&IndexBlock> {
+            Ok(&self.block)
+        }
+        fn corrupt(&self, reason: &str) -> crate::Error {
+            crate::Error::corrupt(Path::new("loom"), reason)
+        }
+    }
+
+    impl Published {
+        /// Frames that hold `pages`, of which `max_frame` are published.
+        fn new(pages: &[u32], max_frame: u32) -> Arc<Self> {
+            let published = Published {
+                block: IndexBlock::zeroed(),
+                max_frame: AtomicU32::new(max_frame),
+            };
+            for (frame, &page) in (1..).zip(pages) {
+                append(&published, frame, page).unwrap();
+            }
+            Arc::new(published)
+        }
+
+        fn commit(&self, frame: u32, page: u32) {
+            append(self, frame, page).unwrap();
+            fence(Ordering::SeqCst);
+            self.max_frame.store(frame, Ordering::Relaxed);
+        }
+
+        fn snapshot(&self) -> u32 {
+            let max_frame = self.max_frame.load(Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            max_frame
+        }
+    }
+
+    /// Two pages whose chains begin at the same one of loom's 16 slots.
+    const PAGE: u32 = 1;
+    const SAME_CHAIN: u32 = 17;
+
+    #[test]
+    fn a_reader_finds_what_its_snapshot_has_while_frames_are_added() {
+        loom::model(|| {
+            let shared = Published::new(&[PAGE], 1);
+            let reader = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let max_frame = shared.snapshot();
+                    let found = find(&*shared, PAGE, 1, max_frame).unwrap();
+                    assert_eq!(found, Some(if max_frame == 3 { 3 } else { 1 }));
+                })
+            };
+            shared.commit(2, SAME_CHAIN);
+            shared.commit(3, PAGE);
+            reader.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_reader_finds_what_its_snapshot_has_while_leftovers_are_trimmed() {
+        loom::model(|| {
+            // Frames 2 and 3 are the leftovers of a dead writer.
+            let shared = Published::new(&[SAME_CHAIN, PAGE, SAME_CHAIN], 1);
+            let reader = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let max_frame = shared.snapshot();
+                    let found = |page| find(&*shared, page, 1, max_frame).unwrap();
+                    assert_eq!(found(SAME_CHAIN), Some(1));
+                    assert_eq!(found(PAGE), (max_frame == 2).then_some(2));
+                })
+            };
+            trim(&*shared, 1).unwrap();
+            shared.commit(2, PAGE);
+            reader.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_reader_is_not_disturbed_by_a_recovery() {
+        loom::model(|| {
+            let shared = Published::new(&[SAME_CHAIN, PAGE, PAGE], 2);
+            let reader = {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    assert_eq!(find(&*shared, PAGE, 1, 2).unwrap(), Some(2));
+                    assert_eq!(find(&*shared, SAME_CHAIN, 1, 2).unwrap(), Some(1));
+                })
+            };
+            build_block(&shared.block, 0, &[SAME_CHAIN, PAGE]);
+            reader.join().unwrap();
+        });
+    }
+}

@@ -20,7 +20,6 @@
 //! holds nobody up: whoever can lock the slot exclusively may change it.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::snapshot::Held;
@@ -392,7 +391,12 @@ pub(super) fn pause_before(attempt: u32) {
     }
     match attempt {
         0..=5 => {}
-        6..=9 => thread::yield_now(),
-        _ => thread::sleep(Duration::from_micros(u64::from(attempt - 9).pow(2) * 39)),
+        // Under loom nothing happens until another thread is let on.
+        #[cfg(loom)]
+        _ => loom::thread::yield_now(),
+        #[cfg(not(loom))]
+        6..=9 => std::thread::yield_now(),
+        #[cfg(not(loom))]
+        _ => std::thread::sleep(Duration::from_micros(u64::from(attempt - 9).pow(2) * 39)),
     }
 }

@@ -1,0 +1,220 @@
+//! Readers against writers, checkpoints and restarts, under the C11 memory
+//! model as loom explores it: the very code of the protocol, on the locks of
+//! this crate.
+//!
+//! Commit *n* fills both pages with *n* and makes the database *n* + 1 pages
+//! long, so a snapshot that is torn, or that is of another state than its
+//! header says, shows different numbers. The files are behind loom's mutexes,
+//! so loom sees that reading and writing them are in each other's way.
+//!
+//!     RUSTFLAGS="--cfg loom" cargo test -p wal-inproc --release --test loom_protocol
+#![cfg(loom)]
+// Clippy takes the helpers of an integration test for production code.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use loom::sync::Mutex;
+use loom::thread;
+use wal_core::io::{File, FileSyncType, Storage};
+use wal_core::protocol::{CheckpointMode, DatabaseKind, Synchronous, Wal, WalConfig};
+use wal_core::{Error, PageNo, PageSize, Result};
+use wal_inproc::InProcessWalCoordination;
+
+type Handle = Arc<Wal<InProcessWalCoordination>>;
+
+#[derive(Debug)]
+struct Bytes(Mutex<Vec<u8>>);
+
+impl File for Bytes {
+    fn path(&self) -> &Path {
+        "loom".as_ref()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let bytes = self.0.lock().unwrap();
+        let rest = bytes.get(offset as usize..).unwrap_or(&[]);
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn write_all_at(&self, buffers: &mut [IoSlice<'_>], offset: u64) -> Result<()> {
+        let mut bytes = self.0.lock().unwrap();
+        let new: Vec<u8> = buffers.iter().flat_map(|part| part.to_vec()).collect();
+        let end = offset as usize + new.len();
+        let len = bytes.len().max(end);
+        bytes.resize(len, 0);
+        bytes[offset as usize..end].copy_from_slice(&new);
+        Ok(())
+    }
+
+    fn sync(&self, _: FileSyncType) -> Result<()> {
+        Ok(())
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.0.lock().unwrap().len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.0.lock().unwrap().resize(len as usize, 0);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Files([Bytes; 2]);
+
+impl Storage for Files {
+    fn database(&self) -> &dyn File {
+        &self.0[0]
+    }
+
+    fn log(&self) -> &dyn File {
+        &self.0[1]
+    }
+
+    fn remove_log(&self) -> Result<()> {
+        self.0[1].set_len(0)
+    }
+}
+
+/// A database of two pages with commit 1 in its log.
+fn database() -> Handle {
+    let files = Files([(); 2].map(|()| Bytes(Mutex::new(Vec::new()))));
+    let mut config = WalConfig::new(DatabaseKind::PageStore, PageSize::MIN);
+    config.synchronous = Synchronous::Off;
+    let coordination = InProcessWalCoordination::in_memory("loom".as_ref());
+    let wal = Wal::new(coordination, Box::new(files), config);
+    commit(&wal, 1).unwrap();
+    wal
+}
+
+/// Commits both pages with `number`.
+fn commit(wal: &Handle, number: u8) -> Result<()> {
+    let mut tx = wal.begin_write(Duration::ZERO)?;
+    tx.set_page_count(u32::from(number) + 1)?;
+    for page in 1..=2 {
+        tx.page_mut(PageNo::new(page)?)?.fill(number);
+    }
+    tx.commit()?;
+    Ok(())
+}
+
+/// The commit that a new snapshot shows.
+fn read(wal: &Handle) -> u8 {
+    let read = wal.begin_read().unwrap();
+    let shown = [1, 2].map(|page| read.page(PageNo::new(page).unwrap()).unwrap()[9]);
+    assert_eq!(shown[0], shown[1], "a torn snapshot");
+    let pages = read.page_count();
+    assert_eq!(u32::from(shown[0]) + 1, pages, "another snapshot");
+    shown[0]
+}
+
+/// Explores `scene` with at most `preemptions` changes of turn that no thread
+/// asked for, or as many as `LOOM_MAX_PREEMPTIONS` says.
+fn explore(preemptions: usize, scene: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = model.preemption_bound.or(Some(preemptions));
+    model.max_branches = 100_000;
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    model.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        scene();
+    });
+    println!("{} interleavings", count.load(Ordering::Relaxed));
+}
+
+/// A reader beside `other`.
+fn beside_a_reader(preemptions: usize, prepare: fn(&Handle), other: fn(&Handle)) {
+    explore(preemptions, move || {
+        let wal = database();
+        prepare(&wal);
+        let reader = {
+            let wal = wal.clone();
+            thread::spawn(move || read(&wal))
+        };
+        other(&wal);
+        assert!((1..=2).contains(&reader.join().unwrap()));
+        assert_eq!(read(&wal), 2);
+    });
+}
+
+/// A passive checkpoint, which may find readers in its way.
+fn checkpoint(wal: &Handle) {
+    match wal.checkpoint(CheckpointMode::Passive) {
+        Ok(_) | Err(Error::Busy { .. }) => {}
+        Err(e) => panic!("{e}"),
+    }
+}
+
+#[test]
+fn a_snapshot_is_whole_while_the_log_begins_anew() {
+    // All is backfilled, so the commit begins the log anew.
+    beside_a_reader(2, checkpoint, |wal| commit(wal, 2).unwrap());
+}
+
+#[test]
+fn a_snapshot_is_whole_while_a_checkpoint_overtakes_it() {
+    beside_a_reader(
+        2,
+        |_| {},
+        |wal| {
+            commit(wal, 2).unwrap();
+            checkpoint(wal);
+        },
+    );
+}
+
+#[test]
+fn a_snapshot_is_whole_when_the_log_begins_anew_and_is_backfilled() {
+    beside_a_reader(1, checkpoint, |wal| {
+        commit(wal, 2).unwrap();
+        checkpoint(wal);
+    });
+}
+
+#[test]
+fn a_snapshot_is_whole_when_its_frames_are_backfilled_and_overwritten() {
+    beside_a_reader(
+        1,
+        |_| {},
+        |wal| {
+            checkpoint(wal);
+            commit(wal, 2).unwrap();
+        },
+    );
+}
+
+#[test]
+fn no_commit_of_two_writers_is_lost() {
+    /// Adds one to what page 1 holds; true unless the other writer was busy.
+    fn add_one(wal: &Handle) -> bool {
+        let mut tx = match wal.begin_write(Duration::ZERO) {
+            Ok(tx) => tx,
+            Err(Error::Busy { .. }) => return false,
+            Err(e) => panic!("{e}"),
+        };
+        let first = tx.page_mut(PageNo::ONE).unwrap();
+        first[0] += 1;
+        tx.commit().unwrap();
+        true
+    }
+    explore(3, || {
+        let wal = database();
+        let other = {
+            let wal = wal.clone();
+            thread::spawn(move || add_one(&wal))
+        };
+        let added = u8::from(add_one(&wal)) + u8::from(other.join().unwrap());
+        assert!(added >= 1);
+        let sum = wal.begin_read().unwrap().page(PageNo::ONE).unwrap()[0];
+        assert_eq!(sum, 1 + added);
+    });
+}
