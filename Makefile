@@ -58,10 +58,11 @@ soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak MINUTES=
 	WAL_MATRIX=all WAL_LITESTREAM=$(abspath $(LITESTREAM)) WAL_TORTURE_SECONDS=$$(($(MINUTES) * 8)) \
 	  WAL_MODEL_CASES=$$(($(MINUTES) * 200)) WAL_KILL_ROUNDS=$$((1 + $(MINUTES) * 19 / 30)) \
 	  $(CARGO) test -p integration --features test-points -- --nocapture --test-threads=2 2>&1 | \
-	  tee target/soak.log | grep -E '^test result|FAILED|panicked|kills|positions|images|schedules' ; \
+	  tee target/soak.log | grep -E '^test result|FAILED|panicked|kills|positions|scripts|seed' ; \
 	  ! grep -q 'FAILED' target/soak.log
 	WAL_SCHEDULES=$$(($(MINUTES) * 34000)) WAL_SCHEDULE_STRIDE=7 $(CARGO) test --release -p integration \
 	  --features test-points --test schedules -- --nocapture
+	LOOM_MAX_PREEMPTIONS=2 $(LOOM) -p wal-inproc --test loom_protocol -- --nocapture --test-threads=2
 	WAL_POWER_SCRIPTS=$$(($(MINUTES) * 10)) $(CARGO) test --release -p integration --test power_loss -- --nocapture
 	$(MAKE) demo ARGS="--seconds $$(($(MINUTES) * 4)) --writers 4 --readers 8"
 

@@ -10,14 +10,14 @@
 
 use fastrand::Rng;
 use integration::power::{
-    Disk, History, Image, Work, judge_by_ours, judge_by_stock, replicate, work,
+    Disk, FileJudge, History, Image, Work, judge_by_ours, judge_without_promise, replicate, work,
 };
 use wal::{PageSize, Synchronous};
 
 /// How many survivor sets are tried for each step.
 const IMAGES: usize = 4;
-/// Stock SQLite, which needs real files, judges one image in so many.
-const STOCK: usize = 16;
+/// One image in so many is judged in files, by ours and by stock SQLite.
+const IN_FILES: usize = 16;
 
 fn setting(name: &str, default: u64) -> u64 {
     let set = std::env::var(name).ok();
@@ -28,7 +28,7 @@ fn setting(name: &str, default: u64) -> u64 {
 struct Counts {
     steps: usize,
     images: usize,
-    by_stock: usize,
+    in_files: usize,
     during_recovery: usize,
 }
 
@@ -59,7 +59,7 @@ impl Counts {
         let history = History::new(page_size, 12, &mut rng).unwrap();
         let worked = script(&history, synchronous, &mut rng);
         let disk = worked.unwrap_or_else(|e| panic!("seed {seed}, {synchronous:?}: {e:?}"));
-        let directory = tempfile::tempdir().unwrap();
+        let mut in_files = FileJudge::new().unwrap();
         for (step, crash) in disk.take_crashes().into_iter().enumerate() {
             self.steps += 1;
             for survivors in 0..IMAGES {
@@ -69,11 +69,10 @@ impl Counts {
                 self.images += 1;
                 let judged = judge_by_ours(&history, &image, floor, ceiling);
                 let verdict = judged.unwrap_or_else(|e| panic!("{at}: {e:?} ({image:?})"));
-                if self.images.is_multiple_of(STOCK) {
-                    self.by_stock += 1;
-                    let judged = judge_by_stock(&image, directory.path(), floor, ceiling);
-                    let state = judged.unwrap_or_else(|e| panic!("{at}, stock: {e:?}"));
-                    assert_eq!(state, verdict.state, "{at}: ours and stock SQLite");
+                if self.images.is_multiple_of(IN_FILES) {
+                    self.in_files += 1;
+                    let judged = in_files.judge(&history, &image, verdict.state, &mut rng);
+                    judged.unwrap_or_else(|e| panic!("{at}, in files: {e:?}"));
                     // The power fails again while it is recovered.
                     for again in verdict.crashes {
                         self.during_recovery += 1;
@@ -94,8 +93,8 @@ fn sweep(script: Script, synchronous: Synchronous) {
         counts.script(script, seed, synchronous);
     }
     println!(
-        "{synchronous:?}: {} steps, {} images, {} of them by stock SQLite too, {} failures while recovering",
-        counts.steps, counts.images, counts.by_stock, counts.during_recovery
+        "{synchronous:?}: {} steps, {} images, {} of them in files and by stock SQLite too, {} failures while recovering",
+        counts.steps, counts.images, counts.in_files, counts.during_recovery
     );
 }
 
@@ -113,4 +112,29 @@ fn a_power_failure_undoes_the_last_commits_at_most_and_tears_nothing() {
 fn a_replica_survives_a_power_failure() {
     sweep(replicate, Synchronous::Full);
     sweep(replicate, Synchronous::Normal);
+}
+
+#[test]
+fn a_process_that_never_syncs_loses_nothing_by_dying_and_survives_what_a_power_failure_leaves() {
+    let first = setting("WAL_TEST_SEED", 1);
+    let mut images = 0;
+    for seed in first..first + setting("WAL_POWER_SCRIPTS", 3) {
+        let mut rng = Rng::with_seed(seed);
+        let page_size = PageSize::new([512, 1024, 4096][rng.usize(..3)]).unwrap();
+        let history = History::new(page_size, 12, &mut rng).unwrap();
+        let worked = one_process(&history, Synchronous::Off, &mut rng);
+        let disk = worked.unwrap_or_else(|e| panic!("seed {seed}: {e:?}"));
+        for (step, crash) in disk.take_crashes().into_iter().enumerate() {
+            let at = format!("seed {seed}, Off, step {step}");
+            let image = crash.image_without_loss();
+            let judged = judge_by_ours(&history, &image, crash.acknowledged, crash.ceiling);
+            judged.unwrap_or_else(|e| panic!("{at}, a death: {e:?} ({image:?})"));
+            for survivors in 0..IMAGES {
+                images += 1;
+                let judged = judge_without_promise(&history, &crash.image(&mut rng));
+                judged.unwrap_or_else(|e| panic!("{at}, image {survivors}: {e:?}"));
+            }
+        }
+    }
+    println!("Off: {images} images");
 }

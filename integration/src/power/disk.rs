@@ -59,6 +59,8 @@ struct State {
 #[derive(Clone, Debug)]
 pub struct Crash {
     contents: [Content; 2],
+    /// The last state that was acknowledged, durable or not.
+    pub acknowledged: usize,
     /// The oldest state that may be found.
     pub floor: usize,
     /// The newest state that may be found.
@@ -173,6 +175,7 @@ impl State {
     fn crash(&self) -> Crash {
         Crash {
             contents: self.contents.clone(),
+            acknowledged: self.promise.acknowledged,
             floor: self.promise.floor,
             ceiling: self.promise.ceiling,
         }
@@ -222,6 +225,11 @@ enum Survivors {
 }
 
 impl Crash {
+    /// What is on the disk if the power stays and only the process dies.
+    pub fn image_without_loss(&self) -> Image {
+        self.image_of(Survivors::All, &mut Rng::with_seed(0))
+    }
+
     /// What may be on the disk, as `rng` chooses.
     pub fn image(&self, rng: &mut Rng) -> Image {
         let pending = || self.contents.iter().flat_map(|content| &content.pending);
@@ -235,6 +243,10 @@ impl Crash {
             4 | 5 => Survivors::Changes,
             _ => Survivors::Sectors,
         };
+        self.image_of(survivors, rng)
+    }
+
+    fn image_of(&self, survivors: Survivors, rng: &mut Rng) -> Image {
         let [(database, _), (log, removed)] =
             [0, 1].map(|which| self.contents[which].after(survivors, rng));
         Image {

@@ -1,12 +1,14 @@
 //! Whether what a power failure left keeps what was promised.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use fastrand::Rng;
 use rusqlite::Connection;
+use tempfile::TempDir;
 use wal_core::io::beside;
 use wal_core::protocol::{CheckpointMode, DatabaseKind, ReadTx, Synchronous, Wal, WalConfig};
 use wal_core::{PageNo, WalCoordination};
@@ -101,6 +103,16 @@ fn find<C: WalCoordination>(
     let pages: Vec<_> = numbers
         .map(|page| read.page(page?))
         .collect::<wal_core::Result<_>>()?;
+    find_pages(history, &pages, floor, ceiling)
+}
+
+/// The state of which `pages` are the pages.
+fn find_pages(
+    history: &History,
+    pages: &[impl std::ops::Deref<Target = [u8]>],
+    floor: usize,
+    ceiling: usize,
+) -> Result<usize> {
     let found = |state: &usize| is_state(history, *state, pages.iter().map(|page| &**page));
     if let Some(state) = (floor..=ceiling).rev().find(found) {
         return Ok(state);
@@ -132,37 +144,128 @@ fn is_state<'p>(
         && history.pages(state).zip(pages).enumerate().all(same)
 }
 
-/// Lets stock SQLite recover `image` in `directory`, which must find a sound
-/// database in a state from `floor` to `ceiling`.
+/// Judges images in files, beside a `-shm` of which the power failure left
+/// some pages as they were, some as they had been, and some as zeros.
+#[derive(Debug)]
+pub struct FileJudge {
+    directory: TempDir,
+    /// What indices of this database were like in earlier states.
+    indices: Vec<Vec<u8>>,
+}
+
+impl FileJudge {
+    /// A judge without a past.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for a directory.
+    pub fn new() -> Result<Self> {
+        Ok(FileJudge {
+            directory: tempfile::tempdir()?,
+            indices: Vec::new(),
+        })
+    }
+
+    /// Lets ours recover `image`, and then stock SQLite, which must find a
+    /// sound database. Both must find the state `expected`.
+    ///
+    /// # Errors
+    ///
+    /// When another state is found, or damage.
+    pub fn judge(
+        &mut self,
+        history: &History,
+        image: &Image,
+        expected: usize,
+        rng: &mut Rng,
+    ) -> Result<()> {
+        let path = self.write(image, rng)?;
+        let ours = wal::Options::new().create(false).open_shm(&path)?;
+        let read = ours.begin_read()?;
+        let numbers = (1..=read.page_count()).map(PageNo::new);
+        let pages: Vec<_> = numbers
+            .map(|page| read.page(page?))
+            .collect::<wal::Result<_>>()?;
+        find_pages(history, &pages, expected, expected).context("ours, in files")?;
+        drop(pages);
+        drop(read);
+        self.remember(&path)?;
+        ours.close()?;
+
+        let path = self.write(image, rng)?;
+        let stock = Connection::open(&path)?;
+        let sound: String = stock.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+        ensure!(sound == "ok", "{sound}");
+        let state: i64 = stock.query_row("SELECT number FROM state", [], |row| row.get(0))?;
+        ensure!(
+            usize::try_from(state)? == expected,
+            "stock SQLite found {state}, ours {expected}"
+        );
+        self.remember(&path)
+    }
+
+    /// The image in files.
+    fn write(&self, image: &Image, rng: &mut Rng) -> Result<PathBuf> {
+        let path = self.directory.path().join("image");
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(beside(&path, suffix));
+        }
+        std::fs::write(&path, &image.database)?;
+        if let Some(log) = &image.log {
+            std::fs::write(beside(&path, "-wal"), log)?;
+        }
+        if let Some(mut index) = rng.choice(&self.indices).cloned() {
+            for (at, page) in index.chunks_mut(4096).enumerate() {
+                let other = rng.choice(&self.indices).and_then(|other| {
+                    let same = at * 4096..at * 4096 + page.len();
+                    other.get(same)
+                });
+                match rng.u8(..4) {
+                    0 => page.fill(0),
+                    1 => {}
+                    _ => page.copy_from_slice(other.unwrap_or(&vec![0; page.len()])),
+                }
+            }
+            std::fs::write(beside(&path, "-shm"), index)?;
+        }
+        Ok(path)
+    }
+
+    /// Keeps the index that is in use now.
+    fn remember(&mut self, path: &Path) -> Result<()> {
+        self.indices.push(std::fs::read(beside(path, "-shm"))?);
+        if self.indices.len() > 8 {
+            self.indices.remove(0);
+        }
+        Ok(())
+    }
+}
+
+/// Recovers `image`, of which nothing was promised. It may be found damaged;
+/// nothing else may happen.
 ///
 /// # Errors
 ///
-/// When another state is found, or damage.
-pub fn judge_by_stock(
-    image: &Image,
-    directory: &Path,
-    floor: usize,
-    ceiling: usize,
-) -> Result<usize> {
-    let path = directory.join("image");
-    std::fs::write(&path, &image.database)?;
-    let log = beside(&path, "-wal");
-    match &image.log {
-        Some(bytes) => std::fs::write(&log, bytes)?,
-        None => drop(std::fs::remove_file(&log)),
+/// When something else than [`wal_core::Error::Corrupt`] is found.
+pub fn judge_without_promise(history: &History, image: &Image) -> Result<()> {
+    let config = WalConfig::new(DatabaseKind::Sqlite, history.page_size);
+    let coordination = InProcessWalCoordination::in_memory("recovered".as_ref());
+    let wal = Wal::new(coordination, Box::new(Disk::new(image, 0)), config);
+    match use_database(&wal) {
+        Ok(()) | Err(wal_core::Error::Corrupt { .. }) => Ok(()),
+        Err(e) => bail!("{e}"),
     }
-    let connection = Connection::open(&path)?;
-    let sound: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
-    ensure!(sound == "ok", "{sound}");
-    let state: i64 = connection.query_row("SELECT number FROM state", [], |row| row.get(0))?;
-    let state = usize::try_from(state)?;
-    ensure!(
-        (floor..=ceiling).contains(&state),
-        "found state {state}, promised was {floor} to {ceiling}"
-    );
-    drop(connection);
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(beside(&path, suffix));
+}
+
+fn use_database(wal: &Arc<Wal<InProcessWalCoordination>>) -> wal_core::Result<()> {
+    let read = wal.begin_read()?;
+    for page in 1..=read.page_count() {
+        drop(read.page(PageNo::new(page)?)?);
     }
-    Ok(state)
+    drop(read);
+    let mut tx = wal.begin_write(Duration::ZERO)?;
+    tx.page_mut(PageNo::ONE)?.fill(1);
+    tx.commit()?;
+    wal.checkpoint(CheckpointMode::Truncate)?;
+    wal.close()
 }

@@ -15,5 +15,5 @@ mod work;
 
 pub use disk::{Crash, Disk, Image};
 pub use history::History;
-pub use judge::{Verdict, judge_by_ours, judge_by_stock};
+pub use judge::{FileJudge, Verdict, judge_by_ours, judge_without_promise};
 pub use work::{Work, replicate, work};
