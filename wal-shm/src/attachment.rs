@@ -34,13 +34,14 @@ use crate::database_lock;
 use crate::file_system;
 use crate::index::Index;
 use crate::lock_table::LockTable;
+use crate::main_file::{DatabaseOwner, MainFile};
 use crate::private_index::PrivateIndex;
 use crate::side_file::SideFile;
 
 /// One database, as this process has it open.
 #[derive(Debug)]
 pub(crate) struct Attachment {
-    pub(crate) database: Arc<OsFile>,
+    pub(crate) database: MainFile,
     pub(crate) index: Index,
     pub(crate) side: Option<Arc<SideFile>>,
     pub(crate) table: LockTable,
@@ -55,6 +56,8 @@ pub(crate) struct Attachment {
 /// An attachment in the registry.
 struct Entry {
     device_and_inode: (u64, u64),
+    /// Whether an engine opens and locks the database file.
+    of_engine: bool,
     attachment: Weak<Attachment>,
     /// How many users have opened it and not left.
     users: usize,
@@ -89,31 +92,46 @@ pub(crate) fn attach<T>(
     let mut registry = registry();
     // Acquire: pairs with the release in `drop`, behind the last unlock.
     registry.retain(|entry| !entry.gone.load(Ordering::Acquire));
-    if let Some((entry, attachment)) = find(&mut registry, path, options)? {
+    if let Some((entry, attachment)) = find(&mut registry, path, options, false)? {
         if attachment.kind != options.lock_kind {
             let reason = "this process has it open with locks of the other kind; use the same kind";
             return Err(Error::cannot_open(path, reason));
         }
+        let Some(database) = attachment.database.own() else {
+            return Err(Error::cannot_open(path, "an engine has it open"));
+        };
         // The users of an attachment share the database file and its mapping.
-        if attachment.database.mapped().is_some() != options.mapped {
+        if database.mapped().is_some() != options.mapped {
             let reason = "this process has it open with another read strategy; use the same one";
             return Err(Error::cannot_open(path, reason));
         }
-        let found = look(&attachment.database)?;
+        let found = look(database)?;
         entry.users += 1;
         return Ok((attachment, found));
     }
     let (attachment, found) = Attachment::open(path, mode, options, look)?;
     let attachment = Arc::new(attachment);
-    registry.push(Entry {
-        device_and_inode: identity(&attachment.database)?,
-        attachment: Arc::downgrade(&attachment),
-        users: 1,
-        locks_of_process: attachment.access != Access::Immutable
-            && !attachment.locks.belong_to_description(),
-        gone: attachment.gone.clone(),
-    });
+    registry.push(attachment.entry()?);
     Ok((attachment, found))
+}
+
+/// Attaches to the database at `path`, whose file an engine has open with
+/// SHARED held, or joins the attachment that engines of this process have.
+pub(crate) fn attach_engine(path: &Path, options: ShmOptions) -> Result<Arc<Attachment>> {
+    let mut registry = registry();
+    registry.retain(|entry| !entry.gone.load(Ordering::Acquire));
+    if let Some((entry, attachment)) = find(&mut registry, path, options, true)? {
+        entry.users += 1;
+        return Ok(attachment);
+    }
+    let database = MainFile::of_engine(path)?;
+    if !options.allow_network_file_system {
+        file_system::refuse_network(&database)?;
+    }
+    let locks = ByteLocks::new(options.lock_kind);
+    let attachment = Arc::new(Attachment::open_locked(database, locks, options)?);
+    registry.push(attachment.entry()?);
+    Ok(attachment)
 }
 
 /// The attachment to join. An immutable database has no locks to share.
@@ -121,6 +139,7 @@ fn find<'r>(
     registry: &'r mut [Entry],
     path: &Path,
     options: ShmOptions,
+    of_engine: bool,
 ) -> Result<Option<(&'r mut Entry, Arc<Attachment>)>> {
     let there = match std::fs::metadata(path) {
         _ if options.access == Access::Immutable => return Ok(None),
@@ -130,7 +149,7 @@ fn find<'r>(
     };
     let mut chosen = None;
     for (place, entry) in registry.iter().enumerate() {
-        if entry.device_and_inode != there {
+        if entry.device_and_inode != there || entry.of_engine != of_engine {
             continue;
         }
         let in_use = entry.attachment.upgrade().filter(|_| entry.users > 0);
@@ -168,14 +187,6 @@ enum Preference {
     Writable,
 }
 
-fn identity(file: &OsFile) -> Result<(u64, u64)> {
-    let metadata = file
-        .as_file()
-        .metadata()
-        .map_err(|e| Error::io(file.path(), "fstat", e))?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
 impl Attachment {
     fn open<T>(
         path: &Path,
@@ -192,14 +203,18 @@ impl Attachment {
         if options.access == Access::Immutable {
             let found = look(&database)?;
             let index = Index::Private(PrivateIndex::immutable());
+            let database = MainFile::Own(database);
             return Ok((Self::new(database, index, None, options), found));
         }
         if !options.allow_network_file_system {
-            file_system::refuse_network(&database)?;
+            file_system::refuse_network(&MainFile::Own(database.clone()))?;
         }
         let locks = ByteLocks::new(options.lock_kind);
         database_lock::lock_shared(&database, locks)?;
-        let opened = Self::open_locked(&database, locks, options, look);
+        let opened = Self::look_at_locked(&database, locks, options, look).and_then(|found| {
+            let main = MainFile::Own(database.clone());
+            Ok((Self::open_locked(main, locks, options)?, found))
+        });
         if opened.is_err() {
             // The descriptor is parked, and must not keep the lock.
             unlock_database(&database, locks);
@@ -207,36 +222,40 @@ impl Attachment {
         opened
     }
 
-    /// Goes on with SHARED held.
-    fn open_locked<T>(
-        database: &Arc<OsFile>,
+    /// Calls `look` with SHARED held.
+    fn look_at_locked<T>(
+        database: &OsFile,
         locks: ByteLocks,
         options: ShmOptions,
         look: impl FnOnce(&OsFile) -> Result<T>,
-    ) -> Result<(Self, T)> {
-        let read_only = options.access == Access::ReadOnly;
-        let found = if !read_only && database.is_empty()? {
-            database_lock::while_reserved(database, locks, || look(database))?
+    ) -> Result<T> {
+        if options.access != Access::ReadOnly && database.is_empty()? {
+            database_lock::while_reserved(database, locks, || look(database))
         } else {
-            look(database)?
+            look(database)
+        }
+    }
+
+    /// Goes on with SHARED held.
+    fn open_locked(database: MainFile, locks: ByteLocks, options: ShmOptions) -> Result<Self> {
+        let read_only = options.access == Access::ReadOnly;
+        let index = match read_only {
+            true => Index::open_read_only(&database, locks)?,
+            false => Index::open(&database, locks)?,
         };
         let busy = || Error::Locked {
             path: database.path().to_owned(),
         };
-        let index = match read_only {
-            true => Index::open_read_only(database, locks)?,
-            false => Index::open(database, locks)?,
-        };
         let index = index.ok_or_else(busy)?;
         let side = (options.side_file && !read_only)
-            .then(|| SideFile::open(database, locks))
+            .then(|| SideFile::open(&database, locks))
             .flatten()
             .map(Arc::new);
-        Ok((Self::new(database.clone(), index, side, options), found))
+        Ok(Self::new(database, index, side, options))
     }
 
     fn new(
-        database: Arc<OsFile>,
+        database: MainFile,
         index: Index,
         side: Option<Arc<SideFile>>,
         options: ShmOptions,
@@ -252,6 +271,19 @@ impl Attachment {
             process: ProcessGeneration::current(),
             gone: Arc::default(),
         }
+    }
+
+    /// This attachment with one user, for the registry.
+    fn entry(self: &Arc<Self>) -> Result<Entry> {
+        Ok(Entry {
+            device_and_inode: self.database.device_and_inode()?,
+            of_engine: self.database.own().is_none(),
+            attachment: Arc::downgrade(self),
+            users: 1,
+            locks_of_process: self.access != Access::Immutable
+                && !self.locks.belong_to_description(),
+            gone: self.gone.clone(),
+        })
     }
 
     /// How well who asks for `access` is served here; `None` if not at all.
@@ -272,8 +304,9 @@ impl Attachment {
     }
 
     /// One user leaves. True if it was the last one of all processes: this
-    /// process then holds EXCLUSIVE.
-    pub(crate) fn leave(self: &Arc<Self>) -> Result<bool> {
+    /// process then holds EXCLUSIVE. `owner` is the engine that has the
+    /// database file open, if it is not opened here.
+    pub(crate) fn leave(self: &Arc<Self>, owner: Option<&dyn DatabaseOwner>) -> Result<bool> {
         // Held to the end, so that nobody joins an attachment that is going.
         let mut registry = registry();
         if self.count_out(&mut registry) > 0
@@ -282,13 +315,19 @@ impl Attachment {
         {
             return Ok(false);
         }
-        let alone = database_lock::try_lock_exclusive(&self.database, self.locks)?;
+        let alone = match (self.database.own(), owner) {
+            (Some(file), _) => database_lock::try_lock_exclusive(file, self.locks)?,
+            (None, Some(owner)) => owner.try_lock_exclusive()?,
+            (None, None) => false,
+        };
         // With classic locks the next attachment of this process may be there
         // before the descriptors are closed, so they are parked.
         if alone && self.locks.belong_to_description() {
             // Nobody else, no SQLite of this process either, holds a lock
             // that closing these descriptors could drop.
-            self.database.close_for_real();
+            if let Some(file) = self.database.own() {
+                file.close_for_real();
+            }
             if let Some(file) = self.index.file() {
                 file.close_for_real();
             }
@@ -335,7 +374,9 @@ impl Drop for Attachment {
             if let Some(file) = self.index.file() {
                 let _ = self.locks.unlock(file.as_file(), 0..shm_bytes::DMS.end);
             }
-            unlock_database(&self.database, self.locks);
+            if let Some(file) = self.database.own() {
+                unlock_database(file, self.locks);
+            }
         }
         // Release: see `attach`.
         self.gone.store(true, Ordering::Release);

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use wal_core::index::IndexBlock;
-use wal_core::io::{File, LockKind, OpenMode, OsFile, beside, shm_bytes};
+use wal_core::io::{LockKind, OpenMode, OsFile, beside, shm_bytes};
 use wal_core::protocol::forget_header;
 use wal_core::waiting::WaitingRoom;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
 use crate::attachment::{self, Attachment};
 use crate::index::Index;
+use crate::main_file::DatabaseOwner;
 use crate::{futex, side_file};
 
 /// What is done with a database.
@@ -69,6 +70,8 @@ impl Default for ShmOptions {
 pub struct ShmWalCoordination {
     attachment: Arc<Attachment>,
     access: Access,
+    /// The engine that has the database file open, if one has.
+    owner: Option<Box<dyn DatabaseOwner>>,
     left: AtomicBool,
 }
 
@@ -94,15 +97,33 @@ impl ShmWalCoordination {
             ShmWalCoordination {
                 attachment,
                 access: options.access,
+                owner: None,
                 left: AtomicBool::new(false),
             },
             found,
         ))
     }
 
-    /// The database file.
-    pub fn database(&self) -> &Arc<OsFile> {
-        &self.attachment.database
+    /// Attaches to the database at `path`, whose file `owner` has open, with
+    /// SHARED held on it. Neither the file nor its locks are touched; whether
+    /// pages are mapped is up to who opens the files.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another process is just opening the database
+    /// first, [`Error::CannotOpen`] for a network file system or if reading
+    /// alone is not safe, [`Error::Io`].
+    pub fn attach(path: &Path, options: ShmOptions, owner: impl DatabaseOwner) -> Result<Self> {
+        Ok(ShmWalCoordination {
+            attachment: attachment::attach_engine(path, options)?,
+            access: options.access,
+            owner: Some(Box::new(owner)),
+            left: AtomicBool::new(false),
+        })
+    }
+
+    /// The database file, unless an engine has opened it.
+    pub fn database(&self) -> Option<&Arc<OsFile>> {
+        self.attachment.database.own()
     }
 
     /// Block 0. Marks are used only after a header was loaded from it.
@@ -228,7 +249,7 @@ impl WalCoordination for ShmWalCoordination {
     fn leave(&self) -> Result<bool> {
         self.left.store(true, Ordering::Relaxed);
         match self.access {
-            Access::ReadWrite => self.attachment.leave(),
+            Access::ReadWrite => self.attachment.leave(self.owner.as_deref()),
             // Who may not write cleans nothing up, though it be the last.
             Access::ReadOnly | Access::Immutable => {
                 self.attachment.detach();

@@ -5,14 +5,18 @@
 //! different machines do not see each other's mappings, and corrupt a
 //! database within minutes. They are told by their type, and named.
 
-use wal_core::io::{File, OsFile};
 use wal_core::{Error, Result};
+
+use crate::main_file::MainFile;
 
 /// Refuses `database` if its file system is one of those.
 #[cfg(target_os = "linux")]
-pub(crate) fn refuse_network(database: &OsFile) -> Result<()> {
-    let found = nix::sys::statfs::fstatfs(database.as_file())
-        .map_err(|e| Error::io(database.path(), "fstatfs", e.into()))?;
+pub(crate) fn refuse_network(database: &MainFile) -> Result<()> {
+    let found = match database.own() {
+        Some(file) => nix::sys::statfs::fstatfs(file.as_file()),
+        None => nix::sys::statfs::statfs(database.path()),
+    };
+    let found = found.map_err(|e| Error::io(database.path(), "fstatfs", e.into()))?;
     // The field is signed or not, and of different width, between systems.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let magic = found.filesystem_type().0 as u32;
@@ -31,7 +35,7 @@ pub(crate) fn refuse_network(database: &OsFile) -> Result<()> {
 
 /// Nothing is known about file systems here.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn refuse_network(_database: &OsFile) -> Result<()> {
+pub(crate) fn refuse_network(_database: &MainFile) -> Result<()> {
     Ok(())
 }
 

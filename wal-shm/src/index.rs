@@ -10,11 +10,12 @@ use std::io;
 use std::ops::Range;
 
 use wal_core::index::IndexBlock;
-use wal_core::io::{ByteLocks, File, OpenMode, OsFile, beside, shm_bytes};
+use wal_core::io::{ByteLocks, OpenMode, OsFile, beside, shm_bytes};
 use wal_core::{Error, LockMode, Result};
 
 use crate::first_opener::{self, Joined};
 use crate::lock_table::Beyond;
+use crate::main_file::MainFile;
 use crate::private_index::PrivateIndex;
 use crate::shm_file::ShmFile;
 
@@ -28,14 +29,14 @@ pub(crate) enum Index {
 
 impl Index {
     /// Attaches to `-shm`; `None` if a first opener is at work.
-    pub(crate) fn open(database: &OsFile, locks: ByteLocks) -> Result<Option<Self>> {
+    pub(crate) fn open(database: &MainFile, locks: ByteLocks) -> Result<Option<Self>> {
         Ok(ShmFile::open(database, locks)?.map(Index::Shared))
     }
 
     /// Joins those who are attached to `-shm`, without writing to it, or
     /// begins a private index if nobody is; `None` if a first opener is at
     /// work.
-    pub(crate) fn open_read_only(database: &OsFile, locks: ByteLocks) -> Result<Option<Self>> {
+    pub(crate) fn open_read_only(database: &MainFile, locks: ByteLocks) -> Result<Option<Self>> {
         let path = beside(database.path(), "-shm");
         let file = match OsFile::open_for_locks(&path, OpenMode::ReadOnly) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -47,7 +48,7 @@ impl Index {
             Joined::Yes => Ok(Some(Index::Shared(ShmFile::joined(file, locks)))),
             Joined::Busy => Ok(None),
             Joined::NobodyThere if locks.belong_to_description() => {
-                let index = PrivateIndex::new(database, file, locks);
+                let index = PrivateIndex::new(database.path(), file, locks);
                 Ok(Some(Index::Private(index)))
             }
             Joined::NobodyThere => Err(Error::cannot_open(database.path(), CLASSIC)),

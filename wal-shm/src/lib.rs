@@ -10,6 +10,7 @@
 //! | `attachment` | what a process has open for one database, shared by its users |
 //! | `database_lock` | SHARED and EXCLUSIVE on the database file |
 //! | `first_opener` | who resets a shared file, and who joins |
+//! | `main_file` | the database file: ours, or one that an engine has open |
 //! | `index` | the wal-index: shared, or a private one for who may not write |
 //! | `private_index` | reading safely beside writers that come later, without writing `-shm` |
 //! | `shm_file` | the mapped blocks of the wal-index |
@@ -31,6 +32,7 @@ mod first_opener;
 mod futex;
 mod index;
 mod lock_table;
+mod main_file;
 mod mapping;
 mod private_index;
 mod process_table;
@@ -38,3 +40,4 @@ mod shm_file;
 mod side_file;
 
 pub use coordination::{Access, ShmOptions, ShmWalCoordination};
+pub use main_file::DatabaseOwner;

@@ -142,6 +142,7 @@ fn conflicts(byte: Held, mode: LockMode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::main_file::MainFile;
     use crate::shm_file::ShmFile;
     use wal_core::ReadSlot;
     use wal_core::io::{ByteLocks, LockKind, OpenMode, OsFile};
@@ -161,7 +162,9 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("db-shm");
             let database = OsFile::open(&dir.path().join("db"), OpenMode::Create).unwrap();
-            let file = ShmFile::open(&database, LOCKS).unwrap().unwrap();
+            let file = ShmFile::open(&MainFile::Own(Arc::new(database)), LOCKS)
+                .unwrap()
+                .unwrap();
             let stranger = std::fs::File::options()
                 .read(true)
                 .write(true)

@@ -24,6 +24,7 @@
 //! The index goes with the process, and Read 0 with it.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use wal_core::index::IndexBlock;
@@ -56,15 +57,15 @@ struct Outside {
 }
 
 impl PrivateIndex {
-    /// The index of `database`, which is read under protection of locks on
+    /// The index of the database at `path`, which is read under protection of locks on
     /// `shm`.
-    pub(crate) fn new(database: &OsFile, shm: OsFile, locks: ByteLocks) -> Self {
+    pub(crate) fn new(path: &Path, shm: OsFile, locks: ByteLocks) -> Self {
         PrivateIndex {
             blocks: OnceTable::new(),
             outside: Some(Outside {
                 shm,
                 locks,
-                log: ReadOnlyLog::beside(database.path(), false),
+                log: ReadOnlyLog::beside(path, false),
                 slots_in_use: AtomicU32::new(0),
             }),
         }

@@ -18,7 +18,7 @@ use std::os::unix::fs::FileExt;
 
 use wal_core::index::{BLOCK_LEN, IndexBlock};
 use wal_core::io::{
-    ByteLocks, Conflict, File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, beside, shm_bytes,
+    ByteLocks, Conflict, File, LOOK_IN_PLACE_EVERY, NowAndThen, OsFile, beside, shm_bytes,
 };
 use wal_core::once_table::OnceTable;
 use wal_core::testing::{Point, step};
@@ -26,6 +26,7 @@ use wal_core::{Error, LockMode, Result};
 
 use crate::first_opener;
 use crate::lock_table::Beyond;
+use crate::main_file::MainFile;
 use crate::mapping::Shared;
 
 /// What the first opener leaves of the file (`unixLockSharedMemory`): fewer
@@ -47,9 +48,9 @@ pub(crate) struct ShmFile {
 
 impl ShmFile {
     /// Opens the file and attaches to it; `None` if a first opener is at work.
-    pub(crate) fn open(database: &OsFile, locks: ByteLocks) -> Result<Option<Self>> {
+    pub(crate) fn open(database: &MainFile, locks: ByteLocks) -> Result<Option<Self>> {
         let path = beside(database.path(), "-shm");
-        let file = OsFile::open_for_locks(&path, OpenMode::CreateLike(database))?;
+        let file = OsFile::open_for_locks(&path, database.create_like())?;
         let attached = first_opener::attach(&file, locks, shm_bytes::DMS, || {
             step(Point::ShmTruncate);
             file.set_len(RESET_LEN)

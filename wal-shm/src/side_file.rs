@@ -21,10 +21,11 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use wal_core::io::{ByteLocks, File, OpenMode, OsFile, beside};
+use wal_core::io::{ByteLocks, File, OsFile, beside};
 use wal_core::waiting::WaitingRoom;
 use wal_core::{Error, Lock, Result};
 
+use crate::main_file::MainFile;
 use crate::mapping::Shared;
 use crate::process_table::{Place, ProcessTable};
 use crate::{first_opener, futex, shm_file};
@@ -67,13 +68,13 @@ impl SideFile {
     /// Opens the side file of `database`. `None` if there cannot be one, or
     /// its first opener was stopped, or it is of another version: then
     /// this attachment does without.
-    pub(crate) fn open(database: &OsFile, locks: ByteLocks) -> Option<Self> {
+    pub(crate) fn open(database: &MainFile, locks: ByteLocks) -> Option<Self> {
         Self::try_open(database, locks).ok().flatten()
     }
 
-    fn try_open(database: &OsFile, locks: ByteLocks) -> Result<Option<Self>> {
+    fn try_open(database: &MainFile, locks: ByteLocks) -> Result<Option<Self>> {
         let path = beside(database.path(), "-coord");
-        let file = OsFile::open_for_locks(&path, OpenMode::CreateLike(database))?;
+        let file = OsFile::open_for_locks(&path, database.create_like())?;
         // No SQLite knows the file, so no lock of one is lost by closing it.
         file.close_for_real();
         // Without the file this process would not stand in line with others.
@@ -158,16 +159,20 @@ fn reset(file: &OsFile) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use wal_core::io::OpenMode;
+
     use super::*;
     use wal_core::LockMode;
     use wal_core::io::LockKind;
 
     const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 
-    fn database() -> (tempfile::TempDir, OsFile) {
+    fn database() -> (tempfile::TempDir, MainFile) {
         let dir = tempfile::tempdir().unwrap();
         let database = OsFile::open(&dir.path().join("db"), OpenMode::Create).unwrap();
-        (dir, database)
+        (dir, MainFile::Own(Arc::new(database)))
     }
 
     #[test]

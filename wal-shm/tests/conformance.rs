@@ -14,7 +14,7 @@ fn attach(path: &Path, options: ShmOptions) -> Result<Attachment<ShmWalCoordinat
     let (coordination, ()) =
         ShmWalCoordination::open(path, OpenMode::Existing, options, |_| Ok(()))?;
     let storage = Box::new(OsStorage::open(
-        coordination.database().clone(),
+        coordination.database().unwrap().clone(),
         options.mapped,
     )?);
     Ok(Attachment {

@@ -129,7 +129,9 @@ impl Backend for wal_shm::ShmWalCoordination {
             true => attached?,
             false => attached.map_err(advise_read_only)?,
         };
-        let database = coordination.database().clone();
+        let Some(database) = coordination.database().cloned() else {
+            return Err(Error::cannot_open(path, "an engine has opened it"));
+        };
         Ok((coordination, database, config))
     }
 }

@@ -29,6 +29,9 @@ pub enum OpenMode<'a> {
     /// It is made if it is not there, with the owner and the permissions of
     /// this file (`findCreateFileMode`).
     CreateLike(&'a OsFile),
+    /// The same with the file at this path as the model, which another program
+    /// has open.
+    CreateLikeAt(&'a Path),
     /// It must be there, and is opened for reading alone. Shared locks can be
     /// taken on it, exclusive ones cannot.
     ReadOnly,
@@ -37,6 +40,17 @@ pub enum OpenMode<'a> {
 impl OpenMode<'_> {
     fn writes(self) -> bool {
         !matches!(self, OpenMode::ReadOnly)
+    }
+
+    /// What a new file is to be like.
+    fn model(self) -> io::Result<fs::Metadata> {
+        match self {
+            OpenMode::CreateLike(model) => model.as_file().metadata(),
+            OpenMode::CreateLikeAt(path) => fs::metadata(path),
+            OpenMode::Existing | OpenMode::Create | OpenMode::ReadOnly => {
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+        }
     }
 }
 
@@ -189,13 +203,13 @@ fn open(path: &Path, mode: OpenMode<'_>) -> io::Result<fs::File> {
     match mode {
         OpenMode::Existing | OpenMode::ReadOnly => options.open(path),
         OpenMode::Create => options.create(true).truncate(false).mode(0o644).open(path),
-        OpenMode::CreateLike(model) => {
+        OpenMode::CreateLike(_) | OpenMode::CreateLikeAt(_) => {
             // Existing files keep their owner and permissions.
             match options.open(path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 other => return other,
             }
-            let like = model.as_file().metadata()?;
+            let like = mode.model()?;
             let permissions = like.mode() & 0o777;
             let file = options
                 .create(true)

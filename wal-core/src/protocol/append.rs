@@ -31,7 +31,6 @@
 use std::io::IoSlice;
 use std::sync::atomic::Ordering;
 
-use super::dirty::DirtyPages;
 use super::spill::{LogEnd, OwnFrames};
 use super::write::WriteTx;
 use super::{DatabaseKind, Synchronous, Wal};
@@ -67,7 +66,9 @@ pub(super) fn commit<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<u32> {
     let Some(own) = &mut tx.own else {
         return Ok(tx.read.snapshot.max_frame());
     };
-    wal.commit_pages(own, tx.changes.dirty(), tx.changes.page_count())
+    let pages = tx.changes.dirty().iter();
+    let pages = pages.map(|(&page, content)| (page, &**content));
+    wal.commit_pages(own, pages, tx.changes.page_count())
 }
 
 /// A SQLite database's page 1 tells its size. It is logged with every change
@@ -88,14 +89,13 @@ fn stamp_page_one<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<()> {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    fn commit_pages(
+    pub(super) fn commit_pages<'p>(
         &self,
         own: &mut OwnFrames,
-        pages: &DirtyPages,
+        pages: impl IntoIterator<Item = (PageNo, &'p [u8])>,
         page_count: u32,
     ) -> Result<u32> {
         let begins_anew = own.start.max_frame() == 0;
-        let pages = pages.iter().map(|(&page, content)| (page, &**content));
         let (mut overwritten, mut appended) = self.place(own, None, pages)?;
         // The commit frame is the last one of the log, so it is a new one.
         if appended.is_empty()
@@ -175,7 +175,7 @@ impl<C: WalCoordination> Wal<C> {
         self.storage
             .log()
             .write_all_at(&mut [IoSlice::new(&bytes)], 0)?;
-        if self.config.synchronous != Synchronous::Off && !mutated(Mutation::SkipLogHeaderSync) {
+        if self.synchronous() != Synchronous::Off && !mutated(Mutation::SkipLogHeaderSync) {
             step(Point::LogHeaderSync);
             self.sync_log()?;
         }
@@ -304,7 +304,7 @@ impl<C: WalCoordination> Wal<C> {
     /// # Errors
     /// [`Error::CommitOutcomeUnknown`] if the sync failed.
     fn commit_prepared_frames(&self, _written: &PreparedFrames<'_>) -> Result<()> {
-        if self.config.synchronous < Synchronous::Full || mutated(Mutation::SkipCommitSync) {
+        if self.synchronous() < Synchronous::Full || mutated(Mutation::SkipCommitSync) {
             return Ok(());
         }
         step(Point::CommitSync);
@@ -315,7 +315,7 @@ impl<C: WalCoordination> Wal<C> {
     /// frames, if that is more than the limit (`walLimitSize`). Failing to do
     /// so costs space and nothing else.
     fn limit_log_size(&self, written: &PreparedFrames<'_>) {
-        let Some(limit) = self.config.log_size_limit else {
+        let Some(limit) = self.log_size_limit() else {
             return;
         };
         let log = self.storage.log();

@@ -274,13 +274,13 @@ impl<C: WalCoordination> ApplyTx<C> {
         // Found before the frames count: nothing may fail behind that.
         let cell = wal.header_cell()?;
         if let Header::GoesLast(header) = self.header {
-            if wal.config.synchronous != Synchronous::Off {
+            if wal.synchronous() != Synchronous::Off {
                 step(Point::LogHeaderSync);
                 wal.sync_log()?;
             }
             wal.write_log_header(&header)?;
         }
-        if wal.config.synchronous == Synchronous::Full {
+        if wal.synchronous() == Synchronous::Full {
             step(Point::CommitSync);
             wal.sync_log()?;
         }
@@ -386,7 +386,7 @@ impl<C: WalCoordination> ApplyTx<C> {
             Header::IsThere | Header::IsMissing => {}
         }
         let begins_anew = matches!(self.header, Header::GoesFirst(_) | Header::GoesLast(_));
-        if begins_anew && wal.config.synchronous != Synchronous::Off {
+        if begins_anew && wal.synchronous() != Synchronous::Off {
             step(Point::LogHeaderSync);
             wal.sync_log()?;
         }

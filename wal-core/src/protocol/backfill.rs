@@ -188,9 +188,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
             return Ok((max_frame, None));
         }
         info.set_attempted(safe);
-        if wal.config.synchronous != Synchronous::Off
-            && !mutated(Mutation::SkipLogSyncBeforeBackfill)
-        {
+        if wal.synchronous() != Synchronous::Off && !mutated(Mutation::SkipLogSyncBeforeBackfill) {
             step(Point::CheckpointLogSync);
             wal.sync_log()?;
         }

@@ -35,10 +35,10 @@ impl<C: WalCoordination> Wal<C> {
         if !report.is_complete() {
             return Ok(());
         }
-        if report.log_frames > 0 && self.config.synchronous != Synchronous::Off {
+        if report.log_frames > 0 && self.synchronous() != Synchronous::Off {
             self.prove_all_backfilled()?;
         }
-        if self.config.persistent_log {
+        if self.tuning.persistent_log() {
             return self.keep_log();
         }
         step(Point::ShmRemove);
@@ -50,7 +50,7 @@ impl<C: WalCoordination> Wal<C> {
     /// A limit that is not its end would leave frames that the header does
     /// not fit, so the log that stays is as it is, or empty.
     fn keep_log(&self) -> Result<()> {
-        match self.config.log_size_limit {
+        match self.log_size_limit() {
             Some(_) => self.storage.log().set_len(0),
             None => Ok(()),
         }

@@ -16,6 +16,7 @@
 //! | `spill` | writes that to the log before the commit, when it is too much |
 //! | `overwrite` | writes such pages again, and mends the checksums |
 //! | `savepoint` | rolls back a part of the transaction |
+//! | `frames` | the same for an engine that keeps its pages itself |
 //! | `append` | turns dirty pages into frames and a commit |
 //! | `restart` | begins the log anew when all of it is backfilled |
 //! | `checkpoint` | how far frames are moved to the database file, who is waited for |
@@ -28,6 +29,7 @@
 //! | `pressure` | lets writers wait while the log is too long |
 //! | `proof` | shows that a backfilled log may be overwritten |
 //! | `observe` | counts and tells what happens, if that is compiled in |
+//! | `tuning` | what is told to an attachment while it is in use |
 //! | `open`, `close` | what a file is; what the last user cleans up |
 
 /// Counts and tells what happened, if the feature `observe` is on; else the
@@ -48,6 +50,7 @@ mod change;
 mod checkpoint;
 mod close;
 mod dirty;
+mod frames;
 mod guard;
 #[cfg(feature = "observe")]
 mod observe;
@@ -65,6 +68,7 @@ mod savepoint;
 mod snapshot;
 mod spill;
 mod tail;
+mod tuning;
 mod turn;
 mod vacuum;
 mod write;
@@ -90,6 +94,7 @@ pub use checkpoint::{
     CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
 };
 pub use dirty::Savepoint;
+pub use frames::FramesMark;
 pub use guard::LockGuard;
 #[cfg(feature = "observe")]
 pub use observe::Counters;
@@ -205,6 +210,7 @@ pub struct Wal<C: WalCoordination> {
     coordination: C,
     storage: Box<dyn Storage>,
     config: WalConfig,
+    tuning: tuning::Tuning,
     process: ProcessGeneration,
     /// The checkpoint sequence number for the next log header, as far as this
     /// attachment knows it.
@@ -228,6 +234,7 @@ impl<C: WalCoordination> Wal<C> {
         Arc::new(Wal {
             coordination,
             storage,
+            tuning: tuning::Tuning::of(&config),
             config,
             process: ProcessGeneration::current(),
             sequence: AtomicU32::new(0),
@@ -245,7 +252,7 @@ impl<C: WalCoordination> Wal<C> {
         &self.coordination
     }
 
-    /// What the attachment was told about its database.
+    /// What the attachment was told about its database when it was made.
     pub fn config(&self) -> &WalConfig {
         &self.config
     }

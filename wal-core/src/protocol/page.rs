@@ -113,7 +113,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     fn find_frame(&self, snapshot: &Snapshot, page: PageNo) -> Result<Option<FrameNo>> {
-        if snapshot.bypasses_log() {
+        if snapshot.reads_database_only() {
             return Ok(None);
         }
         let found = index::find(self, page.get(), snapshot.min_frame, snapshot.max_frame())?;

@@ -155,7 +155,11 @@ impl<C: WalCoordination> Wal<C> {
     /// is synced unless this attachment did that already.
     pub(super) fn backfill_proof(&self, header: &IndexHeader) -> Result<BackfillProof> {
         let last = *self.proof.proof();
-        match last.filter(|proof| self.check_proof(proof, header).is_ok()) {
+        // One that was made without a sync does not serve who syncs by now.
+        let synced = |proof: &BackfillProof| proof.synced || self.synchronous() == Synchronous::Off;
+        let holds =
+            |proof: &BackfillProof| synced(proof) && self.check_proof(proof, header).is_ok();
+        match last.filter(holds) {
             Some(proof) => Ok(proof),
             None => self.prove_backfilled(header),
         }
@@ -164,7 +168,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Syncs the database file, to which the caller has written all of the log
     /// that `header` publishes, or seen it written.
     pub(super) fn prove_backfilled(&self, header: &IndexHeader) -> Result<BackfillProof> {
-        let synced = self.config.synchronous != Synchronous::Off;
+        let synced = self.synchronous() != Synchronous::Off;
         if synced && !mutated(Mutation::SkipProof) {
             self.sync_database()?;
         }

@@ -66,6 +66,12 @@ impl Snapshot {
         self.slot == ReadSlot::DATABASE
     }
 
+    /// True if no page is looked for in the log. That is so at slot 0, unless
+    /// the transaction itself has committed since it took that.
+    pub(super) fn reads_database_only(&self) -> bool {
+        self.min_frame > self.header.max_frame()
+    }
+
     /// True if both are snapshots of one published state. A state that is
     /// published again, by a restart or a recovery, is another one.
     pub fn is_same_state(&self, other: &Snapshot) -> bool {
@@ -160,6 +166,17 @@ impl<C: WalCoordination> ReadTx<C> {
                 })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A transaction that goes on in place of this one, which is of no use
+    /// afterwards but to be dropped.
+    pub(super) fn hand_over(&mut self) -> Self {
+        let lent = self.guard.lent();
+        ReadTx {
+            guard: std::mem::replace(&mut self.guard, lent),
+            snapshot: self.snapshot,
+            expires: self.expires,
         }
     }
 

@@ -1,0 +1,292 @@
+//! The log of one connection: what the engine asks for, in the words of the
+//! protocol.
+//!
+//! The engine's pager has one transaction at a time: none, a read transaction,
+//! or a write transaction made of that, which becomes a read transaction again.
+
+use std::sync::Arc;
+
+use wal_core::protocol::{
+    BusyHandler, Cancel, CheckpointMode, CheckpointOptions, CheckpointReport, FramesMark, ReadTx,
+    Snapshot, Synchronous, Wal, WriteTx,
+};
+use wal_core::{Error, FrameNo, PageNo, Result, WalCoordination};
+
+use crate::engine_file::EngineFile;
+
+/// What the methods of the interface need of a log, on whichever backend.
+pub(crate) trait Log {
+    fn begin_read(&mut self) -> Result<bool>;
+    fn end_read(&mut self);
+    fn begin_write(&mut self) -> Result<()>;
+    fn end_write(&mut self);
+    fn find_frame(&self, page: u32) -> Result<u32>;
+    fn read_frame(&self, frame: u32, buffer: &mut [u8]) -> Result<()>;
+    fn read_raw_frame(&self, frame: u32, buffer: &mut [u8]) -> Result<()>;
+    fn page_count(&self) -> u32;
+    fn frame_count(&mut self) -> Result<u32>;
+    fn undo(&mut self) -> Result<Vec<u32>>;
+    fn savepoint(&self) -> [u32; 3];
+    fn roll_back_to(&mut self, words: [u32; 3]) -> Result<()>;
+    fn write(&mut self, pages: &[(PageNo, &[u8])]) -> Result<()>;
+    fn commit(&mut self, pages: &[(PageNo, &[u8])], page_count: u32) -> Result<u32>;
+    fn checkpoint(&mut self, request: Checkpoint<'_>) -> Result<CheckpointReport>;
+    fn last_commit(&mut self) -> u32;
+    fn set_limit(&mut self, limit: Option<u64>);
+    fn set_synchronous(&mut self, synchronous: Synchronous);
+    fn page_len(&self) -> usize;
+    fn exclusive(&mut self, change: Exclusive) -> bool;
+    fn is_on_heap(&self) -> bool;
+    fn close(&mut self, clean_up: bool) -> Result<()>;
+}
+
+/// What is asked about `locking_mode=EXCLUSIVE`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exclusive {
+    Leave,
+    Enter,
+    MayEnter,
+}
+
+/// A checkpoint that is asked for.
+pub(crate) struct Checkpoint<'a> {
+    pub(crate) mode: CheckpointMode,
+    pub(crate) busy: BusyHandler,
+    pub(crate) interrupted: &'a dyn Fn() -> bool,
+}
+
+enum Tx<C: WalCoordination> {
+    None,
+    Read(ReadTx<C>),
+    Write(WriteTx<C>),
+}
+
+/// A log on the backend `C`.
+pub(crate) struct BackendLog<C: WalCoordination> {
+    // Dropped in this order: the transaction, its locks, then the file.
+    tx: Tx<C>,
+    wal: Arc<Wal<C>>,
+    file: Arc<EngineFile>,
+    /// The state that the engine's cache is of.
+    seen: Option<Snapshot>,
+    /// The frames in the log at the last commit that was not asked for yet.
+    committed: u32,
+    exclusive: bool,
+    on_heap: bool,
+}
+
+impl<C: WalCoordination> BackendLog<C> {
+    pub(crate) fn new(wal: Arc<Wal<C>>, file: Arc<EngineFile>, on_heap: bool) -> Self {
+        BackendLog {
+            tx: Tx::None,
+            wal,
+            file,
+            seen: None,
+            committed: 0,
+            exclusive: false,
+            on_heap,
+        }
+    }
+
+    fn snapshot(&self) -> Option<&Snapshot> {
+        match &self.tx {
+            Tx::None => None,
+            Tx::Read(read) => Some(read.snapshot()),
+            Tx::Write(write) => Some(write.snapshot()),
+        }
+    }
+
+    fn reading(&self) -> Result<&ReadTx<C>> {
+        match &self.tx {
+            Tx::None => Err(out_of_turn()),
+            Tx::Read(read) => Ok(read),
+            Tx::Write(write) => Ok(write.as_read()),
+        }
+    }
+
+    fn writing(&mut self) -> Result<&mut WriteTx<C>> {
+        match &mut self.tx {
+            Tx::Write(write) => Ok(write),
+            _ => Err(out_of_turn()),
+        }
+    }
+}
+
+/// The pager never asks for that.
+fn out_of_turn() -> Error {
+    Error::NoSuchSavepoint
+}
+
+fn frame_no(frame: u32) -> Result<FrameNo> {
+    FrameNo::new(frame).ok_or_else(out_of_turn)
+}
+
+impl<C: WalCoordination> Log for BackendLog<C> {
+    /// True if the state is another than that of the last transaction, so
+    /// that the engine's cache is of no use.
+    fn begin_read(&mut self) -> Result<bool> {
+        self.end_read();
+        let read = self.wal.begin_read()?;
+        let seen = self.seen.replace(*read.snapshot());
+        let same = seen.is_some_and(|seen| seen.is_same_state(read.snapshot()));
+        self.tx = Tx::Read(read);
+        Ok(!same)
+    }
+
+    fn end_read(&mut self) {
+        self.end_write();
+        if let Some(&snapshot) = self.snapshot() {
+            self.seen = Some(snapshot);
+        }
+        self.tx = Tx::None;
+    }
+
+    fn begin_write(&mut self) -> Result<()> {
+        match std::mem::replace(&mut self.tx, Tx::None) {
+            Tx::Read(read) => match self.wal.try_begin_write_tx(read) {
+                Ok(write) => self.tx = Tx::Write(write),
+                Err(refused) => {
+                    self.tx = Tx::Read(refused.read);
+                    return Err(refused.error);
+                }
+            },
+            Tx::Write(write) => self.tx = Tx::Write(write),
+            Tx::None => return Err(out_of_turn()),
+        }
+        Ok(())
+    }
+
+    fn end_write(&mut self) {
+        self.tx = match std::mem::replace(&mut self.tx, Tx::None) {
+            Tx::Write(write) => Tx::Read(write.into_read()),
+            other => other,
+        };
+    }
+
+    /// 0 for a page that is in the database file.
+    fn find_frame(&self, page: u32) -> Result<u32> {
+        let page = PageNo::new(page)?;
+        let found = match &self.tx {
+            Tx::Write(write) => write.find_frame(page)?,
+            _ => self.reading()?.find_frame(page)?,
+        };
+        Ok(found.map_or(0, FrameNo::get))
+    }
+
+    fn read_frame(&self, frame: u32, buffer: &mut [u8]) -> Result<()> {
+        self.reading()?.read_frame(frame_no(frame)?, buffer)
+    }
+
+    fn read_raw_frame(&self, frame: u32, buffer: &mut [u8]) -> Result<()> {
+        match &self.tx {
+            Tx::None => self
+                .wal
+                .begin_read()?
+                .read_raw_frame(frame_no(frame)?, buffer),
+            _ => self.reading()?.read_raw_frame(frame_no(frame)?, buffer),
+        }
+    }
+
+    fn page_count(&self) -> u32 {
+        self.snapshot().map_or(0, Snapshot::page_count)
+    }
+
+    fn frame_count(&mut self) -> Result<u32> {
+        match self.snapshot() {
+            Some(snapshot) => Ok(snapshot.max_frame()),
+            None => Ok(self.wal.begin_read()?.snapshot().max_frame()),
+        }
+    }
+
+    /// Takes back what the transaction has written, and tells the pages.
+    fn undo(&mut self) -> Result<Vec<u32>> {
+        let Tx::Write(write) = &mut self.tx else {
+            return Ok(Vec::new());
+        };
+        Ok(write.undo_frames()?.into_iter().map(PageNo::get).collect())
+    }
+
+    fn savepoint(&self) -> [u32; 3] {
+        match &self.tx {
+            Tx::Write(write) => write.frames_mark().to_words(),
+            _ => [0; 3],
+        }
+    }
+
+    fn roll_back_to(&mut self, words: [u32; 3]) -> Result<()> {
+        self.writing()?.cut_frames(FramesMark::from_words(words))
+    }
+
+    fn write(&mut self, pages: &[(PageNo, &[u8])]) -> Result<()> {
+        self.writing()?.write_frames(pages)
+    }
+
+    /// How many frames were added to the log.
+    fn commit(&mut self, pages: &[(PageNo, &[u8])], page_count: u32) -> Result<u32> {
+        let write = self.writing()?;
+        let before = write.snapshot().max_frame();
+        let max_frame = write.commit_frames(pages, page_count)?;
+        self.committed = max_frame;
+        // A log that began anew is shorter, or as long as it is new.
+        Ok(max_frame
+            .checked_sub(before)
+            .filter(|&n| n > 0)
+            .unwrap_or(max_frame))
+    }
+
+    /// In exclusive mode the last read transaction is still there, and would
+    /// be in the way.
+    fn checkpoint(&mut self, request: Checkpoint<'_>) -> Result<CheckpointReport> {
+        self.end_read();
+        let cancel = Cancel::new();
+        let mut look = |_| {
+            if (request.interrupted)() {
+                cancel.cancel();
+            }
+        };
+        let options = CheckpointOptions::new(request.mode)
+            .busy(request.busy.cancelled_by(&cancel))
+            .progress(&mut look);
+        self.wal.checkpoint_with(options)
+    }
+
+    fn last_commit(&mut self) -> u32 {
+        std::mem::take(&mut self.committed)
+    }
+
+    fn set_limit(&mut self, limit: Option<u64>) {
+        self.wal.set_log_size_limit(limit);
+    }
+
+    fn set_synchronous(&mut self, synchronous: Synchronous) {
+        self.wal.set_synchronous(synchronous);
+    }
+
+    fn page_len(&self) -> usize {
+        self.wal.config().page_size.len()
+    }
+
+    /// Locks are taken in exclusive mode too: nobody contends for them.
+    fn exclusive(&mut self, change: Exclusive) -> bool {
+        let may_enter = !self.exclusive && !self.on_heap;
+        match change {
+            Exclusive::MayEnter => may_enter,
+            Exclusive::Enter => !std::mem::replace(&mut self.exclusive, true),
+            Exclusive::Leave => std::mem::replace(&mut self.exclusive, false),
+        }
+    }
+
+    fn is_on_heap(&self) -> bool {
+        self.on_heap
+    }
+
+    fn close(&mut self, clean_up: bool) -> Result<()> {
+        self.end_read();
+        if !clean_up {
+            return Ok(());
+        }
+        self.wal
+            .set_persistent_log(self.file.wants_persistent_log());
+        self.wal.close()
+    }
+}

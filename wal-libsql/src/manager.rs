@@ -1,0 +1,278 @@
+//! Opens and closes logs for the engine (`libsql_wal_manager`).
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, OsStr, c_char, c_int, c_longlong, c_uchar};
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use libsql_ffi as ffi;
+use wal_core::protocol::{DatabaseKind, Wal, WalConfig};
+use wal_core::{Error, Result};
+use wal_inproc::InProcessWalCoordination;
+
+use crate::code;
+use crate::engine_file::EngineFile;
+use crate::log::{BackendLog, Log};
+use crate::methods::{self, METHODS};
+use crate::storage::EngineStorage;
+
+/// Who may use a database at the same time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
+pub enum Backend {
+    /// Any number of processes and connections, those of stock SQLite too.
+    #[cfg(feature = "shm")]
+    Shared,
+    /// One connection alone, with the index of the log on the heap.
+    #[cfg(feature = "inproc")]
+    InProcess,
+}
+
+/// How logs are opened.
+#[derive(Clone, Copy, Debug)]
+pub struct WalOptions {
+    pub(crate) backend: Backend,
+    pub(crate) mapped: bool,
+    pub(crate) network: bool,
+}
+
+impl WalOptions {
+    /// Logs of databases that are used as `backend` says.
+    pub fn new(backend: Backend) -> Self {
+        WalOptions {
+            backend,
+            mapped: true,
+            network: false,
+        }
+    }
+
+    /// Whether pages of the log are read from a mapping. On unless told
+    /// otherwise; off, a log that another program cuts is an error and not a
+    /// signal.
+    #[must_use]
+    pub fn mapped(mut self, mapped: bool) -> Self {
+        self.mapped = mapped;
+        self
+    }
+
+    /// Whether databases on network file systems are opened. Off unless told
+    /// otherwise.
+    #[must_use]
+    pub fn allow_network_file_system(mut self, allow: bool) -> Self {
+        self.network = allow;
+        self
+    }
+
+    /// The manager to give to `libsql_open_v3`, which frees it when the
+    /// connection is closed, or when it cannot be opened. One manager serves
+    /// one call. `sqlite3_initialize` has to be called before.
+    pub fn manager(self) -> ffi::libsql_wal_manager {
+        ffi::libsql_wal_manager {
+            bUsesShm: 0,
+            xOpen: Some(open),
+            xClose: Some(close),
+            xLogDestroy: Some(log_destroy),
+            xLogExists: Some(log_exists),
+            xDestroy: Some(destroy),
+            pData: Box::into_raw(Box::new(self)).cast(),
+        }
+    }
+}
+
+/// Runs an entry from C, across which no panic may go.
+pub(crate) fn guarded(entry: impl FnOnce() -> c_int) -> c_int {
+    catch_unwind(AssertUnwindSafe(entry)).unwrap_or(ffi::SQLITE_INTERNAL)
+}
+
+unsafe extern "C" fn open(
+    data: *mut ffi::wal_manager_impl,
+    _vfs: *mut ffi::sqlite3_vfs,
+    file: *mut ffi::sqlite3_file,
+    no_shm: c_int,
+    limit: c_longlong,
+    name: *const c_char,
+    out: *mut ffi::libsql_wal,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: the engine gives back what `manager` made.
+        let options = unsafe { *data.cast::<WalOptions>() };
+        let (Some(file), false) = (NonNull::new(file), name.is_null()) else {
+            return ffi::SQLITE_MISUSE;
+        };
+        // SAFETY: the engine's name of the file ends with a zero.
+        let name = unsafe { CStr::from_ptr(name) };
+        let path = Path::new(OsStr::from_bytes(name.to_bytes()));
+        // SAFETY: the engine closes the log before the file, and calls from
+        // one thread at a time.
+        let file = unsafe { EngineFile::new(file, path.to_owned()) };
+        match open_log(options, &file, no_shm != 0, u64::try_from(limit).ok()) {
+            Ok(log) => {
+                let wal = ffi::libsql_wal {
+                    methods: METHODS,
+                    pData: methods::into_raw(log),
+                };
+                // SAFETY: the engine gives room for the log.
+                unsafe { out.write(wal) };
+                ffi::SQLITE_OK
+            }
+            Err(error) => code::told(&error),
+        }
+    })
+}
+
+fn open_log(
+    options: WalOptions,
+    file: &Arc<EngineFile>,
+    no_shm: bool,
+    limit: Option<u64>,
+) -> Result<Box<dyn Log>> {
+    match options.backend {
+        // The engine holds EXCLUSIVE already.
+        _ if no_shm => open_on_heap(options, file, limit),
+        #[cfg(feature = "shm")]
+        Backend::Shared => open_shared(options, file, limit),
+        #[cfg(feature = "inproc")]
+        Backend::InProcess => match file.lock_exclusive() {
+            Ok(true) => open_on_heap(options, file, limit),
+            refused => {
+                // It may have come as far as PENDING.
+                file.lock_shared_only()?;
+                refused?;
+                Err(Error::Locked {
+                    path: wal_core::io::File::path(&**file).to_owned(),
+                })
+            }
+        },
+    }
+}
+
+fn config(storage: &EngineStorage, limit: Option<u64>) -> Result<WalConfig> {
+    // The pages are the engine's, page 1 too: nothing is stamped on it.
+    let mut config = WalConfig::new(DatabaseKind::PageStore, storage.page_size()?);
+    config.log_size_limit = limit;
+    Ok(config)
+}
+
+fn open_on_heap(
+    options: WalOptions,
+    file: &Arc<EngineFile>,
+    limit: Option<u64>,
+) -> Result<Box<dyn Log>> {
+    let storage = EngineStorage::open(file.clone(), options.mapped)?;
+    let config = config(&storage, limit)?;
+    let path = wal_core::io::File::path(&**file);
+    let coordination = InProcessWalCoordination::in_memory(path);
+    let wal = Wal::new(coordination, Box::new(storage), config);
+    Ok(Box::new(BackendLog::new(wal, file.clone(), true)))
+}
+
+#[cfg(feature = "shm")]
+fn open_shared(
+    options: WalOptions,
+    file: &Arc<EngineFile>,
+    limit: Option<u64>,
+) -> Result<Box<dyn Log>> {
+    use wal_shm::{Access, ShmOptions, ShmWalCoordination};
+
+    use crate::engine_file::Owner;
+
+    let path = wal_core::io::File::path(&**file);
+    let mut shm = ShmOptions::default();
+    shm.allow_network_file_system = options.network;
+    let attach = |shm| ShmWalCoordination::attach(path, shm, Owner(file.clone()));
+    let writable = attach(shm).and_then(|coordination| {
+        let storage = EngineStorage::open(file.clone(), options.mapped)?;
+        Ok((coordination, storage))
+    });
+    let (coordination, storage, read_only) = match writable {
+        Err(error) if may_not_write(&error) => {
+            shm.access = Access::ReadOnly;
+            let storage = EngineStorage::read_only(file.clone(), options.mapped);
+            (attach(shm)?, storage, true)
+        }
+        opened => {
+            let (coordination, storage) = opened?;
+            (coordination, storage, false)
+        }
+    };
+    let mut config = config(&storage, limit)?;
+    config.read_only = read_only;
+    let wal = Wal::new(coordination, Box::new(storage), config);
+    Ok(Box::new(BackendLog::new(wal, file.clone(), false)))
+}
+
+#[cfg(feature = "shm")]
+fn may_not_write(error: &Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error, Error::Io { operation: "open", source, .. } if matches!(
+        source.kind(),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+    ))
+}
+
+/// Without a buffer (`zBuf`) the log is to be left as it is.
+unsafe extern "C" fn close(
+    _data: *mut ffi::wal_manager_impl,
+    wal: *mut ffi::wal_impl,
+    _db: *mut ffi::sqlite3,
+    sync_flags: c_int,
+    _len: c_int,
+    buffer: *mut c_uchar,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: it was made by `open`, and this is the last call for it.
+        let mut log = unsafe { methods::from_raw(wal) };
+        log.set_synchronous(methods::synchronous(sync_flags));
+        methods::code_of(log.close(!buffer.is_null()))
+    })
+}
+
+/// The name of the log that belongs to the database called `name`.
+///
+/// # Safety
+/// `name` is a name that the engine gave.
+unsafe fn log_name(name: *const c_char) -> *const c_char {
+    // SAFETY: as the caller says.
+    unsafe { ffi::sqlite3_filename_wal(name) }
+}
+
+unsafe extern "C" fn log_exists(
+    _data: *mut ffi::wal_manager_impl,
+    vfs: *mut ffi::sqlite3_vfs,
+    name: *const c_char,
+    exists: *mut c_int,
+) -> c_int {
+    // SAFETY: the engine's name.
+    let name = unsafe { log_name(name) };
+    // SAFETY: the engine's file system, which has this method.
+    let access = unsafe { (*vfs).xAccess };
+    match access {
+        // SAFETY: the arguments are those that the method asks for.
+        Some(access) => unsafe { access(vfs, name, ffi::SQLITE_ACCESS_EXISTS, exists) },
+        None => ffi::SQLITE_MISUSE,
+    }
+}
+
+unsafe extern "C" fn log_destroy(
+    _data: *mut ffi::wal_manager_impl,
+    vfs: *mut ffi::sqlite3_vfs,
+    name: *const c_char,
+) -> c_int {
+    // SAFETY: the engine's name.
+    let name = unsafe { log_name(name) };
+    // SAFETY: the engine's file system, which has this method.
+    let delete = unsafe { (*vfs).xDelete };
+    match delete {
+        // SAFETY: the arguments are those that the method asks for.
+        Some(delete) => unsafe { delete(vfs, name, 0) },
+        None => ffi::SQLITE_MISUSE,
+    }
+}
+
+unsafe extern "C" fn destroy(data: *mut ffi::wal_manager_impl) {
+    // SAFETY: the engine gives back what `manager` made, once.
+    drop(unsafe { Box::from_raw(data.cast::<WalOptions>()) });
+}

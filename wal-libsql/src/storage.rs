@@ -1,0 +1,104 @@
+//! The two files of a database: the engine's, and the log, which is ours.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use wal_core::format::DatabaseHeader;
+use wal_core::io::{
+    File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, ReadOnlyLog, Storage, beside,
+};
+use wal_core::{Error, PageSize, Result};
+
+use crate::engine_file::EngineFile;
+
+/// What an engine takes for the page size as long as nothing tells.
+const UNTOLD: u32 = 4096;
+/// Where the header of the log has it.
+const PAGE_SIZE_IN_LOG: u64 = 8;
+
+/// The files of one connection.
+#[derive(Debug)]
+pub(crate) struct EngineStorage {
+    database: Arc<EngineFile>,
+    log: Log,
+    in_place: NowAndThen,
+}
+
+#[derive(Debug)]
+enum Log {
+    Own(OsFile),
+    ReadOnly(ReadOnlyLog),
+}
+
+impl EngineStorage {
+    /// The log of `database`, made if it is not there. SHARED is held.
+    pub(crate) fn open(database: Arc<EngineFile>, mapped: bool) -> Result<Self> {
+        let like = OpenMode::CreateLikeAt(database.path());
+        let log = OsFile::open(&beside(database.path(), "-wal"), like)?.with_mapping(mapped);
+        Ok(Self::with(database, Log::Own(log)))
+    }
+
+    /// The log of `database`, which may not be written.
+    #[cfg(feature = "shm")]
+    pub(crate) fn read_only(database: Arc<EngineFile>, mapped: bool) -> Self {
+        let log = ReadOnlyLog::beside(database.path(), mapped);
+        Self::with(database, Log::ReadOnly(log))
+    }
+
+    fn with(database: Arc<EngineFile>, log: Log) -> Self {
+        EngineStorage {
+            database,
+            log,
+            in_place: NowAndThen::new(LOOK_IN_PLACE_EVERY),
+        }
+    }
+
+    /// The page size, as the database file has it, or else the log: nobody
+    /// changes it while SHARED is held.
+    pub(crate) fn page_size(&self) -> Result<PageSize> {
+        let mut page_one = [0; DatabaseHeader::LEN];
+        self.database.read_at(&mut page_one, 0)?;
+        if let Some(size) = DatabaseHeader::decode(&page_one).and_then(|h| h.page_size().ok()) {
+            return Ok(size);
+        }
+        // Nothing is trusted here: recovery looks at the whole header.
+        let mut size = [0; 4];
+        self.log().read_at(&mut size, PAGE_SIZE_IN_LOG)?;
+        PageSize::new(u32::from_be_bytes(size)).or_else(|_| PageSize::new(UNTOLD))
+    }
+}
+
+impl Storage for EngineStorage {
+    fn database(&self) -> &dyn File {
+        &*self.database
+    }
+
+    fn log(&self) -> &dyn File {
+        match &self.log {
+            Log::Own(log) => log,
+            Log::ReadOnly(log) => log,
+        }
+    }
+
+    fn check_in_place(&self) -> Result<()> {
+        if !self.in_place.is_due() {
+            return Ok(());
+        }
+        let log = match &self.log {
+            Log::Own(log) => log.check_in_place(),
+            Log::ReadOnly(_) => Ok(()),
+        };
+        self.database
+            .check_in_place()
+            .and(log)
+            .inspect_err(|_| self.in_place.make_due())
+    }
+
+    fn remove_log(&self) -> Result<()> {
+        let path = self.log().path();
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(path, "remove", e)),
+            _ => Ok(()),
+        }
+    }
+}

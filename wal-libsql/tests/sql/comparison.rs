@@ -1,0 +1,165 @@
+//! Runs a script on both, and compares.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use wal_libsql::{Connection, Value};
+
+/// What a script gave: its rows, and its errors.
+#[derive(PartialEq, Eq, Debug, Default)]
+pub(crate) struct Outcome {
+    rows: Vec<String>,
+    errors: Vec<String>,
+}
+
+/// Runs `script`, a statement a line, on our log and on stock SQLite, each in
+/// a directory of its own with the database `main.db`.
+pub(crate) fn same_on_both(script: &str) -> Outcome {
+    let (ours_dir, stock_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ours_path = ours_dir.path().join("main.db");
+    let stock_path = stock_dir.path().join("main.db");
+    let ours = ours(&ours_path, script);
+    let stock = stock(&stock_path, script);
+    assert_same(&ours, &stock, "ours and stock");
+    let contents = format!("PRAGMA integrity_check;\n{}", dump(&ours_path));
+    let here = self::ours(&ours_path, &contents);
+    assert!(here.errors.is_empty(), "{:?}", here.errors);
+    assert_eq!(here.rows.first().map(String::as_str), Some("'ok'"));
+    assert_same(
+        &here,
+        &self::ours(&stock_path, &contents),
+        "stock's file by ours",
+    );
+    assert_same(
+        &here,
+        &self::stock(&ours_path, &contents),
+        "our file by stock",
+    );
+    assert_same(
+        &here,
+        &self::stock(&stock_path, &contents),
+        "stock's file by stock",
+    );
+    ours
+}
+
+/// Shows the first difference only: outcomes are long.
+fn assert_same(left: &Outcome, right: &Outcome, what: &str) {
+    assert_eq!(left.errors, right.errors, "{what}: errors");
+    for (left, right) in left.rows.iter().zip(&right.rows) {
+        assert_eq!(left, right, "{what}");
+    }
+    assert_eq!(
+        left.rows.len(),
+        right.rows.len(),
+        "{what}: the number of rows"
+    );
+}
+
+impl Outcome {
+    pub(crate) fn rows(&self) -> &[String] {
+        &self.rows
+    }
+
+    pub(crate) fn errors(&self) -> &[String] {
+        &self.errors
+    }
+}
+
+/// Statements that show all tables of the database but statistics, which the
+/// engines keep in different ones.
+fn dump(path: &Path) -> String {
+    let db = Connection::open(path).unwrap();
+    let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' \
+        AND name NOT LIKE 'sqlite_stat%' ORDER BY name";
+    let mut dump = "SELECT type, name, sql FROM sqlite_schema \
+        WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name;\n"
+        .to_owned();
+    for row in db.query(tables).unwrap() {
+        let [Value::Text(name)] = &row[..] else {
+            panic!("{row:?}")
+        };
+        writeln!(dump, "SELECT * FROM \"{name}\" ORDER BY rowid;").unwrap();
+    }
+    dump
+}
+
+pub(crate) fn ours(path: &Path, script: &str) -> Outcome {
+    let db = Connection::open(path).unwrap();
+    db.execute("PRAGMA foreign_keys = OFF").unwrap();
+    let mut outcome = Outcome::default();
+    let here = path.parent().unwrap().display().to_string();
+    for line in script.lines().filter(|line| !line.trim().is_empty()) {
+        match db.query(&line.replace("{dir}", &here)) {
+            Ok(rows) => outcome.rows.extend(rows.iter().map(|row| shown(row))),
+            Err(error) => outcome.errors.push(error.message),
+        }
+    }
+    outcome
+}
+
+/// A row as the shell shows it in its mode `quote`.
+fn shown(row: &[Value]) -> String {
+    let value = |value: &Value| match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(number) => number.to_string(),
+        Value::Real(number) => number.to_string(),
+        Value::Text(text) => format!("'{}'", text.replace('\'', "''")),
+        Value::Blob(blob) => {
+            blob.iter().fold("X'".to_owned(), |mut hex, byte| {
+                write!(hex, "{byte:02x}").unwrap();
+                hex
+            }) + "'"
+        }
+    };
+    row.iter().map(value).collect::<Vec<_>>().join(",")
+}
+
+pub(crate) fn stock(path: &Path, script: &str) -> Outcome {
+    let mut shell = Command::new("sqlite3")
+        .args([
+            "-batch",
+            "-init",
+            "/dev/null",
+            "-cmd",
+            ".mode quote",
+            "-cmd",
+            ".timeout 5000",
+        ])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the shell of stock SQLite is needed: sqlite3");
+    let here = path.parent().unwrap().display().to_string();
+    let script = script.replace("{dir}", &here);
+    let mut input = shell.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || input.write_all(script.as_bytes()).unwrap());
+    let output = shell.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let lines = |bytes: &[u8]| -> Vec<String> {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    };
+    Outcome {
+        rows: lines(&output.stdout),
+        errors: lines(&output.stderr)
+            .iter()
+            .filter_map(|line| message(line))
+            .collect(),
+    }
+}
+
+/// The engine's message in what the shell says: "Runtime error near line 3:
+/// UNIQUE constraint failed: t.a (19)".
+fn message(line: &str) -> Option<String> {
+    let (_, said) = line.split_once(" near line ")?;
+    let (_, message) = said.split_once(": ")?;
+    let code = message
+        .rfind(" (")
+        .filter(|_| line.starts_with("Runtime") && message.ends_with(')'));
+    Some(message[..code.unwrap_or(message.len())].to_owned())
+}

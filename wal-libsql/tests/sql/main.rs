@@ -1,0 +1,8 @@
+//! Scripts of SQL on our log, and the same ones on stock SQLite in a process
+//! of its own: the same rows, the same errors, and each opens what the other
+//! has left.
+#![cfg(feature = "shm")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod comparison;
+mod scripts;

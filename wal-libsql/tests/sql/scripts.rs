@@ -1,0 +1,261 @@
+//! The scripts. A statement is a line.
+
+use crate::comparison::{ours, same_on_both, stock};
+
+const ROWS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)";
+
+#[test]
+fn schema_and_indices() {
+    let outcome = same_on_both(&format!(
+        "PRAGMA journal_mode = WAL;
+CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT UNIQUE, c BLOB);
+CREATE INDEX t_c ON t(c, b);
+{ROWS} INSERT INTO t SELECT i, 'b' || i, CAST('c' || (i % 7) AS BLOB) FROM n;
+INSERT INTO t VALUES (1, 'again', NULL);
+INSERT INTO t VALUES (5000, 'b7', NULL);
+SELECT count(*), sum(a) FROM t WHERE c = CAST('c3' AS BLOB);
+ALTER TABLE t ADD COLUMN d DEFAULT 'it''s';
+UPDATE t SET d = NULL WHERE a % 2;
+DELETE FROM t WHERE a BETWEEN 100 AND 1500;
+CREATE VIEW v AS SELECT count(*) AS n, max(b) AS m FROM t;
+SELECT * FROM v;
+CREATE TRIGGER g AFTER DELETE ON t BEGIN INSERT INTO log VALUES (old.a); END;
+CREATE TABLE log(x);
+DELETE FROM t WHERE a < 10;
+SELECT * FROM log;
+DROP INDEX t_c;
+SELECT * FROM nowhere;
+REINDEX;
+ANALYZE;
+SELECT count(*) FROM t;"
+    ));
+    assert_eq!(outcome.errors().len(), 3, "{:?}", outcome.errors());
+}
+
+#[test]
+fn large_blobs() {
+    same_on_both(
+        "PRAGMA journal_mode = WAL;
+CREATE TABLE b(id INTEGER PRIMARY KEY, x BLOB);
+INSERT INTO b VALUES (1, zeroblob(3000000)), (2, zeroblob(100)), (3, zeroblob(70000));
+UPDATE b SET x = replace(hex(zeroblob(300000)), '0', 'a') WHERE id = 2;
+SELECT id, length(x) FROM b;
+PRAGMA wal_checkpoint(TRUNCATE);
+DELETE FROM b WHERE id = 1;
+SELECT id, length(x), substr(x, 1000, 5) FROM b;",
+    );
+}
+
+/// With ten pages of cache nearly every page is written to the log before the
+/// commit, and again.
+#[test]
+fn savepoints_and_rollbacks_with_a_small_cache() {
+    same_on_both(&format!(
+        "PRAGMA journal_mode = WAL;
+PRAGMA cache_size = 10;
+CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT);
+CREATE INDEX t_b ON t(b);
+BEGIN;
+{ROWS} INSERT INTO t SELECT i, hex(zeroblob(i % 300)) || i FROM n;
+SAVEPOINT one;
+UPDATE t SET b = b || 'x' WHERE a % 3 = 0;
+SAVEPOINT two;
+DELETE FROM t WHERE a % 5 = 0;
+UPDATE t SET b = 'y' || b WHERE a % 3 = 0;
+ROLLBACK TO two;
+SELECT count(*), sum(length(b)) FROM t;
+UPDATE t SET b = b || 'z' WHERE a % 4 = 0;
+ROLLBACK TO one;
+SELECT count(*), sum(length(b)) FROM t;
+UPDATE t SET b = b || 'w' WHERE a % 7 = 0;
+RELEASE one;
+COMMIT;
+SELECT count(*), sum(length(b)) FROM t;
+BEGIN;
+DELETE FROM t WHERE a % 2;
+{ROWS} INSERT INTO t SELECT i + 10000, 'new' || i FROM n;
+ROLLBACK;
+SELECT count(*), sum(length(b)) FROM t;
+BEGIN;
+UPDATE t SET b = 'same' WHERE a = 3 OR a = 1999;
+INSERT OR ROLLBACK INTO t VALUES (3, 'twice');
+SELECT count(*), sum(length(b)) FROM t;
+BEGIN;
+{ROWS} UPDATE t SET b = b || (SELECT count(*) FROM n) WHERE a < 900;
+INSERT OR FAIL INTO t VALUES (3, 'twice');
+COMMIT;
+PRAGMA integrity_check;
+PRAGMA wal_checkpoint(RESTART);
+BEGIN;
+SAVEPOINT first;
+UPDATE t SET b = 'q' || b;
+ROLLBACK TO first;
+UPDATE t SET b = 'r' || b WHERE a < 50;
+COMMIT;
+PRAGMA integrity_check;
+SELECT count(*), sum(length(b)) FROM t;"
+    ));
+}
+
+#[test]
+fn page_sizes_from_512_to_65536() {
+    for size in [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536] {
+        let outcome = same_on_both(&format!(
+            "PRAGMA page_size = {size};
+PRAGMA journal_mode = WAL;
+CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT);
+{ROWS} INSERT INTO t SELECT i, hex(zeroblob(i % 50)) FROM n;
+PRAGMA page_size;
+PRAGMA wal_checkpoint;
+UPDATE t SET b = b || '!' WHERE a % 11 = 0;
+SELECT count(*), sum(length(b)) FROM t;"
+        ));
+        let told = size.to_string();
+        assert!(outcome.rows().contains(&told), "{:?}", outcome.rows());
+    }
+}
+
+#[test]
+fn attached_databases_and_transactions_over_both() {
+    same_on_both(
+        "PRAGMA journal_mode = WAL;
+ATTACH '{dir}/other.db' AS other;
+PRAGMA other.journal_mode = WAL;
+CREATE TABLE t(a);
+CREATE TABLE other.u(a);
+BEGIN;
+INSERT INTO t VALUES (1);
+INSERT INTO u VALUES (2);
+COMMIT;
+BEGIN;
+INSERT INTO t VALUES (3);
+INSERT INTO u VALUES (4);
+ROLLBACK;
+INSERT INTO t SELECT a FROM u;
+SELECT * FROM t, u;
+DETACH other;
+SELECT * FROM u;",
+    );
+}
+
+#[test]
+fn vacuum_and_auto_vacuum() {
+    for auto in ["NONE", "FULL", "INCREMENTAL"] {
+        same_on_both(&format!(
+            "PRAGMA auto_vacuum = {auto};
+PRAGMA journal_mode = WAL;
+CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT);
+{ROWS} INSERT INTO t SELECT i, hex(zeroblob(300)) FROM n;
+DELETE FROM t WHERE a % 4;
+PRAGMA page_count;
+PRAGMA incremental_vacuum(20);
+PRAGMA page_count;
+PRAGMA wal_checkpoint(TRUNCATE);
+VACUUM;
+PRAGMA page_count;
+SELECT count(*), sum(length(b)) FROM t;
+BEGIN;
+VACUUM;
+COMMIT;"
+        ));
+    }
+}
+
+#[test]
+fn checkpoints_of_each_mode() {
+    same_on_both(
+        "PRAGMA journal_mode = WAL;
+PRAGMA wal_autocheckpoint = 0;
+CREATE TABLE t(a);
+PRAGMA wal_checkpoint(PASSIVE);
+INSERT INTO t VALUES (1);
+INSERT INTO t VALUES (2);
+PRAGMA wal_checkpoint(FULL);
+PRAGMA wal_checkpoint(FULL);
+INSERT INTO t VALUES (3);
+PRAGMA wal_checkpoint(RESTART);
+INSERT INTO t VALUES (4);
+PRAGMA wal_checkpoint;
+PRAGMA wal_checkpoint(TRUNCATE);
+PRAGMA wal_checkpoint(PASSIVE);
+BEGIN;
+INSERT INTO t VALUES (5);
+PRAGMA wal_checkpoint(FULL);
+COMMIT;
+PRAGMA wal_checkpoint(FULL);
+SELECT * FROM t;",
+    );
+}
+
+#[test]
+fn in_and_out_of_wal_mode() {
+    same_on_both(
+        "PRAGMA journal_mode = DELETE;
+CREATE TABLE t(a);
+PRAGMA journal_mode = WAL;
+INSERT INTO t VALUES (1);
+PRAGMA journal_mode = DELETE;
+INSERT INTO t VALUES (2);
+PRAGMA journal_mode = WAL;
+INSERT INTO t VALUES (3);
+BEGIN;
+PRAGMA journal_mode = DELETE;
+COMMIT;
+PRAGMA journal_mode = TRUNCATE;
+PRAGMA page_size = 1024;
+VACUUM;
+PRAGMA page_size;
+PRAGMA journal_mode = WAL;
+INSERT INTO t VALUES (4);
+PRAGMA journal_mode = OFF;
+INSERT INTO t VALUES (5);
+PRAGMA journal_mode = WAL;
+SELECT * FROM t;",
+    );
+}
+
+#[test]
+fn exclusive_locking() {
+    for pragmas in [
+        "PRAGMA locking_mode = EXCLUSIVE;\nPRAGMA journal_mode = WAL;",
+        "PRAGMA journal_mode = WAL;\nPRAGMA locking_mode = EXCLUSIVE;",
+    ] {
+        same_on_both(&format!(
+            "{pragmas}
+CREATE TABLE t(a);
+INSERT INTO t VALUES (1);
+SELECT * FROM t;
+PRAGMA wal_checkpoint(TRUNCATE);
+INSERT INTO t VALUES (2);
+PRAGMA wal_checkpoint(FULL);
+PRAGMA locking_mode = NORMAL;
+INSERT INTO t VALUES (3);
+PRAGMA wal_checkpoint(RESTART);
+SELECT * FROM t;
+PRAGMA locking_mode;
+PRAGMA journal_mode = DELETE;"
+        ));
+    }
+}
+
+#[test]
+fn a_log_that_each_left_is_read_by_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("main.db");
+    ours(&path, "PRAGMA journal_mode = WAL;\nCREATE TABLE t(a);");
+    // Each keeps its log, by a connection that stays.
+    let keeper = wal_libsql::Connection::open(&path).unwrap();
+    keeper.query("SELECT * FROM t").unwrap();
+    for turn in 0..20 {
+        let insert = format!("INSERT INTO t VALUES ({turn});\nSELECT count(*), sum(a) FROM t;");
+        let outcome = if turn % 2 == 0 {
+            ours(&path, &insert)
+        } else {
+            stock(&path, &insert)
+        };
+        let sum = turn * (turn + 1) / 2;
+        assert_eq!(outcome.rows(), [format!("{},{sum}", turn + 1)]);
+        assert_eq!(outcome.errors(), [""; 0]);
+    }
+    assert!(dir.path().join("main.db-wal").exists());
+}
