@@ -1,0 +1,277 @@
+//! What scripts cannot show: hooks, backups, several connections, read-only
+//! opens and the backend of one connection.
+#![cfg(all(feature = "shm", feature = "inproc"))]
+#![allow(unsafe_code, clippy::unwrap_used, clippy::panic)]
+
+use std::ffi::{c_char, c_int, c_void};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use wal_libsql::{Backend, Connection, OpenOptions, Value, ffi};
+
+fn new_database(path: &Path) -> Connection {
+    let db = Connection::open(path).unwrap();
+    db.execute("PRAGMA journal_mode = WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+        .unwrap();
+    db
+}
+
+fn number(db: &Connection, sql: &str) -> i64 {
+    match db.query(sql).unwrap()[..] {
+        [ref row] => match row[..] {
+            [Value::Integer(number)] => number,
+            _ => panic!("{row:?}"),
+        },
+        ref rows => panic!("{rows:?}"),
+    }
+}
+
+/// What stock SQLite's shell says, errors too.
+fn shell(path: &Path, sql: &str) -> String {
+    let output = Command::new("sqlite3")
+        .args(["-batch", "-init", "/dev/null"])
+        .arg(path)
+        .arg(sql)
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    String::from_utf8(said).unwrap().trim().to_owned()
+}
+
+unsafe extern "C" fn note_frames(
+    noted: *mut c_void,
+    _db: *mut ffi::sqlite3,
+    _name: *const c_char,
+    frames: c_int,
+) -> c_int {
+    // SAFETY: what the test gave, which outlives the connection.
+    unsafe { &mut *noted.cast::<Vec<c_int>>() }.push(frames);
+    ffi::SQLITE_OK
+}
+
+#[test]
+fn the_wal_hook_is_told_the_frames_of_each_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut noted: Vec<c_int> = Vec::new();
+    let db = new_database(&dir.path().join("db"));
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    // SAFETY: the connection is open, and closed before `noted` goes.
+    unsafe { ffi::sqlite3_wal_hook(db.as_ptr(), Some(note_frames), (&raw mut noted).cast()) };
+    db.execute("INSERT INTO t VALUES (1, 1)").unwrap();
+    db.execute("INSERT INTO t VALUES (2, 2)").unwrap();
+    db.execute("BEGIN; INSERT INTO t VALUES (3, 3); ROLLBACK")
+        .unwrap();
+    db.execute("SELECT * FROM t").unwrap();
+    drop(db);
+    assert_eq!(noted, [1, 2]);
+}
+
+#[test]
+fn a_backup_is_whole_while_another_connection_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from_path, to_path) = (dir.path().join("from"), dir.path().join("to"));
+    let from = new_database(&from_path);
+    from.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+         INSERT INTO t SELECT i, hex(zeroblob(50)) FROM n",
+    )
+    .unwrap();
+    let writer = Connection::open(&from_path).unwrap();
+    let to = Connection::open(&to_path).unwrap();
+    // SAFETY: both connections are open.
+    let backup = unsafe {
+        ffi::sqlite3_backup_init(
+            to.as_ptr(),
+            c"main".as_ptr(),
+            from.as_ptr(),
+            c"main".as_ptr(),
+        )
+    };
+    assert!(!backup.is_null());
+    let mut steps = 0;
+    loop {
+        // SAFETY: the backup is not finished.
+        match unsafe { ffi::sqlite3_backup_step(backup, 20) } {
+            ffi::SQLITE_OK if steps == 3 => writer.execute("DELETE FROM t WHERE a = 7").unwrap(),
+            ffi::SQLITE_OK => {}
+            ffi::SQLITE_DONE => break,
+            code => panic!("code {code} at step {steps}"),
+        }
+        steps += 1;
+    }
+    // SAFETY: this is its last use.
+    assert_eq!(
+        unsafe { ffi::sqlite3_backup_finish(backup) },
+        ffi::SQLITE_OK
+    );
+    drop(to);
+    assert_eq!(
+        shell(&to_path, "PRAGMA integrity_check; SELECT count(*) FROM t"),
+        "ok\n4999"
+    );
+}
+
+#[test]
+fn connections_of_a_process_see_snapshots_and_take_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let one = new_database(&path);
+    let two = OpenOptions::new(Backend::Shared).open(&path).unwrap();
+    one.execute("INSERT INTO t VALUES (1, 1)").unwrap();
+    two.execute("BEGIN").unwrap();
+    assert_eq!(number(&two, "SELECT count(*) FROM t"), 1);
+    one.execute("BEGIN; INSERT INTO t VALUES (2, 2)").unwrap();
+    let busy = two.execute("INSERT INTO t VALUES (3, 3)").unwrap_err();
+    assert_eq!(busy.code, ffi::SQLITE_BUSY);
+    one.execute("COMMIT").unwrap();
+    assert_eq!(
+        number(&two, "SELECT count(*) FROM t"),
+        1,
+        "the snapshot stays"
+    );
+    let stale = two.execute("INSERT INTO t VALUES (3, 3)").unwrap_err();
+    assert_eq!(stale.code, ffi::SQLITE_BUSY_SNAPSHOT);
+    one.execute("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+    assert_eq!(
+        number(&two, "SELECT count(*) FROM t"),
+        1,
+        "a checkpoint spares it"
+    );
+    two.execute("COMMIT; INSERT INTO t VALUES (3, 3)").unwrap();
+    assert_eq!(number(&one, "SELECT count(*) FROM t"), 3);
+    assert_eq!(shell(&path, "SELECT count(*) FROM t"), "3");
+}
+
+/// A statement that is under way goes on at the state that its own connection
+/// has committed.
+#[test]
+fn a_statement_goes_on_over_a_commit_of_its_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = new_database(&dir.path().join("db"));
+    db.execute("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')")
+        .unwrap();
+    for checkpoint in [
+        "PRAGMA wal_checkpoint(PASSIVE)",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+    ] {
+        db.execute(checkpoint).unwrap();
+        let mut rows = db.prepare("SELECT a FROM t ORDER BY a").unwrap();
+        assert!(rows.step().unwrap());
+        for _ in 0..3 {
+            db.execute("UPDATE t SET b = b || 'x'").unwrap();
+            let other = Connection::open(dir.path().join("db")).unwrap();
+            assert!(other.query("PRAGMA wal_checkpoint(PASSIVE)").is_ok());
+        }
+        assert!(rows.step().unwrap());
+        assert_eq!(rows.value(0), Value::Integer(2));
+        drop(rows);
+        assert_eq!(number(&db, "SELECT count(DISTINCT length(b)) FROM t"), 1);
+    }
+    assert_eq!(number(&db, "SELECT length(b) FROM t WHERE a = 1"), 7);
+}
+
+#[test]
+fn the_last_connection_removes_the_log_and_others_leave_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let log = dir.path().join("db-wal");
+    let one = new_database(&path);
+    let two = Connection::open(&path).unwrap();
+    assert_eq!(number(&two, "SELECT count(*) FROM t"), 0);
+    drop(one);
+    assert!(log.exists(), "another connection is there");
+    let ours = wal::Database::open(&path).unwrap();
+    drop(two);
+    assert!(log.exists(), "a `wal::Database` is there");
+    ours.close().unwrap();
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
+fn read_only_connections_read_beside_a_writer_and_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let writer = new_database(&path);
+    writer.execute("INSERT INTO t VALUES (1, 1)").unwrap();
+    let reader = OpenOptions::new(Backend::Shared)
+        .read_only()
+        .open(&path)
+        .unwrap();
+    assert_eq!(number(&reader, "SELECT count(*) FROM t"), 1);
+    let refused = reader.execute("INSERT INTO t VALUES (2, 2)").unwrap_err();
+    assert_eq!(refused.code, ffi::SQLITE_READONLY);
+    drop(writer);
+    assert_eq!(number(&reader, "SELECT count(*) FROM t"), 1);
+    drop(reader);
+    assert_eq!(shell(&path, "SELECT count(*) FROM t"), "1");
+}
+
+#[test]
+fn a_new_log_has_the_permissions_of_the_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    drop(new_database(&path));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+    let db = Connection::open(&path).unwrap();
+    db.execute("INSERT INTO t VALUES (1, 1)").unwrap();
+    for suffix in ["-wal", "-shm"] {
+        let mode = fs::metadata(format!("{}{suffix}", path.display()))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o660, "{suffix}");
+    }
+}
+
+#[test]
+fn a_connection_in_process_is_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let in_process = OpenOptions::new(Backend::InProcess);
+    let db = in_process.open(&path).unwrap();
+    db.execute("PRAGMA journal_mode = WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+        .unwrap();
+    db.execute("INSERT INTO t VALUES (1, 1)").unwrap();
+    let other = in_process.open(&path).unwrap();
+    let busy = other.query("SELECT * FROM t").unwrap_err();
+    assert_eq!(busy.code & 0xff, ffi::SQLITE_BUSY);
+    drop(other);
+    assert!(shell(&path, "SELECT * FROM t").contains("locked"));
+    db.execute("INSERT INTO t VALUES (2, 2); PRAGMA wal_checkpoint(TRUNCATE)")
+        .unwrap();
+    assert!(!dir.path().join("db-shm").exists());
+    drop(db);
+    assert_eq!(
+        shell(&path, "PRAGMA integrity_check; SELECT count(*) FROM t"),
+        "ok\n2"
+    );
+}
+
+#[test]
+fn a_checkpoint_asks_the_busy_handler_about_readers() {
+    unsafe extern "C" fn give_up(asked: *mut c_void, tries: c_int) -> c_int {
+        // SAFETY: what the test gave, which outlives the connection.
+        unsafe { *asked.cast::<c_int>() += 1 };
+        c_int::from(tries < 2)
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let mut asked: c_int = 0;
+    let db = new_database(&path);
+    let reader = Connection::open(&path).unwrap();
+    reader.execute("BEGIN").unwrap();
+    assert_eq!(number(&reader, "SELECT count(*) FROM t"), 0);
+    db.execute("INSERT INTO t VALUES (1, 1)").unwrap();
+    // SAFETY: the connection is open, and closed before `asked` goes.
+    unsafe { ffi::sqlite3_busy_handler(db.as_ptr(), Some(give_up), (&raw mut asked).cast()) };
+    let row = db.query("PRAGMA wal_checkpoint(FULL)").unwrap();
+    assert_eq!(row[0][0], Value::Integer(1), "{row:?}");
+    assert_eq!(asked, 3);
+    reader.execute("COMMIT").unwrap();
+    let row = db.query("PRAGMA wal_checkpoint(FULL)").unwrap();
+    assert_eq!(row[0][0], Value::Integer(0), "{row:?}");
+    drop(db);
+}
