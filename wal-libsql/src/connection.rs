@@ -13,6 +13,9 @@ use libsql_ffi as ffi;
 
 use crate::manager::{Backend, WalOptions};
 
+/// The encoding of texts (`SQLITE_UTF8`).
+const UTF8: c_uchar = 1;
+
 /// What the engine says went wrong.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message} (code {code})")]
@@ -249,25 +252,26 @@ impl Statement<'_> {
     /// What the engine says.
     pub fn bind(&mut self, at: c_int, value: &Value) -> Result<(), SqlError> {
         let statement = self.statement.as_ptr();
-        // Not a null pointer for no bytes, which would be NULL.
-        let bytes = |bytes: &[u8]| (bytes.as_ptr().cast::<c_char>(), bytes.len() as u64);
-        // SAFETY: the statement is there; texts and blobs are copied.
-        let code = unsafe {
-            match value {
-                Value::Null => ffi::sqlite3_bind_null(statement, at),
-                Value::Integer(number) => ffi::sqlite3_bind_int64(statement, at, *number),
-                Value::Real(number) => ffi::sqlite3_bind_double(statement, at, *number),
-                Value::Text(text) => {
-                    let (text, len) = bytes(text.as_bytes());
-                    let utf8 = ffi::SQLITE_UTF8 as c_uchar;
-                    let copied = ffi::SQLITE_TRANSIENT();
-                    ffi::sqlite3_bind_text64(statement, at, text, len, copied, utf8)
-                }
-                Value::Blob(blob) => {
-                    let (blob, len) = bytes(blob);
-                    let copied = ffi::SQLITE_TRANSIENT();
-                    ffi::sqlite3_bind_blob64(statement, at, blob.cast(), len, copied)
-                }
+        // The statement is there, and texts and blobs are copied, in each call.
+        let code = match value {
+            // SAFETY: as above.
+            Value::Null => unsafe { ffi::sqlite3_bind_null(statement, at) },
+            // SAFETY: as above.
+            Value::Integer(number) => unsafe { ffi::sqlite3_bind_int64(statement, at, *number) },
+            // SAFETY: as above.
+            Value::Real(number) => unsafe { ffi::sqlite3_bind_double(statement, at, *number) },
+            Value::Text(text) => {
+                let (start, len) = (text.as_ptr().cast(), text.len() as u64);
+                let copied = ffi::SQLITE_TRANSIENT();
+                // SAFETY: as above.
+                unsafe { ffi::sqlite3_bind_text64(statement, at, start, len, copied, UTF8) }
+            }
+            Value::Blob(blob) => {
+                // The pointer of an empty one is not null, which would be NULL.
+                let (start, len) = (blob.as_ptr().cast(), blob.len() as u64);
+                let copied = ffi::SQLITE_TRANSIENT();
+                // SAFETY: as above.
+                unsafe { ffi::sqlite3_bind_blob64(statement, at, start, len, copied) }
             }
         };
         self.connection.check(code)
@@ -306,12 +310,14 @@ impl Statement<'_> {
         // is pointed to stays until the next one.
         let kind = unsafe { ffi::sqlite3_column_type(statement, at) };
         match kind {
-            // SAFETY: as above.
             ffi::SQLITE_INTEGER => {
+                // SAFETY: as above.
                 Value::Integer(unsafe { ffi::sqlite3_column_int64(statement, at) })
             }
-            // SAFETY: as above.
-            ffi::SQLITE_FLOAT => Value::Real(unsafe { ffi::sqlite3_column_double(statement, at) }),
+            ffi::SQLITE_FLOAT => {
+                // SAFETY: as above.
+                Value::Real(unsafe { ffi::sqlite3_column_double(statement, at) })
+            }
             ffi::SQLITE_TEXT => Value::Text(String::from_utf8_lossy(&self.bytes(at)).into_owned()),
             ffi::SQLITE_BLOB => Value::Blob(self.bytes(at)),
             _ => Value::Null,

@@ -102,10 +102,8 @@ fn a_backup_is_whole_while_another_connection_writes() {
         steps += 1;
     }
     // SAFETY: this is its last use.
-    assert_eq!(
-        unsafe { ffi::sqlite3_backup_finish(backup) },
-        ffi::SQLITE_OK
-    );
+    let finished = unsafe { ffi::sqlite3_backup_finish(backup) };
+    assert_eq!(finished, ffi::SQLITE_OK);
     drop(to);
     assert_eq!(
         shell(&to_path, "PRAGMA integrity_check; SELECT count(*) FROM t"),

@@ -241,6 +241,14 @@ macro_rules! conformance_suite {
         a_savepoint_outlives_a_restart_of_the_log,
         a_frame_before_a_savepoint_is_not_overwritten,
         checksums_are_made_right_behind_a_rollback_to_a_savepoint,
+        // Frames of an engine.
+        frames_of_an_engine_are_overwritten_cut_and_committed,
+        frames_that_are_undone_are_named_and_leave_nothing,
+        a_mark_of_frames_outlives_a_restart_of_the_log,
+        a_committed_transaction_goes_on_reading_at_its_commit,
+        what_an_engine_reads_on_is_not_overwritten,
+        pages_of_another_size_are_refused_as_frames,
+        a_proof_without_a_sync_does_not_serve_who_syncs_now,
         // Waiting.
         a_writer_asks_again_until_its_handler_says_no,
         a_writer_begins_when_its_handler_let_the_other_end,
