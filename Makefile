@@ -8,7 +8,7 @@ LOOM  := RUSTFLAGS="--cfg loom" $(CARGO) test --quiet --release --target-dir tar
 WAL_TEST_SECONDS ?= 10
 export WAL_TEST_SECONDS
 
-.PHONY: help demo test test-unit examples test-processes test-mutations loom lint soak fuzz asan miri tsan fixtures
+.PHONY: help demo test test-unit examples test-sql test-processes test-mutations loom lint soak fuzz asan miri tsan fixtures
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -16,7 +16,7 @@ help: ## this list
 demo: ## a bank in a real SQLite database, shared and killed (ARGS="--seconds 60 --writers 4")
 	@$(CARGO) run --quiet --release -p integration --bin bank -- $(ARGS)
 
-test: test-unit examples loom test-mutations test-processes ## everything that must pass, in minutes
+test: test-unit examples test-sql loom test-mutations test-processes ## everything that must pass, in minutes
 
 test-unit: ## each crate by itself, with the conformance suite and the examples in the docs
 	$(CARGO) test -p wal-core -p wal-inproc -p wal-shm -p wal --features wal/shm,wal/inproc,wal/observe,wal-core/conformance
@@ -25,6 +25,10 @@ examples: ## each example of the library, which checks its own outcome
 	@for example in $(basename $(notdir $(wildcard wal/examples/*.rs))); do \
 	  echo "$$example"; $(CARGO) run --quiet -p wal --example $$example || exit 1; done
 	$(CARGO) run --quiet -p wal --example choose_backend --no-default-features --features inproc
+
+test-sql: ## an SQL engine on our log, beside stock SQLite
+	$(CARGO) test -p wal-libsql --features inproc
+	$(CARGO) run --quiet -p wal-libsql --example sql_processes
 
 loom: ## interleavings of the packed lock, header cell, page map and snapshots
 	$(LOOM) -p wal-inproc --test loom_packed_lock --test loom_protocol
@@ -109,7 +113,8 @@ lint: ## formatting, clippy, docs, features, licences
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	$(CARGO) clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	$(CARGO) clippy -p wal --no-default-features --features inproc --quiet -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -p wal-core -p wal-inproc -p wal-shm -p wal --no-deps --all-features --quiet
+	$(CARGO) clippy -p wal-libsql --no-default-features --features inproc --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -p wal-core -p wal-inproc -p wal-shm -p wal -p wal-libsql --no-deps --all-features --quiet
 	@if $(CARGO) tree -p integration -e features | grep -qE 'feature "(step-points|mutations)"'; then \
 	  echo "a test-only feature is in the default build"; exit 1; fi
 	@if command -v cargo-deny >/dev/null; then cargo-deny check; \

@@ -13,10 +13,9 @@ use wal_shm::{ShmOptions, ShmWalCoordination};
 fn attach(path: &Path, options: ShmOptions) -> Result<Attachment<ShmWalCoordination>> {
     let (coordination, ()) =
         ShmWalCoordination::open(path, OpenMode::Existing, options, |_| Ok(()))?;
-    let storage = Box::new(OsStorage::open(
-        coordination.database().unwrap().clone(),
-        options.mapped,
-    )?);
+    let refused = || wal_core::Error::cannot_open(path, "an engine has it open");
+    let database = coordination.database().cloned().ok_or_else(refused)?;
+    let storage = Box::new(OsStorage::open(database, options.mapped)?);
     Ok(Attachment {
         coordination,
         storage,

@@ -201,7 +201,14 @@ impl Ledger {
     fn may_read_log(&self, user: usize) -> bool {
         let reads = |slot| self.holds(user, Lock::Read(slot), LockMode::Shared);
         let alone = |lock| self.holds(user, lock, LockMode::Exclusive);
-        ReadSlot::MARKED.into_iter().any(reads) || alone(Lock::Checkpoint) || alone(Lock::Write)
+        // A log that is not all in the database file does not begin anew, and
+        // Read 0 keeps it so.
+        let unfinished = |header: IndexHeader| self.backfilled < header.max_frame();
+        let kept_by_zero = reads(ReadSlot::DATABASE) && self.header.is_some_and(unfinished);
+        kept_by_zero
+            || ReadSlot::MARKED.into_iter().any(reads)
+            || alone(Lock::Checkpoint)
+            || alone(Lock::Write)
     }
 
     /// Looks at what `user` has published since the last call of anybody.
