@@ -141,7 +141,7 @@ fn a_passive_checkpoint_of_ours_notices_that_stock_restarted_the_log_in_its_gap(
         let look = |file: &OsFile| inspect(file, PageSize::DEFAULT);
         let opened = ShmWalCoordination::open(&scene.path, OpenMode::Existing, options, look);
         let (shm, config) = opened.unwrap();
-        let storage = OsStorage::open(shm.database().clone(), true).unwrap();
+        let storage = OsStorage::open(shm.database().unwrap().clone(), true).unwrap();
         let restart = Box::new(move || update(&mut writer, 1));
         let gap = Mutex::new(Gap::Ahead(restart));
         let wal = Wal::new(WithGap { shm, gap }, Box::new(storage), config);
