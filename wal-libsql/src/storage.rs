@@ -4,9 +4,9 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use wal_core::format::DatabaseHeader;
-use wal_core::io::{
-    File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, ReadOnlyLog, Storage, beside,
-};
+#[cfg(feature = "shm")]
+use wal_core::io::ReadOnlyLog;
+use wal_core::io::{File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage, beside};
 use wal_core::{Error, PageSize, Result};
 
 use crate::engine_file::EngineFile;
@@ -27,6 +27,7 @@ pub(crate) struct EngineStorage {
 #[derive(Debug)]
 enum Log {
     Own(OsFile),
+    #[cfg(feature = "shm")]
     ReadOnly(ReadOnlyLog),
 }
 
@@ -76,6 +77,7 @@ impl Storage for EngineStorage {
     fn log(&self) -> &dyn File {
         match &self.log {
             Log::Own(log) => log,
+            #[cfg(feature = "shm")]
             Log::ReadOnly(log) => log,
         }
     }
@@ -86,6 +88,7 @@ impl Storage for EngineStorage {
         }
         let log = match &self.log {
             Log::Own(log) => log.check_in_place(),
+            #[cfg(feature = "shm")]
             Log::ReadOnly(_) => Ok(()),
         };
         self.database
