@@ -63,7 +63,7 @@ soak: WAL_TEST_SECONDS = 60
 soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak MINUTES=240
 	WAL_MATRIX=all WAL_LITESTREAM=$(abspath $(LITESTREAM)) WAL_TORTURE_SECONDS=$$(($(MINUTES) * 8)) \
 	  WAL_MODEL_CASES=$$(($(MINUTES) * 200)) WAL_KILL_ROUNDS=$$((1 + $(MINUTES) * 19 / 30)) \
-	  $(CARGO) test -p integration --features test-points -- --nocapture --test-threads=2 2>&1 | \
+	  $(CARGO) test --no-fail-fast -p integration --features test-points -- --nocapture --test-threads=2 2>&1 | \
 	  tee target/soak.log | grep -E '^test result|FAILED|panicked|kills|positions|scripts|seed' ; \
 	  ! grep -q 'FAILED' target/soak.log
 	WAL_SCHEDULES=$$(($(MINUTES) * 34000)) WAL_SCHEDULE_STRIDE=7 $(CARGO) test --release -p integration \
