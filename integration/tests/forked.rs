@@ -70,7 +70,7 @@ fn a_childs_inherited_handles_refuse_and_leave_the_parents_locks() {
     let database = fixture.open();
     commit(&database, stamp(1, 1)).unwrap();
     let read = database.begin_read().unwrap();
-    let slot = read.snapshot().slot();
+    let slot = read.snapshot().slot().unwrap();
     let mut write = database.begin_write().unwrap();
     stamp(1, 2).write(1, write.page_mut(PageNo::ONE).unwrap());
 

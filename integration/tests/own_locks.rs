@@ -57,7 +57,7 @@ impl Fixture {
 
     /// The mark, what keeps the wal-index, and what keeps the log.
     fn expect_locks_of(&mut self, read: &ReadTx) {
-        let slot = read.snapshot().slot();
+        let slot = read.snapshot().slot().unwrap();
         let shm = beside(&self.settings.path, "-shm");
         let mark = shm_bytes::of(Lock::Read(slot)).start;
         let database = self.settings.path.clone();
@@ -114,7 +114,7 @@ fn at_a_slot(classic_locks: bool, bypasses_log: bool, work: impl FnOnce(&Fixture
     }
     let read = fixture.database.begin_read().unwrap();
     assert_eq!(read.snapshot().bypasses_log(), bypasses_log);
-    let slot = read.snapshot().slot();
+    let slot = read.snapshot().slot().unwrap();
     fixture.expect_locks_survive(&read, work);
     drop(read);
     fixture.expect_mark_free(slot);

@@ -279,8 +279,12 @@ fn rule_30_readers_of_one_snapshot_share_one_mark() {
     let reads: Vec<_> = (0..20)
         .map(|_| ours.database().begin_read().unwrap())
         .collect();
-    let slot = reads[0].snapshot().slot();
-    assert!(reads.iter().all(|read| read.snapshot().slot() == slot));
+    let slot = reads[0].snapshot().slot().unwrap();
+    assert!(
+        reads
+            .iter()
+            .all(|read| read.snapshot().slot().unwrap() == slot)
+    );
     let mut other = Worker::spawn().unwrap();
     let held: Vec<u64> = (123..128)
         .filter(|&byte| other.probe(&scene.file("-shm"), byte).unwrap().is_some())

@@ -158,7 +158,8 @@ impl<C: WalCoordination> Log for BackendLog<C> {
 
     fn end_write(&mut self) {
         self.tx = match std::mem::replace(&mut self.tx, Tx::None) {
-            Tx::Write(write) => Tx::Read(write.into_read()),
+            // Without it, the next read transaction says what is wrong.
+            Tx::Write(write) => write.into_read().map_or(Tx::None, Tx::Read),
             other => other,
         };
     }

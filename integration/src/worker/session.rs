@@ -287,7 +287,7 @@ fn snapshot_info<B: wal::Backend>(read: &ReadTx<B>) -> SnapshotInfo {
         max_frame: snapshot.max_frame(),
         page_count: snapshot.page_count(),
         bypasses_log: snapshot.bypasses_log(),
-        slot: snapshot.slot().index(),
+        slot: snapshot.slot().map(wal::ReadSlot::index),
     }
 }
 

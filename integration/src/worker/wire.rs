@@ -226,8 +226,8 @@ pub struct SnapshotInfo {
     pub page_count: u32,
     /// Whether the log is bypassed.
     pub bypasses_log: bool,
-    /// The number of the read slot.
-    pub slot: usize,
+    /// The number of the read slot, if it is not a writer.
+    pub slot: Option<usize>,
 }
 
 /// A lock that somebody holds on a byte.

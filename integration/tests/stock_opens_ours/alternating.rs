@@ -116,7 +116,10 @@ impl Sides {
         self.transfer_by_stock(Model::random_transfer(rng));
         let report = ours.checkpoint(CheckpointMode::Passive).unwrap();
         let held_by = report.held_back_by.map(|held| held.lock);
-        assert_eq!(held_by, Some(wal::Lock::Read(read.snapshot().slot())));
+        assert_eq!(
+            held_by,
+            Some(wal::Lock::Read(read.snapshot().slot().unwrap()))
+        );
         let after = Contents::of_snapshot(&ours, &read).unwrap();
         assert_eq!(before, after);
     }

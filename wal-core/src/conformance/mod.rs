@@ -130,6 +130,7 @@ macro_rules! conformance_suite {
         a_reader_overtaken_by_a_held_back_checkpoint_begins_again,
         a_reader_of_slot_zero_overtaken_by_a_restart_begins_again,
         a_reader_sees_one_state_whenever_a_commit_comes,
+        a_writer_sees_its_state_whenever_a_checkpoint_comes,
         a_checkpoint_loses_nothing_whenever_a_commit_comes,
         a_checkpoint_loses_nothing_whenever_the_log_is_restarted,
         a_checkpoint_spares_every_reader_whenever_it_begins,

@@ -226,7 +226,14 @@ impl<B: Backend> User<B> {
 
     /// Commits `version` to `pages`; pages behind the end are added.
     pub(super) fn try_commit(&self, pages: &[u32], version: u32) -> Result<()> {
-        let mut tx = self.wal.begin_write(Duration::ZERO)?;
+        let mut tx = match self.wal.coordination().0.like_stock {
+            // Stock SQLite reads at a slot while it writes.
+            true => {
+                let begun = self.wal.try_begin_write_tx(self.wal.begin_read()?);
+                begun.map_err(|refused| refused.error)?
+            }
+            false => self.wal.begin_write(Duration::ZERO)?,
+        };
         fill(&mut tx, pages, version)?;
         tx.commit().map(drop)
     }

@@ -22,16 +22,9 @@ use std::sync::Arc;
 use super::Wal;
 use super::backfill::Backfill;
 use super::busy::{BusyHandler, Waiter};
-use super::read::pause_before;
 use super::snapshot::Held;
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Result;
-use crate::index::IndexHeader;
-
-/// How often a checkpoint looks again at a header that is being written, for
-/// which a few looks are enough. Its writer may have been stopped, and others
-/// are not to wait for a checkpoint that waits for that.
-const MAX_ATTEMPTS: u32 = 12;
 
 /// How far a checkpoint goes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
@@ -202,7 +195,7 @@ impl<C: WalCoordination> Wal<C> {
             write: write.as_ref(),
             checkpoint: Some(&checkpoint),
         };
-        let header = self.header_for_checkpoint(&held)?;
+        let header = self.settled_header(&held)?;
         let progress = options.progress.map(|progress| progress as _);
         // Without Write nobody is waited for: new readers and commits would
         // come for ever.
@@ -219,19 +212,6 @@ impl<C: WalCoordination> Wal<C> {
             backfill.shut_readers_out(truncate, &mut report)?;
         }
         Ok(report)
-    }
-
-    pub(super) fn header_for_checkpoint(
-        self: &Arc<Self>,
-        held: &Held<'_, C>,
-    ) -> Result<IndexHeader> {
-        for attempt in 1..=MAX_ATTEMPTS {
-            pause_before(attempt);
-            if let Some(header) = self.load_snapshot(held)? {
-                return Ok(header);
-            }
-        }
-        Err(self.busy(Lock::Write))
     }
 
     pub(super) fn held_back(&self, lock: Lock, mark: Option<u32>) -> HeldBack {

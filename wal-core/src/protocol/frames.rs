@@ -195,7 +195,11 @@ impl<C: WalCoordination> WriteTx<C> {
 
     /// Gives up Write and goes on reading. What was not committed is rolled
     /// back.
-    pub fn into_read(mut self) -> ReadTx<C> {
+    ///
+    /// # Errors
+    /// Those of [`Wal::begin_read`], for a transaction that was not made of a
+    /// read transaction.
+    pub fn into_read(mut self) -> Result<ReadTx<C>> {
         // What is left behind does not give the slot back.
         self.read.hand_over()
     }

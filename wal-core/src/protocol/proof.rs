@@ -140,7 +140,7 @@ impl<C: WalCoordination> Wal<C> {
             write: None,
             checkpoint: Some(&checkpoint),
         };
-        let header = self.header_for_checkpoint(&held)?;
+        let header = self.settled_header(&held)?;
         // Only the holder of Checkpoint raises the count, and a restart by
         // stock SQLite, which may not hold it, changes the salts.
         if self.checkpoint_info()?.backfilled() != header.max_frame() {

@@ -39,7 +39,7 @@ const MAX_ATTEMPTS: u32 = 100;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Snapshot {
     pub(super) header: IndexHeader,
-    pub(super) slot: ReadSlot,
+    pub(super) slot: Option<ReadSlot>,
     /// Frames before this one are in the database file.
     pub(super) min_frame: u32,
     pub(super) page_count: u32,
@@ -63,7 +63,10 @@ impl Snapshot {
 
     /// True if the log is bypassed, because all of it is in the database file.
     pub fn bypasses_log(&self) -> bool {
-        self.slot == ReadSlot::DATABASE
+        match self.slot {
+            Some(slot) => slot == ReadSlot::DATABASE,
+            None => self.reads_database_only(),
+        }
     }
 
     /// True if no page is looked for in the log. That is so at slot 0, unless
@@ -78,8 +81,9 @@ impl Snapshot {
         self.header == other.header
     }
 
-    /// The slot whose lock protects the snapshot.
-    pub fn slot(&self) -> ReadSlot {
+    /// The slot whose lock protects the snapshot; `None` for a writer, whose
+    /// lock on Write does that.
+    pub fn slot(&self) -> Option<ReadSlot> {
         self.slot
     }
 }
@@ -99,7 +103,7 @@ impl<C: WalCoordination> ReadTx<C> {
     pub(super) fn of_database(guard: LockGuard<C>, header: &IndexHeader) -> Result<Self> {
         let wal = guard.wal().clone();
         let min_frame = header.max_frame().saturating_add(1);
-        wal.read_tx(guard, header, ReadSlot::DATABASE, min_frame)
+        wal.read_tx(guard, header, Some(ReadSlot::DATABASE), min_frame)
     }
 
     /// The state that this transaction sees.
@@ -132,6 +136,10 @@ impl<C: WalCoordination> ReadTx<C> {
         // While this one holds the slot, nobody has it exclusively and its mark
         // stands still; and all that the snapshot needs stays as long as
         // anybody holds it.
+        if self.snapshot.slot.is_none() {
+            // Nobody else writes as long as Write is held, so that is the state.
+            return Ok(wal.begin_read_holding(&Held::NOTHING)?.aging());
+        }
         let guard = match mutated(Mutation::CloneWithoutLock) {
             true => Some(self.guard.lent()),
             false => wal.try_lock(self.guard.lock(), LockMode::Shared)?,
@@ -170,14 +178,17 @@ impl<C: WalCoordination> ReadTx<C> {
     }
 
     /// A transaction that goes on in place of this one, which is of no use
-    /// afterwards but to be dropped.
-    pub(super) fn hand_over(&mut self) -> Self {
+    /// afterwards but to be dropped. The caller still holds Write.
+    pub(super) fn hand_over(&mut self) -> Result<Self> {
+        if self.snapshot.slot.is_none() {
+            return self.wal().begin_read_holding(&Held::NOTHING);
+        }
         let lent = self.guard.lent();
-        ReadTx {
+        Ok(ReadTx {
             guard: std::mem::replace(&mut self.guard, lent),
             snapshot: self.snapshot,
             expires: self.expires,
-        }
+        })
     }
 
     pub(super) fn wal(&self) -> &Arc<Wal<C>> {
@@ -266,7 +277,7 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(SlotZero::HeaderMoved);
         }
         let min_frame = header.max_frame().saturating_add(1);
-        self.read_tx(guard, header, ReadSlot::DATABASE, min_frame)
+        self.read_tx(guard, header, Some(ReadSlot::DATABASE), min_frame)
             .map(SlotZero::Taken)
     }
 
@@ -289,7 +300,7 @@ impl<C: WalCoordination> Wal<C> {
         if !self.header_cell()?.is(header) && !mutated(Mutation::SkipHeaderRecheck) {
             return Ok(None);
         }
-        self.read_tx(guard, header, slot, min_frame).map(Some)
+        self.read_tx(guard, header, Some(slot), min_frame).map(Some)
     }
 
     /// Takes a slot to read at in a log of `max_frame` frames: the one whose
@@ -351,7 +362,7 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         guard: LockGuard<C>,
         header: &IndexHeader,
-        slot: ReadSlot,
+        slot: Option<ReadSlot>,
         min_frame: u32,
     ) -> Result<ReadTx<C>> {
         self.look_at_database_again(header, min_frame);

@@ -43,11 +43,12 @@ impl<C: WalCoordination> WriteTx<C> {
     /// Restarts the log if that can be done at once; `Some` is the header
     /// that it published (`walRestartLog`).
     pub(super) fn try_restart_log_before_write(&mut self) -> Result<Option<IndexHeader>> {
-        if !self.read.snapshot.bypasses_log() || !self.wal().config.auto_actions.restart {
-            return Ok(None);
-        }
-        let salts = next_salts(&self.read.snapshot.header);
-        let restarted = self.try_restart_log(salts)?;
+        let may_restart =
+            self.read.snapshot.bypasses_log() && self.wal().config.auto_actions.restart;
+        let restarted = match may_restart {
+            true => self.try_restart_log(next_salts(&self.read.snapshot.header))?,
+            false => None,
+        };
         if restarted.is_none() {
             let max_frame = self.read.snapshot.max_frame();
             self.wal().leave_usable_mark(max_frame)?;
@@ -144,7 +145,7 @@ impl<C: WalCoordination> Wal<C> {
             write: Some(&write),
             checkpoint: Some(&checkpoint),
         };
-        let header = self.header_for_checkpoint(&held)?;
+        let header = self.settled_header(&held)?;
         // The guards are dropped in this order.
         Ok((header, [readers, write, checkpoint]))
     }

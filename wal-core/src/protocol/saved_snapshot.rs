@@ -188,7 +188,8 @@ impl<C: WalCoordination> Wal<C> {
             true => info.backfilled().saturating_add(1),
             false => 1,
         };
-        self.read_tx(guard, &header, slot, min_frame).map(Some)
+        self.read_tx(guard, &header, Some(slot), min_frame)
+            .map(Some)
     }
 
     pub(super) fn snapshot_gone(&self) -> Error {

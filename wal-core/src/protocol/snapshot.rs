@@ -9,10 +9,16 @@
 
 use std::sync::Arc;
 
+use super::read::pause_before;
 use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::{HeaderCell, IndexHeader};
+
+/// How often a checkpoint looks again at a header that is being written, for
+/// which a few looks are enough. Its writer may have been stopped, and others
+/// are not to wait for a checkpoint that waits for that.
+const MAX_ATTEMPTS: u32 = 12;
 
 /// The locks that the caller of an operation holds already.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +66,18 @@ impl<C: WalCoordination> Wal<C> {
             self.check_page_size(header)?;
         }
         Ok(header)
+    }
+
+    /// The published header, for who writes or checkpoints, and is not held up
+    /// for long by somebody who is just publishing one.
+    pub(super) fn settled_header(self: &Arc<Self>, held: &Held<'_, C>) -> Result<IndexHeader> {
+        for attempt in 1..=MAX_ATTEMPTS {
+            pause_before(attempt);
+            if let Some(header) = self.load_snapshot(held)? {
+                return Ok(header);
+            }
+        }
+        Err(self.busy(Lock::Write))
     }
 
     /// The header if it is whole.

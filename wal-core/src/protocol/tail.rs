@@ -230,7 +230,7 @@ impl<C: WalCoordination> Tail<C> {
             write: Some(&write),
             checkpoint: Some(&checkpoint),
         };
-        let header = wal.header_for_checkpoint(&held)?;
+        let header = wal.settled_header(&held)?;
         let seen = self.at.snapshot().header == header;
         if !seen || wal.checkpoint_info()?.backfilled() != header.max_frame() {
             return Ok(false);

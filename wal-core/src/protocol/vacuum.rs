@@ -187,7 +187,7 @@ impl<C: WalCoordination> Wal<C> {
             checkpoint: Some(&checkpoint),
         };
         // A recovery, should there be one, looks who uses which slot.
-        self.header_for_checkpoint(&held)?;
+        self.settled_header(&held)?;
         let readers = take(Lock::Readers)?;
         Ok(VacuumLockGuard {
             readers,
@@ -210,7 +210,7 @@ impl<C: WalCoordination> VacuumLockGuard<C> {
             write: Some(&self.write),
             checkpoint: Some(&self.checkpoint),
         };
-        let header = wal.header_for_checkpoint(&held)?;
+        let header = wal.settled_header(&held)?;
         let mut waiter = Waiter::new(BusyHandler::FAIL);
         let mut backfill = Backfill::new(wal, header, None, &mut waiter, false);
         backfill.nobody_reads();
@@ -237,7 +237,7 @@ impl<C: WalCoordination> VacuumLockGuard<C> {
             write: Some(&self.write),
             checkpoint: Some(&self.checkpoint),
         };
-        let header = wal.header_for_checkpoint(&held)?;
+        let header = wal.settled_header(&held)?;
         let read = ReadTx::of_database(self.readers.lent(), &header)?;
         let tx = WriteTx::new(read, self.write.lent());
         Ok(VacuumTx { tx, locks: self })

@@ -1,11 +1,17 @@
 //! The one write transaction.
 //!
 //! # Protocol
-//! The writer holds Write from its beginning to its end, and a read lock, so
-//! that the pages it reads stay. Write is not given to a reader whose
-//! snapshot is stale: what it read may be wrong by now. With Write held the
-//! published header stands still, so whoever takes Write first and then
-//! begins to read has the newest state for sure.
+//! The writer holds Write from its beginning to its end. Write is not given to
+//! a reader whose snapshot is stale: what it read may be wrong by now. With
+//! Write held the published header stands still, so whoever takes Write first
+//! and then begins to read has the newest state for sure.
+//!
+//! Such a writer needs no read lock. Nobody can begin the log anew, which takes
+//! Write; and a checkpoint may move what the published header covers and no
+//! more, which is what the writer sees: a page that comes to the database file
+//! meanwhile is one that the writer finds in the log, because it goes by the
+//! count from before. So a commit costs two system calls for locks, and keeps
+//! no checkpoint from going on.
 //!
 //! Pages that the transaction changes are kept on the heap, up to a limit;
 //! beyond it they are spilled to the log, where nobody else sees them. A
@@ -95,12 +101,13 @@ impl<C: WalCoordination> Wal<C> {
             write: Some(&write),
             checkpoint: None,
         };
-        let mut read = self.begin_read_holding(&held)?;
-        if self.mend_backfilled(&read.snapshot.header)? {
-            drop(read);
-            read = self.begin_read_holding(&held)?;
-        }
-        index::trim(&**self, read.snapshot.max_frame())?;
+        let header = self.settled_header(&held)?;
+        self.mend_backfilled(&header)?;
+        index::trim(&**self, header.max_frame())?;
+        // Behind Write, so no restart sets it back; a checkpoint may raise it,
+        // and what it has moved by then is in the log too.
+        let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
+        let read = self.read_tx(write.lent(), &header, None, min_frame)?;
         Ok(WriteTx::new(read, write))
     }
 

@@ -41,7 +41,7 @@ pub(crate) fn a_full_checkpoint_waits_for_readers_and_copies_everything<B: Backe
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
     let reading = reader.read();
-    let lock = Lock::Read(reading.snapshot().slot());
+    let lock = Lock::Read(reading.snapshot().slot().unwrap());
     writer.commit(&[1, 2], 2);
     let passive = run(&writer, CheckpointMode::Passive);
     assert_eq!(held_by(&passive), Some((lock, Some(1))));

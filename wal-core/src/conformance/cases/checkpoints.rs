@@ -38,13 +38,16 @@ pub(crate) fn a_checkpoint_stops_at_the_smallest_held_mark<B: Backend>() {
     writer.commit(&[1], 3);
     let report = writer.checkpoint();
     assert_eq!((report.backfilled, report.log_frames), (2, 5));
-    assert_eq!(held_by(&report), Some(Lock::Read(held.snapshot().slot())));
+    assert_eq!(
+        held_by(&report),
+        Some(Lock::Read(held.snapshot().slot().unwrap()))
+    );
     assert_eq!(versions::<B>(&held), [1, 1, 0]);
     drop(held);
     let report = writer.checkpoint();
     assert_eq!(
         (report.backfilled, held_by(&report)),
-        (4, Some(Lock::Read(newer.snapshot().slot())))
+        (4, Some(Lock::Read(newer.snapshot().slot().unwrap())))
     );
     assert_eq!(versions::<B>(&newer), [1, 2, 2]);
     drop(newer);

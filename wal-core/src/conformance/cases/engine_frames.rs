@@ -92,7 +92,7 @@ pub(crate) fn frames_that_are_undone_are_named_and_leave_nothing<B: Backend>() {
     assert_eq!(undone, [1, 2, 3]);
     assert_eq!(read::<B>(&tx, 2), None);
     assert_eq!(read::<B>(&tx, 3), Some(content(3, 1)));
-    let going_on = tx.into_read();
+    let going_on = tx.into_read().unwrap();
     assert_eq!(read_on(&going_on, 3), Some(content(3, 1)));
     assert_eq!(writer.header(), header);
     writer.commit(&[1], 4);
@@ -137,7 +137,7 @@ pub(crate) fn a_committed_transaction_goes_on_reading_at_its_commit<B: Backend>(
         let mut tx = writer.write();
         commit::<B>(&mut tx, &[2], 2, 3);
         assert_eq!(read::<B>(&tx, 2), Some(content(2, 2)));
-        let going_on = tx.into_read();
+        let going_on = tx.into_read().unwrap();
         assert_eq!(read_on(&going_on, 2), Some(content(2, 2)));
         assert!(!going_on.is_stale().unwrap());
         let mut tx = writer
@@ -157,7 +157,7 @@ pub(crate) fn what_an_engine_reads_on_is_not_overwritten<B: Backend>() {
     in_each_state::<B>(|_, writer, other| {
         let mut tx = writer.write();
         commit::<B>(&mut tx, &[2], 2, 3);
-        let going_on = tx.into_read();
+        let going_on = tx.into_read().unwrap();
         for version in 3..9 {
             // Whoever can moves frames, and begins the log anew.
             let _ = other.wal.checkpoint(CheckpointMode::Restart).unwrap();

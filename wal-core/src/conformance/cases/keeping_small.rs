@@ -15,7 +15,7 @@ pub(crate) fn a_second_transaction_on_a_snapshot_keeps_it_by_itself<B: Backend>(
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
     let first = reader.read();
-    assert_ne!(first.snapshot().slot(), ReadSlot::DATABASE);
+    assert_ne!(first.snapshot().slot().unwrap(), ReadSlot::DATABASE);
     writer.commit(&[1, 2], 2);
     let second = first.try_clone().expect("another one");
     assert!(second.snapshot().is_same_state(first.snapshot()));
@@ -27,7 +27,7 @@ pub(crate) fn a_second_transaction_on_a_snapshot_keeps_it_by_itself<B: Backend>(
     writer.checkpoint_all();
     // The same at slot 0.
     let first = reader.read();
-    assert_eq!(first.snapshot().slot(), ReadSlot::DATABASE);
+    assert_eq!(first.snapshot().slot().unwrap(), ReadSlot::DATABASE);
     writer.commit(&[1], 3);
     let second = first.try_clone().expect("another one");
     drop(first);
@@ -79,7 +79,7 @@ pub(crate) fn a_writer_waits_while_a_reader_keeps_a_long_log<B: Backend>() {
             holders,
             ..
         }) => {
-            assert_eq!(lock, Lock::Read(reading.snapshot().slot()));
+            assert_eq!(lock, Lock::Read(reading.snapshot().slot().unwrap()));
             assert_eq!(holders, [std::process::id()]);
         }
         other => panic!("not full: {other:?}"),

@@ -3,7 +3,7 @@
 
 use super::super::Backend;
 use super::super::director::{Call, at_every_call, nth};
-use super::super::scene::{Reading, Scene, version, versions};
+use super::super::scene::{Reading, Scene, fill, version, versions};
 use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
 use crate::protocol::CheckpointMode;
@@ -106,6 +106,25 @@ pub(crate) fn a_reader_sees_one_state_whenever_a_commit_comes<B: Backend>() {
             writer.checkpoint();
             assert_eq!(versions::<B>(&tx), seen, "call {n}: the snapshot moved");
         }
+        came
+    });
+}
+
+/// A writer holds no slot: its lock on Write is what keeps its pages.
+pub(crate) fn a_writer_sees_its_state_whenever_a_checkpoint_comes<B: Backend>() {
+    at_every_call(|n| {
+        let scene = Scene::<B>::new(4);
+        let (writer, checkpointer) = scene.two();
+        writer.commit(&[1, 2, 3], 1);
+        checkpointer.checkpoint_all();
+        writer.commit(&[2, 3], 2);
+        writer.before(nth(n), move || checkpointer.checkpoint_all());
+        let mut tx = writer.write();
+        assert_eq!(versions::<B>(tx.as_read()), [1, 2, 2, 0], "call {n}");
+        fill(&mut tx, &[3, 4], 3).unwrap();
+        tx.commit().unwrap();
+        let came = writer.stepped_in();
+        assert_eq!(writer.versions(), [1, 2, 3, 3], "call {n}");
         came
     });
 }

@@ -69,12 +69,12 @@ pub(crate) fn a_damaged_header_is_mended_while_readers_stay<B: Backend>() {
     let (writer, reader) = scene.two();
     writer.commit(&[1, 2], 1);
     let early = reader.read();
-    let mark = writer.mark(early.snapshot().slot());
+    let mark = writer.mark(early.snapshot().slot().unwrap());
     writer.commit(&[2, 3], 2);
     writer.damage_header();
     assert_eq!(writer.versions(), [1, 2, 2]);
     assert_eq!(
-        writer.mark(early.snapshot().slot()),
+        writer.mark(early.snapshot().slot().unwrap()),
         mark,
         "the mark of a reader moved"
     );

@@ -79,7 +79,7 @@ pub(crate) fn a_mark_is_never_above_its_snapshot<B: Backend>() {
     for version in 1..12 {
         writer.commit(&[1, 2], version);
         let tx = reader.read();
-        let (slot, max_frame) = (tx.snapshot().slot(), tx.snapshot().max_frame());
+        let (slot, max_frame) = (tx.snapshot().slot().unwrap(), tx.snapshot().max_frame());
         assert_ne!(slot, ReadSlot::DATABASE, "not all is backfilled");
         let mark = reader.mark(slot);
         assert!(mark <= max_frame, "mark {mark} is above frame {max_frame}");
