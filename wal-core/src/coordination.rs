@@ -29,6 +29,9 @@
 //! 10. *No wake-up is lost.* If a word is changed and its sleepers are woken
 //!     after a sleeper has read it, its sleep ends without waiting for the
 //!     deadline.
+//! 11. *What lingers is in nobody's way for long.* A slot that was released by
+//!     [`WalCoordination::linger`] is free for all who share the attachment,
+//!     and for others before long, whatever its last holder does.
 
 use std::fmt;
 use std::path::Path;
@@ -164,6 +167,12 @@ pub trait WalCoordination: Send + Sync + 'static {
 
     /// Releases `lock`, which the caller holds in `mode`.
     fn unlock(&self, lock: Lock, mode: LockMode);
+
+    /// Releases `slot`, which the caller holds shared, now or a little later,
+    /// for the sake of the next reader (rule 11).
+    fn linger(&self, slot: ReadSlot) {
+        self.unlock(Lock::Read(slot), LockMode::Shared);
+    }
 
     /// The processes that hold `lock`, as far as that can be told. It is for
     /// messages: they may hold it no more.

@@ -48,6 +48,7 @@ impl ProcessGeneration {
     }
 
     /// True if a fork lies between this generation and now.
+    #[inline]
     pub fn is_over(self) -> bool {
         self.0 != GENERATION.load(Ordering::Relaxed)
     }
@@ -72,6 +73,7 @@ impl<T> ParentOnly<T> {
     }
 
     /// The mapping; `None` in a child.
+    #[inline]
     pub fn get(&self) -> Option<&T> {
         self.mapping.as_ref().filter(|_| !self.generation.is_over())
     }

@@ -33,6 +33,7 @@ impl<T> OnceTable<T> {
     ///
     /// # Errors
     /// What `make` gives.
+    #[inline]
     pub fn get_or_try_make<E>(
         &self,
         index: u32,
@@ -51,6 +52,7 @@ impl<T> OnceTable<T> {
         self.cell(index).get_or_init(make)
     }
 
+    #[inline]
     fn cell(&self, index: u32) -> &OnceLock<T> {
         let (bucket, place) = Self::place(index);
         let bucket = self.buckets[bucket]
@@ -61,6 +63,7 @@ impl<T> OnceTable<T> {
     /// Bucket *b* holds the indices from 2^b − 1 on. The last index would need
     /// one bucket more and shares the place of the one before; no table gets
     /// near it.
+    #[inline]
     fn place(index: u32) -> (usize, usize) {
         let nth = index.saturating_add(1);
         let bucket = nth.ilog2();

@@ -33,6 +33,7 @@ use crate::coordination::{Access, ShmOptions};
 use crate::database_lock;
 use crate::file_system;
 use crate::index::Index;
+use crate::keeper::Keeper;
 use crate::lock_table::LockTable;
 use crate::main_file::{DatabaseOwner, MainFile};
 use crate::private_index::PrivateIndex;
@@ -42,9 +43,11 @@ use crate::side_file::SideFile;
 #[derive(Debug)]
 pub(crate) struct Attachment {
     pub(crate) database: MainFile,
-    pub(crate) index: Index,
+    /// Dropped before what it sweeps.
+    pub(crate) keeper: Option<Keeper>,
+    pub(crate) index: Arc<Index>,
     pub(crate) side: Option<Arc<SideFile>>,
-    pub(crate) table: LockTable,
+    pub(crate) table: Arc<LockTable>,
     locks: ByteLocks,
     kind: LockKind,
     access: Access,
@@ -260,10 +263,16 @@ impl Attachment {
         side: Option<Arc<SideFile>>,
         options: ShmOptions,
     ) -> Self {
+        let table = Arc::new(LockTable::new(side.clone()));
+        let index = Arc::new(index);
+        // The locks of a private index are not only those of its slots.
+        let lingers = !options.linger.is_zero() && matches!(*index, Index::Shared(_));
+        let keeper = lingers.then(|| Keeper::new(table.clone(), index.clone(), options.linger));
         Attachment {
             database,
+            keeper,
             index,
-            table: LockTable::new(side.clone()),
+            table,
             side,
             locks: ByteLocks::new(options.lock_kind),
             kind: options.lock_kind,
@@ -288,7 +297,7 @@ impl Attachment {
 
     /// How well who asks for `access` is served here; `None` if not at all.
     fn preference(&self, access: Access) -> Result<Option<Preference>> {
-        Ok(match (access, self.access, &self.index) {
+        Ok(match (access, self.access, &*self.index) {
             (_, Access::ReadWrite, _) => Some(Preference::Writable),
             (Access::ReadOnly, Access::ReadOnly, Index::Shared(_)) => Some(Preference::Shared),
             (Access::ReadOnly, Access::ReadOnly, Index::Private(private)) => {
@@ -338,16 +347,18 @@ impl Attachment {
     /// How many users of this process are left.
     fn count_out(self: &Arc<Self>, registry: &mut [Entry]) -> usize {
         let this = Arc::downgrade(self);
-        match registry
+        let entry = registry
             .iter_mut()
-            .find(|entry| entry.attachment.ptr_eq(&this))
-        {
-            Some(entry) => {
-                entry.users = entry.users.saturating_sub(1);
-                entry.users
-            }
-            None => 0,
+            .find(|entry| entry.attachment.ptr_eq(&this));
+        let left = entry.map_or(0, |entry| {
+            entry.users = entry.users.saturating_sub(1);
+            entry.users
+        });
+        if left == 0 && self.keeper.is_some() && !self.process.is_over() {
+            // Nobody is left who would read again.
+            self.table.sweep_all(&*self.index);
         }
+        left
     }
 
     /// True if somebody else is attached to `-shm`, whatever it holds on the

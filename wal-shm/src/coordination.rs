@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wal_core::index::IndexBlock;
 use wal_core::io::{LockKind, OpenMode, OsFile, beside, shm_bytes};
@@ -15,6 +15,9 @@ use crate::attachment::{self, Attachment};
 use crate::index::Index;
 use crate::main_file::DatabaseOwner;
 use crate::{futex, side_file};
+
+/// How long locks linger unless told otherwise.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// What is done with a database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
@@ -47,6 +50,12 @@ pub struct ShmOptions {
     /// Whether pages are read from mappings of the files. On unless told
     /// otherwise.
     pub mapped: bool,
+    /// How long the lock of a read slot stays when its last reader in this
+    /// process has ended, so that the next one needs no system call. It goes
+    /// after this long, or twice as long at most, and at once when the process
+    /// itself wants the slot. 0 for not at all, which needs no thread either;
+    /// 5 ms unless told otherwise.
+    pub linger: Duration,
     /// What is done with the database; [`Access::ReadWrite`] unless told
     /// otherwise.
     pub access: Access,
@@ -59,6 +68,7 @@ impl Default for ShmOptions {
             side_file: true,
             allow_network_file_system: false,
             mapped: true,
+            linger: LINGER,
             access: Access::default(),
         }
     }
@@ -135,7 +145,7 @@ impl ShmWalCoordination {
     /// slot. A private index that is no longer that of the log is given up to
     /// recovery, by whoever comes first.
     fn is_current(&self) -> Result<bool> {
-        let Index::Private(private) = &self.attachment.index else {
+        let Index::Private(private) = &*self.attachment.index else {
             return Ok(true);
         };
         if private.is_current()? {
@@ -169,10 +179,10 @@ impl WalCoordination for ShmWalCoordination {
     /// busy.
     fn try_lock(&self, lock: Lock, mode: LockMode) -> Result<bool> {
         let Attachment { table, index, .. } = &*self.attachment;
-        if let (Lock::Write, Index::Shared(shm)) = (lock, index) {
+        if let (Lock::Write, Index::Shared(shm)) = (lock, &**index) {
             shm.check_in_place()?;
         }
-        if !table.try_lock(index, lock, mode)? {
+        if !table.try_lock(&**index, lock, mode)? {
             return Ok(false);
         }
         if !matches!((lock, mode), (Lock::Read(_), LockMode::Shared)) {
@@ -204,12 +214,24 @@ impl WalCoordination for ShmWalCoordination {
         // The system refuses to unlock only if it is out of memory for the
         // remaining ranges. The lock then stays until the process ends, which
         // is safe; the table has given it free for this process.
-        let _ = table.unlock(index, lock, mode);
+        let _ = table.unlock(&**index, lock, mode);
+    }
+
+    fn linger(&self, slot: ReadSlot) {
+        let Attachment { table, keeper, .. } = &*self.attachment;
+        match keeper.as_ref().filter(|keeper| keeper.is_worth_it()) {
+            None => self.unlock(Lock::Read(slot), LockMode::Shared),
+            Some(keeper) => {
+                if table.linger(slot) {
+                    keeper.notice();
+                }
+            }
+        }
     }
 
     fn holders(&self, lock: Lock) -> Vec<u32> {
         let attachment = &*self.attachment;
-        let mut holders = match &attachment.index {
+        let mut holders = match &*attachment.index {
             Index::Shared(shm) => shm.holders(shm_bytes::of(lock)),
             Index::Private(_) => Vec::new(),
         };

@@ -63,6 +63,7 @@ impl Index {
         }
     }
 
+    #[inline]
     pub(crate) fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         match self {
             Index::Shared(shm) => shm.block(index),

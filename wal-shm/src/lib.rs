@@ -12,6 +12,7 @@
 //! | `first_opener` | who resets a shared file, and who joins |
 //! | `main_file` | the database file: ours, or one that an engine has open |
 //! | `index` | the wal-index: shared, or a private one for who may not write |
+//! | `keeper` | gives back locks that lingered long enough |
 //! | `private_index` | reading safely beside writers that come later, without writing `-shm` |
 //! | `shm_file` | the mapped blocks of the wal-index |
 //! | `lock_table` | who holds what within this process |
@@ -31,6 +32,7 @@ mod file_system;
 mod first_opener;
 mod futex;
 mod index;
+mod keeper;
 mod lock_table;
 mod main_file;
 mod mapping;

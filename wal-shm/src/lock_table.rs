@@ -6,37 +6,63 @@
 //! So every acquisition passes this table first. The system is asked only
 //! when the first holder of a byte comes and when the last one goes. What is
 //! asked then is behind [`Beyond`].
+//!
+//! # Lingering
+//! A shared lock that its last holder lets [linger](LockTable::linger) stays
+//! with the system, so that the next reader joins it by counting itself in.
+//! Within the process it is in nobody's way: who wants the byte exclusively
+//! takes the system's lock over it. [`LockTable::sweep`] gives it back once
+//! nobody has used it for a while.
+//!
+//! # Protocol
+//! The word of a byte is changed with the mutex held, beside the call to the
+//! system that it stands for; but as long as it says that the system's shared
+//! lock is held, readers count themselves in and out without. So whoever gives
+//! that lock back first takes this from the word, in one exchange that fails
+//! if anybody is counted in.
+//!
+//! # Ordering
+//! Counting in acquires and counting out releases, so that whoever takes the
+//! byte exclusively, by an exchange that acquires, comes behind the readers.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use wal_core::io::shm_bytes;
-use wal_core::{Lock, LockMode, Result};
+use wal_core::{Lock, LockMode, ReadSlot, Result};
 
 use crate::side_file::SideFile;
 
 /// Where a lock that is free within the process is taken against all others.
 /// A table makes one call at a time.
 pub(crate) trait Beyond {
-    /// Takes `bytes`, or answers false if another process conflicts.
+    /// Takes `bytes`, or answers false if another process conflicts. What was
+    /// held of them before is then held as before.
     fn try_lock(&self, bytes: Range<u64>, mode: LockMode) -> Result<bool>;
 
     /// Gives `bytes` back, which were taken in `mode`.
     fn unlock(&self, bytes: Range<u64>, mode: LockMode) -> Result<()>;
 }
 
-/// How one byte is held by this process.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Held {
-    Not,
-    Shared(u32),
-    Exclusively,
-}
+/// Nobody holds the byte.
+const FREE: u32 = 0;
+/// The system's shared lock is held: whoever counts itself in has it too.
+const SYSTEM: u32 = 1 << 31;
+/// Somebody came since the last sweep.
+const TOUCHED: u32 = 1 << 30;
+/// The byte is held exclusively.
+const EXCLUSIVE: u32 = 1 << 29;
+/// The number of shared holders.
+const COUNT: u32 = EXCLUSIVE - 1;
 
 /// The table of one attachment.
 #[derive(Debug)]
 pub(crate) struct LockTable {
-    held: Mutex<[Held; Lock::COUNT]>,
+    bytes: [AtomicU32; Lock::COUNT],
+    /// When a shared lock was taken from the system last.
+    changing: Mutex<Option<Instant>>,
     /// Where it is told what this process holds.
     told: Option<Arc<SideFile>>,
 }
@@ -44,98 +70,215 @@ pub(crate) struct LockTable {
 impl LockTable {
     pub(crate) fn new(told: Option<Arc<SideFile>>) -> Self {
         LockTable {
-            held: Mutex::new([Held::Not; Lock::COUNT]),
+            bytes: Default::default(),
+            changing: Mutex::default(),
             told,
         }
     }
 
+    fn word(&self, at: usize) -> u32 {
+        self.bytes[at].load(Ordering::SeqCst)
+    }
+
     /// Tells what is held. Called with the mutex held, so that the last word
     /// is the right one.
-    fn tell(&self, held: &[Held; Lock::COUNT]) {
+    fn tell(&self) {
         if let Some(told) = &self.told {
-            let bit = |(at, byte): (usize, &Held)| u8::from(*byte != Held::Not) << at;
-            told.note(held.iter().enumerate().map(bit).sum());
+            let bit = |at: usize| u8::from(self.word(at) != FREE) << at;
+            told.note((0..Lock::COUNT).map(bit).sum());
         }
     }
 
     /// The mutex is held during the system call, so that the table and the
     /// system always agree for whoever looks. The calls never block.
-    fn held(&self) -> MutexGuard<'_, [Held; Lock::COUNT]> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn changing(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes `lock` in the table and beyond; false if it conflicts in either.
+    #[inline]
     pub(crate) fn try_lock(
         &self,
         beyond: &impl Beyond,
         lock: Lock,
         mode: LockMode,
     ) -> Result<bool> {
-        let mut held = self.held();
-        let span = span(&mut held, lock);
-        if span.iter().any(|&byte| conflicts(byte, mode)) {
+        let (first, count) = lock.span();
+        match mode {
+            LockMode::Shared if count == 1 && self.join(first) => Ok(true),
+            LockMode::Shared => self.lock_shared(beyond, lock),
+            LockMode::Exclusive => self.lock_exclusively(beyond, lock),
+        }
+    }
+
+    /// Counts the caller in where the system's lock is held already.
+    #[inline]
+    fn join(&self, at: usize) -> bool {
+        let joined = |word: u32| (word & SYSTEM != 0).then_some((word + 1) | TOUCHED);
+        self.bytes[at]
+            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, joined)
+            .is_ok()
+    }
+
+    fn lock_shared(&self, beyond: &impl Beyond, lock: Lock) -> Result<bool> {
+        let mut taken = self.changing();
+        let (first, count) = lock.span();
+        let span = first..first + count;
+        // Without the mutex nobody makes a byte exclusive, or takes SYSTEM off.
+        if span.clone().any(|at| self.word(at) & EXCLUSIVE != 0) {
             return Ok(false);
         }
-        let ours_already = span.iter().all(|&byte| byte != Held::Not);
-        if !ours_already && !beyond.try_lock(shm_bytes::of(lock), mode)? {
+        let ours_already = span.clone().all(|at| self.word(at) & SYSTEM != 0);
+        if !ours_already && !beyond.try_lock(shm_bytes::of(lock), LockMode::Shared)? {
             return Ok(false);
         }
-        for byte in span {
-            *byte = match (mode, *byte) {
-                (LockMode::Exclusive, _) => Held::Exclusively,
-                (LockMode::Shared, Held::Shared(count)) => Held::Shared(count + 1),
-                (LockMode::Shared, _) => Held::Shared(1),
-            };
+        for at in span {
+            let joined = |word: u32| Some((word + 1) | SYSTEM | TOUCHED);
+            let _ = self.bytes[at].fetch_update(Ordering::SeqCst, Ordering::Relaxed, joined);
         }
         if !ours_already {
-            self.tell(&held);
+            *taken = Some(Instant::now());
+            self.give_back_lingering(beyond, |_| true);
+            self.tell();
         }
         Ok(true)
     }
 
+    fn lock_exclusively(&self, beyond: &impl Beyond, lock: Lock) -> Result<bool> {
+        let _changing = self.changing();
+        let (first, count) = lock.span();
+        let mut before = [FREE; Lock::COUNT];
+        let close = |word: u32| (word & (COUNT | EXCLUSIVE) == 0).then_some(EXCLUSIVE);
+        for at in first..first + count {
+            let closed = self.bytes[at].fetch_update(Ordering::SeqCst, Ordering::Relaxed, close);
+            let Ok(was) = closed else {
+                self.reopen(first..at, &before);
+                return Ok(false);
+            };
+            before[at] = was;
+        }
+        let taken = beyond.try_lock(shm_bytes::of(lock), LockMode::Exclusive);
+        match taken {
+            Ok(true) => self.tell(),
+            _ => self.reopen(first..first + count, &before),
+        }
+        taken
+    }
+
+    /// Makes `span`, which was closed, what it was. A lock that lingered is
+    /// with the system as before.
+    fn reopen(&self, span: Range<usize>, before: &[u32; Lock::COUNT]) {
+        for at in span {
+            self.bytes[at].store(before[at], Ordering::SeqCst);
+        }
+    }
+
     /// Gives `lock` back, beyond only where this was the last holder.
     pub(crate) fn unlock(&self, beyond: &impl Beyond, lock: Lock, mode: LockMode) -> Result<()> {
-        let mut held = self.held();
         let (first, count) = lock.span();
-        let bytes = shm_bytes::of(lock);
-        for (byte, at) in held[first..first + count].iter_mut().zip(bytes.clone()) {
-            match (mode, *byte) {
-                (LockMode::Shared, Held::Shared(count)) if count > 1 => {
-                    *byte = Held::Shared(count - 1);
-                }
-                (LockMode::Shared, _) => {
-                    *byte = Held::Not;
-                    beyond.unlock(at..at + 1, mode)?;
-                }
-                (LockMode::Exclusive, _) => *byte = Held::Not,
+        match mode {
+            LockMode::Shared => (first..first + count).try_for_each(|at| self.part(beyond, at)),
+            LockMode::Exclusive => {
+                let _changing = self.changing();
+                self.reopen(first..first + count, &[FREE; Lock::COUNT]);
+                self.tell();
+                beyond.unlock(shm_bytes::of(lock), mode)
             }
         }
-        if held[first] == Held::Not {
-            self.tell(&held);
+    }
+
+    /// A shared holder goes.
+    fn part(&self, beyond: &impl Beyond, at: usize) -> Result<()> {
+        let others = |word: u32| (word & COUNT > 1).then_some(word - 1);
+        if self.change(at, others) {
+            return Ok(());
         }
-        match mode {
-            LockMode::Exclusive => beyond.unlock(bytes, mode),
-            LockMode::Shared => Ok(()),
+        let _changing = self.changing();
+        let mut was_last = false;
+        self.change(at, |word| {
+            was_last = word & COUNT == 1;
+            Some(if was_last { FREE } else { word - 1 })
+        });
+        match was_last {
+            true => self.give_back(beyond, at),
+            false => Ok(()),
         }
     }
 
-    /// True if this process holds a byte of `lock`.
+    fn change(&self, at: usize, change: impl FnMut(u32) -> Option<u32>) -> bool {
+        self.bytes[at]
+            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, change)
+            .is_ok()
+    }
+
+    /// The word is [`FREE`]; now the system's lock goes.
+    fn give_back(&self, beyond: &impl Beyond, at: usize) -> Result<()> {
+        self.tell();
+        let byte = shm_bytes::of(Lock::Write).start + at as u64;
+        beyond.unlock(byte..byte + 1, LockMode::Shared)
+    }
+
+    /// A shared holder of `slot` goes, and leaves the lock to the next one.
+    /// True if nobody is left, so that somebody has to sweep.
+    #[inline]
+    pub(crate) fn linger(&self, slot: ReadSlot) -> bool {
+        let (at, _) = Lock::Read(slot).span();
+        // SeqCst: pairs with whoever sees that nothing lingers, and goes to
+        // sleep; see the keeper.
+        let before = self.bytes[at].fetch_sub(1, Ordering::SeqCst);
+        before & COUNT == 1
+    }
+
+    /// Whether a shared lock was taken from the system within `period`: who
+    /// reads seldom gains nothing from a lock that lingers.
+    pub(crate) fn is_taken_often(&self, period: Duration) -> bool {
+        self.changing()
+            .is_some_and(|taken| taken.elapsed() < period)
+    }
+
+    /// Gives back each lock that lingers and was not used since the last
+    /// sweep. True if others may linger before long.
+    pub(crate) fn sweep(&self, beyond: &impl Beyond) -> bool {
+        let _changing = self.changing();
+        self.give_back_lingering(beyond, |word| word & TOUCHED == 0);
+        let mut some_used = false;
+        for at in 0..Lock::COUNT {
+            self.change(at, |word| {
+                some_used |= word & TOUCHED != 0;
+                Some(word & !TOUCHED)
+            });
+        }
+        some_used
+    }
+
+    /// Gives back each lock that lingers.
+    pub(crate) fn sweep_all(&self, beyond: &impl Beyond) {
+        let _changing = self.changing();
+        self.give_back_lingering(beyond, |_| true);
+    }
+
+    /// Gives back the locks that linger and of which `choose` says so. Called
+    /// with the mutex held.
+    fn give_back_lingering(&self, beyond: &impl Beyond, choose: impl Fn(u32) -> bool) {
+        let lingers = |word: u32| word & !TOUCHED == SYSTEM && choose(word);
+        for at in 0..Lock::COUNT {
+            if self.change(at, |word| lingers(word).then_some(FREE)) {
+                // A lock that cannot be given back stays until the process
+                // ends, which is safe.
+                let _ = self.give_back(beyond, at);
+            }
+        }
+    }
+
+    /// True if a lock lingers.
+    pub(crate) fn lingers(&self) -> bool {
+        (0..Lock::COUNT).any(|at| self.word(at) & !TOUCHED == SYSTEM)
+    }
+
+    /// True if somebody in this process uses a byte of `lock`.
     pub(crate) fn holds(&self, lock: Lock) -> bool {
-        span(&mut self.held(), lock)
-            .iter()
-            .any(|&byte| byte != Held::Not)
-    }
-}
-
-fn span(held: &mut [Held; Lock::COUNT], lock: Lock) -> &mut [Held] {
-    let (first, count) = lock.span();
-    &mut held[first..first + count]
-}
-
-fn conflicts(byte: Held, mode: LockMode) -> bool {
-    match mode {
-        LockMode::Shared => byte == Held::Exclusively,
-        LockMode::Exclusive => byte != Held::Not,
+        let (first, count) = lock.span();
+        (first..first + count).any(|at| self.word(at) & (COUNT | EXCLUSIVE) != 0)
     }
 }
 

@@ -90,6 +90,7 @@ impl ShmFile {
     }
 
     /// Block `index`, if the file is long enough to have it.
+    #[inline]
     pub(crate) fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         if let Some(block) = self.blocks.get(index) {
             return Ok(block.get());

@@ -291,6 +291,18 @@ impl<B: Backend> Opened<B> {
     }
 
     fn begin_read(&self) -> Result<protocol::ReadTx<B>> {
+        if self.successor.get().is_none() {
+            match self.wal.begin_read() {
+                Err(
+                    Error::Busy { .. } | Error::NeedsRecovery { .. } | Error::Superseded { .. },
+                ) => {}
+                begun => return begun,
+            }
+        }
+        self.begin_read_waiting()
+    }
+
+    fn begin_read_waiting(&self) -> Result<protocol::ReadTx<B>> {
         let timeout = self.options.busy_timeout;
         let started = Instant::now();
         let mut first = true;

@@ -12,6 +12,9 @@ use crate::database::Database;
 /// How long to wait unless told otherwise.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long locks of readers linger unless told otherwise.
+const LINGER: Duration = Duration::from_millis(5);
+
 /// How pages are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub enum ReadStrategy {
@@ -59,6 +62,7 @@ pub struct Options {
     pub(crate) max_log_frames: u32,
     pub(crate) persistent_log: bool,
     pub(crate) side_file: bool,
+    pub(crate) linger: Duration,
     pub(crate) lock_kind: LockKind,
     pub(crate) allow_network_file_system: bool,
     pub(crate) read_only: bool,
@@ -82,6 +86,7 @@ impl Default for Options {
             max_log_frames: 0,
             persistent_log: false,
             side_file: true,
+            linger: LINGER,
             lock_kind: LockKind::default(),
             allow_network_file_system: false,
             read_only: false,
@@ -232,6 +237,20 @@ impl Options {
     #[must_use]
     pub fn side_file(mut self, side_file: bool) -> Self {
         self.side_file = side_file;
+        self
+    }
+
+    /// How long the lock of a reader stays when it has ended, so that the next
+    /// one of this process needs no system call: this long after the last of
+    /// them, or twice as long at most. It does so while readers follow each
+    /// other this closely, at the end of a log that is too short for a
+    /// checkpoint, or that is all in the database file. Others may find
+    /// the log in use meanwhile, and have to wait: a checkpoint that truncates
+    /// it needs a busy timeout longer than that. 0 for not at all, which needs
+    /// no thread; 5 ms unless told otherwise. Shared backend only.
+    #[must_use]
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
         self
     }
 

@@ -122,6 +122,16 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         });
     }
 
+    fn linger(&self, slot: ReadSlot) {
+        let (lock, mode) = (Lock::Read(slot), LockMode::Shared);
+        self.0.pass_infallible(Call::Unlock(lock, mode), || {
+            self.0.director.with_ledger(|ledger| {
+                ledger.released(self.0.user, lock, mode);
+                self.0.inner().linger(slot);
+            });
+        });
+    }
+
     fn holders(&self, lock: Lock) -> Vec<u32> {
         self.0.inner().holders(lock)
     }

@@ -39,6 +39,7 @@ impl Checksum {
     /// Goes on over `bytes`. Only whole groups of eight bytes count; every
     /// caller in the format passes a multiple of eight.
     #[must_use]
+    #[inline]
     pub fn update(self, order: ByteOrder, bytes: &[u8]) -> Self {
         debug_assert!(bytes.len().is_multiple_of(8));
         match order {

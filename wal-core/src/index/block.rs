@@ -65,6 +65,7 @@ impl IndexBlock {
 
     /// The mark of `slot` in block 0, for a coordination that keeps the marks
     /// there. Acquire: pairs with the release of [`IndexBlock::set_mark`].
+    #[inline]
     pub fn mark(&self, slot: ReadSlot) -> u32 {
         self.words[MARKS + slot.index()].load(Ordering::Acquire)
     }
@@ -76,6 +77,7 @@ impl IndexBlock {
     }
 
     /// The words of block 0 before its entries.
+    #[inline]
     pub(crate) fn header_words(&self) -> &[AtomicU32] {
         &self.words[..HEADER_WORDS]
     }

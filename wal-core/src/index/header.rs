@@ -56,6 +56,7 @@ impl IndexHeader {
     }
 
     /// The last committed frame of the log; 0 if the log holds no commit.
+    #[inline]
     pub fn max_frame(&self) -> u32 {
         self.max_frame
     }
@@ -63,6 +64,7 @@ impl IndexHeader {
     /// The size of the database in pages as of the last commit in the log;
     /// meaningless while [`IndexHeader::max_frame`] is 0 and the log never
     /// held a commit.
+    #[inline]
     pub fn page_count(&self) -> u32 {
         self.page_count
     }
@@ -73,11 +75,13 @@ impl IndexHeader {
     }
 
     /// The page size, if a commit or a recovery has set it.
+    #[inline]
     pub fn page_size(&self) -> Option<PageSize> {
         PageSize::from_u16(self.page_size).ok()
     }
 
     /// A number that differs between any two states that follow each other.
+    #[inline]
     pub(crate) fn fingerprint(&self) -> u64 {
         let [s1, s2] = self.checksum;
         u64::from(s1) << 32 | u64::from(s2)
@@ -160,15 +164,18 @@ impl IndexHeader {
     }
 
     /// The checksum of the first 40 bytes, in the order of this machine.
+    #[inline]
     fn sum(&self) -> Checksum {
         Checksum::ZERO.update(ByteOrder::NATIVE, &bytemuck::bytes_of(self)[..40])
     }
 
+    #[inline]
     pub(crate) fn words(&self) -> HeaderWords {
         bytemuck::cast(*self)
     }
 
     /// Takes words from shared memory as a header, if they are one.
+    #[inline]
     pub(crate) fn from_words(words: HeaderWords) -> Result<Self, BadHeader> {
         let header: Self = bytemuck::cast(words);
         let Checksum { s1, s2 } = header.sum();

@@ -39,6 +39,7 @@ impl<'a> HeaderCell<'a> {
     }
 
     /// Loads the header.
+    #[inline]
     pub(crate) fn load(&self) -> Result<IndexHeader, BadHeader> {
         let words = self.load_words().ok_or(BadHeader::Damaged)?;
         IndexHeader::from_words(expanded(words))
@@ -46,8 +47,15 @@ impl<'a> HeaderCell<'a> {
 
     /// True if both copies are exactly `header`. This is the comparison that
     /// every operation makes again once its lock is held.
+    #[inline]
     pub(crate) fn is(&self, header: &IndexHeader) -> bool {
-        self.load_words() == Some(compact(header.words()))
+        let wanted = compact(header.words());
+        let first = differences(self.first, &wanted);
+        if !mutated(Mutation::DropLoadFence) {
+            // As in `load_words`.
+            fence(Ordering::Acquire);
+        }
+        first | differences(self.second, &wanted) == 0
     }
 
     /// Publishes `header`. The caller holds Write.
@@ -60,13 +68,14 @@ impl<'a> HeaderCell<'a> {
         self.store_words(compact([0; 12]));
     }
 
+    #[inline]
     fn load_words<const N: usize>(&self) -> Option<[u32; N]> {
         let first = load(self.first);
         if !mutated(Mutation::DropLoadFence) {
             // Pairs with the fence of `store_words`.
-            fence(Ordering::SeqCst);
+            fence(Ordering::Acquire);
         }
-        (load(self.second) == first).then_some(first)
+        (differences(self.second, &first) == 0).then_some(first)
     }
 
     fn store_words<const N: usize>(&self, words: [u32; N]) {
@@ -83,6 +92,18 @@ impl<'a> HeaderCell<'a> {
     }
 }
 
+/// Not 0 if a word of `cells` is not that of `words`. The words stay in
+/// registers: from memory they would be read wider than they were written,
+/// for which a processor waits.
+#[inline]
+fn differences<const N: usize>(cells: &[AtomicU32], words: &[u32; N]) -> u32 {
+    let pairs = cells.iter().zip(words);
+    pairs.fold(0, |all, (cell, word)| {
+        all | (cell.load(Ordering::Relaxed) ^ word)
+    })
+}
+
+#[inline]
 fn load<const N: usize>(cells: &[AtomicU32]) -> [u32; N] {
     let mut words = [0; N];
     for (word, cell) in words.iter_mut().zip(cells) {

@@ -67,6 +67,7 @@ impl MappedFile {
     /// # Errors
     /// [`Error::Corrupt`] if the file ends before, [`Error::Io`] if it cannot
     /// be mapped.
+    #[inline]
     pub fn slice(&self, offset: u64, len: usize) -> Result<&[u8]> {
         let end = offset.saturating_add(len as u64);
         if end > len_of(self.seen.load(Ordering::Acquire)) && end > self.look_again()? {

@@ -16,6 +16,8 @@ pub struct LockGuard<C: WalCoordination> {
     mode: LockMode,
     /// The lock is another guard's, which gives it back.
     lent: bool,
+    /// The next reader may find it still held.
+    lingers: bool,
 }
 
 impl<C: WalCoordination> LockGuard<C> {
@@ -31,7 +33,13 @@ impl<C: WalCoordination> LockGuard<C> {
             lock: self.lock,
             mode: self.mode,
             lent: true,
+            lingers: false,
         }
+    }
+
+    /// Lets the lock, which is shared, linger when it is given back.
+    pub(super) fn let_linger(&mut self) {
+        self.lingers = true;
     }
 
     /// The attachment through which it is held.
@@ -48,7 +56,10 @@ impl<C: WalCoordination> Drop for LockGuard<C> {
             return;
         }
         step(Point::Unlock);
-        self.wal.coordination.unlock(self.lock, self.mode);
+        match self.lock {
+            Lock::Read(slot) if self.lingers => self.wal.coordination.linger(slot),
+            lock => self.wal.coordination.unlock(lock, self.mode),
+        }
         if self.lock == Lock::Write {
             step(Point::Wake);
             self.wal.wake_next_writer();
@@ -70,6 +81,7 @@ impl<C: WalCoordination> Wal<C> {
             lock,
             mode,
             lent: false,
+            lingers: false,
         }))
     }
 
@@ -88,6 +100,7 @@ impl<C: WalCoordination> Wal<C> {
             lock,
             mode: LockMode::Shared,
             lent: false,
+            lingers: false,
         }))
     }
 

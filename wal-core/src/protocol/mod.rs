@@ -27,6 +27,7 @@
 //! | `private_index` | tells whether an index that nobody else updates is still the log's |
 //! | `vacuum` | rewrites the whole database, and shuts out everybody if asked to |
 //! | `pressure` | lets writers wait while the log is too long |
+//! | `linger` | which read slots stay locked for the next reader |
 //! | `proof` | shows that a backfilled log may be overwritten |
 //! | `observe` | counts and tells what happens, if that is compiled in |
 //! | `tuning` | what is told to an attachment while it is in use |
@@ -52,6 +53,7 @@ mod close;
 mod dirty;
 mod frames;
 mod guard;
+mod linger;
 #[cfg(feature = "observe")]
 mod observe;
 mod open;

@@ -8,12 +8,15 @@
 //! reader may still take from the database file.
 //!
 //! # Ordering
-//! The lock first, then the backfilled count, a fence, and all 48 header
-//! bytes compared again. A checkpoint that published a count before our lock
+//! The lock first, then the backfilled count, then all 48 header bytes
+//! compared again. A checkpoint that published a count before our lock
 //! was seen may have skipped older versions of a page in favour of a frame
 //! beyond our header; then the header has moved too, the comparison fails, and
-//! we start over. The fence keeps the loads of the header behind the lock and
-//! the load of the count.
+//! we start over. Taking a lock acquires, in the table of a process and in the
+//! system's, and so does the load of the count: the loads of the header stay
+//! behind both. No fence is needed beside them, as there is no store of ours
+//! that somebody has to see before we load: who takes the slot exclusively
+//! changes the same word.
 //!
 //! # Crash
 //! A reader that dies loses its lock and nothing else. Its mark stays, which
@@ -27,7 +30,7 @@ use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
-use crate::sync::{Ordering, fence};
+use crate::sync::Ordering;
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::Salts;
 
@@ -272,7 +275,6 @@ impl<C: WalCoordination> Wal<C> {
         let Some(guard) = self.try_lock(slot_zero, LockMode::Shared)? else {
             return Ok(SlotZero::Busy);
         };
-        fence(Ordering::SeqCst);
         if !self.header_cell()?.is(header) && !mutated(Mutation::SkipSlotZeroRecheck) {
             return Ok(SlotZero::HeaderMoved);
         }
@@ -294,9 +296,6 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(None);
         };
         let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
-        // Keeps the comparison behind the lock and behind the load of the
-        // backfilled count; see "Ordering".
-        fence(Ordering::SeqCst);
         if !self.header_cell()?.is(header) && !mutated(Mutation::SkipHeaderRecheck) {
             return Ok(None);
         }
@@ -360,11 +359,14 @@ impl<C: WalCoordination> Wal<C> {
 
     pub(super) fn read_tx(
         self: &Arc<Self>,
-        guard: LockGuard<C>,
+        mut guard: LockGuard<C>,
         header: &IndexHeader,
         slot: Option<ReadSlot>,
         min_frame: u32,
     ) -> Result<ReadTx<C>> {
+        if slot.is_some_and(|slot| self.may_linger(slot, header, min_frame)) {
+            guard.let_linger();
+        }
         self.look_at_database_again(header, min_frame);
         let page_count = self.page_count(header)?;
         Ok(ReadTx {

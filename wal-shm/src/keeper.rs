@@ -1,0 +1,131 @@
+//! The thread that gives back locks that linger and are not used any more.
+//!
+//! It is started when the first lock lingers, and sleeps without a timer as
+//! long as none does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sys::signal::SigSet;
+use wal_core::fork::ProcessGeneration;
+
+use crate::index::Index;
+use crate::lock_table::LockTable;
+
+/// The locks of one attachment, and what sweeps them. Dropping it ends the
+/// thread.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    process: ProcessGeneration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    table: Arc<LockTable>,
+    index: Arc<Index>,
+    /// A lock that lingers is given back after this long at least, and twice
+    /// as long at most.
+    period: Duration,
+    /// Whether the thread will sweep within the period.
+    awake: AtomicBool,
+    is_over: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Keeper {
+    pub(crate) fn new(table: Arc<LockTable>, index: Arc<Index>, period: Duration) -> Self {
+        Keeper {
+            shared: Arc::new(Shared {
+                table,
+                index,
+                period,
+                awake: AtomicBool::new(false),
+                is_over: Mutex::new(false),
+                bell: Condvar::new(),
+            }),
+            thread: Mutex::new(None),
+            process: ProcessGeneration::current(),
+        }
+    }
+
+    /// Whether it is worth it that a lock lingers: others came not long ago.
+    pub(crate) fn is_worth_it(&self) -> bool {
+        self.is_awake() || self.shared.table.is_taken_often(self.shared.period)
+    }
+
+    fn is_awake(&self) -> bool {
+        // SeqCst: the lock lingers before this, and the thread that goes to
+        // sleep looks at the locks behind its store; one of both sees the
+        // other.
+        self.shared.awake.load(Ordering::SeqCst)
+    }
+
+    /// A lock lingers. If the thread cannot be started, it is given back now.
+    pub(crate) fn notice(&self) {
+        if !self.is_awake() && self.wake().is_err() {
+            self.shared.table.sweep_all(&*self.shared.index);
+        }
+    }
+
+    fn wake(&self) -> std::io::Result<()> {
+        let mut thread = lock(&self.thread);
+        if thread.is_none() {
+            let shared = self.shared.clone();
+            let keeper = thread::Builder::new().name("wal-locks".to_owned());
+            *thread = Some(keeper.spawn(move || shared.run())?);
+        }
+        let _over = lock(&self.shared.is_over);
+        self.shared.awake.store(true, Ordering::SeqCst);
+        self.shared.bell.notify_one();
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        // The program's signal handlers run in its own threads.
+        let _ = SigSet::all().thread_block();
+        let mut over = lock(&self.is_over);
+        while !*over {
+            over = match self.awake.load(Ordering::SeqCst) {
+                false => self.bell.wait(over).unwrap_or_else(PoisonError::into_inner),
+                true => {
+                    let waited = self.bell.wait_timeout(over, self.period);
+                    let (over, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                    self.awake.store(false, Ordering::SeqCst);
+                    let used = self.table.sweep(&*self.index);
+                    // Looked at behind the store; see `is_awake`.
+                    if used || self.table.lingers() {
+                        self.awake.store(true, Ordering::SeqCst);
+                    }
+                    over
+                }
+            };
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let thread = self.thread.get_mut();
+        let Some(thread) = thread.unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        // In a forked child the thread does not exist.
+        if self.process.is_over() {
+            std::mem::forget(thread);
+            return;
+        }
+        *lock(&self.shared.is_over) = true;
+        self.shared.bell.notify_one();
+        let _ = thread.join();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
