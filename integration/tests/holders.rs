@@ -25,7 +25,9 @@ impl Scene {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("app.db");
         let pages = stamped::create(&path, 1024, 4, "CREATE TABLE t(n)").unwrap();
-        let options = Options::new().busy_timeout(Duration::ZERO);
+        let options = Options::new()
+            .busy_timeout(Duration::ZERO)
+            .linger(Duration::ZERO);
         let ours = options.auto_checkpoint(0).open(&path).unwrap();
         let mut worker = Worker::open(&Settings::new(&path)).unwrap();
         let stamp = Stamp {

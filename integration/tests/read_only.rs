@@ -33,7 +33,10 @@ const PATIENT: Duration = Duration::from_secs(20);
 const IMPATIENT: Duration = Duration::from_millis(30);
 
 fn read_only(busy_timeout: Duration) -> Options {
-    Options::new().read_only(true).busy_timeout(busy_timeout)
+    Options::new()
+        .read_only(true)
+        .linger(Duration::ZERO)
+        .busy_timeout(busy_timeout)
 }
 
 /// Opens with the file system rights of nobody, which are a thread's.

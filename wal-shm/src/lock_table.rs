@@ -61,10 +61,17 @@ const COUNT: u32 = EXCLUSIVE - 1;
 #[derive(Debug)]
 pub(crate) struct LockTable {
     bytes: [AtomicU32; Lock::COUNT],
-    /// When a shared lock was taken from the system last.
-    changing: Mutex<Option<Instant>>,
+    changing: Mutex<Taken>,
     /// Where it is told what this process holds.
     told: Option<Arc<SideFile>>,
+}
+
+/// When shared locks were taken from the system.
+#[derive(Debug, Default)]
+struct Taken {
+    last: Option<Instant>,
+    /// Between the last two of them.
+    pause: Option<Duration>,
 }
 
 impl LockTable {
@@ -91,7 +98,7 @@ impl LockTable {
 
     /// The mutex is held during the system call, so that the table and the
     /// system always agree for whoever looks. The calls never block.
-    fn changing(&self) -> MutexGuard<'_, Option<Instant>> {
+    fn changing(&self) -> MutexGuard<'_, Taken> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -137,7 +144,8 @@ impl LockTable {
             let _ = self.bytes[at].fetch_update(Ordering::SeqCst, Ordering::Relaxed, joined);
         }
         if !ours_already {
-            *taken = Some(Instant::now());
+            let before = taken.last.replace(Instant::now());
+            taken.pause = before.map(|before| before.elapsed());
             self.give_back_lingering(beyond, |_| true);
             self.tell();
         }
@@ -229,11 +237,12 @@ impl LockTable {
         before & COUNT == 1
     }
 
-    /// Whether a shared lock was taken from the system within `period`: who
-    /// reads seldom gains nothing from a lock that lingers.
+    /// Whether shared locks were taken from the system twice within `period`,
+    /// not long ago: who reads seldom gains nothing from one that lingers.
     pub(crate) fn is_taken_often(&self, period: Duration) -> bool {
-        self.changing()
-            .is_some_and(|taken| taken.elapsed() < period)
+        let taken = self.changing();
+        taken.pause.is_some_and(|pause| pause < period)
+            && taken.last.is_some_and(|last| last.elapsed() < period)
     }
 
     /// Gives back each lock that lingers and was not used since the last

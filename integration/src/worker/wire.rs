@@ -119,6 +119,8 @@ pub struct Settings {
     pub auto_checkpoint: u32,
     /// Whether the side file is used.
     pub side_file: bool,
+    /// How long the locks of readers linger.
+    pub linger: Duration,
     /// How long a writer waits for others.
     pub busy_timeout: Duration,
     /// How long a checkpoint waits for others.
@@ -170,8 +172,8 @@ impl From<Checkpoint> for wal::CheckpointMode {
 }
 
 impl Settings {
-    /// The library's defaults, but without automatic checkpoints, so that
-    /// every step of a test is its own.
+    /// The library's defaults, but without automatic checkpoints and without
+    /// locks that linger, so that every step of a test is its own.
     #[must_use]
     pub fn new(path: &Path) -> Self {
         Settings {
@@ -183,6 +185,7 @@ impl Settings {
             pread: false,
             auto_checkpoint: 0,
             side_file: true,
+            linger: Duration::ZERO,
             busy_timeout: Duration::from_secs(5),
             checkpoint_patience: Duration::from_millis(100),
         }
@@ -204,7 +207,8 @@ impl Settings {
             .synchronous(synchronous)
             .busy_timeout(self.busy_timeout)
             .auto_checkpoint(self.auto_checkpoint)
-            .side_file(self.side_file);
+            .side_file(self.side_file)
+            .linger(self.linger);
         if self.classic_locks {
             options = options.lock_kind(LockKind::Classic);
         }

@@ -142,7 +142,10 @@ impl Ours {
     pub(crate) fn open(path: &Path) -> wal::Result<Self> {
         let path: PathBuf = path.to_owned();
         within(AT_ONCE, "open", move || {
-            let options = Options::new().auto_checkpoint(0).create(false);
+            let options = Options::new()
+                .auto_checkpoint(0)
+                .create(false)
+                .linger(Duration::ZERO);
             let database = options.busy_timeout(BUSY_TIMEOUT).open_shm(path)?;
             Ok(Ours { database })
         })

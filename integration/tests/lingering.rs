@@ -1,0 +1,170 @@
+//! Read locks linger for the next reader of a process, and hold nobody up:
+//! neither a log that stock SQLite keeps short, nor who truncates it.
+
+// Clippy takes the helpers of an integration test for production code.
+#![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
+
+mod stamped;
+
+use std::fs;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use integration::stock::{StockKind, StockSqlite};
+use integration::worker::{Command, HeldByte, Load, LoadReport, Role, Settings, WATCHDOG, Worker};
+use rusqlite::types::Value;
+use wal_core::io::{beside, shm_bytes};
+use wal_core::{Lock, ReadSlot};
+
+const LINGER: Duration = Duration::from_millis(5);
+/// How often stock SQLite commits beside the readers.
+const COMMITS: u32 = 6_000;
+
+struct Scene {
+    settings: Settings,
+    pages: Range<u32>,
+    _directory: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.db");
+        let pages = stamped::create(&path, 1024, 4, "CREATE TABLE t(n); INSERT INTO t VALUES(0)");
+        let mut settings = Settings::new(&path);
+        settings.linger = LINGER;
+        Scene {
+            settings,
+            pages: pages.unwrap(),
+            _directory: directory,
+        }
+    }
+
+    fn stock(&self) -> StockSqlite {
+        let mut stock = StockSqlite::spawn(StockKind::Bundled, &self.settings.path, None).unwrap();
+        stock.set_busy_timeout(Duration::from_secs(1)).unwrap();
+        stock
+    }
+
+    fn worker(&self) -> Worker {
+        Worker::open(&self.settings).unwrap()
+    }
+
+    /// Three processes that read back to back.
+    fn readers(&self, duration: Duration) -> Vec<Worker> {
+        let load = Load {
+            role: Role::Reader,
+            pages: self.pages.clone(),
+            seed: 1,
+            duration,
+        };
+        let mut readers: Vec<Worker> = (0..3).map(|_| self.worker()).collect();
+        for reader in &mut readers {
+            reader.send(&Command::Load(load.clone())).unwrap();
+        }
+        readers
+    }
+
+    fn file(&self, suffix: &str) -> PathBuf {
+        beside(&self.settings.path, suffix)
+    }
+
+    /// Which read slots somebody holds, as `onlooker` sees it.
+    fn held_slots(&self, onlooker: &mut Worker) -> Vec<ReadSlot> {
+        let mut held = |slot: &ReadSlot| {
+            let byte = shm_bytes::of(Lock::Read(*slot)).start;
+            onlooker.probe(&self.file("-shm"), byte).unwrap() == Some(HeldByte::Shared)
+        };
+        ReadSlot::ALL
+            .into_iter()
+            .filter(|slot| held(slot))
+            .collect()
+    }
+}
+
+fn truncated(stock: &mut StockSqlite) -> bool {
+    let row = stock.run("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    row.unwrap().0[0][0] == Value::Integer(0)
+}
+
+/// Reads twice, so quickly that the lock lingers.
+fn read_twice(worker: &mut Worker) {
+    for name in ["one", "two", "three"] {
+        worker.begin_read(name).unwrap();
+        worker.end_read(name).unwrap();
+    }
+}
+
+#[test]
+fn a_lock_lingers_and_is_gone_before_long() {
+    let scene = Scene::new();
+    let (mut reader, mut onlooker) = (scene.worker(), scene.worker());
+    // The commands may come too slowly for a lock to linger, now and then.
+    let end = Instant::now() + WATCHDOG;
+    loop {
+        read_twice(&mut reader);
+        if !scene.held_slots(&mut onlooker).is_empty() {
+            break;
+        }
+        assert!(Instant::now() < end, "no lock ever lingered");
+    }
+    let since = Instant::now();
+    while !scene.held_slots(&mut onlooker).is_empty() {
+        assert!(since.elapsed() < WATCHDOG, "the lock stays");
+        thread::yield_now();
+    }
+    println!("gone after {:?}", since.elapsed());
+}
+
+#[test]
+fn stock_sqlite_that_waits_truncates_a_log_that_was_just_read() {
+    let scene = Scene::new();
+    let mut stock = scene.stock();
+    let mut readers: Vec<Worker> = (0..3).map(|_| scene.worker()).collect();
+    for round in 0..20 {
+        stock.run("UPDATE t SET n = n + 1").unwrap().unwrap();
+        readers.iter_mut().for_each(read_twice);
+        assert!(truncated(&mut stock), "round {round}");
+        assert_eq!(fs::metadata(scene.file("-wal")).unwrap().len(), 0);
+    }
+}
+
+#[test]
+fn stock_sqlite_that_waits_truncates_a_log_that_is_being_read() {
+    let scene = Scene::new();
+    let mut stock = scene.stock();
+    let mut readers = scene.readers(Duration::from_secs(2));
+    for round in 0..20 {
+        stock.run("UPDATE t SET n = n + 1").unwrap().unwrap();
+        assert!(truncated(&mut stock), "round {round}");
+    }
+    expect_all_read(&mut readers);
+}
+
+#[test]
+fn the_log_of_a_stock_writer_stays_short_beside_readers() {
+    let scene = Scene::new();
+    let mut stock = scene.stock();
+    let mut readers = scene.readers(Duration::from_secs(4));
+    for _ in 0..COMMITS {
+        stock.run("UPDATE t SET n = n + 1").unwrap().unwrap();
+    }
+    let frames = fs::metadata(scene.file("-wal")).unwrap().len() / (1024 + 24);
+    println!("{COMMITS} commits of stock SQLite, a log of {frames} frames");
+    // It is checkpointed from 1000 frames on, and begins anew as soon as a
+    // checkpoint came through.
+    assert!(
+        frames < u64::from(COMMITS) / 2,
+        "the log has {frames} frames"
+    );
+    expect_all_read(&mut readers);
+}
+
+fn expect_all_read(readers: &mut [Worker]) {
+    for reader in readers {
+        let report: LoadReport = reader.finish(WATCHDOG).unwrap();
+        assert!(report.rounds > 100, "{report:?}");
+    }
+}
