@@ -104,6 +104,19 @@ impl MappedFile {
         Ok(unsafe { std::slice::from_raw_parts(first, len) })
     }
 
+    /// The caller has written up to `len`, and nobody can have cut the file
+    /// since: then it need not be looked at for that much.
+    pub(crate) fn grown_to(&self, len: u64) {
+        let seen = self.seen.load(Ordering::Acquire);
+        if len > len_of(seen) && len <= len_of(u64::MAX) {
+            let longer = (seen & !len_of(u64::MAX)) | len;
+            // Who changes it at the same time looks at the file.
+            let _ = self
+                .seen
+                .compare_exchange(seen, longer, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+
     /// Forgets the length that was seen: a peer may have cut the file since.
     pub fn forget_len(&self) {
         let mut seen = self.seen.load(Ordering::Relaxed);

@@ -256,7 +256,13 @@ impl<C: WalCoordination> Wal<C> {
             .collect();
         step(at);
         let offset = frame_offset(prepared.first, self.config.page_size);
-        self.storage.log().write_all_at(&mut buffers, offset)
+        let log = self.storage.log();
+        log.write_all_at(&mut buffers, offset)?;
+        if let Some(mapped) = log.mapped() {
+            // Nobody cuts the log while we hold Write.
+            mapped.grown_to(self.end_of(prepared.last));
+        }
+        Ok(())
     }
 
     /// Writes frames that end with the commit frame.
