@@ -109,6 +109,11 @@ impl ShmFile {
                 path: self.file.path().to_owned(),
             });
         }
+        // What is mapped was there, and the file never gets shorter while
+        // somebody is attached.
+        if let Some(block) = self.blocks.get(index).and_then(Shared::get) {
+            return Ok(block);
+        }
         let (len, end) = (self.file.len()?, end_of(index));
         if len < end {
             allocate(&self.file, len, end).map_err(|e| Error::io(self.file.path(), "grow", e))?;
