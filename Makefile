@@ -8,7 +8,7 @@ LOOM  := RUSTFLAGS="--cfg loom" $(CARGO) test --quiet --release --target-dir tar
 WAL_TEST_SECONDS ?= 10
 export WAL_TEST_SECONDS
 
-.PHONY: help demo test test-unit examples test-sql test-processes test-mutations loom lint soak fuzz asan miri tsan fixtures
+.PHONY: help bench bench-quick demo test test-unit examples test-bench test-sql test-processes test-mutations loom lint soak fuzz asan miri tsan fixtures
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -16,7 +16,7 @@ help: ## this list
 demo: ## a bank in a real SQLite database, shared and killed (ARGS="--seconds 60 --writers 4")
 	@$(CARGO) run --quiet --release -p integration --bin bank -- $(ARGS)
 
-test: test-unit examples test-sql loom test-mutations test-processes ## everything that must pass, in minutes
+test: test-unit examples test-sql test-bench loom test-mutations test-processes ## everything that must pass, in minutes
 
 test-unit: ## each crate by itself, with the conformance suite and the examples in the docs
 	$(CARGO) test -p wal-core -p wal-inproc -p wal-shm -p wal --features wal/shm,wal/inproc,wal/observe,wal-core/conformance
@@ -25,6 +25,9 @@ examples: ## each example of the library, which checks its own outcome
 	@for example in $(basename $(notdir $(wildcard wal/examples/*.rs))); do \
 	  echo "$$example"; $(CARGO) run --quiet -p wal --example $$example || exit 1; done
 	$(CARGO) run --quiet -p wal --example choose_backend --no-default-features --features inproc
+
+test-bench: ## each row of the benchmarks, to see that it runs
+	$(CARGO) test -p bench
 
 test-sql: ## an SQL engine on our log, beside stock SQLite
 	@if ! command -v sqlite3 >/dev/null; then \
@@ -71,6 +74,15 @@ soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak MINUTES=
 	LOOM_MAX_PREEMPTIONS=2 $(LOOM) -p wal-inproc --test loom_protocol -- --nocapture --test-threads=2
 	WAL_POWER_SCRIPTS=$$(($(MINUTES) * 10)) $(CARGO) test --release -p integration --test power_loss -- --nocapture
 	$(MAKE) demo ARGS="--seconds $$(($(MINUTES) * 4)) --writers 4 --readers 8"
+
+BENCH := $(CARGO) run --quiet --release -p bench --
+
+bench: ## the same work on this library, SQLite, LMDB and redb, with plots (ten minutes)
+	$(BENCH) run
+	$(BENCH) plots
+
+bench-quick: ## the same in two minutes, without the plots
+	$(BENCH) run --quick
 
 FUZZ_TARGETS := log page_one index operations
 FUZZ_SECONDS ?= 60
@@ -119,5 +131,7 @@ lint: ## formatting, clippy, docs, features, licences
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -p wal-core -p wal-inproc -p wal-shm -p wal -p wal-libsql --no-deps --all-features --quiet
 	@if $(CARGO) tree -p integration -e features | grep -qE 'feature "(step-points|mutations)"'; then \
 	  echo "a test-only feature is in the default build"; exit 1; fi
+	@if $(CARGO) tree -p bench -e features | grep -qE 'feature "(step-points|mutations|observe)"'; then \
+	  echo "a test-only feature is in the benchmarks"; exit 1; fi
 	@if command -v cargo-deny >/dev/null; then cargo-deny check; \
 	  else echo "cargo-deny is not installed: licences and duplicates are not checked"; fi

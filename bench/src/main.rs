@@ -1,0 +1,189 @@
+//! The same work on this library and on its peers, in one run: SQLite, LMDB,
+//! redb, and what the machine gives.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `goals` | the rows, what is compared in each, and what was to be reached |
+//! | `rows` | which systems run in which row, and how |
+//! | `systems` | the systems behind one trait |
+//! | `measure` | rounds and times |
+//! | `reads`, `writes`, `checkpoints`, `limits` | rows of one process |
+//! | `processes`, `worker` | rows of several, and one of these |
+//! | `system_calls` | counts them |
+//! | `report`, `plots` | the outcome |
+
+mod checkpoints;
+mod goals;
+mod limits;
+mod measure;
+mod plots;
+mod processes;
+mod reads;
+mod report;
+mod rows;
+mod system_calls;
+mod systems;
+mod worker;
+mod writes;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::measure::Scale;
+use crate::report::{Line, Sample};
+use crate::systems::System;
+
+/// The same work on this library and on its peers.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Do,
+}
+
+#[derive(Subcommand)]
+enum Do {
+    /// Runs rows and writes the report.
+    Run {
+        /// Which rows: all that begin like one of these.
+        #[arg(long, value_delimiter = ',')]
+        rows: Vec<String>,
+        /// In two minutes.
+        #[arg(long)]
+        quick: bool,
+        /// To see that it runs.
+        #[arg(long, conflicts_with = "quick")]
+        tiny: bool,
+        /// How many rounds.
+        #[arg(long)]
+        rounds: Option<usize>,
+        /// Where the report goes.
+        #[arg(long, default_value = "bench/report.json")]
+        report: PathBuf,
+        /// Where databases are made; a directory on a disk.
+        #[arg(long, default_value = "target")]
+        scratch: PathBuf,
+    },
+    /// Draws the plots of a report, and puts its table into the document.
+    Plots {
+        /// The report.
+        #[arg(long, default_value = "bench/report.json")]
+        report: PathBuf,
+        /// Where the plots go.
+        #[arg(long, default_value = "docs/plots")]
+        plots: PathBuf,
+        /// The document.
+        #[arg(long, default_value = "docs/performance.md")]
+        document: PathBuf,
+    },
+    /// Counts the system calls of an operation, with strace.
+    SystemCalls {
+        /// Where databases are made.
+        #[arg(long, default_value = "target")]
+        scratch: PathBuf,
+    },
+    /// One process of a row.
+    #[command(hide = true)]
+    Worker {
+        /// What it does.
+        order: String,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Do::Run {
+            rows,
+            quick,
+            tiny,
+            rounds,
+            report,
+            scratch,
+        } => {
+            let scale = match (quick, tiny) {
+                (true, _) => Scale::Quick,
+                (_, true) => Scale::Tiny,
+                _ => Scale::Full,
+            };
+            let rounds = rounds.unwrap_or(scale.choose(5, 2, 1));
+            run(&rows, scale, rounds, &report, &scratch)
+        }
+        Do::Plots {
+            report,
+            plots,
+            document,
+        } => plots::draw(&report::read(&report)?, &plots, &document),
+        Do::SystemCalls { scratch } => system_calls::count(&scratch),
+        Do::Worker { order } => worker::run(&order),
+    }
+}
+
+fn run(
+    wanted: &[String],
+    scale: Scale,
+    rounds: usize,
+    report: &Path,
+    scratch: &Path,
+) -> Result<()> {
+    let is_wanted = |id: &str| match wanted {
+        [] => scale == Scale::Full || !rows::is_long(id),
+        wanted => wanted.iter().any(|wanted| id.starts_with(wanted.as_str())),
+    };
+    std::fs::create_dir_all(scratch)?;
+    let mut lines = Vec::new();
+    let mut out = std::io::stdout();
+    for row in goals::ROWS.iter().filter(|row| is_wanted(row.id)) {
+        writeln!(out, "{}: {}, {}", row.id, row.title, row.unit)?;
+        let measured = measure_row(row, scale, rounds, scratch);
+        for line in measured.with_context(|| format!("row {}", row.id))? {
+            writeln!(
+                out,
+                "  {:14} {:>10} {}  ({} – {}){}",
+                line.label(),
+                report::figure(line.median),
+                line.unit,
+                report::figure(line.min),
+                report::figure(line.max),
+                tails(&line)
+            )?;
+            lines.push(line);
+        }
+    }
+    report::write(report, &lines)
+}
+
+fn tails(line: &Line) -> String {
+    let mut tails = String::new();
+    for (name, value) in [
+        ("tail", line.p99),
+        ("worst", line.worst),
+        ("slowest : fastest", line.slowest_to_fastest),
+    ] {
+        if let Some(value) = value {
+            tails += &format!(", {name} {}", report::figure(value));
+        }
+    }
+    tails
+}
+
+/// The rounds of all systems, each in turn.
+fn measure_row(row: &goals::Row, scale: Scale, rounds: usize, scratch: &Path) -> Result<Vec<Line>> {
+    let mut benches = Vec::new();
+    for &system in rows::systems(row.id) {
+        let directory = tempfile::tempdir_in(scratch)?;
+        let bench = rows::build(row.id, system, directory.path(), scale);
+        let bench = bench.with_context(|| format!("{system:?}"))?;
+        benches.push((system, bench, Vec::<Sample>::new(), directory));
+    }
+    for _ in 0..rounds {
+        for (system, bench, samples, _) in &mut benches {
+            let sample = bench.round();
+            samples.push(sample.with_context(|| format!("{system:?}"))?);
+        }
+    }
+    let line =
+        |(system, _, samples, _): &(System, _, Vec<Sample>, _)| Line::of(row, *system, samples);
+    Ok(benches.iter().filter_map(line).collect())
+}

@@ -1,0 +1,50 @@
+//! Each row runs on each of its systems, and the report is what it is said to
+//! be.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use serde_json::Value;
+
+#[test]
+fn every_row_runs_and_the_report_has_the_promised_fields() {
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let report = scratch.path().join("report.json");
+    let status = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["run", "--tiny", "--scratch"])
+        .arg(scratch.path())
+        .arg("--report")
+        .arg(&report)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let lines: Vec<serde_json::Map<String, Value>> =
+        serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
+    let fields = [
+        "backend",
+        "better",
+        "max",
+        "median",
+        "min",
+        "p99",
+        "row",
+        "slowest_to_fastest",
+        "system",
+        "unit",
+        "worst",
+    ];
+    let mut systems = BTreeSet::new();
+    for line in &lines {
+        assert!(line.keys().map(String::as_str).eq(fields), "{line:?}");
+        assert!(line["median"].as_f64().unwrap() > 0.0, "{line:?}");
+        assert!(line["better"] == "less" || line["better"] == "more");
+        systems.insert(line["system"].as_str().unwrap().to_owned());
+    }
+    let expected = ["limit", "lmdb", "redb", "sqlite", "sqlite-mmap", "wal"];
+    assert!(
+        systems.iter().map(String::as_str).eq(expected),
+        "{systems:?}"
+    );
+    let rows: BTreeSet<_> = lines.iter().map(|line| line["row"].as_str()).collect();
+    assert!(rows.len() > 20, "{rows:?}");
+}
