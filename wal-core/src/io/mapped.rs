@@ -104,6 +104,17 @@ impl MappedFile {
         Ok(unsafe { std::slice::from_raw_parts(first, len) })
     }
 
+    /// The length of the file, as it was last seen.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be looked at.
+    pub(crate) fn len(&self) -> Result<u64> {
+        match len_of(self.seen.load(Ordering::Acquire)) {
+            0 => self.look_again(),
+            seen => Ok(seen),
+        }
+    }
+
     /// The caller has written up to `len`, and nobody can have cut the file
     /// since: then it need not be looked at for that much.
     pub(crate) fn grown_to(&self, len: u64) {

@@ -91,17 +91,26 @@ impl<C: WalCoordination> Wal<C> {
         }
         // Nothing was committed to the log since it was recovered empty, so
         // the file says how long it is (`pagerPagecount`, `lockBtree`).
+        // In one state of the log it does not change, so the length that was
+        // seen in this one will do.
         let file = self.storage.database();
-        let pages = file
-            .len()?
-            .div_ceil(u64::from(self.config.page_size.bytes()));
+        let len = match file.mapped() {
+            Some(mapped) => mapped.len()?,
+            None => file.len()?,
+        };
+        let pages = len.div_ceil(u64::from(self.config.page_size.bytes()));
         let pages = u32::try_from(pages)
             .map_err(|_| Error::corrupt(file.path(), "it has more pages than can be numbered"))?;
         if self.config.kind == DatabaseKind::PageStore {
             return Ok(pages);
         }
         let mut page_one = [0; DatabaseHeader::LEN];
-        file.read_at(&mut page_one, 0)?;
+        match file.mapped() {
+            Some(mapped) if len >= page_one.len() as u64 => {
+                page_one.copy_from_slice(mapped.slice(0, DatabaseHeader::LEN)?);
+            }
+            _ => drop(file.read_at(&mut page_one, 0)?),
+        }
         match DatabaseHeader::decode(&page_one).and_then(|header| header.page_count) {
             Some(count) if count > pages => Err(Error::corrupt(
                 file.path(),
