@@ -151,6 +151,15 @@ impl Connection {
             .open(path)
     }
 
+    /// A connection that was opened by other means, with `libsql_open_v3` or
+    /// with libSQL's own log. Dropping this closes it.
+    ///
+    /// # Safety
+    /// `db` is open, and nobody else closes it or uses it at the same time.
+    pub unsafe fn from_raw(db: NonNull<ffi::sqlite3>) -> Self {
+        Connection { db }
+    }
+
     /// Runs all statements of `sql`, and forgets the rows.
     ///
     /// # Errors

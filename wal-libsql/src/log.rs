@@ -245,7 +245,12 @@ impl<C: WalCoordination> Log for BackendLog<C> {
                 cancel.cancel();
             }
         };
-        let options = CheckpointOptions::new(request.mode)
+        // The engine checkpoints after commits, and has no use for names.
+        let options = match request.mode {
+            CheckpointMode::Passive => CheckpointOptions::automatic(),
+            mode => CheckpointOptions::new(mode),
+        };
+        let options = options
             .busy(request.busy.cancelled_by(&cancel))
             .progress(&mut look);
         self.wal.checkpoint_with(options)

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::SigSet;
 use wal_core::fork::ProcessGeneration;
-use wal_core::protocol::{CheckpointMode, Wal};
+use wal_core::protocol::{CheckpointOptions, Wal};
 use wal_core::{Error, Result, WalCoordination};
 
 /// Ends its thread when it is dropped.
@@ -54,7 +54,7 @@ fn run<C: WalCoordination>(wal: &Arc<Wal<C>>, woken: &Receiver<()>) {
     while woken.recv().is_ok() {
         // It is done for later commits; a failed sync shows itself at the
         // next write.
-        let _ = wal.checkpoint(CheckpointMode::Passive);
+        let _ = wal.checkpoint_with(CheckpointOptions::automatic());
     }
 }
 

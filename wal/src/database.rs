@@ -277,7 +277,11 @@ impl<B: Backend> Database<B> {
         }
         match &self.opened.checkpointer {
             Some(checkpointer) => checkpointer.wake(),
-            None => drop(self.opened.wal.checkpoint(CheckpointMode::Passive)),
+            None => drop(
+                self.opened
+                    .wal
+                    .checkpoint_with(CheckpointOptions::automatic()),
+            ),
         }
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Backfill<'a, C: WalCoordination> {
     patient: bool,
     /// Whether the caller holds Read 0–4 already.
     nobody_reads: bool,
+    /// Whether readers that are in the way are named.
+    pub(super) names_holders: bool,
     database_bytes_cut: u64,
 }
 
@@ -81,6 +83,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
             waiter,
             patient,
             nobody_reads: false,
+            names_holders: true,
             database_bytes_cut: 0,
         }
     }
@@ -121,6 +124,17 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         }))
     }
 
+    fn held_back(&self, lock: Lock, mark: Option<u32>) -> HeldBack {
+        match self.names_holders {
+            true => self.wal.held_back(lock, mark),
+            false => HeldBack {
+                lock,
+                mark,
+                holders: Vec::new(),
+            },
+        }
+    }
+
     /// How many frames of this log are in the database file. Only the holder
     /// of Checkpoint raises the count, so one that is larger than the log is
     /// long is of an older log, left by a restart that died.
@@ -154,7 +168,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
                 None => {
                     self.patient = false;
                     safe = mark;
-                    held_back = Some(wal.held_back(lock, Some(mark)));
+                    held_back = Some(self.held_back(lock, Some(mark)));
                 }
             }
         }
@@ -176,7 +190,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         // Sampled with the lock held; only its holder may raise the count.
         let backfilled = self.backfilled()?;
         if exclusive.is_none() && !mutated(Mutation::SkipReadZero) {
-            let busy = wal.held_back(database, None);
+            let busy = self.held_back(database, None);
             return Ok((backfilled, Some(busy)));
         }
         let Ok(live) = wal.header_cell()?.load() else {
@@ -262,7 +276,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         let wal = self.wal;
         let readers = self.lock(Lock::ReadMarks)?;
         let Some(_nobody_reads) = readers else {
-            report.held_back_by = Some(wal.held_back(Lock::ReadMarks, None));
+            report.held_back_by = Some(self.held_back(Lock::ReadMarks, None));
             return Ok(());
         };
         if !truncate {

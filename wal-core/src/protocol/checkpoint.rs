@@ -58,6 +58,8 @@ pub struct CheckpointOptions<'a> {
     pub(super) up_to: u32,
     pub(super) busy: BusyHandler,
     pub(super) progress: Option<&'a mut dyn FnMut(CheckpointProgress)>,
+    /// Whether those in the way are named.
+    pub(super) names_holders: bool,
 }
 
 impl fmt::Debug for CheckpointOptions<'_> {
@@ -78,6 +80,17 @@ impl<'a> CheckpointOptions<'a> {
             up_to: u32::MAX,
             busy: BusyHandler::FAIL,
             progress: None,
+            names_holders: true,
+        }
+    }
+
+    /// A passive checkpoint as it is tried after commits, again and again: it
+    /// does not say which processes are in its way, for finding that out takes
+    /// longer than a commit.
+    pub fn automatic() -> Self {
+        CheckpointOptions {
+            names_holders: false,
+            ..Self::new(CheckpointMode::Passive)
         }
     }
 
@@ -185,7 +198,10 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<CheckpointReport> {
         let checkpoint = self
             .try_lock(Lock::Checkpoint, LockMode::Exclusive)?
-            .ok_or_else(|| self.busy(Lock::Checkpoint))?;
+            .ok_or_else(|| match options.names_holders {
+                true => self.busy(Lock::Checkpoint),
+                false => self.busy_again(Lock::Checkpoint),
+            })?;
         let mut waiter = Waiter::new(options.busy);
         let write = match options.mode {
             CheckpointMode::Passive => None,
@@ -201,6 +217,7 @@ impl<C: WalCoordination> Wal<C> {
         // come for ever.
         let patient = write.is_some();
         let mut backfill = Backfill::new(self, header, progress, &mut waiter, patient);
+        backfill.names_holders = options.names_holders;
         let mut report = backfill.run(options.up_to)?;
         if options.mode == CheckpointMode::Passive {
             return Ok(report);

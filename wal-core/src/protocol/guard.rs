@@ -110,6 +110,16 @@ impl<C: WalCoordination> Wal<C> {
         self.coordination.set_mark(slot, mark);
     }
 
+    /// For who tries again and again: nobody is named, which takes as long as a
+    /// commit.
+    pub(super) fn busy_again(&self, lock: Lock) -> Error {
+        Error::Busy {
+            path: self.path().to_owned(),
+            lock,
+            holders: Vec::new(),
+        }
+    }
+
     pub(super) fn busy(&self, lock: Lock) -> Error {
         Error::Busy {
             path: self.path().to_owned(),

@@ -134,7 +134,7 @@ impl<C: WalCoordination> Wal<C> {
         self.check_writable()?;
         let write = self
             .try_lock(Lock::Write, LockMode::Exclusive)?
-            .ok_or_else(|| self.busy(Lock::Write))?;
+            .ok_or_else(|| self.busy_again(Lock::Write))?;
         // Compared once Write is held: from here on the header stands still.
         if !self.header_cell()?.is(&read.snapshot.header) && !mutated(Mutation::SkipStaleCheck) {
             return Err(Error::BusySnapshot);
