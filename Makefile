@@ -8,7 +8,7 @@ LOOM  := RUSTFLAGS="--cfg loom" $(CARGO) test --quiet --release --target-dir tar
 WAL_TEST_SECONDS ?= 10
 export WAL_TEST_SECONDS
 
-.PHONY: help bench bench-quick demo test test-unit examples test-bench test-sql test-processes test-mutations loom lint soak fuzz asan miri tsan fixtures
+.PHONY: help bench bench-quick bench-sql demo test test-unit examples test-bench test-sql test-processes test-mutations loom lint soak fuzz asan miri tsan fixtures
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -28,6 +28,7 @@ examples: ## each example of the library, which checks its own outcome
 
 test-bench: ## each row of the benchmarks, to see that it runs
 	$(CARGO) test -p bench
+	$(CARGO) run --quiet -p bench-sql -- run --rounds 1 --divide 50 --report target/bench-sql.json
 
 test-sql: ## an SQL engine on our log, beside stock SQLite
 	@if ! command -v sqlite3 >/dev/null; then \
@@ -83,6 +84,9 @@ bench: ## the same work on this library, SQLite, LMDB and redb, with plots (ten 
 
 bench-quick: ## the same in two minutes, without the plots
 	$(BENCH) run --quick
+
+bench-sql: ## libSQL with its own log and with ours
+	$(CARGO) run --quiet --release -p bench-sql -- run --document docs/performance.md
 
 FUZZ_TARGETS := log page_one index operations
 FUZZ_SECONDS ?= 60
