@@ -72,7 +72,7 @@ soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak MINUTES=
 	  ! grep -q 'FAILED' target/soak.log
 	WAL_SCHEDULES=$$(($(MINUTES) * 34000)) WAL_SCHEDULE_STRIDE=7 $(CARGO) test --release -p integration \
 	  --features test-points --test schedules -- --nocapture
-	LOOM_MAX_PREEMPTIONS=2 $(LOOM) -p wal-inproc --test loom_protocol -- --nocapture --test-threads=2
+	LOOM_MAX_PREEMPTIONS=1 $(LOOM) -p wal-inproc --test loom_protocol -- --nocapture --test-threads=2
 	WAL_POWER_SCRIPTS=$$(($(MINUTES) * 10)) $(CARGO) test --release -p integration --test power_loss -- --nocapture
 	$(MAKE) demo ARGS="--seconds $$(($(MINUTES) * 4)) --writers 4 --readers 8"
 

@@ -227,7 +227,7 @@ impl Line {
     }
 
     /// How many are in line, the dead included.
-    #[cfg(any(test, feature = "conformance"))]
+    #[cfg(any(test, all(feature = "conformance", not(loom))))]
     pub(crate) fn len(&self) -> usize {
         let taken = |waiter: &&Waiting| waiter.ticket.load(Ordering::SeqCst) != 0;
         self.waiters.iter().filter(taken).count()
