@@ -219,7 +219,11 @@ impl WalCoordination for ShmWalCoordination {
 
     fn linger(&self, slot: ReadSlot) {
         let Attachment { table, keeper, .. } = &*self.attachment;
-        match keeper.as_ref().filter(|keeper| keeper.is_worth_it()) {
+        let may_linger = !table.avoids(Lock::Read(slot));
+        match keeper
+            .as_ref()
+            .filter(|keeper| may_linger && keeper.is_worth_it())
+        {
             None => self.unlock(Lock::Read(slot), LockMode::Shared),
             Some(keeper) => {
                 if table.linger(slot) {

@@ -93,6 +93,13 @@ impl Beyond for Index {
             Index::Private(private) => private.unlock(bytes, mode),
         }
     }
+
+    fn is_held_by_others(&self, bytes: Range<u64>) -> bool {
+        match self {
+            Index::Shared(shm) => shm.is_held_by_others(bytes),
+            Index::Private(private) => private.is_held_by_others(bytes),
+        }
+    }
 }
 
 /// Locks are taken on `-shm`, so without it nothing would keep a writer that

@@ -14,6 +14,12 @@
 //! takes the system's lock over it. [`LockTable::sweep`] gives it back once
 //! nobody has used it for a while.
 //!
+//! Readers that follow each other would keep a slot for good. A checkpointer of
+//! stock SQLite that waits for it, because it read an older mark there, would
+//! wait in vain. So while another process is at a checkpoint, a slot with a
+//! mark that was in use is *avoided* until the next sweep: readers go to
+//! another one, and it is free when the last of them has left.
+//!
 //! # Protocol
 //! The word of a byte is changed with the mutex held, beside the call to the
 //! system that it stands for; but as long as it says that the system's shared
@@ -26,7 +32,7 @@
 //! byte exclusively, by an exchange that acquires, comes behind the readers.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +50,9 @@ pub(crate) trait Beyond {
 
     /// Gives `bytes` back, which were taken in `mode`.
     fn unlock(&self, bytes: Range<u64>, mode: LockMode) -> Result<()>;
+
+    /// True if another process holds one of `bytes`.
+    fn is_held_by_others(&self, bytes: Range<u64>) -> bool;
 }
 
 /// Nobody holds the byte.
@@ -61,6 +70,8 @@ const COUNT: u32 = EXCLUSIVE - 1;
 #[derive(Debug)]
 pub(crate) struct LockTable {
     bytes: [AtomicU32; Lock::COUNT],
+    /// The bytes that are refused until the next sweep; bit *i* for byte *i*.
+    avoided: AtomicU8,
     changing: Mutex<Taken>,
     /// Where it is told what this process holds.
     told: Option<Arc<SideFile>>,
@@ -78,6 +89,7 @@ impl LockTable {
     pub(crate) fn new(told: Option<Arc<SideFile>>) -> Self {
         LockTable {
             bytes: Default::default(),
+            avoided: AtomicU8::new(0),
             changing: Mutex::default(),
             told,
         }
@@ -111,11 +123,21 @@ impl LockTable {
         mode: LockMode,
     ) -> Result<bool> {
         let (first, count) = lock.span();
+        if self.avoids(lock) {
+            return Ok(false);
+        }
         match mode {
             LockMode::Shared if count == 1 && self.join(first) => Ok(true),
             LockMode::Shared => self.lock_shared(beyond, lock),
             LockMode::Exclusive => self.lock_exclusively(beyond, lock),
         }
+    }
+
+    /// True if a byte of `lock` is refused for now. It may be taken by mistake
+    /// while that changes, which costs the one who waits another period.
+    #[inline]
+    pub(crate) fn avoids(&self, lock: Lock) -> bool {
+        self.avoided.load(Ordering::Relaxed) & bits_of(lock) != 0
     }
 
     /// Counts the caller in where the system's lock is held already.
@@ -246,18 +268,23 @@ impl LockTable {
     }
 
     /// Gives back each lock that lingers and was not used since the last
-    /// sweep. True if others may linger before long.
+    /// sweep. True if there will be something to sweep before long.
     pub(crate) fn sweep(&self, beyond: &impl Beyond) -> bool {
         let _changing = self.changing();
-        self.give_back_lingering(beyond, |word| word & TOUCHED == 0);
-        let mut some_used = false;
+        let mut used = 0;
         for at in 0..Lock::COUNT {
-            self.change(at, |word| {
-                some_used |= word & TOUCHED != 0;
-                Some(word & !TOUCHED)
-            });
+            used |= u8::from(self.word(at) & TOUCHED != 0) << at;
         }
-        some_used
+        let marks_used = used & bits_of(Lock::ReadMarks);
+        let in_the_way =
+            marks_used != 0 && beyond.is_held_by_others(shm_bytes::of(Lock::Checkpoint));
+        let avoided = if in_the_way { marks_used } else { 0 };
+        self.avoided.store(avoided, Ordering::Relaxed);
+        self.give_back_lingering(beyond, |word| avoided != 0 || word & TOUCHED == 0);
+        for at in 0..Lock::COUNT {
+            self.change(at, |word| Some(word & !TOUCHED));
+        }
+        used != 0
     }
 
     /// Gives back each lock that lingers.
@@ -289,6 +316,12 @@ impl LockTable {
         let (first, count) = lock.span();
         (first..first + count).any(|at| self.word(at) & (COUNT | EXCLUSIVE) != 0)
     }
+}
+
+/// Bit *i* for byte *i* of `lock`.
+fn bits_of(lock: Lock) -> u8 {
+    let (first, count) = lock.span();
+    (first..first + count).map(|at| 1 << at).sum()
 }
 
 #[cfg(test)]
@@ -372,6 +405,32 @@ mod tests {
         assert_eq!(scene.seen(Lock::ReadMarks), Some(LockMode::Exclusive));
         scene.give(Lock::ReadMarks, LockMode::Exclusive);
         assert_eq!(scene.seen(Lock::ReadMarks), None);
+    }
+
+    #[test]
+    fn a_slot_in_use_is_left_while_a_stranger_is_at_a_checkpoint() {
+        let scene = Scene::new();
+        let checkpoint = shm_bytes::of(Lock::Checkpoint);
+        let at_checkpoint =
+            LOCKS.try_lock(&scene.stranger, checkpoint.clone(), LockMode::Exclusive);
+        assert!(at_checkpoint.unwrap());
+        assert!(scene.take(READ_1, LockMode::Shared));
+        assert!(scene.table.sweep(&scene.file));
+        assert!(
+            !scene.take(READ_1, LockMode::Shared),
+            "readers go elsewhere"
+        );
+        assert_eq!(
+            scene.seen(READ_1),
+            Some(LockMode::Shared),
+            "one is still there"
+        );
+        scene.give(READ_1, LockMode::Shared);
+        assert_eq!(scene.seen(READ_1), None);
+        assert!(scene.take(Lock::Read(ReadSlot::MARKED[1]), LockMode::Shared));
+        LOCKS.unlock(&scene.stranger, checkpoint).unwrap();
+        scene.table.sweep(&scene.file);
+        assert!(scene.take(READ_1, LockMode::Shared));
     }
 
     #[test]

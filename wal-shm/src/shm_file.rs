@@ -164,6 +164,11 @@ impl Beyond for ShmFile {
             .unlock(self.file.as_file(), bytes)
             .map_err(|e| Error::io(self.file.path(), "unlock", e))
     }
+
+    fn is_held_by_others(&self, bytes: Range<u64>) -> bool {
+        let conflict = self.locks.conflict(self.file.as_file(), bytes);
+        matches!(conflict, Ok(Some(_)))
+    }
 }
 
 fn end_of(index: u32) -> u64 {
