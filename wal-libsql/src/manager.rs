@@ -71,7 +71,9 @@ impl WalOptions {
     /// one call. `sqlite3_initialize` has to be called before.
     pub fn manager(self) -> ffi::libsql_wal_manager {
         ffi::libsql_wal_manager {
-            bUsesShm: 0,
+            // So the engine asks for a file system that has `-shm` for its own
+            // log, which is one with the locks that others look at.
+            bUsesShm: 1,
             xOpen: Some(open),
             xClose: Some(close),
             xLogDestroy: Some(log_destroy),

@@ -5,7 +5,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use wal_libsql::{Connection, Value};
+use wal_libsql::{Backend, Value};
+
+use crate::shell::Shell;
 
 /// What a script gave: its rows, and its errors.
 #[derive(PartialEq, Eq, Debug, Default)]
@@ -14,15 +16,27 @@ pub(crate) struct Outcome {
     errors: Vec<String>,
 }
 
-/// Runs `script`, a statement a line, on our log and on stock SQLite, each in
-/// a directory of its own with the database `main.db`.
+/// Runs `script`, a statement or a command of the shell a line, on our log
+/// and on stock SQLite, each in a directory of its own with the database
+/// `main.db`.
 pub(crate) fn same_on_both(script: &str) -> Outcome {
+    same_as_stock(Backend::Shared, script)
+}
+
+/// As [`same_on_both`], for a script with one connection, on each backend.
+pub(crate) fn same_on_each_backend(script: &str) -> Outcome {
+    #[cfg(feature = "inproc")]
+    same_as_stock(Backend::InProcess, script);
+    same_on_both(script)
+}
+
+fn same_as_stock(backend: Backend, script: &str) -> Outcome {
     let (ours_dir, stock_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let ours_path = ours_dir.path().join("main.db");
     let stock_path = stock_dir.path().join("main.db");
-    let ours = ours(&ours_path, script);
+    let ours = ours_on(backend, &ours_path, script);
     let stock = stock(&stock_path, script);
-    assert_same(&ours, &stock, "ours and stock");
+    assert_same(&ours, &stock, &format!("{backend:?} and stock"));
     let contents = format!("PRAGMA integrity_check;\n{}", dump(&ours_path));
     let here = self::ours(&ours_path, &contents);
     assert!(here.errors.is_empty(), "{:?}", here.errors);
@@ -71,13 +85,13 @@ impl Outcome {
 /// Statements that show all tables of the database but statistics, which the
 /// engines keep in different ones.
 fn dump(path: &Path) -> String {
-    let db = Connection::open(path).unwrap();
+    let mut db = Shell::open(Backend::Shared, path);
     let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' \
         AND name NOT LIKE 'sqlite_stat%' ORDER BY name";
     let mut dump = "SELECT type, name, sql FROM sqlite_schema \
         WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name;\n"
         .to_owned();
-    for row in db.query(tables).unwrap() {
+    for row in db.run(tables).unwrap() {
         let [Value::Text(name)] = &row[..] else {
             panic!("{row:?}")
         };
@@ -87,12 +101,15 @@ fn dump(path: &Path) -> String {
 }
 
 pub(crate) fn ours(path: &Path, script: &str) -> Outcome {
-    let db = Connection::open(path).unwrap();
-    db.execute("PRAGMA foreign_keys = OFF").unwrap();
+    ours_on(Backend::Shared, path, script)
+}
+
+fn ours_on(backend: Backend, path: &Path, script: &str) -> Outcome {
+    let mut shell = Shell::open(backend, path);
     let mut outcome = Outcome::default();
     let here = path.parent().unwrap().display().to_string();
     for line in script.lines().filter(|line| !line.trim().is_empty()) {
-        match db.query(&line.replace("{dir}", &here)) {
+        match shell.run(&line.replace("{dir}", &here)) {
             Ok(rows) => outcome.rows.extend(rows.iter().map(|row| shown(row))),
             Err(error) => outcome.errors.push(error.message),
         }
@@ -119,15 +136,7 @@ fn shown(row: &[Value]) -> String {
 
 pub(crate) fn stock(path: &Path, script: &str) -> Outcome {
     let mut shell = Command::new("sqlite3")
-        .args([
-            "-batch",
-            "-init",
-            "/dev/null",
-            "-cmd",
-            ".mode quote",
-            "-cmd",
-            ".timeout 5000",
-        ])
+        .args(["-batch", "-init", "/dev/null", "-cmd", ".mode quote"])
         .arg(path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -154,12 +163,17 @@ pub(crate) fn stock(path: &Path, script: &str) -> Outcome {
 }
 
 /// The engine's message in what the shell says: "Runtime error near line 3:
-/// UNIQUE constraint failed: t.a (19)".
+/// UNIQUE constraint failed: t.a (19)". Not all have a code.
 fn message(line: &str) -> Option<String> {
     let (_, said) = line.split_once(" near line ")?;
     let (_, message) = said.split_once(": ")?;
-    let code = message
-        .rfind(" (")
-        .filter(|_| line.starts_with("Runtime") && message.ends_with(')'));
-    Some(message[..code.unwrap_or(message.len())].to_owned())
+    let without_code = message.rsplit_once(" (").filter(|(_, code)| {
+        let digits = code.strip_suffix(')');
+        digits.is_some_and(|digits| digits.parse::<u32>().is_ok())
+    });
+    Some(
+        without_code
+            .map_or(message, |(message, _)| message)
+            .to_owned(),
+    )
 }

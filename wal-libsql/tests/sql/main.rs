@@ -2,7 +2,9 @@
 //! of its own: the same rows, the same errors, and each opens what the other
 //! has left.
 #![cfg(feature = "shm")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod comparison;
+mod random;
 mod scripts;
+mod shell;
