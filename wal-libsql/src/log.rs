@@ -192,10 +192,12 @@ impl<C: WalCoordination> Log for BackendLog<C> {
         self.snapshot().map_or(0, Snapshot::page_count)
     }
 
+    /// With those that are not committed, if they are this connection's.
     fn frame_count(&mut self) -> Result<u32> {
-        match self.snapshot() {
-            Some(snapshot) => Ok(snapshot.max_frame()),
-            None => Ok(self.wal.begin_read()?.snapshot().max_frame()),
+        match &self.tx {
+            Tx::None => Ok(self.wal.begin_read()?.snapshot().max_frame()),
+            Tx::Read(read) => Ok(read.snapshot().max_frame()),
+            Tx::Write(write) => Ok(write.frame_count()),
         }
     }
 

@@ -146,6 +146,12 @@ impl<C: WalCoordination> WriteTx<C> {
         self.read.snapshot()
     }
 
+    /// The frames in the log, up to the last one that this transaction sees.
+    pub fn frame_count(&self) -> u32 {
+        let own = self.own.as_ref();
+        own.map_or(self.read.snapshot.max_frame(), |own| own.end.max_frame)
+    }
+
     /// How much of the transaction is in the log.
     pub fn frames_mark(&self) -> FramesMark {
         let own = self.own.as_ref();

@@ -65,8 +65,10 @@ pub(crate) fn frames_of_an_engine_are_overwritten_cut_and_committed<B: Backend>(
         3,
         "two frames were overwritten"
     );
+    assert_eq!(tx.frame_count(), 4);
     assert_eq!(reader.versions(), [0, 0, 0, 1], "nobody else sees them");
     tx.cut_frames(mark).unwrap();
+    assert_eq!(tx.frame_count(), 3);
     assert_eq!(read::<B>(&tx, 4), Some(content(4, 1)));
     // The engine has what page 3 was at the mark, and writes it again.
     assert_eq!(commit::<B>(&mut tx, &[3, 5], 5, 5), 4);
