@@ -110,11 +110,13 @@ unsafe extern "C" fn open(
         // SAFETY: the engine closes the log before the file, and calls from
         // one thread at a time.
         let file = unsafe { EngineFile::new(file, path.to_owned()) };
-        match open_log(options, &file, no_shm != 0, u64::try_from(limit).ok()) {
+        let (no_shm, limit) = (no_shm != 0, u64::try_from(limit).ok());
+        let open = Box::new(move || open_log(options, &file, no_shm, limit));
+        match methods::open(open) {
             Ok(log) => {
                 let wal = ffi::libsql_wal {
                     methods: METHODS,
-                    pData: methods::into_raw(log),
+                    pData: log,
                 };
                 // SAFETY: the engine gives room for the log.
                 unsafe { out.write(wal) };
@@ -226,7 +228,7 @@ unsafe extern "C" fn close(
 ) -> c_int {
     guarded(|| {
         // SAFETY: it was made by `open`, and this is the last call for it.
-        let mut log = unsafe { methods::from_raw(wal) };
+        let mut log = unsafe { methods::take_back(wal) };
         log.set_synchronous(methods::synchronous(sync_flags));
         methods::code_of(log.close(!buffer.is_null()))
     })

@@ -10,32 +10,54 @@ use std::slice;
 
 use libsql_ffi as ffi;
 use wal_core::protocol::{BusyHandler, CheckpointMode, Synchronous};
-use wal_core::{PageNo, Result};
+use wal_core::{Error, PageNo, Result};
 
 use crate::code;
 use crate::log::{Checkpoint, Exclusive, Log};
 use crate::manager::guarded;
 
+/// Opens the log of a connection, the first time and again.
+pub(crate) type OpenLog = Box<dyn Fn() -> Result<Box<dyn Log>>>;
+
 /// What the engine's `wal_impl` points to.
 struct Handle {
     log: Box<dyn Log>,
+    open: OpenLog,
     /// What the engine takes for the file of the log: one that is not open.
     file: ffi::sqlite3_file,
 }
 
-/// Gives `log` to the engine.
-pub(crate) fn into_raw(log: Box<dyn Log>) -> *mut ffi::wal_impl {
+impl Handle {
+    /// A log whose private index is not to be used any more is opened anew:
+    /// others have come, who keep the shared one.
+    fn begin_read(&mut self) -> Result<bool> {
+        match self.log.begin_read() {
+            Err(Error::Superseded { .. }) => {
+                self.log = (self.open)()?;
+                self.log.begin_read()
+            }
+            begun => begun,
+        }
+    }
+}
+
+/// Gives a log to the engine.
+///
+/// # Errors
+/// What opening it gives.
+pub(crate) fn open(open: OpenLog) -> Result<*mut ffi::wal_impl> {
+    let log = open()?;
     let file = ffi::sqlite3_file {
         pMethods: std::ptr::null(),
     };
-    Box::into_raw(Box::new(Handle { log, file })).cast()
+    Ok(Box::into_raw(Box::new(Handle { log, open, file })).cast())
 }
 
-/// Takes back what [`into_raw`] gave.
+/// Takes back what [`open`] gave.
 ///
 /// # Safety
-/// It is what [`into_raw`] gave, and nobody uses it any more.
-pub(crate) unsafe fn from_raw(wal: *mut ffi::wal_impl) -> Box<dyn Log> {
+/// It is what [`open`] gave, and nobody uses it any more.
+pub(crate) unsafe fn take_back(wal: *mut ffi::wal_impl) -> Box<dyn Log> {
     // SAFETY: as the caller says.
     unsafe { Box::from_raw(wal.cast::<Handle>()) }.log
 }
@@ -43,13 +65,21 @@ pub(crate) unsafe fn from_raw(wal: *mut ffi::wal_impl) -> Box<dyn Log> {
 /// Runs `entry` with the log behind `wal`.
 ///
 /// # Safety
-/// `wal` is what [`into_raw`] gave, and nobody else uses it meanwhile: the
-/// engine holds the mutex of the connection.
+/// `wal` is what [`open`] gave, and nobody else uses it meanwhile: the engine
+/// holds the mutex of the connection.
 unsafe fn with(wal: *mut ffi::wal_impl, entry: impl FnOnce(&mut dyn Log) -> c_int) -> c_int {
+    // SAFETY: as the caller says.
+    unsafe { with_handle(wal, |handle| entry(&mut *handle.log)) }
+}
+
+/// As [`with`], for who may open the log anew.
+///
+/// # Safety
+/// As for [`with`].
+unsafe fn with_handle(wal: *mut ffi::wal_impl, entry: impl FnOnce(&mut Handle) -> c_int) -> c_int {
     guarded(|| {
         // SAFETY: as the caller says.
-        let handle = unsafe { &mut *wal.cast::<Handle>() };
-        entry(&mut *handle.log)
+        entry(unsafe { &mut *wal.cast::<Handle>() })
     })
 }
 
@@ -114,7 +144,7 @@ unsafe extern "C" fn limit(wal: *mut ffi::wal_impl, limit: c_longlong) {
 }
 
 unsafe extern "C" fn begin_read(wal: *mut ffi::wal_impl, changed: *mut c_int) -> c_int {
-    let begin = |log: &mut dyn Log| match log.begin_read() {
+    let begin = |handle: &mut Handle| match handle.begin_read() {
         Ok(is_other) => {
             // SAFETY: the engine gives room for the answer.
             unsafe { changed.write(c_int::from(is_other)) };
@@ -123,7 +153,7 @@ unsafe extern "C" fn begin_read(wal: *mut ffi::wal_impl, changed: *mut c_int) ->
         Err(error) => code::told(&error),
     };
     // SAFETY: the engine's log.
-    unsafe { with(wal, begin) }
+    unsafe { with_handle(wal, begin) }
 }
 
 unsafe extern "C" fn end_read(wal: *mut ffi::wal_impl) {
