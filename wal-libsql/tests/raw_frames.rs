@@ -63,10 +63,8 @@ fn replicate(open: fn(&Path) -> Connection, frames: &[Vec<u8>]) -> Told {
     let dir = tempfile::tempdir().unwrap();
     let db = open(&dir.path().join("db"));
     // SAFETY: the connection is open.
-    assert_eq!(
-        unsafe { ffi::libsql_wal_insert_begin(db.as_ptr()) },
-        ffi::SQLITE_OK
-    );
+    let code = unsafe { ffi::libsql_wal_insert_begin(db.as_ptr()) };
+    assert_eq!(code, ffi::SQLITE_OK);
     let mut told = Vec::new();
     for (number, bytes) in (1..).zip(frames) {
         let mut bytes = bytes.clone();
@@ -76,10 +74,8 @@ fn replicate(open: fn(&Path) -> Connection, frames: &[Vec<u8>]) -> Told {
         told.push(insert(&db, number, &mut bytes));
     }
     // SAFETY: the connection is open.
-    assert_eq!(
-        unsafe { ffi::libsql_wal_insert_end(db.as_ptr()) },
-        ffi::SQLITE_OK
-    );
+    let code = unsafe { ffi::libsql_wal_insert_end(db.as_ptr()) };
+    assert_eq!(code, ffi::SQLITE_OK);
     let count = frame_count(&db);
     (told, count, db.query("SELECT a, length(b) FROM t").unwrap())
 }
