@@ -37,11 +37,17 @@ pub(crate) fn of(error: &Error) -> c_int {
 fn of_call(operation: &str, kind: ErrorKind) -> c_int {
     match (operation, kind) {
         (_, ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => ffi::SQLITE_FULL,
+        (_, ErrorKind::OutOfMemory) => ffi::SQLITE_NOMEM,
         ("read", _) => ffi::SQLITE_IOERR_READ,
         ("write", _) => ffi::SQLITE_IOERR_WRITE,
         ("sync", _) => ffi::SQLITE_IOERR_FSYNC,
         ("truncate", _) => ffi::SQLITE_IOERR_TRUNCATE,
         ("open", _) => ffi::SQLITE_CANTOPEN,
+        ("stat" | "fstat", _) => ffi::SQLITE_IOERR_FSTAT,
+        ("lock", _) => ffi::SQLITE_IOERR_LOCK,
+        ("unlock", _) => ffi::SQLITE_IOERR_UNLOCK,
+        ("remove", _) => ffi::SQLITE_IOERR_DELETE,
+        ("mmap", _) => ffi::SQLITE_IOERR_MMAP,
         _ => ffi::SQLITE_IOERR,
     }
 }
@@ -78,6 +84,17 @@ mod tests {
             source: Box::new(failed),
         };
         assert_eq!(of(&unknown), ffi::SQLITE_IOERR_FSYNC);
+    }
+
+    #[test]
+    fn a_call_that_failed_has_the_code_of_its_kind() {
+        let code = |operation, kind: ErrorKind| {
+            of(&Error::io(&PathBuf::from("db-wal"), operation, kind.into()))
+        };
+        assert_eq!(code("write", ErrorKind::Other), ffi::SQLITE_IOERR_WRITE);
+        assert_eq!(code("write", ErrorKind::StorageFull), ffi::SQLITE_FULL);
+        assert_eq!(code("mmap", ErrorKind::OutOfMemory), ffi::SQLITE_NOMEM);
+        assert_eq!(code("grow", ErrorKind::Other), ffi::SQLITE_IOERR);
     }
 
     #[test]

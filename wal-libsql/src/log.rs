@@ -22,7 +22,7 @@ pub(crate) trait Log {
     fn end_write(&mut self);
     fn find_frame(&self, page: u32) -> Result<u32>;
     fn read_frame(&self, frame: u32, buffer: &mut [u8]) -> Result<()>;
-    fn read_raw_frame(&self, frame: u32, buffer: &mut [u8]) -> Result<()>;
+    fn read_raw_frame(&mut self, frame: u32, buffer: &mut [u8]) -> Result<bool>;
     fn page_count(&self) -> u32;
     fn frame_count(&mut self) -> Result<u32>;
     fn undo(&mut self) -> Result<Vec<u32>>;
@@ -178,14 +178,17 @@ impl<C: WalCoordination> Log for BackendLog<C> {
         self.reading()?.read_frame(frame_no(frame)?, buffer)
     }
 
-    fn read_raw_frame(&self, frame: u32, buffer: &mut [u8]) -> Result<()> {
-        match &self.tx {
-            Tx::None => self
-                .wal
-                .begin_read()?
-                .read_raw_frame(frame_no(frame)?, buffer),
-            _ => self.reading()?.read_raw_frame(frame_no(frame)?, buffer),
+    /// False if there is no such frame.
+    fn read_raw_frame(&mut self, frame: u32, buffer: &mut [u8]) -> Result<bool> {
+        if !(1..=self.frame_count()?).contains(&frame) {
+            return Ok(false);
         }
+        let frame = frame_no(frame)?;
+        match &self.tx {
+            Tx::None => self.wal.begin_read()?.read_raw_frame(frame, buffer)?,
+            _ => self.reading()?.read_raw_frame(frame, buffer)?,
+        }
+        Ok(true)
     }
 
     fn page_count(&self) -> u32 {

@@ -84,9 +84,10 @@ impl WalOptions {
     }
 }
 
-/// Runs an entry from C, across which no panic may go.
-pub(crate) fn guarded(entry: impl FnOnce() -> c_int) -> c_int {
-    catch_unwind(AssertUnwindSafe(entry)).unwrap_or(ffi::SQLITE_INTERNAL)
+/// Runs an entry from C, across which no panic may go; after one the answer
+/// is `otherwise`.
+pub(crate) fn guarded<T>(otherwise: T, entry: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(entry)).unwrap_or(otherwise)
 }
 
 unsafe extern "C" fn open(
@@ -98,7 +99,7 @@ unsafe extern "C" fn open(
     name: *const c_char,
     out: *mut ffi::libsql_wal,
 ) -> c_int {
-    guarded(|| {
+    guarded(ffi::SQLITE_INTERNAL, || {
         // SAFETY: the engine gives back what `manager` made.
         let options = unsafe { *data.cast::<WalOptions>() };
         let (Some(file), false) = (NonNull::new(file), name.is_null()) else {
@@ -226,7 +227,7 @@ unsafe extern "C" fn close(
     _len: c_int,
     buffer: *mut c_uchar,
 ) -> c_int {
-    guarded(|| {
+    guarded(ffi::SQLITE_INTERNAL, || {
         // SAFETY: it was made by `open`, and this is the last call for it.
         let mut log = unsafe { methods::take_back(wal) };
         log.set_synchronous(methods::synchronous(sync_flags));

@@ -1,8 +1,8 @@
 //! The methods of an open log (`libsql_wal_methods`): each turns the engine's
 //! arguments into ours, and the outcome into a result code.
 //!
-//! A callback of the engine may ask the same log for pages, so no borrow of
-//! the log lasts while one is called.
+//! The callback of an undo asks the same log for pages, so no borrow of the log
+//! lasts while it is called. A busy handler may not use its connection.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_longlong, c_uchar, c_uint, c_void};
@@ -62,22 +62,22 @@ pub(crate) unsafe fn take_back(wal: *mut ffi::wal_impl) -> Box<dyn Log> {
     unsafe { Box::from_raw(wal.cast::<Handle>()) }.log
 }
 
-/// Runs `entry` with the log behind `wal`.
+/// Runs `entry`, which gives a result code, with the log behind `wal`.
+///
+/// # Safety
+/// As for [`ask`].
+unsafe fn with(wal: *mut ffi::wal_impl, entry: impl FnOnce(&mut dyn Log) -> c_int) -> c_int {
+    // SAFETY: as the caller says.
+    unsafe { ask(wal, ffi::SQLITE_INTERNAL, |handle| entry(&mut *handle.log)) }
+}
+
+/// Gives the answer of `entry`, or `otherwise` if it panics.
 ///
 /// # Safety
 /// `wal` is what [`open`] gave, and nobody else uses it meanwhile: the engine
-/// holds the mutex of the connection.
-unsafe fn with(wal: *mut ffi::wal_impl, entry: impl FnOnce(&mut dyn Log) -> c_int) -> c_int {
-    // SAFETY: as the caller says.
-    unsafe { with_handle(wal, |handle| entry(&mut *handle.log)) }
-}
-
-/// As [`with`], for who may open the log anew.
-///
-/// # Safety
-/// As for [`with`].
-unsafe fn with_handle(wal: *mut ffi::wal_impl, entry: impl FnOnce(&mut Handle) -> c_int) -> c_int {
-    guarded(|| {
+/// holds the mutex of the connection, or of the cache that connections share.
+unsafe fn ask<T>(wal: *mut ffi::wal_impl, otherwise: T, entry: impl FnOnce(&mut Handle) -> T) -> T {
+    guarded(otherwise, || {
         // SAFETY: as the caller says.
         entry(unsafe { &mut *wal.cast::<Handle>() })
     })
@@ -134,13 +134,9 @@ pub(crate) const METHODS: ffi::libsql_wal_methods = ffi::libsql_wal_methods {
 };
 
 unsafe extern "C" fn limit(wal: *mut ffi::wal_impl, limit: c_longlong) {
+    let limit = u64::try_from(limit).ok();
     // SAFETY: the engine's log.
-    unsafe {
-        with(wal, |log| {
-            log.set_limit(u64::try_from(limit).ok());
-            ffi::SQLITE_OK
-        })
-    };
+    unsafe { ask(wal, (), |handle| handle.log.set_limit(limit)) }
 }
 
 unsafe extern "C" fn begin_read(wal: *mut ffi::wal_impl, changed: *mut c_int) -> c_int {
@@ -153,17 +149,12 @@ unsafe extern "C" fn begin_read(wal: *mut ffi::wal_impl, changed: *mut c_int) ->
         Err(error) => code::told(&error),
     };
     // SAFETY: the engine's log.
-    unsafe { with_handle(wal, begin) }
+    unsafe { ask(wal, ffi::SQLITE_INTERNAL, begin) }
 }
 
 unsafe extern "C" fn end_read(wal: *mut ffi::wal_impl) {
     // SAFETY: the engine's log.
-    unsafe {
-        with(wal, |log| {
-            log.end_read();
-            ffi::SQLITE_OK
-        })
-    };
+    unsafe { ask(wal, (), |handle| handle.log.end_read()) }
 }
 
 unsafe extern "C" fn find_frame(
@@ -212,19 +203,18 @@ unsafe extern "C" fn read_raw_frame(
 ) -> c_int {
     // SAFETY: the engine gives room for that much.
     let buffer = unsafe { bytes(buffer, len) };
+    let read = |log: &mut dyn Log| match log.read_raw_frame(frame, buffer) {
+        Ok(true) => ffi::SQLITE_OK,
+        Ok(false) => ffi::SQLITE_IOERR_SHORT_READ,
+        Err(error) => code::told(&error),
+    };
     // SAFETY: the engine's log.
-    unsafe { with(wal, |log| code_of(log.read_raw_frame(frame, buffer))) }
+    unsafe { with(wal, read) }
 }
 
 unsafe extern "C" fn page_count(wal: *mut ffi::wal_impl) -> c_uint {
-    let mut pages = 0;
-    let ask = |log: &mut dyn Log| {
-        pages = log.page_count();
-        ffi::SQLITE_OK
-    };
     // SAFETY: the engine's log.
-    unsafe { with(wal, ask) };
-    pages
+    unsafe { ask(wal, 0, |handle| handle.log.page_count()) }
 }
 
 unsafe extern "C" fn begin_write(wal: *mut ffi::wal_impl) -> c_int {
@@ -269,14 +259,10 @@ unsafe extern "C" fn undo(
 }
 
 unsafe extern "C" fn savepoint(wal: *mut ffi::wal_impl, words: *mut c_uint) {
-    let note = |log: &mut dyn Log| {
-        let [frames, s1, s2] = log.savepoint();
-        // SAFETY: the engine gives room for four words.
-        unsafe { words.cast::<[c_uint; 4]>().write([frames, s1, s2, 0]) };
-        ffi::SQLITE_OK
-    };
     // SAFETY: the engine's log.
-    unsafe { with(wal, note) };
+    let [frames, s1, s2] = unsafe { ask(wal, [0; 3], |handle| handle.log.savepoint()) };
+    // SAFETY: the engine gives room for four words.
+    unsafe { words.cast::<[c_uint; 4]>().write([frames, s1, s2, 0]) };
 }
 
 unsafe extern "C" fn roll_back_to(wal: *mut ffi::wal_impl, words: *mut c_uint) -> c_int {
@@ -451,9 +437,9 @@ unsafe extern "C" fn checkpoint(
 }
 
 unsafe extern "C" fn last_commit(wal: *mut ffi::wal_impl) -> c_int {
-    let ask = |log: &mut dyn Log| c_int::try_from(log.last_commit()).unwrap_or(c_int::MAX);
     // SAFETY: the engine's log.
-    unsafe { with(wal, ask) }
+    let frames = unsafe { ask(wal, 0, |handle| handle.log.last_commit()) };
+    c_int::try_from(frames).unwrap_or(c_int::MAX)
 }
 
 unsafe extern "C" fn exclusive_mode(wal: *mut ffi::wal_impl, operation: c_int) -> c_int {
@@ -463,12 +449,12 @@ unsafe extern "C" fn exclusive_mode(wal: *mut ffi::wal_impl, operation: c_int) -
         _ => Exclusive::MayEnter,
     };
     // SAFETY: the engine's log.
-    unsafe { with(wal, |log| c_int::from(log.exclusive(change))) }
+    c_int::from(unsafe { ask(wal, false, |handle| handle.log.exclusive(change)) })
 }
 
 unsafe extern "C" fn heap_memory(wal: *mut ffi::wal_impl) -> c_int {
     // SAFETY: the engine's log.
-    unsafe { with(wal, |log| c_int::from(log.is_on_heap())) }
+    c_int::from(unsafe { ask(wal, false, |handle| handle.log.is_on_heap()) })
 }
 
 unsafe extern "C" fn file(wal: *mut ffi::wal_impl) -> *mut ffi::sqlite3_file {

@@ -1,9 +1,9 @@
-//! What scripts cannot show: hooks, backups, several connections, read-only
-//! opens and the backend of one connection.
+//! What scripts cannot show: backups that are under way, statements that go on,
+//! who removes the log, busy handlers, and the backend of one connection.
 #![cfg(all(feature = "shm", feature = "inproc"))]
 #![allow(unsafe_code, clippy::unwrap_used, clippy::panic)]
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -38,34 +38,6 @@ fn shell(path: &Path, sql: &str) -> String {
         .unwrap();
     let said = [output.stdout, output.stderr].concat();
     String::from_utf8(said).unwrap().trim().to_owned()
-}
-
-unsafe extern "C" fn note_frames(
-    noted: *mut c_void,
-    _db: *mut ffi::sqlite3,
-    _name: *const c_char,
-    frames: c_int,
-) -> c_int {
-    // SAFETY: what the test gave, which outlives the connection.
-    unsafe { &mut *noted.cast::<Vec<c_int>>() }.push(frames);
-    ffi::SQLITE_OK
-}
-
-#[test]
-fn the_wal_hook_is_told_the_frames_of_each_commit() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut noted: Vec<c_int> = Vec::new();
-    let db = new_database(&dir.path().join("db"));
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
-    // SAFETY: the connection is open, and closed before `noted` goes.
-    unsafe { ffi::sqlite3_wal_hook(db.as_ptr(), Some(note_frames), (&raw mut noted).cast()) };
-    db.execute("INSERT INTO t VALUES (1, 1)").unwrap();
-    db.execute("INSERT INTO t VALUES (2, 2)").unwrap();
-    db.execute("BEGIN; INSERT INTO t VALUES (3, 3); ROLLBACK")
-        .unwrap();
-    db.execute("SELECT * FROM t").unwrap();
-    drop(db);
-    assert_eq!(noted, [1, 2]);
 }
 
 #[test]
