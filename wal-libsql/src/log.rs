@@ -240,16 +240,15 @@ impl<C: WalCoordination> Log for BackendLog<C> {
             .unwrap_or(max_frame))
     }
 
-    /// In exclusive mode the last read transaction is still there, and would
-    /// be in the way.
     fn checkpoint(&mut self, request: Checkpoint<'_>) -> Result<CheckpointReport> {
-        self.end_read();
         let cancel = Cancel::new();
-        let mut look = |_| {
+        let look = || {
             if (request.interrupted)() {
                 cancel.cancel();
             }
         };
+        look();
+        let mut progress = |_| look();
         // The engine checkpoints after commits, and has no use for names.
         let options = match request.mode {
             CheckpointMode::Passive => CheckpointOptions::automatic(),
@@ -257,7 +256,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
         };
         let options = options
             .busy(request.busy.cancelled_by(&cancel))
-            .progress(&mut look);
+            .progress(&mut progress);
         self.wal.checkpoint_with(options)
     }
 

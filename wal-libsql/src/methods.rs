@@ -464,3 +464,17 @@ unsafe extern "C" fn file(wal: *mut ffi::wal_impl) -> *mut ffi::sqlite3_file {
 
 /// The connection is told with each call that needs it.
 unsafe extern "C" fn set_connection(_wal: *mut ffi::wal_impl, _db: *mut ffi::sqlite3) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sync_flags_are_those_of_pragma_synchronous() {
+        let (normal, full) = (ffi::SQLITE_SYNC_NORMAL, ffi::SQLITE_SYNC_FULL);
+        assert_eq!(synchronous(0), Synchronous::Off);
+        assert_eq!(synchronous(normal << 2), Synchronous::Normal);
+        assert_eq!(synchronous(normal << 2 | normal), Synchronous::Full);
+        assert_eq!(synchronous(full << 2 | full), Synchronous::Full);
+    }
+}

@@ -3,7 +3,7 @@
 #![cfg(all(feature = "shm", feature = "inproc"))]
 #![allow(unsafe_code, clippy::unwrap_used, clippy::panic)]
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -140,6 +140,35 @@ fn a_statement_goes_on_over_a_commit_of_its_connection() {
         assert_eq!(number(&db, "SELECT count(DISTINCT length(b)) FROM t"), 1);
     }
     assert_eq!(number(&db, "SELECT length(b) FROM t WHERE a = 1"), 7);
+}
+
+fn frame_count(db: &Connection) -> c_uint {
+    let mut count = 0;
+    // SAFETY: the connection is open, and there is room for the answer.
+    let code = unsafe { ffi::libsql_wal_frame_count(db.as_ptr(), &raw mut count) };
+    assert_eq!(code, ffi::SQLITE_OK);
+    count
+}
+
+#[test]
+fn frames_behind_a_savepoint_are_cut_when_it_is_rolled_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = new_database(&dir.path().join("db"));
+    db.execute("PRAGMA cache_size = 10; BEGIN").unwrap();
+    db.execute("INSERT INTO t VALUES (1, zeroblob(200000))")
+        .unwrap();
+    db.execute("SAVEPOINT s").unwrap();
+    let before = frame_count(&db);
+    db.execute("INSERT INTO t VALUES (2, zeroblob(200000))")
+        .unwrap();
+    assert!(
+        frame_count(&db) > before,
+        "nothing was written before the commit"
+    );
+    db.execute("ROLLBACK TO s").unwrap();
+    assert_eq!(frame_count(&db), before);
+    db.execute("COMMIT").unwrap();
+    assert_eq!(number(&db, "SELECT sum(length(b)) FROM t"), 200_000);
 }
 
 #[test]

@@ -196,10 +196,18 @@ fn limit_log(db: &Connection) {
 
 #[test]
 fn the_log_stays_behind_the_last_connection_if_it_is_to() {
-    for ask in [forbid_checkpoint_on_close, keep_log, limit_log] {
+    // A limit from before the log is there holds too.
+    let limited = "PRAGMA journal_size_limit = 1000";
+    for (before, ask) in [
+        ("", forbid_checkpoint_on_close as fn(&Connection)),
+        ("", keep_log),
+        ("", limit_log),
+        (limited, keep_log),
+    ] {
         let left = [our_log, own_log].map(|open| {
             let dir = tempfile::tempdir().unwrap();
             let db = open(&dir.path().join("db"));
+            db.execute(before).unwrap();
             db.execute("PRAGMA journal_mode = WAL; CREATE TABLE t(a)")
                 .unwrap();
             ask(&db);
@@ -208,6 +216,92 @@ fn the_log_stays_behind_the_last_connection_if_it_is_to() {
         });
         assert_eq!(left[0], left[1]);
         assert!(left[0].iter().any(|(name, _)| name == "db-wal"));
+    }
+}
+
+#[test]
+fn a_log_without_a_database_is_removed() {
+    for open in [our_log, own_log] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("db-wal"), [1; 5000]).unwrap();
+        let db = open(&dir.path().join("db"));
+        db.execute("SELECT * FROM sqlite_schema").unwrap();
+        assert_eq!(left_in(dir.path()), [("db".to_owned(), 0)]);
+    }
+}
+
+/// The page size is the log's then.
+#[test]
+fn a_first_page_that_was_lost_is_in_the_log() {
+    for open in [our_log, own_log] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let db = open(&path);
+        db.execute("PRAGMA page_size = 1024; PRAGMA journal_mode = WAL; CREATE TABLE t(a)")
+            .unwrap();
+        db.execute("INSERT INTO t VALUES (1)").unwrap();
+        forbid_checkpoint_on_close(&db);
+        drop(db);
+        fs::write(&path, [0; 1024]).unwrap();
+        let db = open(&path);
+        let rows = db.query("SELECT a FROM t").unwrap();
+        assert_eq!(rows, [[Value::Integer(1)]]);
+    }
+}
+
+fn cache_misses(db: &Connection) -> c_int {
+    let (mut misses, mut highest) = (0, 0);
+    let what = ffi::SQLITE_DBSTATUS_CACHE_MISS;
+    // SAFETY: the connection is open, and there is room for the answers.
+    let code =
+        unsafe { ffi::sqlite3_db_status(db.as_ptr(), what, &raw mut misses, &raw mut highest, 0) };
+    assert_eq!(code, ffi::SQLITE_OK);
+    misses
+}
+
+#[test]
+fn the_cache_outlives_commits_of_the_connection() {
+    for open in [our_log, own_log] {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(&dir.path().join("db"));
+        db.execute("PRAGMA journal_mode = WAL; CREATE TABLE t(a)")
+            .unwrap();
+        db.execute("INSERT INTO t VALUES (1)").unwrap();
+        let misses = cache_misses(&db);
+        db.execute("INSERT INTO t VALUES (2); SELECT * FROM t; DELETE FROM t")
+            .unwrap();
+        assert_eq!(cache_misses(&db), misses);
+    }
+}
+
+/// The code, the frames in the log, and those in the database file.
+fn checkpoint(db: &Connection) -> (c_int, c_int, c_int) {
+    let (mut frames, mut backfilled) = (0, 0);
+    let (main, mode) = (c"main".as_ptr(), ffi::SQLITE_CHECKPOINT_PASSIVE);
+    // SAFETY: the connection is open, and there is room for the answers.
+    let code = unsafe {
+        ffi::sqlite3_wal_checkpoint_v2(
+            db.as_ptr(),
+            main,
+            mode,
+            &raw mut frames,
+            &raw mut backfilled,
+        )
+    };
+    (code, frames, backfilled)
+}
+
+#[test]
+fn a_checkpoint_of_a_connection_that_was_interrupted() {
+    for open in [own_log, our_log] {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(&dir.path().join("db"));
+        db.execute("PRAGMA journal_mode = WAL; CREATE TABLE t(a)")
+            .unwrap();
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_interrupt(db.as_ptr()) };
+        assert_eq!(checkpoint(&db), (ffi::SQLITE_INTERRUPT, -1, -1));
+        assert_eq!(checkpoint(&db), (ffi::SQLITE_OK, 2, 2));
     }
 }
 
