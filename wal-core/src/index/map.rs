@@ -183,25 +183,29 @@ fn slot_value(place: usize) -> u16 {
     u16::try_from(place + 1).unwrap_or(0)
 }
 
+/// Blocks on the heap, for tests.
+#[cfg(test)]
+pub(super) struct Heap(pub(super) Vec<Box<IndexBlock>>);
+
+#[cfg(test)]
+impl Blocks for Heap {
+    fn existing(&self, index: u32) -> Result<&IndexBlock> {
+        Ok(&self.0[index as usize])
+    }
+    fn corrupt(&self, reason: &str) -> crate::Error {
+        crate::Error::corrupt(std::path::Path::new("heap"), reason)
+    }
+}
+
+/// Blocks on the heap that are zero.
+#[cfg(test)]
+pub(super) fn heap(blocks: usize) -> Heap {
+    Heap((0..blocks).map(|_| IndexBlock::zeroed()).collect())
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use std::path::Path;
-
-    struct Heap(Vec<Box<IndexBlock>>);
-
-    impl Blocks for Heap {
-        fn existing(&self, index: u32) -> Result<&IndexBlock> {
-            Ok(&self.0[index as usize])
-        }
-        fn corrupt(&self, reason: &str) -> crate::Error {
-            crate::Error::corrupt(Path::new("heap"), reason)
-        }
-    }
-
-    fn heap(blocks: usize) -> Heap {
-        Heap((0..blocks).map(|_| IndexBlock::zeroed()).collect())
-    }
 
     #[test]
     fn the_newest_frame_in_range_is_found_in_any_block() {
