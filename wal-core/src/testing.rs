@@ -136,6 +136,12 @@ named! {
     IgnoreMaxFrame => "ignore-max-frame",
     /// Look-up: the first hit of a chain is taken, not the newest.
     FirstHitWins => "first-hit-wins",
+    /// Page map: it is taken up without a look whether it is of this log.
+    KeepMapOfOldGeneration => "keep-map-of-old-generation",
+    /// Page map: a block is fed that is not whole within the snapshot.
+    FeedBeyondSnapshot => "feed-beyond-snapshot",
+    /// Page map: a frame behind the snapshot passes for one of it.
+    MapIgnoresSnapshot => "map-ignores-snapshot",
     /// Restart: readers of the log are not shut out.
     RestartOverReaders => "restart-over-readers",
     /// Restart: a proof is not looked at.

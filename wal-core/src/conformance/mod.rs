@@ -124,6 +124,12 @@ macro_rules! conformance_suite {
         more_readers_than_slots_share_marks,
         a_reader_bypasses_a_log_that_is_backfilled,
         a_commit_is_found_from_the_moment_it_is_told,
+        // Long logs, which are read by a map.
+        a_long_log_that_begins_anew_is_read_by_a_new_map,
+        a_log_that_lost_its_end_is_not_read_by_the_map_of_before,
+        an_old_snapshot_sees_its_frames_beside_a_map_of_newer_ones,
+        frames_that_come_to_a_block_later_are_found_beside_a_map,
+        a_writer_that_reads_on_finds_its_commits_in_a_long_log,
         // Races, forced at every call.
         a_reader_overtaken_by_a_commit_begins_again,
         a_reader_overtaken_by_a_commit_and_a_checkpoint_begins_again,

@@ -76,6 +76,18 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("the_newest_version_up_to_the_snapshot_is_found_across_blocks"),
         ),
         (
+            M::KeepMapOfOldGeneration,
+            Case("a_long_log_that_begins_anew_is_read_by_a_new_map"),
+        ),
+        (
+            M::FeedBeyondSnapshot,
+            Case("frames_that_come_to_a_block_later_are_found_beside_a_map"),
+        ),
+        (
+            M::MapIgnoresSnapshot,
+            Case("an_old_snapshot_sees_its_frames_beside_a_map_of_newer_ones"),
+        ),
+        (
             M::RestartOverReaders,
             Case("the_log_is_not_restarted_over_a_reader"),
         ),

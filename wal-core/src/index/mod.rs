@@ -17,6 +17,8 @@ mod checkpoint_info;
 mod header;
 mod header_cell;
 mod map;
+mod page_map;
+mod page_tree;
 
 pub use block::{BLOCK_LEN, IndexBlock, MARK_NOT_USED};
 pub(crate) use block::{block_of_frame, last_frame_of_block};
@@ -25,3 +27,4 @@ pub(crate) use header::BadHeader;
 pub use header::IndexHeader;
 pub(crate) use header_cell::HeaderCell;
 pub(crate) use map::{Blocks, append, build_block, find, page_of_frame, trim};
+pub(crate) use page_map::{PageMap, Seal};

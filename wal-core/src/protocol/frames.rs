@@ -105,8 +105,8 @@ impl<C: WalCoordination> WriteTx<C> {
         if snapshot.reads_database_only() {
             snapshot.min_frame = first;
         }
-        snapshot.header = own.start;
         snapshot.page_count = page_count;
+        self.read.move_to(own.start);
         self.changes.resize(page_count);
         self.own = None;
         Ok(max_frame)
@@ -237,7 +237,7 @@ impl<C: WalCoordination> ReadTx<C> {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    fn read_log(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    pub(super) fn read_log(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.check_process()?;
         let log = self.storage.log();
         if let Some(mapped) = log.mapped() {

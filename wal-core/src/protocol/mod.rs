@@ -6,6 +6,7 @@
 //! | `snapshot` | loads the header, and mends it when its writer died |
 //! | `read` | begins a read transaction: which slot, checked again under the lock |
 //! | `page` | finds a page of a snapshot in the log or the database file |
+//! | `page_map` | makes that as quick in a long log as in a short one |
 //! | `saved_snapshot` | a snapshot as a value, opened again while the log has it |
 //! | `tail` | follows the log, for a replicator |
 //! | `apply` | adds the frames of another log, for a replica |
@@ -59,6 +60,7 @@ mod observe;
 mod open;
 mod overwrite;
 mod page;
+mod page_map;
 mod pressure;
 mod private_index;
 mod proof;
@@ -223,6 +225,7 @@ pub struct Wal<C: WalCoordination> {
     /// The state of the log in which the length of the database file was last
     /// looked at.
     database_seen_in: AtomicU64,
+    page_map: page_map::SharedMap,
     proof: proof::LastProof,
     #[cfg(feature = "observe")]
     observed: observe::Observed,
@@ -243,6 +246,7 @@ impl<C: WalCoordination> Wal<C> {
             poisoned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             database_seen_in: AtomicU64::new(0),
+            page_map: page_map::SharedMap::default(),
             proof: proof::LastProof::none(),
             #[cfg(feature = "observe")]
             observed: observe::Observed::default(),

@@ -2,12 +2,13 @@
 
 use std::ops::Deref;
 
+use super::page_map::TakenMap;
 use super::read::{ReadTx, Snapshot};
 use super::{DatabaseKind, Wal};
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{DatabaseHeader, FRAME_HEADER_LEN, frame_offset};
-use crate::index::{self, IndexHeader};
+use crate::index::IndexHeader;
 use crate::types::{FrameNo, PageNo, PageSize};
 
 /// What stands where nothing was ever written.
@@ -56,7 +57,7 @@ impl<C: WalCoordination> ReadTx<C> {
     pub fn find_frame(&self, page: PageNo) -> Result<Option<FrameNo>> {
         self.wal().check_process()?;
         self.check_age()?;
-        self.wal().find_frame(&self.snapshot, page)
+        self.wal().find_frame(&self.snapshot, Some(&self.map), page)
     }
 
     /// The content of `page`: without a copy, if the files are mapped.
@@ -67,7 +68,8 @@ impl<C: WalCoordination> ReadTx<C> {
     /// file is shorter than the snapshot says, [`Error::Io`].
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
         self.check_age()?;
-        self.wal().checked_page(&self.snapshot, page)
+        self.wal()
+            .checked_page(&self.snapshot, Some(&self.map), page)
     }
 }
 
@@ -121,24 +123,17 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
-    fn find_frame(&self, snapshot: &Snapshot, page: PageNo) -> Result<Option<FrameNo>> {
-        if snapshot.reads_database_only() {
-            return Ok(None);
-        }
-        let found = index::find(self, page.get(), snapshot.min_frame, snapshot.max_frame())?;
-        Ok(found.and_then(FrameNo::new))
-    }
-
     /// The content of `page`, if it is one of `snapshot`, whose lock the caller
-    /// holds.
-    pub(super) fn checked_page(&self, snapshot: &Snapshot, page: PageNo) -> Result<PageRef<'_>> {
+    /// holds. `map` is as for [`Wal::find_frame`].
+    pub(super) fn checked_page(
+        &self,
+        snapshot: &Snapshot,
+        map: Option<&TakenMap>,
+        page: PageNo,
+    ) -> Result<PageRef<'_>> {
         self.check_process()?;
         snapshot.check_page(page, self.config.page_size)?;
-        self.page(snapshot, page)
-    }
-
-    fn page(&self, snapshot: &Snapshot, page: PageNo) -> Result<PageRef<'_>> {
-        match self.find_frame(snapshot, page)? {
+        match self.find_frame(snapshot, map, page)? {
             Some(frame) => self.page_of_frame(frame),
             None => self.page_of_database(snapshot, page),
         }

@@ -25,6 +25,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::page_map::TakenMap;
 use super::snapshot::Held;
 use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
@@ -96,6 +97,7 @@ impl Snapshot {
 pub struct ReadTx<C: WalCoordination> {
     guard: LockGuard<C>,
     pub(super) snapshot: Snapshot,
+    pub(super) map: TakenMap,
     /// When it becomes too old.
     expires: Option<Instant>,
 }
@@ -150,6 +152,7 @@ impl<C: WalCoordination> ReadTx<C> {
         Ok(ReadTx {
             guard: guard.ok_or_else(|| wal.busy(self.guard.lock()))?,
             snapshot: self.snapshot,
+            map: TakenMap::default(),
             expires: None,
         }
         .aging())
@@ -190,6 +193,7 @@ impl<C: WalCoordination> ReadTx<C> {
         Ok(ReadTx {
             guard: std::mem::replace(&mut self.guard, lent),
             snapshot: self.snapshot,
+            map: TakenMap::default(),
             expires: self.expires,
         })
     }
@@ -377,6 +381,7 @@ impl<C: WalCoordination> Wal<C> {
                 min_frame,
                 page_count,
             },
+            map: TakenMap::default(),
             expires: None,
         })
     }

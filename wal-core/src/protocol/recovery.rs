@@ -45,6 +45,8 @@ impl<C: WalCoordination> Wal<C> {
             self.sequence.store(scan.header.sequence, Ordering::Relaxed);
         }
         self.rebuild_blocks(scan.as_ref().map_or(&[], |scan| &scan.pages))?;
+        // Whatever damaged the index may have come to the map too.
+        self.page_map.forget();
         let header = self.publish_recovered(scan.as_ref())?;
         observe!(
             self,

@@ -80,7 +80,7 @@ impl<C: WalCoordination> WriteTx<C> {
         let published = wal.publish_restart(&header, &proof, salts)?;
         drop(readers);
         drop(checkpoint);
-        self.read.snapshot.header = published;
+        self.read.move_to(published);
         Ok(Some(published))
     }
 }
@@ -207,6 +207,7 @@ impl<C: WalCoordination> Wal<C> {
             info.set_backfilled(0);
         }
         self.header_cell()?.store(&next);
+        self.page_map.forget();
         info.set_backfilled(0);
         // Only now: under the old header frames up to here were attempted.
         info.set_attempted(0);

@@ -78,7 +78,7 @@ impl<C: WalCoordination> OldPages<C> {
     /// # Errors
     /// As [`ReadTx::page`].
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
-        self.wal.checked_page(&self.snapshot, page)
+        self.wal.checked_page(&self.snapshot, None, page)
     }
 }
 
