@@ -31,7 +31,8 @@
 //!     deadline.
 //! 11. *What lingers is in nobody's way for long.* A slot that was released by
 //!     [`WalCoordination::linger`] is free for all who share the attachment,
-//!     and for others before long, whatever its last holder does.
+//!     and for others before long, whatever its last holder does. For their
+//!     sake a slot with a mark may be refused for a moment though it is free.
 
 use std::fmt;
 use std::path::Path;

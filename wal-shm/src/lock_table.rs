@@ -137,7 +137,8 @@ impl LockTable {
     /// while that changes, which costs the one who waits another period.
     #[inline]
     pub(crate) fn avoids(&self, lock: Lock) -> bool {
-        self.avoided.load(Ordering::Relaxed) & bits_of(lock) != 0
+        let avoided = self.avoided.load(Ordering::Relaxed);
+        avoided != 0 && avoided & bits_of(lock) != 0
     }
 
     /// Counts the caller in where the system's lock is held already.
@@ -268,6 +269,7 @@ impl LockTable {
     }
 
     /// Gives back each lock that lingers and was not used since the last
+    /// sweep, and all that linger while a slot is to be avoided, until the next
     /// sweep. True if there will be something to sweep before long.
     pub(crate) fn sweep(&self, beyond: &impl Beyond) -> bool {
         let _changing = self.changing();

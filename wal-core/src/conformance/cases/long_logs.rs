@@ -15,6 +15,21 @@ fn all() -> Vec<u32> {
     (1..=PAGES).collect()
 }
 
+/// Every other page.
+fn odd() -> Vec<u32> {
+    (1..=PAGES).step_by(2).collect()
+}
+
+/// A writer, whose log has five versions of all pages, and a reader that has
+/// read it by a map.
+fn with_map<B: Backend>(scene: &Scene<B>) -> (User<B>, User<B>) {
+    let (writer, reader) = scene.two();
+    commit_each(&writer, &all(), 1..=5);
+    assert_eq!(reader.versions(), vec![5; PAGES as usize]);
+    assert_has_map(&reader, 2);
+    (writer, reader)
+}
+
 /// Commits each of `versions` to `pages`.
 fn commit_each<B: Backend>(
     writer: &User<B>,
@@ -43,14 +58,11 @@ fn assert_has_map<B: Backend>(user: &User<B>, blocks: u32) {
 
 pub(crate) fn a_long_log_that_begins_anew_is_read_by_a_new_map<B: Backend>() {
     let scene = Scene::<B>::new(PAGES);
-    let (writer, reader) = scene.two();
-    commit_each(&writer, &all(), 1..=5);
-    assert_eq!(reader.versions(), vec![5; PAGES as usize]);
-    assert_has_map(&reader, 2);
+    let (writer, reader) = with_map(&scene);
     let before = writer.header();
     writer.checkpoint_all();
     // Other pages in the same frames.
-    let odd: Vec<u32> = (1..=PAGES).step_by(2).collect();
+    let odd = odd();
     commit_each(&writer, &odd, 6..=11);
     let early = reader.read();
     assert_ne!(writer.header().salts(), before.salts());
@@ -65,10 +77,7 @@ pub(crate) fn a_long_log_that_begins_anew_is_read_by_a_new_map<B: Backend>() {
 /// or a peer that breaks the rules makes it do, and goes on differently.
 pub(crate) fn a_log_that_lost_its_end_is_not_read_by_the_map_of_before<B: Backend>() {
     let scene = Scene::<B>::new(PAGES);
-    let (writer, reader) = scene.two();
-    commit_each(&writer, &all(), 1..=5);
-    assert_eq!(reader.versions(), vec![5; PAGES as usize]);
-    assert_has_map(&reader, 2);
+    let (writer, reader) = with_map(&scene);
     let before = writer.header();
     let lost = FrameNo::new(PAGES + 1).expect("a frame number");
     let mut log = fs::OpenOptions::new()
@@ -83,7 +92,7 @@ pub(crate) fn a_log_that_lost_its_end_is_not_read_by_the_map_of_before<B: Backen
     writer.damage_header();
     assert_eq!(writer.versions(), vec![1; PAGES as usize]);
     assert_has_map(&reader, 2);
-    let odd: Vec<u32> = (1..=PAGES).step_by(2).collect();
+    let odd = odd();
     commit_each(&writer, &odd, 6..=13);
     assert_eq!(writer.header().salts(), before.salts());
     assert_eq!(writer.header().max_frame(), before.max_frame());
@@ -97,7 +106,7 @@ pub(crate) fn an_old_snapshot_sees_its_frames_beside_a_map_of_newer_ones<B: Back
     commit_each(&writer, &all(), 1..=3);
     let old = reader.read();
     let saved = old.snapshot().save();
-    let odd: Vec<u32> = (1..=PAGES).step_by(2).collect();
+    let odd = odd();
     commit_each(&writer, &odd, 4..=11);
     assert_eq!(reader.versions(), mixed(&odd, 11, 3));
     assert_has_map(&reader, 4);
