@@ -106,15 +106,18 @@ pub fn create_page_store(database: &dyn File, page_size: PageSize) -> Result<()>
     sync_directory(database.path())
 }
 
-/// Refuses to make a database at `path`, where none is, beside what is left
-/// of another one: stock SQLite deletes a log beside an empty database.
+/// Refuses to make a database at `path`, where none was, beside what is left
+/// of another one: stock SQLite deletes a log beside an empty database. A
+/// database that another process has made meanwhile is none of its business.
 ///
 /// # Errors
 /// [`Error::CannotOpen`], [`Error::HotJournal`], [`Error::Io`].
 pub fn refuse_leftovers(path: &Path) -> Result<()> {
     refuse_hot_journal(path)?;
     let log = beside(path, "-wal");
-    if file_len(&log)? == 0 {
+    // The log is looked at first: who makes a database makes its log later,
+    // and nobody removes the database, so none now means none then.
+    if file_len(&log)? == 0 || path.exists() {
         return Ok(());
     }
     let reason = "its database is not there; restore the database, or remove the log";
@@ -147,5 +150,32 @@ fn file_len(path: &Path) -> Result<u64> {
         Ok(metadata) => Ok(metadata.len()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(e) => Err(Error::io(path, "stat", e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn with_a_log(database: Option<&[u8]>) -> Result<()> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pages");
+        if let Some(content) = database {
+            std::fs::write(&path, content).unwrap();
+        }
+        std::fs::write(beside(&path, "-wal"), [7; 32]).unwrap();
+        refuse_leftovers(&path)
+    }
+
+    #[test]
+    fn a_log_without_its_database_is_a_leftover() {
+        assert!(matches!(with_a_log(None), Err(Error::CannotOpen { .. })));
+    }
+
+    #[test]
+    fn an_opener_that_saw_no_database_heeds_who_made_it_meanwhile() {
+        with_a_log(Some(&[0; 512])).unwrap();
     }
 }
