@@ -264,6 +264,17 @@ pub enum Error {
         source: Box<Error>,
     },
 
+    /// The commit is there for everybody to see, but a sync has failed, so a
+    /// power failure may undo it. See
+    /// [`WalConfig::group_commit`](crate::protocol::WalConfig::group_commit).
+    #[error("{}: the commit is visible, but it may not survive a power failure ({source}); open the database again and checkpoint it", path.display())]
+    DurabilityUnknown {
+        /// The log.
+        path: PathBuf,
+        /// The sync that failed.
+        source: Box<Error>,
+    },
+
     /// The system refused a call.
     #[error("{}: {operation} failed: {source}", path.display())]
     Io {

@@ -89,6 +89,8 @@ named! {
     TryAgain => "try-again",
     /// A writer that found Write taken is about to sleep.
     WaitForWrite => "wait-for-write",
+    /// Who has committed is about to sleep until another has synced the log.
+    WaitForSync => "wait-for-sync",
 }
 
 named! {
@@ -196,6 +198,12 @@ named! {
     KeepPageCountAtRollback => "keep-page-count-at-rollback",
     /// Sync: a handle goes on after a failed sync.
     RetryFailedSync => "retry-failed-sync",
+    /// Group commit: how far the log is written is looked at after its sync.
+    SampleAfterSync => "sample-after-sync",
+    /// Group commit: a sync of the log serves a commit that is not in it any more.
+    IgnoreGenerationGone => "ignore-generation-gone",
+    /// Group commit: who finds that a sync has failed tries another one.
+    RetryFailedGroupSync => "retry-failed-group-sync",
     /// Header: no fence between the copies when they are stored.
     DropStoreFence => "drop-store-fence",
     /// Header: no fence between the copies when they are loaded.

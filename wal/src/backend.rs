@@ -68,6 +68,7 @@ impl Options {
             inspect(database, self.page_size)?
         };
         config.synchronous = self.synchronous;
+        config.group_commit = self.group_commit;
         config.log_size_limit = self.log_size_limit;
         config.cache_spill = self.cache_spill;
         config.snapshot_age_limit = self.snapshot_age_limit;

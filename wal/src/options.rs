@@ -50,6 +50,7 @@ pub enum ReadStrategy {
 pub struct Options {
     pub(crate) page_size: PageSize,
     pub(crate) synchronous: Synchronous,
+    pub(crate) group_commit: bool,
     pub(crate) busy: BusyHandler,
     pub(crate) busy_timeout: Duration,
     pub(crate) create: bool,
@@ -74,6 +75,7 @@ impl Default for Options {
         Options {
             page_size: PageSize::DEFAULT,
             synchronous: Synchronous::default(),
+            group_commit: false,
             busy: BusyHandler::timeout(BUSY_TIMEOUT),
             busy_timeout: BUSY_TIMEOUT,
             create: true,
@@ -114,6 +116,22 @@ impl Options {
     #[must_use]
     pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
         self.synchronous = synchronous;
+        self
+    }
+
+    /// Lets the commits of many processes and threads share their syncs, at
+    /// [`Synchronous::Full`]: several times as many commits per second, where
+    /// many write. A commit is then *visible before it is durable*. It is
+    /// durable when [`crate::WriteTx::commit`] returns; until then others may
+    /// read it, and a power failure undoes it together with what was built on
+    /// it and is not acknowledged either. So a program that acts on what it has
+    /// read, outside the database, should leave this off, which is the default.
+    ///
+    /// Each process chooses for itself. Without a side file
+    /// ([`Options::side_file`]) it does nothing.
+    #[must_use]
+    pub fn group_commit(mut self, group_commit: bool) -> Self {
+        self.group_commit = group_commit;
         self
     }
 

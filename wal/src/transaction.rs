@@ -100,7 +100,9 @@ impl<B: Backend> WriteTx<B> {
     /// # Errors
     /// The transaction is rolled back, except for
     /// [`Error::CommitOutcomeUnknown`]: then only opening the database again
-    /// tells whether it is there.
+    /// tells whether it is there. With [`crate::Options::group_commit`] also
+    /// [`Error::DurabilityUnknown`]: it is visible, but may not survive a power
+    /// failure.
     pub fn commit(self) -> Result<()> {
         let log_frames = self.tx.commit()?;
         self.database.after_commit(log_frames);

@@ -26,6 +26,7 @@ pub(super) enum Which {
 pub(super) enum Awaited {
     Commit,
     Turn,
+    Sync,
 }
 
 /// A call that a user made to its coordination or its storage.

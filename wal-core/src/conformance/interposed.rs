@@ -183,7 +183,8 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
 impl<C: WalCoordination> Interposed<C> {
     fn awaited(&self, word: &AtomicU32) -> Awaited {
         match self.waiting_room() {
-            Some(room) if std::ptr::eq(room.commits(), word) => Awaited::Commit,
+            Some(room) if std::ptr::eq(room.commits().word(), word) => Awaited::Commit,
+            Some(room) if std::ptr::eq(room.synced().done().word(), word) => Awaited::Sync,
             _ => Awaited::Turn,
         }
     }

@@ -124,6 +124,14 @@ macro_rules! conformance_suite {
         more_readers_than_slots_share_marks,
         a_reader_bypasses_a_log_that_is_backfilled,
         a_commit_is_found_from_the_moment_it_is_told,
+        // Commits that share a sync.
+        a_group_commit_is_visible_and_write_free_before_its_sync,
+        a_sync_of_another_serves_what_was_published_before_it,
+        what_is_published_during_a_sync_is_not_told_synced,
+        a_group_commit_whose_log_is_gone_is_synced_in_the_database,
+        a_failed_group_sync_fails_the_whole_generation,
+        who_waits_for_a_sync_that_fails_does_not_try_again,
+        a_leader_that_dies_is_replaced,
         // Long logs, which are read by a map.
         a_long_log_that_begins_anew_is_read_by_a_new_map,
         a_log_that_lost_its_end_is_not_read_by_the_map_of_before,

@@ -60,6 +60,18 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             M::SkipCommitSync,
             Case("a_full_commit_is_synced_in_every_generation"),
         ),
+        (
+            M::SampleAfterSync,
+            Case("what_is_published_during_a_sync_is_not_told_synced"),
+        ),
+        (
+            M::IgnoreGenerationGone,
+            Case("a_group_commit_whose_log_is_gone_is_synced_in_the_database"),
+        ),
+        (
+            M::RetryFailedGroupSync,
+            Case("a_failed_group_sync_fails_the_whole_generation"),
+        ),
         (M::OneHeaderCopy, Case("a_commit_leaves_two_equal_headers")),
         (M::KeepChangeCounter, Case("each_commit_changes_the_header")),
         (

@@ -5,8 +5,8 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::uio::pwritev;
 
@@ -66,6 +66,9 @@ pub struct OsFile {
     close_for_real: AtomicBool,
     /// The file may be new, so its name is made durable by its first sync.
     name_is_new: AtomicBool,
+    /// Set by a sync that failed, and locked by each one. The system tells a
+    /// descriptor of lost pages once, and those who share it have to know.
+    sync_failed: Mutex<bool>,
 }
 
 impl OsFile {
@@ -117,6 +120,7 @@ impl OsFile {
             in_child: None,
             close_for_real: AtomicBool::new(false),
             name_is_new: AtomicBool::new(false),
+            sync_failed: Mutex::new(false),
         })
     }
 
@@ -282,11 +286,18 @@ impl File for OsFile {
     }
 
     fn sync(&self, kind: FileSyncType) -> Result<()> {
+        let mut failed = self
+            .sync_failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let synced = match kind {
+            _ if *failed => Err(io::Error::other("an earlier sync of it failed")),
             FileSyncType::Data => self.as_file().sync_data(),
             FileSyncType::Full => self.as_file().sync_all(),
         };
+        *failed = synced.is_err();
         synced.map_err(|e| Error::io(&self.path, "sync", e))?;
+        drop(failed);
         if self.name_is_new.load(Ordering::Relaxed) {
             sync_directory(&self.path)?;
             self.name_is_new.store(false, Ordering::Relaxed);

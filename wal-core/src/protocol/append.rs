@@ -13,7 +13,8 @@
 //!    nobody looks above the published frame, and whatever fails here has cost
 //!    nothing;
 //! 5. all of these are written in one vectored write, the commit frame last;
-//! 6. the log is synced, if each commit is to survive a power failure;
+//! 6. the log is synced, if each commit is to survive a power failure and does
+//!    not share a sync with others after step 7;
 //! 7. the header is published: the commit is visible.
 //!
 //! A transaction that spilled has done steps 1 and 2 before.
@@ -31,6 +32,7 @@
 use std::io::IoSlice;
 use std::sync::atomic::Ordering;
 
+use super::group_commit::CommitSync;
 use super::spill::{LogEnd, OwnFrames};
 use super::write::WriteTx;
 use super::{DatabaseKind, Synchronous, Wal};
@@ -54,21 +56,26 @@ pub struct PreparedFrames<'p> {
     pub(super) ends: Vec<LogEnd>,
 }
 
-/// Commits what `tx` changed, and tells how many frames the log has then.
-pub(super) fn commit<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<u32> {
+/// Commits what `tx` changed, and gives the state that is published then;
+/// `None` if nothing was changed.
+pub(super) fn commit<C: WalCoordination>(
+    tx: &mut WriteTx<C>,
+    sync: CommitSync,
+) -> Result<Option<IndexHeader>> {
     tx.changes.release_all();
     if tx.is_unchanged() {
-        return Ok(tx.read.snapshot.max_frame());
+        return Ok(None);
     }
     stamp_page_one(tx)?;
     tx.begin_own_frames()?;
     let wal = tx.wal().clone();
     let Some(own) = &mut tx.own else {
-        return Ok(tx.read.snapshot.max_frame());
+        return Ok(None);
     };
     let pages = tx.changes.dirty().iter();
     let pages = pages.map(|(&page, content)| (page, &**content));
-    wal.commit_pages(own, pages, tx.changes.page_count())
+    wal.commit_pages(own, pages, tx.changes.page_count(), sync)?;
+    Ok(Some(own.start))
 }
 
 /// A SQLite database's page 1 tells its size. It is logged with every change
@@ -94,7 +101,9 @@ impl<C: WalCoordination> Wal<C> {
         own: &mut OwnFrames,
         pages: impl IntoIterator<Item = (PageNo, &'p [u8])>,
         page_count: u32,
-    ) -> Result<u32> {
+        sync: CommitSync,
+    ) -> Result<()> {
+        self.refuse_failed_generation(own.start.salts())?;
         let begins_anew = own.start.max_frame() == 0;
         let (mut overwritten, mut appended) = self.place(own, None, pages)?;
         // The commit frame is the last one of the log, so it is a new one.
@@ -108,7 +117,7 @@ impl<C: WalCoordination> Wal<C> {
         self.mend_checksums(own)?;
         let Some(prepared) = self.prepare_frames(own, &appended, Some(page_count))? else {
             // Not reached: there is a page to commit.
-            return Ok(own.end.max_frame);
+            return Ok(());
         };
         if !mutated(Mutation::IndexAfterHeader) {
             self.index_frames(prepared.first, &appended)?;
@@ -117,7 +126,9 @@ impl<C: WalCoordination> Wal<C> {
         // the commit and its becoming visible.
         let header = self.header_cell()?;
         self.append_frames_vectored(&prepared)?;
-        self.commit_prepared_frames(&prepared)?;
+        if sync == CommitSync::BeforeVisible {
+            self.commit_prepared_frames()?;
+        }
         if begins_anew {
             self.limit_log_size(&prepared);
         }
@@ -144,7 +155,7 @@ impl<C: WalCoordination> Wal<C> {
         if mutated(Mutation::IndexAfterHeader) {
             self.index_frames(prepared.first, &appended)?;
         }
-        Ok(max_frame)
+        Ok(())
     }
 
     /// Writes the log header if the log is empty, and gives the state that
@@ -305,11 +316,11 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
-    /// Makes the frames as durable as was asked for.
+    /// Makes the frames that were written as durable as was asked for.
     ///
     /// # Errors
     /// [`Error::CommitOutcomeUnknown`] if the sync failed.
-    fn commit_prepared_frames(&self, _written: &PreparedFrames<'_>) -> Result<()> {
+    fn commit_prepared_frames(&self) -> Result<()> {
         if self.synchronous() < Synchronous::Full || mutated(Mutation::SkipCommitSync) {
             return Ok(());
         }
@@ -343,9 +354,9 @@ impl<C: WalCoordination> Wal<C> {
         step(Point::Wake);
         if let Some(room) = self.coordination.waiting_room()
             && !mutated(Mutation::WakeNobody)
-            && room.tell_commit()
+            && room.commits().ring()
         {
-            self.coordination.wake(room.commits());
+            self.coordination.wake(room.commits().word());
         }
     }
 }

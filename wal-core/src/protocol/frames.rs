@@ -20,6 +20,7 @@
 
 use std::collections::BTreeSet;
 
+use super::group_commit::CommitSync;
 use super::spill::{LogEnd, OwnFrames};
 use super::write::WriteTx;
 use super::{ReadTx, Wal};
@@ -100,7 +101,8 @@ impl<C: WalCoordination> WriteTx<C> {
             return Ok(self.read.snapshot.max_frame());
         };
         let first = own.first();
-        let max_frame = wal.commit_pages(own, pages.iter().copied(), page_count)?;
+        let pages = pages.iter().copied();
+        wal.commit_pages(own, pages, page_count, CommitSync::BeforeVisible)?;
         let snapshot = &mut self.read.snapshot;
         if snapshot.reads_database_only() {
             snapshot.min_frame = first;
@@ -109,7 +111,7 @@ impl<C: WalCoordination> WriteTx<C> {
         self.read.move_to(own.start);
         self.changes.resize(page_count);
         self.own = None;
-        Ok(max_frame)
+        Ok(self.read.snapshot.max_frame())
     }
 
     fn check_frames(&self, pages: &[(PageNo, &[u8])]) -> Result<()> {

@@ -19,6 +19,7 @@
 //! | `savepoint` | rolls back a part of the transaction |
 //! | `frames` | the same for an engine that keeps its pages itself |
 //! | `append` | turns dirty pages into frames and a commit |
+//! | `group_commit` | one sync for the commits of many |
 //! | `restart` | begins the log anew when all of it is backfilled |
 //! | `checkpoint` | how far frames are moved to the database file, who is waited for |
 //! | `backfill` | moves them |
@@ -53,6 +54,7 @@ mod checkpoint;
 mod close;
 mod dirty;
 mod frames;
+mod group_commit;
 mod guard;
 mod linger;
 #[cfg(feature = "observe")]
@@ -122,8 +124,9 @@ pub enum Synchronous {
     /// begins anew. A power failure can undo the last commits, and nothing
     /// else.
     Normal,
-    /// The log is also synced at each commit, before it becomes visible. A
-    /// power failure undoes nothing that was acknowledged.
+    /// The log is also synced at each commit, before it becomes visible, or
+    /// before [`WriteTx::commit`] returns if [`WalConfig::group_commit`] is
+    /// set. A power failure undoes nothing that was acknowledged.
     #[default]
     Full,
 }
@@ -183,6 +186,13 @@ pub struct WalConfig {
     pub read_only: bool,
     /// What is done to the log without being asked.
     pub auto_actions: WalAutoActions,
+    /// Whether a commit at [`Synchronous::Full`] is visible before it is
+    /// durable, so that one sync serves the commits of many users. It is
+    /// durable when [`WriteTx::commit`] returns. Others may see it before, and
+    /// a power failure in between undoes it, with whatever was committed on
+    /// top of it and not acknowledged either. Frames of an engine are synced
+    /// before anybody sees them all the same.
+    pub group_commit: bool,
 }
 
 /// How many bytes of changed pages are kept on the heap unless told otherwise.
@@ -203,6 +213,7 @@ impl WalConfig {
             persistent_log: false,
             read_only: false,
             auto_actions: WalAutoActions::default(),
+            group_commit: false,
         }
     }
 }

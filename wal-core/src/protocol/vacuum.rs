@@ -22,6 +22,7 @@ use super::append;
 use super::backfill::Backfill;
 use super::busy::{BusyHandler, Waiter};
 use super::checkpoint::CheckpointReport;
+use super::group_commit::CommitSync;
 use super::page::PageRef;
 use super::read::{ReadTx, Snapshot};
 use super::snapshot::Held;
@@ -256,7 +257,7 @@ impl<C: WalCoordination> VacuumTx<C> {
     /// # Errors
     /// As [`WriteTx::commit`]; everybody is let in again then.
     pub fn commit(mut self) -> Result<VacuumLockGuard<C>> {
-        append::commit(&mut self.tx)?;
+        append::commit(&mut self.tx, CommitSync::BeforeVisible)?;
         let VacuumTx { tx, locks } = self;
         drop(tx);
         Ok(locks)

@@ -27,6 +27,7 @@ use std::time::Duration;
 use super::append;
 use super::busy::{BusyHandler, Waiter};
 use super::dirty::Changes;
+use super::group_commit::CommitSync;
 use super::page::PageRef;
 use super::read::ReadTx;
 use super::snapshot::Held;
@@ -280,10 +281,23 @@ impl<C: WalCoordination> WriteTx<C> {
     /// # Errors
     /// The transaction is rolled back, except for
     /// [`Error::CommitOutcomeUnknown`]: then only opening the database again
-    /// tells whether it is there.
+    /// tells whether it is there. With [`super::WalConfig::group_commit`] also
+    /// [`Error::DurabilityUnknown`]: it is visible, but may not survive a power
+    /// failure.
     pub fn commit(mut self) -> Result<u32> {
-        self.wal().check_writable()?;
-        append::commit(&mut self)
+        let wal = self.wal().clone();
+        wal.check_writable()?;
+        let sync = wal.commit_sync();
+        let Some(published) = append::commit(&mut self, sync)? else {
+            return Ok(self.read.snapshot.max_frame());
+        };
+        if sync == CommitSync::Shared {
+            // Others write while this one waits for the disk.
+            wal.end_turn();
+            drop(self);
+            wal.sync_with_others(&published)?;
+        }
+        Ok(published.max_frame())
     }
 
     /// Forgets the changes; dropping the transaction does the same.

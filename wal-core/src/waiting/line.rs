@@ -129,6 +129,15 @@ impl Line {
         }
     }
 
+    /// Says that `who` will not come back for Write for a while: the next one
+    /// is woken at the release that follows.
+    pub fn end_turn(&self, who: u32) {
+        // Fails if somebody else has the turn.
+        let _ = self
+            .turn_of
+            .compare_exchange(who, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// Takes a place at the end; `None` if all are taken.
     pub fn enter(&self, now: u32) -> Option<Place> {
         let mut ticket = 0;
@@ -281,7 +290,7 @@ pub(crate) fn who() -> u32 {
 }
 
 /// The time from one moment to another.
-fn between(from: u32, to: u32) -> Duration {
+pub(super) fn between(from: u32, to: u32) -> Duration {
     Duration::from_micros(u64::from(to.wrapping_sub(from)))
 }
 

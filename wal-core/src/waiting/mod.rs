@@ -1,10 +1,11 @@
 //! The memory in which the users of a database wait for each other: for a
-//! commit, or in the line of those who want to write.
+//! commit, in the line of those who want to write, or for a sync of the log.
 //!
-//! It holds hints and nothing else. Whatever stands in it, zeros, garbage or
-//! what the dead left: who waits looks again by itself within a bound, and
-//! what it waits for is decided elsewhere, by the header and by the lock. So
-//! a backend may lose it, or have none.
+//! It holds hints, and how far the log is synced, which is checked against the
+//! header. Whatever stands in it, zeros, garbage or what the dead left: who
+//! waits looks again by itself within a bound, and what it waits for is decided
+//! elsewhere, by the header and by the lock. So a backend may lose it, or have
+//! none.
 //!
 //! # Ordering
 //! A sleeper says that it sleeps and then looks once more; a waker changes the
@@ -14,21 +15,21 @@
 //! call.
 
 mod line;
+mod synced;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use line::{Line, Place, Turn};
 pub(crate) use line::{STILL_HERE, now, who};
+pub use synced::{LEASE, SyncedLog};
 
 /// The words, in memory that all users share; zeros are an empty room.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct WaitingRoom {
-    /// Counts commits up.
-    commits: AtomicU32,
-    /// Not 0 if somebody may sleep on `commits`.
-    sleepers: AtomicU32,
+    commits: Bell,
     unused: [AtomicU32; 14],
+    synced: SyncedLog,
     line: Line,
 }
 
@@ -36,26 +37,48 @@ pub struct WaitingRoom {
 const _: () = assert!(size_of::<WaitingRoom>().is_multiple_of(64));
 
 impl WaitingRoom {
+    /// Rings at each commit.
+    pub fn commits(&self) -> &Bell {
+        &self.commits
+    }
+
+    /// How far the log is synced, and who waits for that.
+    pub fn synced(&self) -> &SyncedLog {
+        &self.synced
+    }
+
     /// The line of those who want to write.
     pub fn line(&self) -> &Line {
         &self.line
     }
+}
 
-    /// The word that counts commits, to be slept on.
-    pub(crate) fn commits(&self) -> &AtomicU32 {
-        &self.commits
+/// A word to sleep on until something has happened.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Bell {
+    /// How often it has rung.
+    rung: AtomicU32,
+    /// Not 0 if somebody may sleep.
+    sleepers: AtomicU32,
+}
+
+impl Bell {
+    /// The word to sleep on.
+    pub fn word(&self) -> &AtomicU32 {
+        &self.rung
     }
 
-    /// How many commits were told, as the number to sleep with; what is
-    /// committed behind this call ends the sleep.
-    pub(crate) fn expect_commit(&self) -> u32 {
+    /// The number to sleep with: what rings behind this call ends the sleep.
+    pub fn expect(&self) -> u32 {
         self.sleepers.store(1, Ordering::SeqCst);
-        self.commits.load(Ordering::SeqCst)
+        self.rung.load(Ordering::SeqCst)
     }
 
-    /// Tells of a commit; true if somebody may be asleep, and is to be woken.
-    pub(crate) fn tell_commit(&self) -> bool {
-        self.commits.fetch_add(1, Ordering::SeqCst);
+    /// Rings; true if somebody may be asleep, and is to be woken.
+    #[must_use]
+    pub fn ring(&self) -> bool {
+        self.rung.fetch_add(1, Ordering::SeqCst);
         self.sleepers.load(Ordering::SeqCst) != 0 && self.sleepers.swap(0, Ordering::SeqCst) != 0
     }
 }
@@ -65,12 +88,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_expects_a_commit_is_to_be_woken_once() {
-        let room = WaitingRoom::default();
-        assert!(!room.tell_commit(), "nobody sleeps");
-        let seen = room.expect_commit();
-        assert!(room.tell_commit());
-        assert_ne!(room.commits().load(Ordering::SeqCst), seen);
-        assert!(!room.tell_commit(), "the flag was taken back");
+    fn who_expects_something_is_to_be_woken_once() {
+        let bell = Bell::default();
+        assert!(!bell.ring(), "nobody sleeps");
+        let seen = bell.expect();
+        assert!(bell.ring());
+        assert_ne!(bell.word().load(Ordering::SeqCst), seen);
+        assert!(!bell.ring(), "the flag was taken back");
     }
 }

@@ -253,23 +253,23 @@ pub(crate) fn a_sleep_ends_when_its_word_was_changed_and_woken<B: Backend>() {
     let sleeper = one.wal.coordination();
     let room = sleeper.waiting_room().expect("a waiting room");
     for _ in 0..200 {
-        let seen = room.expect_commit();
+        let seen = room.commits().expect();
         thread::scope(|threads| {
             threads.spawn(|| {
                 let waker = two.wal.coordination();
                 let room = waker.waiting_room().expect("a waiting room");
-                assert!(room.tell_commit(), "the sleeper is not seen");
-                waker.wake(room.commits());
+                assert!(room.commits().ring(), "the sleeper is not seen");
+                waker.wake(room.commits().word());
             });
             // A sleep may end early, but a wake-up may not be lost: with it
             // lost, this would go on to the deadline.
-            while room.commits().load(Ordering::SeqCst) == seen {
-                sleeper.sleep(room.commits(), seen, deadline);
+            while room.commits().word().load(Ordering::SeqCst) == seen {
+                sleeper.sleep(room.commits().word(), seen, deadline);
                 assert!(Instant::now() < deadline, "a wake-up was lost");
             }
         });
         // It has happened, so this does not sleep at all.
-        sleeper.sleep(room.commits(), seen, deadline);
+        sleeper.sleep(room.commits().word(), seen, deadline);
         assert!(Instant::now() < deadline, "the word was not looked at");
     }
 }
@@ -279,11 +279,11 @@ pub(crate) fn a_sleep_ends_at_its_deadline<B: Backend>() {
     let begun = Instant::now();
     let coordination = one.wal.coordination();
     let room = coordination.waiting_room().expect("a waiting room");
-    let seen = room.expect_commit();
+    let seen = room.commits().expect();
     let deadline = Instant::now() + Duration::from_millis(3);
-    coordination.sleep(room.commits(), seen, deadline);
+    coordination.sleep(room.commits().word(), seen, deadline);
     // A deadline that has passed already.
-    coordination.sleep(room.commits(), seen, begun);
+    coordination.sleep(room.commits().word(), seen, begun);
     assert!(begun.elapsed() < BOUND, "a sleep outlived its deadline");
 }
 

@@ -6,7 +6,7 @@ use super::super::scene::{Scene, User};
 use crate::error::Error;
 use crate::protocol::{CheckpointMode, Synchronous};
 
-const SYNC: Call = Call::Sync(Which::Log);
+pub(super) const SYNC: Call = Call::Sync(Which::Log);
 
 pub(super) fn log_writes(trace: &[Call]) -> Vec<Call> {
     let of_log = |call: &&Call| {

@@ -143,7 +143,7 @@ pub(crate) fn a_commit_is_found_from_the_moment_it_is_told<B: Backend>() {
     writer.before(told, reads);
     // Somebody sleeps, so there is somebody to be told.
     let room = writer.wal.coordination().waiting_room();
-    room.expect("a waiting room").expect_commit();
+    room.expect("a waiting room").commits().expect();
     writer.commit(&[1, 2], 2);
     writer.assert_stepped_in();
 }

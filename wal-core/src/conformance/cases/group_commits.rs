@@ -1,0 +1,175 @@
+//! Commits that are visible before they are durable, and share a sync.
+
+use super::super::Backend;
+use super::super::director::{Call, Then, Which, at_every_call, nth};
+use super::super::scene::{Scene, User};
+use super::durability::SYNC;
+use crate::coordination::{Lock, LockMode, WalCoordination};
+use crate::error::Error;
+use crate::index::IndexHeader;
+use crate::protocol::{CheckpointMode, Synchronous};
+use crate::waiting::SyncedLog;
+
+const DATABASE_SYNC: Call = Call::Sync(Which::Database);
+/// From here on others may write, and what was committed is not durable yet.
+const WRITE_GIVEN_BACK: Call = Call::Unlock(Lock::Write, LockMode::Exclusive);
+
+/// A user that shares its syncs.
+fn member<B: Backend>(scene: &Scene<B>) -> User<B> {
+    scene.user_with(|config| {
+        config.synchronous = Synchronous::Full;
+        config.group_commit = true;
+    })
+}
+
+/// A scene whose log has a commit, so that its header is synced.
+fn scene<B: Backend>() -> (Scene<B>, User<B>, User<B>) {
+    let scene = Scene::new(2);
+    let (one, two) = (member(&scene), member(&scene));
+    one.commit(&[1, 2], 1);
+    (scene, one, two)
+}
+
+fn syncs(trace: &[Call]) -> Vec<Call> {
+    let is_sync = |call: &&Call| matches!(call, Call::Sync(_));
+    trace.iter().filter(is_sync).copied().collect()
+}
+
+fn is_told_synced<B: Backend>(user: &User<B>, header: &IndexHeader) -> bool {
+    synced_log(user).covers(header.salts(), header.max_frame())
+}
+
+fn synced_log<B: Backend>(user: &User<B>) -> &SyncedLog {
+    let room = user.wal.coordination().waiting_room();
+    room.expect("a waiting room").synced()
+}
+
+pub(crate) fn a_group_commit_is_visible_and_write_free_before_its_sync<B: Backend>() {
+    let (scene, one, two) = scene::<B>();
+    let other = scene.user();
+    let look = {
+        let other = other.clone();
+        move || {
+            assert_eq!(other.versions(), [2, 1]);
+            other.commit(&[2], 3);
+        }
+    };
+    one.before(|call| *call == SYNC, look);
+    let (_, trace) = one.trace(|one| one.commit(&[1], 2));
+    one.assert_stepped_in();
+    assert_eq!(syncs(&trace), [SYNC], "it was not synced");
+    assert_eq!(two.versions(), [2, 3]);
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_sync_of_another_serves_what_was_published_before_it<B: Backend>() {
+    let (scene, one, two) = scene::<B>();
+    let (_, led) = one.trace(|one| one.commit(&[1], 2));
+    assert_eq!(syncs(&led), [SYNC]);
+    assert!(is_told_synced(&two, &two.header()), "it tells nobody");
+    one.before(
+        |call| *call == WRITE_GIVEN_BACK,
+        move || {
+            let now = two.header();
+            synced_log(&two).raise(now.salts(), now.max_frame());
+        },
+    );
+    let (_, trace) = one.trace(|one| one.commit(&[1], 3));
+    one.assert_stepped_in();
+    assert_eq!(syncs(&trace), [], "a second sync");
+    scene.assert_quiet();
+}
+
+pub(crate) fn what_is_published_during_a_sync_is_not_told_synced<B: Backend>() {
+    let (scene, one, _) = scene::<B>();
+    let other = scene.user();
+    one.before(|call| *call == SYNC, move || other.commit(&[2], 3));
+    one.commit(&[1], 2);
+    one.assert_stepped_in();
+    let now = one.header();
+    assert!(!is_told_synced(&one, &now), "it may have come too late");
+    scene.assert_quiet();
+}
+
+/// Before each call of a group commit a peer that syncs nothing moves the log
+/// to the database file and begins it anew, wherever it can.
+pub(crate) fn a_group_commit_whose_log_is_gone_is_synced_in_the_database<B: Backend>() {
+    let mut gone = 0;
+    at_every_call(|n| {
+        let (scene, one, _) = scene::<B>();
+        let careless = scene.user_at(Synchronous::Off);
+        let before = one.header().salts();
+        one.before(nth(n), move || {
+            if let Ok(report) = careless.wal.checkpoint(CheckpointMode::Passive)
+                && report.is_complete()
+            {
+                let _ = careless.try_commit(&[2], 3);
+            }
+        });
+        let (_, trace) = one.trace(|one| one.commit(&[1], 2));
+        let came = one.stepped_in();
+        let published = trace.iter().position(|call| *call == WRITE_GIVEN_BACK);
+        let begun_anew = one.header().salts() != before;
+        if begun_anew && published.is_some_and(|at| n > at) {
+            gone += 1;
+            assert_eq!(syncs(&trace).last_chunk(), Some(&[DATABASE_SYNC, SYNC]));
+        }
+        came
+    });
+    assert!(gone > 0, "the log never went");
+}
+
+pub(crate) fn a_failed_group_sync_fails_the_whole_generation<B: Backend>() {
+    let (scene, one, two) = scene::<B>();
+    one.then(|call| *call == SYNC, || Then::Fail);
+    let led = one.try_commit(&[1], 2);
+    assert!(
+        matches!(led, Err(Error::DurabilityUnknown { .. })),
+        "{led:?}"
+    );
+    let refused = two.try_commit(&[2], 3);
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+    assert_eq!(two.versions(), [2, 1], "visible all the same");
+    let poisoned = one.try_commit(&[1], 9);
+    assert!(
+        matches!(poisoned, Err(Error::Poisoned { .. })),
+        "{poisoned:?}"
+    );
+    let restarted = two.wal.checkpoint(CheckpointMode::Restart);
+    assert!(restarted.expect("a checkpoint runs").is_complete());
+    two.commit(&[1], 5);
+    assert_eq!(two.versions(), [5, 1]);
+    scene.assert_quiet();
+}
+
+pub(crate) fn who_waits_for_a_sync_that_fails_does_not_try_again<B: Backend>() {
+    let (scene, one, two) = scene::<B>();
+    one.before(
+        |call| *call == WRITE_GIVEN_BACK,
+        move || {
+            synced_log(&two).fail(two.header().salts());
+        },
+    );
+    let (waited, trace) = one.trace(|one| one.try_commit(&[1], 2));
+    one.assert_stepped_in();
+    assert!(
+        matches!(waited, Err(Error::DurabilityUnknown { .. })),
+        "{waited:?}"
+    );
+    assert_eq!(syncs(&trace), [], "it was tried again");
+    let poisoned = one.try_commit(&[1], 3);
+    assert!(
+        matches!(poisoned, Err(Error::Poisoned { .. })),
+        "{poisoned:?}"
+    );
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_leader_that_dies_is_replaced<B: Backend>() {
+    let (_scene, one, two) = scene::<B>();
+    assert!(one.dies(|call| *call == SYNC, |one| one.commit(&[1], 2)));
+    let (_, trace) = two.trace(|two| two.commit(&[2], 3));
+    assert_eq!(syncs(&trace), [SYNC]);
+    assert_eq!(two.versions(), [2, 3]);
+    assert!(is_told_synced(&two, &two.header()));
+}

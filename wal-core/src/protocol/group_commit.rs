@@ -1,0 +1,188 @@
+//! One sync for the commits of many.
+//!
+//! # Protocol
+//! With [`super::WalConfig::group_commit`] a commit at [`super::Synchronous::Full`]
+//! writes and publishes its frames, gives Write back, and waits until the log
+//! is synced as far as its last frame. One of those who wait leads. It
+//! 1. loads the header, and has from it how far the log is written;
+//! 2. syncs the log;
+//! 3. tells that this generation is synced so far, or that a sync has failed
+//!    in it;
+//! 4. steps down and wakes the others.
+//!
+//! Frames that the header covers were written before it was stored, so a sync
+//! that begins behind the load of the header has all of them. What is published
+//! while it runs may or may not be in it, and waits for the next one.
+//!
+//! A peer that syncs nothing may move the frames to the database file and begin
+//! the log anew, before they were synced. So who finds its frames synced looks
+//! whether the log is still of its generation: the header says so before the
+//! first frame is overwritten. If it is not, the commit is in the database
+//! file, which is synced, and then the log, so that no older frames come before
+//! it. In this order: the other one would leave a new log over a database file
+//! that has not yet what the old log had.
+//!
+//! A failed sync is told to each descriptor once, and a sync after it says
+//! nothing of what was lost. So nobody tries again: the whole generation has
+//! failed, for those who wait and for who comes with more of it. A checkpoint
+//! that begins the log anew ends that.
+//!
+//! # Crash
+//! A leader that dies has told nothing; the next one to wake leads. Who dies
+//! waiting has left a commit that everybody sees and that the next sync covers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::read::pause_before;
+use super::{Synchronous, Wal};
+use crate::coordination::WalCoordination;
+use crate::error::{Error, Result};
+use crate::index::IndexHeader;
+use crate::testing::{Mutation, Point, mutated, step};
+use crate::types::Salts;
+use crate::waiting::{LEASE, SyncedLog, WaitingRoom, now, who};
+
+/// How often a header that is being stored is looked at again.
+const LOOKS: u32 = 8;
+
+/// When the frames of a commit are synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum CommitSync {
+    /// Before anybody sees them, if each commit is to be durable.
+    BeforeVisible,
+    /// After Write was given back, with those of others.
+    Shared,
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// How a commit that begins now is synced.
+    pub(super) fn commit_sync(&self) -> CommitSync {
+        let shared = self.config.group_commit
+            && self.synchronous() == Synchronous::Full
+            && self.coordination.waiting_room().is_some();
+        match shared {
+            true => CommitSync::Shared,
+            false => CommitSync::BeforeVisible,
+        }
+    }
+
+    /// Refuses a durable commit to a generation of the log in which a sync has
+    /// failed: frames before it may be missing from the disk.
+    pub(super) fn refuse_failed_generation(&self, salts: Salts) -> Result<()> {
+        let failed = |room: &WaitingRoom| room.synced().has_failed(salts);
+        if self.synchronous() < Synchronous::Full
+            || !self.coordination.waiting_room().is_some_and(failed)
+            || mutated(Mutation::RetryFailedGroupSync)
+        {
+            return Ok(());
+        }
+        let reason = "a sync of the log failed, so no commit to it is durable: begin it anew with \
+            a checkpoint in mode Restart, through a handle that was opened since";
+        Err(Error::refused(
+            self.storage.log().path(),
+            "a commit",
+            reason,
+        ))
+    }
+
+    /// Says that this thread will not come back for Write for a while.
+    pub(super) fn end_turn(&self) {
+        if let Some(room) = self.coordination.waiting_room() {
+            room.line().end_turn(who());
+        }
+    }
+
+    /// Returns once what `published` covers is durable. Write is not held.
+    ///
+    /// # Errors
+    /// [`Error::DurabilityUnknown`] if a sync has failed.
+    pub(super) fn sync_with_others(self: &Arc<Self>, published: &IndexHeader) -> Result<()> {
+        let synced = match self.coordination.waiting_room() {
+            Some(room) => self.wait_until_synced(room.synced(), published),
+            None => self.sync_log(),
+        };
+        synced.map_err(|source| Error::DurabilityUnknown {
+            path: self.storage.log().path().to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    fn wait_until_synced(&self, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
+        let (salts, frame) = (published.salts(), published.max_frame());
+        loop {
+            // Told before the leader stepped down, so it is looked for first.
+            if log.has_failed(salts) && !mutated(Mutation::RetryFailedGroupSync) {
+                self.poison();
+                return Err(self.failed_elsewhere());
+            }
+            if log.covers(salts, frame) {
+                return self.sync_database_if_gone(salts);
+            }
+            if let Some(lead) = log.try_lead(now()) {
+                let led = self.lead(log, published);
+                step(Point::Wake);
+                if log.step_down(lead) {
+                    self.coordination.wake(log.done().word());
+                }
+                led?;
+                continue;
+            }
+            let seen = log.done().expect();
+            // Looked at again once the wish to be woken is there to be seen.
+            if log.is_led(now()) && !log.covers(salts, frame) && !log.has_failed(salts) {
+                step(Point::WaitForSync);
+                self.sleep(Some((log.done().word(), seen)), Instant::now() + LEASE);
+            }
+        }
+    }
+
+    /// Syncs the log for all that is published by now, and tells how far.
+    fn lead(&self, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
+        let salts = published.salts();
+        let mut up_to = self.published_in(salts);
+        if !mutated(Mutation::SkipCommitSync) {
+            step(Point::CommitSync);
+            if let Err(failure) = self.sync_log() {
+                if !mutated(Mutation::RetryFailedGroupSync) {
+                    log.fail(salts);
+                }
+                return Err(failure);
+            }
+        }
+        if mutated(Mutation::SampleAfterSync) {
+            up_to = self.published_in(salts);
+        }
+        // Its own frames were published before it came here, whatever the
+        // header says by now.
+        log.raise(salts, up_to.unwrap_or(0).max(published.max_frame()));
+        Ok(())
+    }
+
+    /// If the log is not of generation `salts` any more, makes durable what was
+    /// moved to the database file.
+    fn sync_database_if_gone(&self, salts: Salts) -> Result<()> {
+        if self.published_in(salts).is_some() || mutated(Mutation::IgnoreGenerationGone) {
+            return Ok(());
+        }
+        self.sync_database()?;
+        self.sync_log()
+    }
+
+    /// How far generation `salts` is published; `None` if the log is of another
+    /// one, or if the header cannot be made out.
+    fn published_in(&self, salts: Salts) -> Option<u32> {
+        for attempt in 1..=LOOKS {
+            pause_before(attempt);
+            if let Ok(header) = self.header_cell().ok()?.load() {
+                return (header.salts() == salts).then(|| header.max_frame());
+            }
+        }
+        None
+    }
+
+    fn failed_elsewhere(&self) -> Error {
+        let source = std::io::Error::other("it failed for another user of the log");
+        Error::io(self.storage.log().path(), "sync", source)
+    }
+}
