@@ -134,7 +134,7 @@ pub(crate) const ROWS: &[Row] = &[
         "commits/s",
         true,
         TREE,
-        "5 times SQLite with group commit; slowest : fastest 0.9; 99.9 % within 20 ms",
+        "5 times SQLite with group commit, not below it without; slowest : fastest 0.9; 99.9 % within 20 ms",
     ),
     row(
         "W2p-16",

@@ -9,7 +9,7 @@ use crate::systems::{Durability, Settings, System};
 use crate::worker::Role;
 use crate::{checkpoints, limits, processes, reads, writes};
 
-use System::{Inproc, Limit, Lmdb, Redb, Shm, Sqlite, SqliteMmap};
+use System::{Inproc, Limit, Lmdb, Redb, Shm, ShmGroup, Sqlite, SqliteMmap};
 
 /// The systems that run in the row `id`.
 pub(crate) fn systems(id: &str) -> &'static [System] {
@@ -24,6 +24,7 @@ pub(crate) fn systems(id: &str) -> &'static [System] {
         "C2-100k" => &[Shm, Sqlite, Limit],
         "C2-500k" => &[Shm, Sqlite],
         "N1" => &[Shm],
+        "W2p-8" | "W2p-16" => &[Shm, ShmGroup, Sqlite, Lmdb],
         _ if id.starts_with("R3") => &[Shm, Sqlite],
         _ if id.starts_with("S-db") => &[Shm],
         _ if id.starts_with("S-tx") => &[Shm, Sqlite, Lmdb],

@@ -33,6 +33,13 @@ struct Outcome {
 }
 
 impl Outcome {
+    fn sync_was_shared_and_failed(&self) -> bool {
+        let kinds = self.refusals.iter().map(|refusal| refusal.kind);
+        kinds
+            .into_iter()
+            .any(|kind| kind == RefusalKind::DurabilityUnknown)
+    }
+
     fn may_be(&self, sequence: u64) -> bool {
         sequence == self.acknowledged || self.unknown == Some(sequence)
     }
@@ -41,6 +48,7 @@ impl Outcome {
 struct Fault<'f> {
     name: &'f str,
     at: usize,
+    group_commit: bool,
     directory: TempDir,
 }
 
@@ -48,6 +56,7 @@ impl Fault<'_> {
     fn settings(&self) -> Settings {
         let mut settings = Settings::new(&self.directory.path().join("pages"));
         settings.page_size = 512;
+        settings.group_commit = self.group_commit;
         settings
     }
 
@@ -142,7 +151,9 @@ impl Outcome {
                 assert_eq!(self.unknown, None, "it writes on after a failed sync");
                 self.acknowledged = sequence;
             }
-            Some(RefusalKind::OutcomeUnknown) => self.unknown = Some(sequence),
+            Some(RefusalKind::OutcomeUnknown | RefusalKind::DurabilityUnknown) => {
+                self.unknown = Some(sequence);
+            }
             Some(_) => {}
         }
     }
@@ -172,10 +183,11 @@ fn begin(path: &Path) -> Worker {
 }
 
 /// True if there was such a call, and it failed.
-fn try_position(name: &str, at: usize, beside_a_peer: bool) -> bool {
+fn try_position(name: &str, at: usize, beside_a_peer: bool, group_commit: bool) -> bool {
     let fault = Fault {
         name,
         at,
+        group_commit,
         directory: TempDir::new().unwrap(),
     };
     let path = fault.directory.path().join("pages");
@@ -200,6 +212,15 @@ fn try_position(name: &str, at: usize, beside_a_peer: bool) -> bool {
             outcome.may_be(sequence),
             "{name} at {at}: found {sequence}, {outcome:?}"
         );
+        if outcome.sync_was_shared_and_failed() {
+            let refused = peer.commit(PAGES, stamp(8)).unwrap_err();
+            assert!(
+                format!("{refused:#}").contains("mode Restart"),
+                "{refused:?}"
+            );
+            let restart = Command::Checkpoint(Checkpoint::Restart);
+            assert!(peer.ask::<bool>(restart).unwrap());
+        }
         peer.commit(PAGES, stamp(9))
             .unwrap_or_else(|e| panic!("{name} at {at}: {e:?}, {outcome:?}"));
         assert!(
@@ -232,8 +253,9 @@ fn try_position(name: &str, at: usize, beside_a_peer: bool) -> bool {
 
 fn sweep(name: &str) {
     let mut tried = 0;
-    for beside_a_peer in [false, true] {
-        let positions = (1..).take_while(|&at| try_position(name, at, beside_a_peer));
+    for (beside_a_peer, group_commit) in [(false, false), (true, false), (true, true)] {
+        let hit = |&at: &usize| try_position(name, at, beside_a_peer, group_commit);
+        let positions = (1..).take_while(hit);
         let positions = positions.count();
         assert!(positions > 0, "there is no call that can fail with {name}");
         tried += positions;

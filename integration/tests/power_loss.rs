@@ -11,6 +11,7 @@
 use fastrand::Rng;
 use integration::power::{
     Disk, FileJudge, History, Image, Work, judge_by_ours, judge_without_promise, replicate, work,
+    work_in_group,
 };
 use wal::{PageSize, Synchronous};
 
@@ -32,10 +33,23 @@ struct Counts {
     during_recovery: usize,
 }
 
+fn one_group(history: &History, synchronous: Synchronous, rng: &mut Rng) -> anyhow::Result<Disk> {
+    run(work_in_group, history, synchronous, rng)
+}
+
 /// What is run: gives the disk on which it was done.
 type Script = fn(&History, Synchronous, &mut Rng) -> anyhow::Result<Disk>;
 
 fn one_process(history: &History, synchronous: Synchronous, rng: &mut Rng) -> anyhow::Result<Disk> {
+    run(work, history, synchronous, rng)
+}
+
+fn run(
+    work: fn(&mut Work<'_>, &mut Rng) -> anyhow::Result<()>,
+    history: &History,
+    synchronous: Synchronous,
+    rng: &mut Rng,
+) -> anyhow::Result<Disk> {
     let begin = Image {
         database: history.bytes(0).to_vec(),
         log: None,
@@ -67,6 +81,11 @@ impl Counts {
                 let (floor, ceiling) = (crash.floor, crash.ceiling);
                 let at = format!("seed {seed}, {synchronous:?}, step {step}, image {survivors}");
                 self.images += 1;
+                if crash.void {
+                    let judged = judge_without_promise(&history, &image);
+                    judged.unwrap_or_else(|e| panic!("{at}, nothing promised: {e:?}"));
+                    continue;
+                }
                 let judged = judge_by_ours(&history, &image, floor, ceiling);
                 let verdict = judged.unwrap_or_else(|e| panic!("{at}: {e:?} ({image:?})"));
                 if self.images.is_multiple_of(IN_FILES) {
@@ -101,6 +120,11 @@ fn sweep(script: Script, synchronous: Synchronous) {
 #[test]
 fn a_commit_that_was_promised_survives_a_power_failure() {
     sweep(one_process, Synchronous::Full);
+}
+
+#[test]
+fn a_commit_that_shared_its_sync_survives_whatever_peers_did_before_it() {
+    sweep(one_group, Synchronous::Full);
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub(crate) const LEN: usize = 4000;
 pub(crate) enum System {
     /// This library, between processes.
     Shm,
+    /// The same, where commits share their syncs.
+    ShmGroup,
     /// This library, in one process.
     Inproc,
     /// SQLite with `pread`.
@@ -39,7 +41,7 @@ impl System {
     /// The name in the report.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            System::Shm | System::Inproc => "wal",
+            System::Shm | System::ShmGroup | System::Inproc => "wal",
             System::Sqlite => "sqlite",
             System::SqliteMmap => "sqlite-mmap",
             System::Lmdb => "lmdb",
@@ -52,6 +54,7 @@ impl System {
     pub(crate) fn backend(self) -> Option<&'static str> {
         match self {
             System::Shm => Some("shm"),
+            System::ShmGroup => Some("shm, group commit"),
             System::Inproc => Some("inproc"),
             _ => None,
         }
@@ -114,7 +117,8 @@ pub(crate) trait Store {
 /// Opens the store of `system` in `directory`.
 pub(crate) fn open(system: System, directory: &Path, settings: Settings) -> Result<Box<dyn Store>> {
     Ok(match system {
-        System::Shm => Box::new(wal::shm(directory, settings)?),
+        System::Shm => Box::new(wal::shm(directory, settings, false)?),
+        System::ShmGroup => Box::new(wal::shm(directory, settings, true)?),
         System::Inproc => Box::new(wal::inproc(directory, settings)?),
         System::Sqlite => Box::new(sqlite::Sqlite::open(directory, settings, false)?),
         System::SqliteMmap => Box::new(sqlite::Sqlite::open(directory, settings, true)?),

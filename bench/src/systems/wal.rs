@@ -24,8 +24,13 @@ pub(crate) fn options(settings: Settings) -> Result<Options> {
         .auto_checkpoint(if settings.auto_checkpoint { 1000 } else { 0 }))
 }
 
-pub(crate) fn shm(directory: &Path, settings: Settings) -> Result<Wal<impl Backend + use<>>> {
-    let database = options(settings)?.open_shm(directory.join("wal"))?;
+pub(crate) fn shm(
+    directory: &Path,
+    settings: Settings,
+    group_commit: bool,
+) -> Result<Wal<impl Backend + use<>>> {
+    let options = options(settings)?.group_commit(group_commit);
+    let database = options.open_shm(directory.join("wal"))?;
     let record = settings.record();
     Ok(Wal { database, record })
 }

@@ -43,9 +43,14 @@ struct Promise {
     floor: usize,
     /// What is being committed.
     ceiling: usize,
+    /// Somebody who syncs nothing may have broken every promise.
+    void: bool,
 }
 
-#[derive(Debug, Default)]
+/// What another process does at a certain moment; false if it is not the one.
+pub type Interlude = Box<dyn FnMut() -> bool + Send>;
+
+#[derive(Default)]
 struct State {
     /// What programs read: database and log.
     now: [Vec<u8>; 2],
@@ -53,6 +58,13 @@ struct State {
     changes: usize,
     promise: Promise,
     crashes: Vec<Crash>,
+    before_log_sync: Option<Interlude>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} changes, {:?}", self.changes, self.promise)
+    }
 }
 
 /// A moment at which the power may fail.
@@ -65,6 +77,8 @@ pub struct Crash {
     pub floor: usize,
     /// The newest state that may be found.
     pub ceiling: usize,
+    /// Nothing is promised.
+    pub void: bool,
 }
 
 /// What is on the disk after a crash.
@@ -117,6 +131,7 @@ impl Disk {
                 acknowledged: state,
                 floor: state,
                 ceiling: state,
+                void: false,
             },
             ..State::default()
         }));
@@ -144,7 +159,20 @@ impl Disk {
         promise.acknowledged = number;
         if durable {
             promise.floor = number;
+            promise.void = false;
         }
+    }
+
+    /// From now on somebody works who syncs nothing, until a commit is
+    /// acknowledged as durable.
+    pub fn void_promise(&self) {
+        self.state().promise.void = true;
+    }
+
+    /// Runs `interlude` just before the log is synced, as another process
+    /// might, until it says that it was the moment.
+    pub fn before_log_sync(&self, interlude: Option<Interlude>) {
+        self.state().before_log_sync = interlude;
     }
 
     /// The moments at which the power may have failed so far: before each call
@@ -178,6 +206,7 @@ impl State {
             acknowledged: self.promise.acknowledged,
             floor: self.promise.floor,
             ceiling: self.promise.ceiling,
+            void: self.promise.void,
         }
     }
 
@@ -336,6 +365,14 @@ impl File for SimulatedFile {
 
     fn sync(&self, _: FileSyncType) -> Result<()> {
         let mut state = lock(&self.state);
+        if self.which == 1
+            && let Some(mut interlude) = state.before_log_sync.take()
+        {
+            drop(state);
+            let done = interlude();
+            state = lock(&self.state);
+            state.before_log_sync = Some(interlude).filter(|_| !done);
+        }
         state.step();
         let now = state.now[self.which].clone();
         state.contents[self.which] = Content {

@@ -13,7 +13,7 @@ mod history;
 mod judge;
 mod work;
 
-pub use disk::{Crash, Disk, Image};
+pub use disk::{Crash, Disk, Image, Interlude};
 pub use history::History;
 pub use judge::{FileJudge, Verdict, judge_by_ours, judge_without_promise};
-pub use work::{Work, replicate, work};
+pub use work::{Work, replicate, work, work_in_group};

@@ -1,11 +1,13 @@
 //! Random operations of one process on a simulated disk, which take the
 //! database through its history, state by state.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
+use wal_core::PageNo;
 use wal_core::protocol::{
     CheckpointMode, DatabaseKind, ReadTx, Synchronous, Wal, WalConfig, WriteTx,
 };
@@ -140,7 +142,7 @@ impl Work<'_> {
     /// Writes what is never committed.
     fn scribble(&self, tx: &mut Writing, rng: &mut Rng) -> Result<()> {
         for _ in 0..rng.u8(1..4) {
-            let page = wal_core::PageNo::new(rng.u32(1..=tx.page_count()))?;
+            let page = PageNo::new(rng.u32(1..=tx.page_count()))?;
             tx.page_mut(page)?.fill(rng.u8(..));
             if rng.u8(..3) == 0 {
                 tx.allocate()?;
@@ -252,4 +254,97 @@ fn restart(life: &Life, rng: &mut Rng) -> Result<()> {
         Err(wal_core::Error::Busy { .. }) => Ok(()),
         restarted => Ok(restarted?),
     }
+}
+
+/// Takes the database through its history by commits that are visible before
+/// they are durable. Just before some of their syncs another process that syncs
+/// nothing commits more, and may move the log to the database file and begin it
+/// anew.
+///
+/// # Errors
+///
+/// When the library refuses something.
+pub fn work_in_group(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
+    let open = |work: &Work<'_>| work.open_with(|config| config.group_commit = true);
+    let mut life = open(work);
+    while work.state < work.history.last() {
+        match rng.u8(..8) {
+            0 => {
+                life.wal.checkpoint(CheckpointMode::Passive)?;
+            }
+            1 => life = open(work),
+            2..=4 => work.commit_beside_careless(&life, rng)?,
+            _ => work.commit(&life, rng).context("a commit")?,
+        }
+    }
+    Ok(())
+}
+
+/// A state of the history, as changes of the one before it.
+type Step = (usize, u32, Vec<(PageNo, Vec<u8>)>);
+
+impl Work<'_> {
+    fn steps(&self, states: Range<usize>) -> Vec<Step> {
+        let step = |state| {
+            let changed = self.history.changed(state - 1, state).into_iter();
+            let changed = changed.map(|(page, content)| (page, content.to_vec()));
+            (state, self.history.page_count(state), changed.collect())
+        };
+        states.map(step).collect()
+    }
+
+    /// Commits the next state, and lets another process go on from there
+    /// before it is durable.
+    fn commit_beside_careless(&mut self, life: &Life, rng: &mut Rng) -> Result<()> {
+        let next = self.state + 1;
+        let last = (next + rng.usize(..3)).min(self.history.last());
+        let checkpoints = rng.bool();
+        let steps = self.steps(next + 1..last + 1);
+        let (wal, disk) = (life.wal.clone(), self.disk.clone());
+        let (tell, told) = std::sync::mpsc::channel();
+        self.disk.before_log_sync(Some(Box::new(move || {
+            let outcome = be_careless(&wal, &disk, &steps, checkpoints);
+            let done = !matches!(outcome, Ok(false));
+            // Nobody hears it if the commit has failed.
+            let _ = tell.send(outcome);
+            done
+        })));
+        let committed = self.commit(life, rng);
+        self.disk.before_log_sync(None);
+        committed.context("a commit that others build on")?;
+        let mut went_on = false;
+        for outcome in told.try_iter() {
+            went_on = outcome.context("a careless peer")?;
+        }
+        ensure!(went_on, "a commit was not synced after it was visible");
+        self.acknowledge(last);
+        Ok(())
+    }
+}
+
+/// What a process does that syncs nothing. False if Write is not free: the sync
+/// is that of a log header.
+fn be_careless(wal: &Handle, disk: &Disk, steps: &[Step], checkpoints: bool) -> Result<bool> {
+    match wal.begin_write(Duration::ZERO) {
+        Err(wal_core::Error::Busy { .. }) => return Ok(false),
+        begun => begun?.rollback(),
+    }
+    let synchronous = wal.synchronous();
+    wal.set_synchronous(Synchronous::Off);
+    for (state, page_count, changed) in steps {
+        if checkpoints {
+            disk.void_promise();
+            wal.checkpoint(CheckpointMode::Passive)?;
+        }
+        let mut tx = wal.begin_write(Duration::ZERO)?;
+        tx.set_page_count(*page_count)?;
+        for (page, content) in changed {
+            tx.page_mut(*page)?.copy_from_slice(content);
+        }
+        disk.attempt(*state);
+        tx.commit()?;
+        disk.acknowledge(*state, false);
+    }
+    wal.set_synchronous(synchronous);
+    Ok(true)
 }

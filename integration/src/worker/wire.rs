@@ -111,6 +111,8 @@ pub struct Settings {
     pub page_size: u32,
     /// How much survives a power failure.
     pub synchronous: Synchronous,
+    /// Whether commits share their syncs.
+    pub group_commit: bool,
     /// Whether POSIX locks of the process are used.
     pub classic_locks: bool,
     /// Whether pages are copied instead of mapped.
@@ -181,6 +183,7 @@ impl Settings {
             backend: Backend::Shm,
             page_size: PageSize::DEFAULT.bytes(),
             synchronous: Synchronous::Full,
+            group_commit: false,
             classic_locks: false,
             pread: false,
             auto_checkpoint: 0,
@@ -205,6 +208,7 @@ impl Settings {
         let mut options = Options::new()
             .page_size(PageSize::new(self.page_size)?)
             .synchronous(synchronous)
+            .group_commit(self.group_commit)
             .busy_timeout(self.busy_timeout)
             .auto_checkpoint(self.auto_checkpoint)
             .side_file(self.side_file)
@@ -263,6 +267,8 @@ pub enum RefusalKind {
     UsedAfterFork,
     /// [`wal::Error::CommitOutcomeUnknown`].
     OutcomeUnknown,
+    /// [`wal::Error::DurabilityUnknown`].
+    DurabilityUnknown,
     /// Any other.
     Other,
 }
@@ -274,6 +280,7 @@ impl Refusal {
             Some(wal::Error::Locked { .. }) => RefusalKind::Locked,
             Some(wal::Error::UsedAfterFork) => RefusalKind::UsedAfterFork,
             Some(wal::Error::CommitOutcomeUnknown { .. }) => RefusalKind::OutcomeUnknown,
+            Some(wal::Error::DurabilityUnknown { .. }) => RefusalKind::DurabilityUnknown,
             _ => RefusalKind::Other,
         };
         Refusal {

@@ -17,7 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use integration::worker::{Checkpoint, Command, WATCHDOG, Worker};
-use operations::{ALL, CHECKPOINTS, COMMITS, OPENINGS, Operation, READS, WRITES};
+use operations::{
+    ALL, CHECKPOINTS, COMMITS, OPENINGS, Operation, READS, WRITES, sharing_syncs, write_2,
+};
 use rusqlite::types::Value;
 use scene::{PAGES, Scene, expect_sound, expect_trimmed, stamp};
 use wal_core::testing::Point;
@@ -191,9 +193,9 @@ fn expect_outcomes(operation: &Operation, found: &[u64]) {
 #[test]
 fn every_step_point_is_passed_by_some_operation() {
     let mut passed: BTreeSet<String> = ALL.into_iter().flatten().flat_map(record).collect();
-    // These take two; `a_waiter_that_is_killed_is_in_nobodys_way` kills at the
-    // first, and at the second nothing is held.
-    for point in [Point::WaitForWrite, Point::TryAgain] {
+    // These take two. Tests of their own kill at the first two, and at the
+    // third nothing is held.
+    for point in [Point::WaitForWrite, Point::WaitForSync, Point::TryAgain] {
         passed.insert(point.name().to_owned());
     }
     let known: BTreeSet<String> = Point::ALL
@@ -216,6 +218,42 @@ fn a_process_killed_in_a_write_transaction_is_in_nobodys_way() {
 #[test]
 fn a_commit_is_there_or_not_when_its_process_is_killed() {
     kill_in(COMMITS);
+}
+
+#[test]
+fn who_waits_for_a_sync_goes_on_without_its_leader_and_is_in_nobodys_way() {
+    for waiter_dies in [false, true] {
+        let waits = || kill_leader(waiter_dies);
+        assert!((0..50).any(|_| waits()), "nobody waits for the leader");
+    }
+}
+
+/// One leads and is killed before its sync; another waits for it, and is
+/// killed too, or goes on by itself. False if the other came too late to wait:
+/// a leader that seems dead is not waited for.
+fn kill_leader(waiter_dies: bool) -> bool {
+    let mut scene = Scene::new();
+    scene.keep().commit(PAGES, stamp(1)).unwrap();
+    let mut waiter = Worker::open(&sharing_syncs(&scene)).unwrap();
+    waiter.stop_at("wait-for-sync", 1).unwrap();
+    let mut leader = write_2(Worker::open(&sharing_syncs(&scene)).unwrap());
+    leader.stop_at("commit-sync", 1).unwrap();
+    leader.send(&Command::Commit).unwrap();
+    leader.wait_stopped(WATCHDOG).unwrap();
+    // Write is free by now.
+    let mut waiter = write_2(waiter);
+    waiter.send(&Command::Commit).unwrap();
+    let waited = waiter.wait_stopped(WATCHDOG).is_ok();
+    leader.kill().unwrap();
+    if waited && !waiter_dies {
+        waiter.go().unwrap();
+        waiter.finish::<serde_json::Value>(AT_ONCE).unwrap();
+    }
+    waiter.kill().unwrap();
+    let mut keeper = scene.keeper.take().unwrap();
+    assert_eq!(go_on(&scene, &mut keeper), 2);
+    keeper.end().unwrap();
+    waited
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What workers are killed in: every operation, in every state of the log
 //! that makes it take other steps.
 
-use integration::worker::{Checkpoint, Command, Worker};
+use integration::worker::{Checkpoint, Command, Settings, Worker};
 
 use super::scene::{MANY, PAGES, Scene, stamp};
 
@@ -49,7 +49,18 @@ fn logged(scene: &mut Scene) {
 
 /// A worker with commit 2 written and not committed.
 fn about_to_commit(scene: &Scene) -> Worker {
-    let mut worker = scene.worker();
+    write_2(scene.worker())
+}
+
+/// The settings of who commits what is visible before it is durable.
+pub(crate) fn sharing_syncs(scene: &Scene) -> Settings {
+    let mut settings = scene.settings();
+    settings.group_commit = true;
+    settings
+}
+
+/// Writes commit 2, and does not commit it.
+pub(crate) fn write_2(mut worker: Worker) -> Worker {
     worker.run(Command::BeginWrite).unwrap();
     let (pages, stamp) = (PAGES, stamp(2));
     worker.run(Command::Write { pages, stamp }).unwrap();
@@ -204,6 +215,15 @@ pub(crate) const WRITES: &[Operation] = &[
 ];
 
 pub(crate) const COMMITS: &[Operation] = &[
+    Operation {
+        name: "commit and sync for others",
+        prepare: |scene| {
+            logged(scene);
+            write_2(Worker::open(&sharing_syncs(scene)).unwrap())
+        },
+        command: |_| Command::Commit,
+        outcomes: &[1, 2],
+    },
     Operation {
         name: "commit the first of a log",
         prepare: |scene| {

@@ -103,6 +103,7 @@ fn open(scene: &Scene, rng: &mut Rng) -> Result<Worker> {
             (1, Synchronous::Full),
         ],
     );
+    settings.group_commit = rng.bool();
     settings.classic_locks = rng.bool();
     settings.pread = rng.bool();
     settings.side_file = rng.u8(..4) != 0;

@@ -73,8 +73,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 4096, value_name = "BYTES", value_parser = page_size)]
     pub(crate) page_size: u32,
 
-    /// What must survive a power failure: each acknowledged transfer (full), or
-    /// a sound bank that may have lost the last of them (normal)
+    /// What must survive a power failure: each acknowledged transfer (full,
+    /// group), or a sound bank that may have lost the last of them (normal)
     #[arg(long, value_enum, default_value_t = SynchronousName::Full)]
     pub(crate) synchronous: SynchronousName,
 
@@ -127,6 +127,8 @@ pub(crate) enum BackendName {
 pub(crate) enum SynchronousName {
     /// Sync the log at each commit
     Full,
+    /// The same, with one sync for the commits of many of ours
+    Group,
     /// Sync the log when it is checkpointed
     Normal,
 }
@@ -160,9 +162,10 @@ impl Setup {
             .create(false)
             .busy_timeout(self.busy_timeout())
             .synchronous(match self.synchronous {
-                SynchronousName::Full => wal::Synchronous::Full,
+                SynchronousName::Full | SynchronousName::Group => wal::Synchronous::Full,
                 SynchronousName::Normal => wal::Synchronous::Normal,
             })
+            .group_commit(self.synchronous == SynchronousName::Group)
     }
 }
 

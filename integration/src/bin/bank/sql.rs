@@ -27,7 +27,7 @@ impl SqlBank {
             Connection::open_with_flags(&setup.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(setup.busy_timeout())?;
         let synchronous = match setup.synchronous {
-            SynchronousName::Full => "full",
+            SynchronousName::Full | SynchronousName::Group => "full",
             SynchronousName::Normal => "normal",
         };
         connection.pragma_update(None, "synchronous", synchronous)?;

@@ -27,6 +27,7 @@ pub(crate) fn opening(arguments: &Arguments, setup: &Setup) -> String {
         STARTING_BALANCE,
         match setup.synchronous {
             SynchronousName::Full => "full",
+            SynchronousName::Group => "full with group commit",
             SynchronousName::Normal => "normal",
         },
         setup.seed
