@@ -170,9 +170,10 @@ pub trait WalCoordination: Send + Sync + 'static {
     fn unlock(&self, lock: Lock, mode: LockMode);
 
     /// Releases `slot`, which the caller holds shared, now or a little later,
-    /// for the sake of the next reader (rule 11).
-    fn linger(&self, slot: ReadSlot) {
+    /// for the sake of the next reader (rule 11). True if it is kept.
+    fn linger(&self, slot: ReadSlot) -> bool {
         self.unlock(Lock::Read(slot), LockMode::Shared);
+        false
     }
 
     /// The processes that hold `lock`, as far as that can be told. It is for

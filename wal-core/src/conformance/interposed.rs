@@ -122,14 +122,16 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         });
     }
 
-    fn linger(&self, slot: ReadSlot) {
+    fn linger(&self, slot: ReadSlot) -> bool {
         let (lock, mode) = (Lock::Read(slot), LockMode::Shared);
+        let mut kept = false;
         self.0.pass_infallible(Call::Unlock(lock, mode), || {
             self.0.director.with_ledger(|ledger| {
                 ledger.released(self.0.user, lock, mode);
-                self.0.inner().linger(slot);
+                kept = self.0.inner().linger(slot);
             });
         });
+        kept
     }
 
     fn holders(&self, lock: Lock) -> Vec<u32> {

@@ -237,6 +237,7 @@ pub struct Wal<C: WalCoordination> {
     /// looked at.
     database_seen_in: AtomicU64,
     page_map: page_map::SharedMap,
+    lingering: linger::Lingering,
     proof: proof::LastProof,
     #[cfg(feature = "observe")]
     observed: observe::Observed,
@@ -258,6 +259,7 @@ impl<C: WalCoordination> Wal<C> {
             closed: AtomicBool::new(false),
             database_seen_in: AtomicU64::new(0),
             page_map: page_map::SharedMap::default(),
+            lingering: linger::Lingering::default(),
             proof: proof::LastProof::none(),
             #[cfg(feature = "observe")]
             observed: observe::Observed::default(),

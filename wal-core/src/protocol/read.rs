@@ -268,7 +268,10 @@ impl<C: WalCoordination> Wal<C> {
                 SlotZero::Busy => {}
             }
         }
-        self.try_marked_slot(&header)
+        match self.join_lingering_mark(header.max_frame())? {
+            Some(guard) => self.read_at_mark(guard, &header),
+            None => self.try_marked_slot(&header),
+        }
     }
 
     /// Slot 0 is taken only if the header is still the one for which all was
@@ -293,9 +296,17 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         header: &IndexHeader,
     ) -> Result<Option<ReadTx<C>>> {
-        let Some(guard) = self.lock_some_mark(header.max_frame())? else {
-            return Ok(None);
-        };
+        match self.lock_some_mark(header.max_frame())? {
+            Some(guard) => self.read_at_mark(guard, header),
+            None => Ok(None),
+        }
+    }
+
+    fn read_at_mark(
+        self: &Arc<Self>,
+        guard: LockGuard<C>,
+        header: &IndexHeader,
+    ) -> Result<Option<ReadTx<C>>> {
         let Lock::Read(slot) = guard.lock() else {
             return Ok(None);
         };
@@ -356,6 +367,7 @@ impl<C: WalCoordination> Wal<C> {
                 drop(exclusive);
             }
             self.set_mark(slot, mark);
+            self.lingering.mark_is_set();
             return Ok(Some(slot));
         }
         Ok(None)
