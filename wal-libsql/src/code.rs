@@ -25,7 +25,9 @@ pub(crate) fn of(error: &Error) -> c_int {
         Error::NeedsRecovery { .. } => ffi::SQLITE_READONLY_RECOVERY,
         Error::Replaced { .. } => ffi::SQLITE_READONLY_DBMOVED,
         Error::Poisoned { .. } => ffi::SQLITE_IOERR_FSYNC,
-        Error::CommitOutcomeUnknown { source, .. } => of(source),
+        Error::CommitOutcomeUnknown { source, .. } | Error::DurabilityUnknown { source, .. } => {
+            of(source)
+        }
         Error::UsedAfterFork => ffi::SQLITE_MISUSE,
         Error::Io {
             operation, source, ..

@@ -4,6 +4,7 @@
 //! The engine's pager has one transaction at a time: none, a read transaction,
 //! or a write transaction made of that, which becomes a read transaction again.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use wal_core::protocol::{
@@ -98,7 +99,7 @@ impl<C: WalCoordination> BackendLog<C> {
 
     fn reading(&self) -> Result<&ReadTx<C>> {
         match &self.tx {
-            Tx::None => Err(out_of_turn()),
+            Tx::None => Err(self.out_of_turn()),
             Tx::Read(read) => Ok(read),
             Tx::Write(write) => Ok(write.as_read()),
         }
@@ -107,18 +108,26 @@ impl<C: WalCoordination> BackendLog<C> {
     fn writing(&mut self) -> Result<&mut WriteTx<C>> {
         match &mut self.tx {
             Tx::Write(write) => Ok(write),
-            _ => Err(out_of_turn()),
+            _ => Err(out_of_turn(self.wal.path())),
         }
+    }
+
+    fn out_of_turn(&self) -> Error {
+        out_of_turn(self.wal.path())
+    }
+
+    fn frame_no(&self, frame: u32) -> Result<FrameNo> {
+        FrameNo::new(frame).ok_or_else(|| self.out_of_turn())
     }
 }
 
 /// The pager never asks for that.
-fn out_of_turn() -> Error {
-    Error::NoSuchSavepoint
-}
-
-fn frame_no(frame: u32) -> Result<FrameNo> {
-    FrameNo::new(frame).ok_or_else(out_of_turn)
+fn out_of_turn(path: &Path) -> Error {
+    Error::Refused {
+        path: path.to_owned(),
+        operation: "a call of the pager",
+        reason: "it belongs to a transaction or a frame that is not there".to_owned(),
+    }
 }
 
 impl<C: WalCoordination> Log for BackendLog<C> {
@@ -151,7 +160,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
                 }
             },
             Tx::Write(write) => self.tx = Tx::Write(write),
-            Tx::None => return Err(out_of_turn()),
+            Tx::None => return Err(self.out_of_turn()),
         }
         Ok(())
     }
@@ -175,7 +184,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
     }
 
     fn read_frame(&self, frame: u32, buffer: &mut [u8]) -> Result<()> {
-        self.reading()?.read_frame(frame_no(frame)?, buffer)
+        self.reading()?.read_frame(self.frame_no(frame)?, buffer)
     }
 
     /// False if there is no such frame.
@@ -183,7 +192,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
         if !(1..=self.frame_count()?).contains(&frame) {
             return Ok(false);
         }
-        let frame = frame_no(frame)?;
+        let frame = self.frame_no(frame)?;
         match &self.tx {
             Tx::None => self.wal.begin_read()?.read_raw_frame(frame, buffer)?,
             _ => self.reading()?.read_raw_frame(frame, buffer)?,
@@ -230,14 +239,14 @@ impl<C: WalCoordination> Log for BackendLog<C> {
     /// How many frames were added to the log.
     fn commit(&mut self, pages: &[(PageNo, &[u8])], page_count: u32) -> Result<u32> {
         let write = self.writing()?;
-        let before = write.snapshot().max_frame();
+        let before = *write.snapshot();
         let max_frame = write.commit_frames(pages, page_count)?;
+        let began_anew = write.snapshot().salts() != before.salts();
         self.committed = max_frame;
-        // A log that began anew is shorter, or as long as it is new.
-        Ok(max_frame
-            .checked_sub(before)
-            .filter(|&n| n > 0)
-            .unwrap_or(max_frame))
+        Ok(match began_anew {
+            true => max_frame,
+            false => max_frame.saturating_sub(before.max_frame()),
+        })
     }
 
     fn checkpoint(&mut self, request: Checkpoint<'_>) -> Result<CheckpointReport> {

@@ -1,9 +1,12 @@
 //! The same engine, libSQL, on its own log and on ours: only the log differs.
 //!
-//! A program of its own, because libSQL and SQLite cannot be linked into one.
+//! A program of its own, because libSQL and SQLite cannot be linked into one. It
+//! runs each log in a process of its own, because connections of one process
+//! share the memory of their caches.
 #![allow(clippy::print_stdout)]
 
 mod engine;
+mod rounds;
 mod rows;
 
 use std::path::PathBuf;
@@ -13,6 +16,7 @@ use clap::{Parser, Subcommand};
 use serde::Serialize;
 
 use crate::engine::Log;
+use crate::rounds::Rounds;
 
 const BEGIN: &str = "<!-- sql -->";
 const END: &str = "<!-- end of sql -->";
@@ -25,8 +29,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Do {
-    /// Runs all rows.
+    /// Runs rows and writes the report.
     Run {
+        /// Which rows: all that begin like one of these.
+        #[arg(long, value_delimiter = ',')]
+        rows: Vec<String>,
         /// How many rounds.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
@@ -42,6 +49,18 @@ enum Do {
         /// The document that gets the table.
         #[arg(long)]
         document: Option<PathBuf>,
+    },
+    /// A row on one log: a round for each line that comes.
+    #[command(hide = true)]
+    Row {
+        /// Which row.
+        name: String,
+        /// Which log.
+        log: Log,
+        /// Which database.
+        path: PathBuf,
+        /// What is done is divided by this.
+        divide: u32,
     },
     /// One process of a row.
     #[command(hide = true)]
@@ -69,12 +88,19 @@ struct Line {
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
+        Do::Row {
+            name,
+            log,
+            path,
+            divide,
+        } => rounds::serve(&name, log, &path, divide),
         Do::Worker {
             log,
             path,
             milliseconds,
         } => rows::work(log, &path, milliseconds),
         Do::Run {
+            rows: wanted,
             rounds,
             divide,
             scratch,
@@ -85,7 +111,11 @@ fn main() -> Result<()> {
             let mut lines = Vec::new();
             let mut table =
                 String::from("| row | libSQL's log | ours | ratio |\n|---|---|---|---|\n");
-            for row in rows::ROWS {
+            let is_wanted = |row: &&rows::Row| {
+                let begins = |wanted: &String| row.name.starts_with(wanted.as_str());
+                wanted.is_empty() || wanted.iter().any(begins)
+            };
+            for row in rows::ROWS.iter().filter(is_wanted) {
                 let [theirs, ours] = measure(row, rounds, divide, &scratch)
                     .with_context(|| format!("row {}", row.name))?;
                 let ratio = match row.more {
@@ -131,12 +161,12 @@ fn measure(
     let mut benches = Vec::new();
     for log in [Log::Theirs, Log::Ours] {
         let directory = tempfile::tempdir_in(scratch)?;
-        let bench = (row.build)(log, &directory.path().join("app.db"), divide)?;
-        benches.push((bench, directory));
+        let path = directory.path().join("app.db");
+        benches.push((Rounds::start(row.name, log, &path, divide)?, directory));
     }
     for _ in 0..rounds {
         for ((bench, _), samples) in benches.iter_mut().zip(&mut samples) {
-            samples.push(bench()?);
+            samples.push(bench.next()?);
         }
     }
     let line = |system, samples: &mut Vec<f64>| {
