@@ -169,6 +169,17 @@ pub trait WalCoordination: Send + Sync + 'static {
     /// Releases `lock`, which the caller holds in `mode`.
     fn unlock(&self, lock: Lock, mode: LockMode);
 
+    /// Turns the caller's exclusive hold of slot `slot`, whose mark it has set to
+    /// `mark`, into a shared one. False if it is lost, and another has set the
+    /// mark, which an implementation that can will not let happen.
+    ///
+    /// # Errors
+    /// As [`WalCoordination::try_lock`]; the slot is not held then.
+    fn lower(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        self.unlock(Lock::Read(slot), LockMode::Exclusive);
+        self.try_lock_mark(slot, mark)
+    }
+
     /// Releases `slot`, which the caller holds shared, now or a little later,
     /// for the sake of the next reader (rule 11). True if it is kept.
     fn linger(&self, slot: ReadSlot) -> bool {

@@ -159,6 +159,16 @@ impl ShmWalCoordination {
         }
         Ok(false)
     }
+
+    /// As `is_current`, for who has taken `slot` shared and keeps it only then.
+    #[inline]
+    fn is_current_or_unlocks(&self, slot: ReadSlot) -> Result<bool> {
+        let current = self.is_current();
+        if !matches!(current, Ok(true)) {
+            self.unlock(Lock::Read(slot), LockMode::Shared);
+        }
+        current
+    }
 }
 
 impl WalCoordination for ShmWalCoordination {
@@ -185,14 +195,10 @@ impl WalCoordination for ShmWalCoordination {
         if !table.try_lock(&**index, lock, mode)? {
             return Ok(false);
         }
-        if !matches!((lock, mode), (Lock::Read(_), LockMode::Shared)) {
-            return Ok(true);
+        match (lock, mode) {
+            (Lock::Read(slot), LockMode::Shared) => self.is_current_or_unlocks(slot),
+            _ => Ok(true),
         }
-        let current = self.is_current();
-        if !matches!(current, Ok(true)) {
-            self.unlock(lock, mode);
-        }
-        current
     }
 
     /// The mark lies beside the lock here, so it is looked at once the lock
@@ -207,6 +213,12 @@ impl WalCoordination for ShmWalCoordination {
             self.unlock(lock, LockMode::Shared);
         }
         Ok(same)
+    }
+
+    /// The system turns an exclusive lock into a shared one in one step.
+    fn lower(&self, slot: ReadSlot, _mark: u32) -> Result<bool> {
+        let Attachment { table, index, .. } = &*self.attachment;
+        Ok(table.lower(&**index, slot)? && self.is_current_or_unlocks(slot)?)
     }
 
     fn unlock(&self, lock: Lock, mode: LockMode) {

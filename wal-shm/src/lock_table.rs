@@ -167,11 +167,33 @@ impl LockTable {
             let _ = self.bytes[at].fetch_update(Ordering::SeqCst, Ordering::Relaxed, joined);
         }
         if !ours_already {
-            let before = taken.last.replace(Instant::now());
-            taken.pause = before.map(|before| before.elapsed());
-            self.give_back_lingering(beyond, |_| true);
-            self.tell();
+            self.shared_lock_is_taken(beyond, &mut taken);
         }
+        Ok(true)
+    }
+
+    fn shared_lock_is_taken(&self, beyond: &impl Beyond, taken: &mut Taken) {
+        let before = taken.last.replace(Instant::now());
+        taken.pause = before.map(|before| before.elapsed());
+        self.give_back_lingering(beyond, |_| true);
+        self.tell();
+    }
+
+    /// Turns the exclusive hold of `slot` into a shared one. If the system
+    /// refuses, nothing is held.
+    pub(crate) fn lower(&self, beyond: &impl Beyond, slot: ReadSlot) -> Result<bool> {
+        let mut taken = self.changing();
+        let lock = Lock::Read(slot);
+        let (at, _) = lock.span();
+        let lowered = beyond.try_lock(shm_bytes::of(lock), LockMode::Shared);
+        if !matches!(lowered, Ok(true)) {
+            self.bytes[at].store(FREE, Ordering::SeqCst);
+            self.tell();
+            beyond.unlock(shm_bytes::of(lock), LockMode::Exclusive)?;
+            return lowered;
+        }
+        self.bytes[at].store(SYSTEM | TOUCHED | 1, Ordering::SeqCst);
+        self.shared_lock_is_taken(beyond, &mut taken);
         Ok(true)
     }
 
@@ -407,6 +429,21 @@ mod tests {
         assert_eq!(scene.seen(Lock::ReadMarks), Some(LockMode::Exclusive));
         scene.give(Lock::ReadMarks, LockMode::Exclusive);
         assert_eq!(scene.seen(Lock::ReadMarks), None);
+    }
+
+    #[test]
+    fn a_slot_that_is_lowered_is_shared_and_free_for_others_to_share() {
+        let scene = Scene::new();
+        assert!(scene.take(READ_1, LockMode::Exclusive));
+        let slot = ReadSlot::MARKED[0];
+        assert!(scene.table.lower(&scene.file, slot).unwrap());
+        assert_eq!(scene.seen(READ_1), Some(LockMode::Shared));
+        assert!(!scene.take(READ_1, LockMode::Exclusive));
+        assert!(scene.take(READ_1, LockMode::Shared));
+        scene.give(READ_1, LockMode::Shared);
+        assert_eq!(scene.seen(READ_1), Some(LockMode::Shared));
+        scene.give(READ_1, LockMode::Shared);
+        assert_eq!(scene.seen(READ_1), None);
     }
 
     #[test]

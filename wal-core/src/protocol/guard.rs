@@ -42,6 +42,23 @@ impl<C: WalCoordination> LockGuard<C> {
         self.lingers = true;
     }
 
+    /// Turns an exclusive hold of a slot, whose mark is `mark`, into a shared
+    /// one; `None` if it got lost.
+    pub(super) fn lower(mut self, mark: u32) -> Result<Option<Self>> {
+        let Lock::Read(slot) = self.lock else {
+            return Ok(None);
+        };
+        // What becomes of the hold is decided below, not when this is dropped.
+        self.lent = true;
+        step(Point::Unlock);
+        let held = self.wal.coordination.lower(slot, mark)?;
+        Ok(held.then(|| {
+            self.lent = false;
+            self.mode = LockMode::Shared;
+            self
+        }))
+    }
+
     /// The attachment through which it is held.
     pub(super) fn wal(&self) -> &Arc<Wal<C>> {
         &self.wal

@@ -50,8 +50,9 @@ const FRESH: Duration = Duration::from_millis(2);
 pub(super) struct Lingering {
     /// 0 for none.
     slot: AtomicU32,
-    /// When a mark was set last, by the clock of the machine.
-    set_at: AtomicU32,
+    /// When this attachment set the mark of each slot last, by the clock of the
+    /// machine.
+    set_at: [AtomicU32; ReadSlot::ALL.len()],
 }
 
 impl Lingering {
@@ -65,9 +66,9 @@ impl Lingering {
         }
     }
 
-    /// A mark was set.
-    pub(super) fn mark_is_set(&self) {
-        self.set_at.store(now(), Ordering::Relaxed);
+    /// The mark of `slot` was set.
+    pub(super) fn mark_is_set(&self, slot: ReadSlot) {
+        self.set_at[slot.index()].store(now(), Ordering::Relaxed);
     }
 
     fn slot(&self) -> Option<ReadSlot> {
@@ -77,8 +78,8 @@ impl Lingering {
             .find(|marked| marked.index() == slot)
     }
 
-    fn is_fresh(&self) -> bool {
-        between(self.set_at.load(Ordering::Relaxed), now()) < FRESH
+    fn is_fresh(&self, slot: ReadSlot) -> bool {
+        between(self.set_at[slot.index()].load(Ordering::Relaxed), now()) < FRESH
     }
 }
 
@@ -95,7 +96,7 @@ impl<C: WalCoordination> Wal<C> {
         let mark = self.coordination.mark(slot);
         // At mark 0 nothing could be backfilled at all.
         let is_behind = 0 < mark && mark < max_frame && max_frame < CHECKPOINTED;
-        if mark != max_frame && !(is_behind && self.lingering.is_fresh()) {
+        if mark != max_frame && !(is_behind && self.lingering.is_fresh(slot)) {
             return Ok(None);
         }
         let mut guard = self.try_lock_mark(slot, mark)?;

@@ -334,7 +334,7 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(Some(guard));
         }
         match (self.claim_mark(max_frame)?, best) {
-            (Some(slot), _) => self.try_lock_mark(slot, max_frame),
+            (Some(exclusive), _) => exclusive.lower(max_frame),
             (None, Some((slot, mark))) => self.try_lock_mark(slot, mark),
             // Who may write changes a mark as soon as a slot is free. Who may
             // not waits until another process does (`SQLITE_READONLY_CANTINIT`).
@@ -355,20 +355,23 @@ impl<C: WalCoordination> Wal<C> {
         Ok(())
     }
 
-    /// Sets the mark of a slot that nobody uses.
-    fn claim_mark(self: &Arc<Self>, mark: u32) -> Result<Option<ReadSlot>> {
+    /// Sets the mark of a slot that nobody uses, and holds that exclusively.
+    fn claim_mark(self: &Arc<Self>, mark: u32) -> Result<Option<LockGuard<C>>> {
         for slot in ReadSlot::MARKED {
-            let Some(exclusive) = self.try_lock(Lock::Read(slot), LockMode::Exclusive)? else {
+            let lock = Lock::Read(slot);
+            let Some(exclusive) = self.try_lock(lock, LockMode::Exclusive)? else {
                 continue;
             };
             // Nobody reads at the slot while we hold it alone, so its mark
-            // may change. It is stored before the lock is given back.
+            // may change. It is stored before others get in.
             if mutated(Mutation::UnlockBeforeClear) {
                 drop(exclusive);
+                self.set_mark(slot, mark);
+                return self.try_lock(lock, LockMode::Exclusive);
             }
             self.set_mark(slot, mark);
-            self.lingering.mark_is_set();
-            return Ok(Some(slot));
+            self.lingering.mark_is_set(slot);
+            return Ok(Some(exclusive));
         }
         Ok(None)
     }
