@@ -33,13 +33,6 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn sync_was_shared_and_failed(&self) -> bool {
-        let kinds = self.refusals.iter().map(|refusal| refusal.kind);
-        kinds
-            .into_iter()
-            .any(|kind| kind == RefusalKind::DurabilityUnknown)
-    }
-
     fn may_be(&self, sequence: u64) -> bool {
         sequence == self.acknowledged || self.unknown == Some(sequence)
     }
@@ -212,15 +205,6 @@ fn try_position(name: &str, at: usize, beside_a_peer: bool, group_commit: bool) 
             outcome.may_be(sequence),
             "{name} at {at}: found {sequence}, {outcome:?}"
         );
-        if outcome.sync_was_shared_and_failed() {
-            let refused = peer.commit(PAGES, stamp(8)).unwrap_err();
-            assert!(
-                format!("{refused:#}").contains("mode Restart"),
-                "{refused:?}"
-            );
-            let restart = Command::Checkpoint(Checkpoint::Restart);
-            assert!(peer.ask::<bool>(restart).unwrap());
-        }
         peer.commit(PAGES, stamp(9))
             .unwrap_or_else(|e| panic!("{name} at {at}: {e:?}, {outcome:?}"));
         assert!(

@@ -267,7 +267,7 @@ pub enum Error {
     /// The commit is there for everybody to see, but a sync has failed, so a
     /// power failure may undo it. See
     /// [`WalConfig::group_commit`](crate::protocol::WalConfig::group_commit).
-    #[error("{}: the commit is visible, but it may not survive a power failure ({source}); open the database again and checkpoint it", path.display())]
+    #[error("{}: the commit is visible, but it may not survive a power failure ({source}); close the database and open it again to go on", path.display())]
     DurabilityUnknown {
         /// The log.
         path: PathBuf,

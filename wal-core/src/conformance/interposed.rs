@@ -22,14 +22,23 @@ pub(super) struct SharedAttachment<C> {
     pub(super) users: AtomicUsize,
 }
 
+/// In what a user differs from the usual ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Manner {
+    Usual,
+    /// It is answered that it has Checkpoint without taking it: stock SQLite
+    /// restarts the log without that lock.
+    LikeStock,
+    /// It is answered that each slot that it lets linger is kept.
+    Lingers,
+}
+
 /// One user's place at an attachment.
 pub(super) struct Seat<C> {
     pub(super) director: Arc<Director>,
     pub(super) shared: Arc<SharedAttachment<C>>,
     pub(super) user: usize,
-    /// Answers that Checkpoint was had without taking it: stock SQLite
-    /// restarts the log without that lock.
-    pub(super) like_stock: bool,
+    pub(super) manner: Manner,
 }
 
 impl<C: WalCoordination> Seat<C> {
@@ -62,7 +71,7 @@ impl<C: WalCoordination> Seat<C> {
     }
 
     fn is_passed_over(&self, lock: Lock) -> bool {
-        self.like_stock && lock == Lock::Checkpoint
+        self.manner == Manner::LikeStock && lock == Lock::Checkpoint
     }
 }
 
@@ -131,7 +140,7 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
                 kept = self.0.inner().linger(slot);
             });
         });
-        kept
+        kept || self.0.manner == Manner::Lingers
     }
 
     fn holders(&self, lock: Lock) -> Vec<u32> {

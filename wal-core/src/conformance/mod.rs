@@ -129,9 +129,13 @@ macro_rules! conformance_suite {
         a_sync_of_another_serves_what_was_published_before_it,
         what_is_published_during_a_sync_is_not_told_synced,
         a_group_commit_whose_log_is_gone_is_synced_in_the_database,
-        a_failed_group_sync_fails_the_whole_generation,
+        a_log_that_failed_to_sync_is_written_again_before_a_durable_commit,
+        a_log_that_failed_to_sync_is_written_again_before_it_is_moved,
+        a_transaction_that_spilled_before_a_sync_failed_is_refused,
         who_waits_for_a_sync_that_fails_does_not_try_again,
         a_leader_that_dies_is_replaced,
+        // Marks that linger.
+        a_reader_beside_a_writer_reads_at_a_mark_of_a_moment_ago,
         // Long logs, which are read by a map.
         a_long_log_that_begins_anew_is_read_by_a_new_map,
         a_log_that_lost_its_end_is_not_read_by_the_map_of_before,

@@ -103,7 +103,7 @@ impl<C: WalCoordination> Wal<C> {
         page_count: u32,
         sync: CommitSync,
     ) -> Result<()> {
-        self.refuse_failed_generation(own.start.salts())?;
+        self.mend_log_for_commit(own)?;
         let begins_anew = own.start.max_frame() == 0;
         let (mut overwritten, mut appended) = self.place(own, None, pages)?;
         // The commit frame is the last one of the log, so it is a new one.
@@ -343,7 +343,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Where the byte after `frame` is.
-    fn end_of(&self, frame: FrameNo) -> u64 {
+    pub(super) fn end_of(&self, frame: FrameNo) -> u64 {
         let page_size = self.config.page_size;
         frame_offset(frame, page_size) + FRAME_HEADER_LEN as u64 + u64::from(page_size.bytes())
     }

@@ -281,6 +281,7 @@ impl<C: WalCoordination> ApplyTx<C> {
             wal.write_log_header(&header)?;
         }
         if wal.synchronous() == Synchronous::Full {
+            wal.mend_log_for_commit(&self.own)?;
             step(Point::CommitSync);
             wal.sync_log()?;
         }

@@ -212,6 +212,7 @@ impl<C: WalCoordination> Wal<C> {
             checkpoint: Some(&checkpoint),
         };
         let header = self.settled_header(&held)?;
+        self.mend_log_for_checkpoint(&header, write.is_some())?;
         let progress = options.progress.map(|progress| progress as _);
         // Without Write nobody is waited for: new readers and commits would
         // come for ever.

@@ -22,16 +22,14 @@
 //! it. In this order: the other one would leave a new log over a database file
 //! that has not yet what the old log had.
 //!
-//! A failed sync is told to each descriptor once, and a sync after it says
-//! nothing of what was lost. So nobody tries again: the whole generation has
-//! failed, for those who wait and for who comes with more of it. A checkpoint
-//! that begins the log anew ends that.
+//! A sync that failed is not tried again by those who wait for it. The next one
+//! who comes with a durable commit [writes the log again](super::mend_log).
 //!
 //! # Crash
 //! A leader that dies has told nothing; the next one to wake leads. Who dies
 //! waiting has left a commit that everybody sees and that the next sync covers.
 
-use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::read::pause_before;
@@ -41,10 +39,21 @@ use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::Salts;
-use crate::waiting::{LEASE, SyncedLog, WaitingRoom, now, who};
+use crate::waiting::{LEASE, SyncedLog, WaitingRoom, now};
 
 /// How often a header that is being stored is looked at again.
 const LOOKS: u32 = 8;
+
+/// Held by the thread of an attachment that leads: a thread cannot die alone, so
+/// it is not replaced by another one of its process.
+#[derive(Debug, Default)]
+pub(super) struct Leading(Mutex<()>);
+
+impl Leading {
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// When the frames of a commit are synced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,52 +65,22 @@ pub(super) enum CommitSync {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// How a commit that begins now is synced.
-    pub(super) fn commit_sync(&self) -> CommitSync {
-        let shared = self.config.group_commit
-            && self.synchronous() == Synchronous::Full
-            && self.coordination.waiting_room().is_some();
-        match shared {
-            true => CommitSync::Shared,
-            false => CommitSync::BeforeVisible,
-        }
-    }
-
-    /// Refuses a durable commit to a generation of the log in which a sync has
-    /// failed: frames before it may be missing from the disk.
-    pub(super) fn refuse_failed_generation(&self, salts: Salts) -> Result<()> {
-        let failed = |room: &WaitingRoom| room.synced().has_failed(salts);
-        if self.synchronous() < Synchronous::Full
-            || !self.coordination.waiting_room().is_some_and(failed)
-            || mutated(Mutation::RetryFailedGroupSync)
-        {
-            return Ok(());
-        }
-        let reason = "a sync of the log failed, so no commit to it is durable: begin it anew with \
-            a checkpoint in mode Restart, through a handle that was opened since";
-        Err(Error::refused(
-            self.storage.log().path(),
-            "a commit",
-            reason,
-        ))
-    }
-
-    /// Says that this thread will not come back for Write for a while.
-    pub(super) fn end_turn(&self) {
-        if let Some(room) = self.coordination.waiting_room() {
-            room.line().end_turn(who());
-        }
+    /// Where a commit that begins now shares its sync, if it does.
+    pub(super) fn shared_sync(&self) -> Option<&WaitingRoom> {
+        let shares = self.config.group_commit && self.synchronous() == Synchronous::Full;
+        self.coordination.waiting_room().filter(|_| shares)
     }
 
     /// Returns once what `published` covers is durable. Write is not held.
     ///
     /// # Errors
     /// [`Error::DurabilityUnknown`] if a sync has failed.
-    pub(super) fn sync_with_others(self: &Arc<Self>, published: &IndexHeader) -> Result<()> {
-        let synced = match self.coordination.waiting_room() {
-            Some(room) => self.wait_until_synced(room.synced(), published),
-            None => self.sync_log(),
-        };
+    pub(super) fn sync_with_others(
+        &self,
+        room: &WaitingRoom,
+        published: &IndexHeader,
+    ) -> Result<()> {
+        let synced = self.wait_until_synced(room.synced(), published);
         synced.map_err(|source| Error::DurabilityUnknown {
             path: self.storage.log().path().to_owned(),
             source: Box::new(source),
@@ -111,7 +90,6 @@ impl<C: WalCoordination> Wal<C> {
     fn wait_until_synced(&self, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
         let (salts, frame) = (published.salts(), published.max_frame());
         loop {
-            // Told before the leader stepped down, so it is looked for first.
             if log.has_failed(salts) && !mutated(Mutation::RetryFailedGroupSync) {
                 self.poison();
                 return Err(self.failed_elsewhere());
@@ -139,28 +117,34 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Syncs the log for all that is published by now, and tells how far.
     fn lead(&self, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
+        // A thread of this process that took over from another waits for it
+        // here, and may find that it has nothing left to do.
+        let _one_at_a_time = self.leading.lock();
         let salts = published.salts();
+        // Looked at again as the leader: the one before tells of a failure
+        // before it steps down.
+        let has_failed = log.has_failed(salts) && !mutated(Mutation::RetryFailedGroupSync);
+        if has_failed || log.covers(salts, published.max_frame()) {
+            return Ok(());
+        }
         let mut up_to = self.published_in(salts);
         if !mutated(Mutation::SkipCommitSync) {
             step(Point::CommitSync);
-            if let Err(failure) = self.sync_log() {
-                if !mutated(Mutation::RetryFailedGroupSync) {
-                    log.fail(salts);
-                }
-                return Err(failure);
-            }
+            self.sync_log()?;
         }
         if mutated(Mutation::SampleAfterSync) {
             up_to = self.published_in(salts);
         }
         // Its own frames were published before it came here, whatever the
-        // header says by now.
+        // header says by now. If their generation is gone, this ends the wait,
+        // and the look at the header that follows decides.
         log.raise(salts, up_to.unwrap_or(0).max(published.max_frame()));
         Ok(())
     }
 
-    /// If the log is not of generation `salts` any more, makes durable what was
-    /// moved to the database file.
+    /// If the log is not of generation `salts` any more, or it cannot be told,
+    /// makes durable what was moved to the database file, and what is in the
+    /// log.
     fn sync_database_if_gone(&self, salts: Salts) -> Result<()> {
         if self.published_in(salts).is_some() || mutated(Mutation::IgnoreGenerationGone) {
             return Ok(());

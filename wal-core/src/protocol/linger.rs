@@ -8,9 +8,9 @@
 //! - Slot 0 lingers: its reader has found all of the log in the database file,
 //!   so a checkpoint has nothing to do before the next commit; and it holds up
 //!   no restart.
-//! - A slot with a mark lingers only if that was the end of the log, and the
-//!   log shorter than what checkpoints wait for (`wal_autocheckpoint`). In a
-//!   longer one each reader gives its slot back, so a process that reads holds
+//! - A slot with a mark lingers only if that was the end of the log, or close to
+//!   it (see below), and the log shorter than what checkpoints usually wait for
+//!   ([`CHECKPOINTED`]). In a longer one each reader gives its slot back, so a process that reads holds
 //!   up no more checkpoints than one of stock SQLite.
 //! - A process that takes another slot gives back what lingers.
 //!
@@ -35,6 +35,7 @@ use super::{LockGuard, Wal};
 use crate::coordination::{ReadSlot, WalCoordination};
 use crate::error::Result;
 use crate::index::IndexHeader;
+use crate::testing::{Mutation, mutated};
 use crate::waiting::{between, now};
 
 /// A log of this many frames is checkpointed by whoever does it automatically
@@ -96,7 +97,8 @@ impl<C: WalCoordination> Wal<C> {
         let mark = self.coordination.mark(slot);
         // At mark 0 nothing could be backfilled at all.
         let is_behind = 0 < mark && mark < max_frame && max_frame < CHECKPOINTED;
-        if mark != max_frame && !(is_behind && self.lingering.is_fresh(slot)) {
+        let is_fresh = || self.lingering.is_fresh(slot) || mutated(Mutation::JoinStaleMark);
+        if mark != max_frame && !(is_behind && is_fresh()) {
             return Ok(None);
         }
         let mut guard = self.try_lock_mark(slot, mark)?;

@@ -20,6 +20,7 @@
 //! | `frames` | the same for an engine that keeps its pages itself |
 //! | `append` | turns dirty pages into frames and a commit |
 //! | `group_commit` | one sync for the commits of many |
+//! | `mend_log` | writes the log again after a failed sync |
 //! | `restart` | begins the log anew when all of it is backfilled |
 //! | `checkpoint` | how far frames are moved to the database file, who is waited for |
 //! | `backfill` | moves them |
@@ -57,6 +58,7 @@ mod frames;
 mod group_commit;
 mod guard;
 mod linger;
+mod mend_log;
 #[cfg(feature = "observe")]
 mod observe;
 mod open;
@@ -238,6 +240,7 @@ pub struct Wal<C: WalCoordination> {
     database_seen_in: AtomicU64,
     page_map: page_map::SharedMap,
     lingering: linger::Lingering,
+    leading: group_commit::Leading,
     proof: proof::LastProof,
     #[cfg(feature = "observe")]
     observed: observe::Observed,
@@ -260,6 +263,7 @@ impl<C: WalCoordination> Wal<C> {
             database_seen_in: AtomicU64::new(0),
             page_map: page_map::SharedMap::default(),
             lingering: linger::Lingering::default(),
+            leading: group_commit::Leading::default(),
             proof: proof::LastProof::none(),
             #[cfg(feature = "observe")]
             observed: observe::Observed::default(),
@@ -310,7 +314,11 @@ impl<C: WalCoordination> Wal<C> {
     /// Syncs the log. A failure poisons this attachment: the kernel may have
     /// dropped the pages that it could not write, so a second sync would lie.
     fn sync_log(&self) -> Result<()> {
-        self.sync(self.storage.log())
+        let synced = self.sync(self.storage.log());
+        if synced.is_err() {
+            self.tell_failed_log_sync();
+        }
+        synced
     }
 
     /// Syncs the database file, as [`Wal::sync_log`].

@@ -38,6 +38,7 @@ use crate::error::{Error, Result};
 use crate::index;
 use crate::testing::{Mutation, mutated};
 use crate::types::PageNo;
+use crate::waiting::who;
 
 /// A write transaction. Dropping it without [`WriteTx::commit`] rolls it
 /// back.
@@ -287,15 +288,19 @@ impl<C: WalCoordination> WriteTx<C> {
     pub fn commit(mut self) -> Result<u32> {
         let wal = self.wal().clone();
         wal.check_writable()?;
-        let sync = wal.commit_sync();
+        let shared = wal.shared_sync();
+        let sync = match shared {
+            Some(_) => CommitSync::Shared,
+            None => CommitSync::BeforeVisible,
+        };
         let Some(published) = append::commit(&mut self, sync)? else {
             return Ok(self.read.snapshot.max_frame());
         };
-        if sync == CommitSync::Shared {
+        if let Some(room) = shared {
             // Others write while this one waits for the disk.
-            wal.end_turn();
+            room.line().end_turn(who());
             drop(self);
-            wal.sync_with_others(&published)?;
+            wal.sync_with_others(room, &published)?;
         }
         Ok(published.max_frame())
     }

@@ -1,11 +1,12 @@
 //! The memory in which the users of a database wait for each other: for a
 //! commit, in the line of those who want to write, or for a sync of the log.
 //!
-//! It holds hints, and how far the log is synced, which is checked against the
-//! header. Whatever stands in it, zeros, garbage or what the dead left: who
-//! waits looks again by itself within a bound, and what it waits for is decided
-//! elsewhere, by the header and by the lock. So a backend may lose it, or have
-//! none.
+//! It holds hints: whatever stands there, zeros, garbage or what the dead left,
+//! who waits looks again by itself within a bound, and what it waits for is
+//! decided elsewhere, by the header and by the lock. So a backend may lose it,
+//! or have none. [`SyncedLog`] alone is believed: zeros say that nothing is
+//! known, and only who has synced the log writes to it. It is not shared with
+//! those who do not keep the protocol.
 //!
 //! # Ordering
 //! A sleeper says that it sleeps and then looks once more; a waker changes the

@@ -7,7 +7,7 @@
 //!
 //! # Ordering
 //! All of it is sequentially consistent. A leader tells of a failure before it
-//! steps down, so who finds nobody leading finds that too.
+//! steps down, so who begins to lead behind it finds that.
 //!
 //! # Crash
 //! Zeros say that nothing is known. So does garbage, but for one word in 2^32:
@@ -28,12 +28,16 @@ pub const LEASE: Duration = Duration::from_millis(20);
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct SyncedLog {
-    /// The last frame that is synced, above the first salt of its generation.
+    /// The last frame that is synced, in the high half, and the first salt of
+    /// its generation, which is another one in each, in the low one: both fit
+    /// into a word.
     synced: AtomicU64,
-    /// The salts of the generation in which a sync has failed; 0 for none.
+    /// The salts of the generation in which a sync has failed; 0 for none, and
+    /// all ones for whichever it is.
     failed: AtomicU64,
     /// Since when somebody leads, by the clock of the machine; 0 for nobody.
     led_since: AtomicU32,
+    /// Up to a cache line.
     unused: [AtomicU32; 9],
     done: Bell,
 }
@@ -64,12 +68,23 @@ impl SyncedLog {
 
     /// True if a sync has failed in generation `salts`.
     pub fn has_failed(&self, salts: Salts) -> bool {
-        self.failed.load(Ordering::SeqCst) == all_of(salts)
+        let failed = self.failed.load(Ordering::SeqCst);
+        failed == u64::MAX || failed != 0 && failed == all_of(salts)
     }
 
     /// Tells that a sync has failed in generation `salts`.
     pub fn fail(&self, salts: Salts) {
         self.failed.store(all_of(salts), Ordering::SeqCst);
+    }
+
+    /// Tells that a sync has failed, in a generation that nobody knows.
+    pub fn fail_all(&self) {
+        self.failed.store(u64::MAX, Ordering::SeqCst);
+    }
+
+    /// Tells that the log was written again, and synced.
+    pub fn mended(&self) {
+        self.failed.store(0, Ordering::SeqCst);
     }
 
     /// Begins to lead at `now`, unless somebody does.
@@ -158,6 +173,11 @@ mod tests {
         log.fail(OLD);
         assert!(log.has_failed(OLD));
         assert!(!log.has_failed(NEW));
+        log.fail_all();
+        assert!(log.has_failed(NEW));
+        log.mended();
+        assert!(!log.has_failed(OLD));
+        assert!(!log.has_failed(Salts([0; 8])), "0 says nothing");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::super::Backend;
 use super::super::director::{Call, Then, Which, at_every_call, nth};
-use super::super::scene::{Scene, User};
-use super::durability::SYNC;
+use super::super::scene::{Scene, User, fill};
+use super::durability::{SYNC, log_writes};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Error;
 use crate::index::IndexHeader;
@@ -119,7 +119,7 @@ pub(crate) fn a_group_commit_whose_log_is_gone_is_synced_in_the_database<B: Back
     assert!(gone > 0, "the log never went");
 }
 
-pub(crate) fn a_failed_group_sync_fails_the_whole_generation<B: Backend>() {
+pub(crate) fn a_log_that_failed_to_sync_is_written_again_before_a_durable_commit<B: Backend>() {
     let (scene, one, two) = scene::<B>();
     one.then(|call| *call == SYNC, || Then::Fail);
     let led = one.try_commit(&[1], 2);
@@ -127,18 +127,77 @@ pub(crate) fn a_failed_group_sync_fails_the_whole_generation<B: Backend>() {
         matches!(led, Err(Error::DurabilityUnknown { .. })),
         "{led:?}"
     );
-    let refused = two.try_commit(&[2], 3);
-    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
     assert_eq!(two.versions(), [2, 1], "visible all the same");
     let poisoned = one.try_commit(&[1], 9);
     assert!(
         matches!(poisoned, Err(Error::Poisoned { .. })),
         "{poisoned:?}"
     );
-    let restarted = two.wal.checkpoint(CheckpointMode::Restart);
-    assert!(restarted.expect("a checkpoint runs").is_complete());
-    two.commit(&[1], 5);
-    assert_eq!(two.versions(), [5, 1]);
+    let (_, log) = scene.files();
+    let strict = scene.user_at(Synchronous::Full);
+    for (user, version) in [(&two, 3), (&strict, 4)] {
+        let (_, trace) = user.trace(|user| user.commit(&[2], version));
+        let again = Call::Write {
+            file: Which::Log,
+            offset: 0,
+            len: log.len(),
+        };
+        let writes = log_writes(&trace);
+        match version {
+            3 => assert_eq!(writes[..2], [again, SYNC], "{writes:?}"),
+            _ => assert_eq!(writes.len(), 2, "once is enough: {writes:?}"),
+        }
+    }
+    assert_eq!(scene.files().1[..log.len()], log, "other bytes");
+    assert_eq!(two.versions(), [2, 4]);
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_log_that_failed_to_sync_is_written_again_before_it_is_moved<B: Backend>() {
+    let (scene, one, _) = scene::<B>();
+    one.then(|call| *call == SYNC, || Then::Fail);
+    one.try_commit(&[1], 2).expect_err("its sync failed");
+    let other = scene.user();
+    let writer = scene.user();
+    let write = writer.write();
+    let busy = other.wal.checkpoint(CheckpointMode::Passive);
+    assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?}");
+    drop(write);
+    let (_, trace) = other.trace(User::checkpoint_all);
+    let begins = trace.iter().position(|call| {
+        matches!(
+            call,
+            Call::Write {
+                file: Which::Log,
+                offset: 0,
+                ..
+            }
+        )
+    });
+    let moved = trace.iter().position(|call| {
+        matches!(
+            call,
+            Call::Write {
+                file: Which::Database,
+                ..
+            }
+        )
+    });
+    assert!(begins.is_some() && begins < moved, "{trace:?}");
+    assert_eq!(other.versions(), [2, 1]);
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_transaction_that_spilled_before_a_sync_failed_is_refused<B: Backend>() {
+    let (scene, one, two) = scene::<B>();
+    let mut tx = two.write();
+    fill(&mut tx, &[2], 3).expect("a page is changed");
+    tx.spill().expect("it is spilled");
+    synced_log(&one).fail(one.header().salts());
+    let refused = tx.commit();
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+    two.commit(&[2], 4);
+    assert_eq!(one.versions(), [1, 4]);
     scene.assert_quiet();
 }
 
