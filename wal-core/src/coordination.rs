@@ -181,10 +181,9 @@ pub trait WalCoordination: Send + Sync + 'static {
     }
 
     /// Releases `slot`, which the caller holds shared, now or a little later,
-    /// for the sake of the next reader (rule 11). True if it is kept.
-    fn linger(&self, slot: ReadSlot) -> bool {
+    /// for the sake of the next reader (rule 11).
+    fn linger(&self, slot: ReadSlot) {
         self.unlock(Lock::Read(slot), LockMode::Shared);
-        false
     }
 
     /// The processes that hold `lock`, as far as that can be told. It is for

@@ -206,8 +206,6 @@ named! {
     RetryFailedGroupSync => "retry-failed-group-sync",
     /// Sync: a log that failed to sync is not written again.
     SkipMend => "skip-mend",
-    /// Begin read: a mark that lingers is joined however old it is.
-    JoinStaleMark => "join-stale-mark",
     /// Header: no fence between the copies when they are stored.
     DropStoreFence => "drop-store-fence",
     /// Header: no fence between the copies when they are loaded.

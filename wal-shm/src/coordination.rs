@@ -229,22 +229,18 @@ impl WalCoordination for ShmWalCoordination {
         let _ = table.unlock(&**index, lock, mode);
     }
 
-    fn linger(&self, slot: ReadSlot) -> bool {
+    fn linger(&self, slot: ReadSlot) {
         let Attachment { table, keeper, .. } = &*self.attachment;
         let may_linger = !table.avoids(Lock::Read(slot));
         match keeper
             .as_ref()
             .filter(|keeper| may_linger && keeper.is_worth_it())
         {
-            None => {
-                self.unlock(Lock::Read(slot), LockMode::Shared);
-                false
-            }
+            None => self.unlock(Lock::Read(slot), LockMode::Shared),
             Some(keeper) => {
                 if table.linger(slot) {
                     keeper.notice();
                 }
-                true
             }
         }
     }

@@ -22,23 +22,14 @@ pub(super) struct SharedAttachment<C> {
     pub(super) users: AtomicUsize,
 }
 
-/// In what a user differs from the usual ones.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Manner {
-    Usual,
-    /// It is answered that it has Checkpoint without taking it: stock SQLite
-    /// restarts the log without that lock.
-    LikeStock,
-    /// It is answered that each slot that it lets linger is kept.
-    Lingers,
-}
-
 /// One user's place at an attachment.
 pub(super) struct Seat<C> {
     pub(super) director: Arc<Director>,
     pub(super) shared: Arc<SharedAttachment<C>>,
     pub(super) user: usize,
-    pub(super) manner: Manner,
+    /// Answers that Checkpoint was had without taking it: stock SQLite
+    /// restarts the log without that lock.
+    pub(super) like_stock: bool,
 }
 
 impl<C: WalCoordination> Seat<C> {
@@ -71,7 +62,7 @@ impl<C: WalCoordination> Seat<C> {
     }
 
     fn is_passed_over(&self, lock: Lock) -> bool {
-        self.manner == Manner::LikeStock && lock == Lock::Checkpoint
+        self.like_stock && lock == Lock::Checkpoint
     }
 }
 
@@ -131,16 +122,14 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         });
     }
 
-    fn linger(&self, slot: ReadSlot) -> bool {
+    fn linger(&self, slot: ReadSlot) {
         let (lock, mode) = (Lock::Read(slot), LockMode::Shared);
-        let mut kept = false;
         self.0.pass_infallible(Call::Unlock(lock, mode), || {
             self.0.director.with_ledger(|ledger| {
                 ledger.released(self.0.user, lock, mode);
-                kept = self.0.inner().linger(slot);
+                self.0.inner().linger(slot);
             });
         });
-        kept || self.0.manner == Manner::Lingers
     }
 
     fn holders(&self, lock: Lock) -> Vec<u32> {

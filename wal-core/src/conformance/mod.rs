@@ -134,8 +134,6 @@ macro_rules! conformance_suite {
         a_transaction_that_spilled_before_a_sync_failed_is_refused,
         who_waits_for_a_sync_that_fails_does_not_try_again,
         a_leader_that_dies_is_replaced,
-        // Marks that linger.
-        a_reader_beside_a_writer_reads_at_a_mark_of_a_moment_ago,
         // Long logs, which are read by a map.
         a_long_log_that_begins_anew_is_read_by_a_new_map,
         a_log_that_lost_its_end_is_not_read_by_the_map_of_before,

@@ -76,10 +76,6 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             M::SkipMend,
             Case("a_log_that_failed_to_sync_is_written_again_before_a_durable_commit"),
         ),
-        (
-            M::JoinStaleMark,
-            Case("a_reader_beside_a_writer_reads_at_a_mark_of_a_moment_ago"),
-        ),
         (M::OneHeaderCopy, Case("a_commit_leaves_two_equal_headers")),
         (M::KeepChangeCounter, Case("each_commit_changes_the_header")),
         (

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::Backend;
 use super::director::{Call, Director, Entry, Then, until_death};
-use super::interposed::{Interposed, InterposedStorage, Manner, Seat, SharedAttachment};
+use super::interposed::{Interposed, InterposedStorage, Seat, SharedAttachment};
 use crate::coordination::{ReadSlot, WalCoordination};
 use crate::error::Result;
 use crate::index::{CheckpointInfo, HeaderCell, IndexBlock, IndexHeader};
@@ -124,19 +124,13 @@ impl<B: Backend> Scene<B> {
 
     /// A new user with the configuration that `change` makes of the usual one.
     pub(super) fn user_with(&self, change: impl FnOnce(&mut WalConfig)) -> User<B> {
-        self.seat(change, Manner::Usual)
-    }
-
-    /// A user to whom each slot that it lets linger seems to be kept. What is
-    /// said of that is a hint, and may be wrong.
-    pub(super) fn user_that_lingers(&self) -> User<B> {
-        self.seat(|_| {}, Manner::Lingers)
+        self.seat(change, false)
     }
 
     /// A user that restarts the log as stock SQLite does: without the
     /// Checkpoint lock.
     pub(super) fn user_like_stock(&self) -> User<B> {
-        self.seat(|_| {}, Manner::LikeStock)
+        self.seat(|_| {}, true)
     }
 
     /// Two users.
@@ -160,20 +154,19 @@ impl<B: Backend> Scene<B> {
         }
     }
 
-    fn seat(&self, change: impl FnOnce(&mut WalConfig), manner: Manner) -> User<B> {
+    fn seat(&self, change: impl FnOnce(&mut WalConfig), like_stock: bool) -> User<B> {
         let mut config = WalConfig::new(DatabaseKind::PageStore, self.page_size);
         config.synchronous = Synchronous::Normal;
         change(&mut config);
         let shared = self.attachment();
         shared.users.fetch_add(1, Ordering::SeqCst);
         let director = self.director();
-        let id = director
-            .with_ledger(|ledger| ledger.enter(config.synchronous, manner == Manner::LikeStock));
+        let id = director.with_ledger(|ledger| ledger.enter(config.synchronous, like_stock));
         let seat = Arc::new(Seat {
             director: director.clone(),
             shared: shared.clone(),
             user: id,
-            manner,
+            like_stock,
         });
         let storage = Box::new(InterposedStorage::new(&seat));
         User {
@@ -233,13 +226,13 @@ impl<B: Backend> User<B> {
 
     /// Commits `version` to `pages`; pages behind the end are added.
     pub(super) fn try_commit(&self, pages: &[u32], version: u32) -> Result<()> {
-        let mut tx = match self.wal.coordination().0.manner {
+        let mut tx = match self.wal.coordination().0.like_stock {
             // Stock SQLite reads at a slot while it writes.
-            Manner::LikeStock => {
+            true => {
                 let begun = self.wal.try_begin_write_tx(self.wal.begin_read()?);
                 begun.map_err(|refused| refused.error)?
             }
-            _ => self.wal.begin_write(Duration::ZERO)?,
+            false => self.wal.begin_write(Duration::ZERO)?,
         };
         fill(&mut tx, pages, version)?;
         tx.commit().map(drop)

@@ -74,10 +74,7 @@ impl<C: WalCoordination> Drop for LockGuard<C> {
         }
         step(Point::Unlock);
         match self.lock {
-            Lock::Read(slot) if self.lingers => {
-                let kept = self.wal.coordination.linger(slot);
-                self.wal.lingering.note(slot, kept);
-            }
+            Lock::Read(slot) if self.lingers => self.wal.coordination.linger(slot),
             lock => self.wal.coordination.unlock(lock, self.mode),
         }
         if self.lock == Lock::Write {

@@ -239,7 +239,6 @@ pub struct Wal<C: WalCoordination> {
     /// looked at.
     database_seen_in: AtomicU64,
     page_map: page_map::SharedMap,
-    lingering: linger::Lingering,
     leading: group_commit::Leading,
     proof: proof::LastProof,
     #[cfg(feature = "observe")]
@@ -262,7 +261,6 @@ impl<C: WalCoordination> Wal<C> {
             closed: AtomicBool::new(false),
             database_seen_in: AtomicU64::new(0),
             page_map: page_map::SharedMap::default(),
-            lingering: linger::Lingering::default(),
             leading: group_commit::Leading::default(),
             proof: proof::LastProof::none(),
             #[cfg(feature = "observe")]

@@ -268,10 +268,7 @@ impl<C: WalCoordination> Wal<C> {
                 SlotZero::Busy => {}
             }
         }
-        match self.join_lingering_mark(header.max_frame())? {
-            Some(guard) => self.read_at_mark(guard, &header),
-            None => self.try_marked_slot(&header),
-        }
+        self.try_marked_slot(&header)
     }
 
     /// Slot 0 is taken only if the header is still the one for which all was
@@ -296,17 +293,9 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         header: &IndexHeader,
     ) -> Result<Option<ReadTx<C>>> {
-        match self.lock_some_mark(header.max_frame())? {
-            Some(guard) => self.read_at_mark(guard, header),
-            None => Ok(None),
-        }
-    }
-
-    fn read_at_mark(
-        self: &Arc<Self>,
-        guard: LockGuard<C>,
-        header: &IndexHeader,
-    ) -> Result<Option<ReadTx<C>>> {
+        let Some(guard) = self.lock_some_mark(header.max_frame())? else {
+            return Ok(None);
+        };
         let Lock::Read(slot) = guard.lock() else {
             return Ok(None);
         };
@@ -370,7 +359,6 @@ impl<C: WalCoordination> Wal<C> {
                 return self.try_lock(lock, LockMode::Exclusive);
             }
             self.set_mark(slot, mark);
-            self.lingering.mark_is_set(slot);
             return Ok(Some(exclusive));
         }
         Ok(None)

@@ -290,7 +290,7 @@ pub(crate) fn who() -> u32 {
 }
 
 /// The time from one moment to another.
-pub(crate) fn between(from: u32, to: u32) -> Duration {
+pub(super) fn between(from: u32, to: u32) -> Duration {
     Duration::from_micros(u64::from(to.wrapping_sub(from)))
 }
 

@@ -21,7 +21,7 @@ mod synced;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use line::{Line, Place, Turn};
-pub(crate) use line::{STILL_HERE, between, now, who};
+pub(crate) use line::{STILL_HERE, now, who};
 pub use synced::{LEASE, SyncedLog};
 
 /// The words, in memory that all users share; zeros are an empty room.
