@@ -7,14 +7,14 @@ use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::SigSet;
 use wal_core::fork::ProcessGeneration;
-use wal_core::protocol::{CheckpointOptions, Wal};
+use wal_core::protocol::Wal;
 use wal_core::{Error, Result, WalCoordination};
 
 /// Ends its thread when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
     /// `None` once the thread is told to end.
-    wake: Option<SyncSender<()>>,
+    wake: Option<SyncSender<u32>>,
     thread: Option<JoinHandle<()>>,
     process: ProcessGeneration,
 }
@@ -39,22 +39,22 @@ impl Checkpointer {
         })
     }
 
-    /// Asks for a checkpoint. Never waits.
-    pub(crate) fn wake(&self) {
+    /// Asks for a checkpoint of a log of `log_frames`. Never waits.
+    pub(crate) fn wake(&self, log_frames: u32) {
         if let Some(wake) = &self.wake {
             // A full channel has the wake-up that it needs.
-            let _ = wake.try_send(());
+            let _ = wake.try_send(log_frames);
         }
     }
 }
 
-fn run<C: WalCoordination>(wal: &Arc<Wal<C>>, woken: &Receiver<()>) {
+fn run<C: WalCoordination>(wal: &Arc<Wal<C>>, woken: &Receiver<u32>) {
     // The program's signal handlers run in its own threads.
     let _ = SigSet::all().thread_block();
-    while woken.recv().is_ok() {
+    while let Ok(log_frames) = woken.recv() {
         // It is done for later commits; a failed sync shows itself at the
         // next write.
-        let _ = wal.checkpoint_with(CheckpointOptions::automatic());
+        let _ = wal.checkpoint_automatically(log_frames);
     }
 }
 

@@ -276,12 +276,8 @@ impl<B: Backend> Database<B> {
             return;
         }
         match &self.opened.checkpointer {
-            Some(checkpointer) => checkpointer.wake(),
-            None => drop(
-                self.opened
-                    .wal
-                    .checkpoint_with(CheckpointOptions::automatic()),
-            ),
+            Some(checkpointer) => checkpointer.wake(log_frames),
+            None => drop(self.opened.wal.checkpoint_automatically(log_frames)),
         }
     }
 }

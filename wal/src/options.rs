@@ -170,9 +170,15 @@ impl Options {
         self
     }
 
-    /// After a commit that leaves at least this many frames in the log, a
-    /// passive checkpoint is tried; 1000 unless told otherwise, as SQLite
-    /// does. 0 switches it off.
+    /// After a commit that leaves at least this many frames in the log that are
+    /// not in the database file, a passive checkpoint is tried; 1000 unless told
+    /// otherwise, as SQLite does. 0 switches it off.
+    ///
+    /// Where commits and readers keep coming, a passive checkpoint is never
+    /// complete, and the log would grow for ever. What is left is then moved
+    /// while writers wait: for a few pages and a sync, and for up to two
+    /// milliseconds until readers of the log are done. If they are not, that is
+    /// tried again only when the log has grown by as much once more.
     #[must_use]
     pub fn auto_checkpoint(mut self, frames: u32) -> Self {
         self.auto_actions.checkpoint = frames;

@@ -24,6 +24,7 @@
 //! | `restart` | begins the log anew when all of it is backfilled |
 //! | `checkpoint` | how far frames are moved to the database file, who is waited for |
 //! | `backfill` | moves them |
+//! | `auto_checkpoint` | keeps the log short without being asked |
 //! | `busy` | waits for a lock, as long as it was told to |
 //! | `turn` | takes Write when it is one's turn |
 //! | `recovery` | rebuilds the wal-index from the log |
@@ -47,6 +48,7 @@ macro_rules! observe {
 
 mod append;
 mod apply;
+mod auto_checkpoint;
 mod backfill;
 mod backup;
 mod busy;
@@ -138,9 +140,9 @@ pub enum Synchronous {
 /// [`Wal::checkpoint_with`] and [`Wal::restart_log`] when it has what it needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WalAutoActions {
-    /// A commit that leaves at least this many frames in the log is followed
-    /// by a passive checkpoint; 0 switches it off. The facade does it, not the
-    /// protocol.
+    /// A commit that leaves at least this many frames in the log that are not in
+    /// the database file is followed by [`Wal::checkpoint_automatically`]; 0
+    /// switches it off. The facade does it, not the protocol.
     pub checkpoint: u32,
     /// A commit begins the log anew if all of it is in the database file and
     /// nobody reads it.
@@ -240,6 +242,7 @@ pub struct Wal<C: WalCoordination> {
     database_seen_in: AtomicU64,
     page_map: page_map::SharedMap,
     leading: group_commit::Leading,
+    catch_up_at: auto_checkpoint::CatchUpAt,
     proof: proof::LastProof,
     #[cfg(feature = "observe")]
     observed: observe::Observed,
@@ -262,6 +265,7 @@ impl<C: WalCoordination> Wal<C> {
             database_seen_in: AtomicU64::new(0),
             page_map: page_map::SharedMap::default(),
             leading: group_commit::Leading::default(),
+            catch_up_at: auto_checkpoint::CatchUpAt::default(),
             proof: proof::LastProof::none(),
             #[cfg(feature = "observe")]
             observed: observe::Observed::default(),

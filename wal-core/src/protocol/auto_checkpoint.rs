@@ -1,0 +1,141 @@
+//! Keeps the log short without being asked.
+//!
+//! # Protocol
+//! When a commit has left so many frames in the log that are not in the database
+//! file, a passive checkpoint moves them. It waits for nobody, so where commits
+//! and readers keep coming it is never complete, and a log that is not complete
+//! in the database file cannot begin anew: it would grow for ever, and each
+//! commit would move a few frames and sync the log for that. So what is left then
+//! is moved with Write held, which stops commits for as long as a few pages take:
+//! most of them are in the file, which is synced before. Then readers of the log
+//! are waited for, for a moment, and the log begins anew.
+//!
+//! If they do not go, it is tried again when the log has grown by as much once
+//! more, for the writers have waited in vain.
+//!
+//! # Crash
+//! As for any checkpoint.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::backfill::Backfill;
+use super::busy::{BusyHandler, Waiter};
+use super::checkpoint::CheckpointOptions;
+use super::restart::next_salts;
+use super::snapshot::Held;
+use super::{Synchronous, Wal};
+use crate::coordination::{Lock, LockMode, WalCoordination};
+use crate::error::Result;
+
+/// How long the committer that does it waits for its turn to write.
+const PATIENCE_FOR_WRITE: Duration = Duration::from_millis(50);
+/// How long all writers wait for readers.
+const PATIENCE_FOR_READERS: Duration = Duration::from_millis(2);
+
+/// The length of the log from which on it is tried with Write held.
+#[derive(Debug, Default)]
+pub(super) struct CatchUpAt(AtomicU32);
+
+impl CatchUpAt {
+    /// True if it is to be tried in a log of `log_frames`, and the next time only
+    /// when that has grown by `threshold`. Others may have begun it anew since
+    /// the last try.
+    fn is_due(&self, log_frames: u32, threshold: u32) -> bool {
+        let at = self.0.load(Ordering::Relaxed);
+        let began_anew = log_frames.saturating_add(threshold) < at;
+        let due = at <= log_frames || began_anew;
+        if due {
+            let next = log_frames.saturating_add(threshold);
+            self.0.store(next, Ordering::Relaxed);
+        }
+        due
+    }
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Checkpoints a log of `log_frames` frames if that is due, as
+    /// [`super::WalAutoActions::checkpoint`] says.
+    ///
+    /// # Errors
+    /// As [`Wal::checkpoint_with`].
+    pub fn checkpoint_automatically(self: &Arc<Self>, log_frames: u32) -> Result<()> {
+        let actions = self.config.auto_actions;
+        let threshold = actions.checkpoint;
+        if threshold == 0 || log_frames < threshold {
+            return Ok(());
+        }
+        // A count that is larger than the log is of an older one.
+        let backfilled = self.checkpoint_info()?.backfilled();
+        let backfilled = if backfilled <= log_frames {
+            backfilled
+        } else {
+            0
+        };
+        if log_frames - backfilled < threshold {
+            return Ok(());
+        }
+        let report = self.checkpoint_with(CheckpointOptions::automatic())?;
+        // Compared with what is published by now. A header that cannot be loaded
+        // is being stored, by somebody who has just committed.
+        let live = self.header_cell()?.load();
+        let has_grown = !live.is_ok_and(|live| live.max_frame() == report.backfilled);
+        let stops_writers = has_grown && actions.restart;
+        match stops_writers && self.catch_up_at.is_due(report.log_frames, threshold) {
+            true => self.catch_up(),
+            false => Ok(()),
+        }
+    }
+
+    /// Moves what is left with Write held, waits for readers of the log, and
+    /// begins it anew.
+    fn catch_up(self: &Arc<Self>) -> Result<()> {
+        if self.synchronous() != Synchronous::Off {
+            // So that little is left to sync while writers wait.
+            self.sync_database()?;
+        }
+        let Some(checkpoint) = self.try_lock(Lock::Checkpoint, LockMode::Exclusive)? else {
+            return Ok(());
+        };
+        let mut for_write = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_WRITE));
+        let Some(write) = self.wait_for_lock(Lock::Write, &mut for_write)? else {
+            return Ok(());
+        };
+        let held = Held {
+            write: Some(&write),
+            checkpoint: Some(&checkpoint),
+        };
+        let header = self.settled_header(&held)?;
+        self.mend_log_for_checkpoint(&header, true)?;
+        let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));
+        let mut backfill = Backfill::new(self, header, None, &mut for_readers, true);
+        backfill.names_holders = false;
+        if !backfill.run(u32::MAX)?.is_complete() {
+            return Ok(());
+        }
+        let Some(_nobody_reads) = self.wait_for_lock(Lock::ReadMarks, &mut for_readers)? else {
+            return Ok(());
+        };
+        let proof = self.backfill_proof(&header)?;
+        self.publish_restart(&header, &proof, next_salts(&header))
+            .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_are_stopped_once_for_each_growth_of_the_log() {
+        let at = CatchUpAt::default();
+        assert!(at.is_due(1000, 1000));
+        assert!(!at.is_due(1001, 1000));
+        assert!(!at.is_due(1999, 1000));
+        assert!(at.is_due(2000, 1000));
+        assert!(!at.is_due(2999, 1000));
+        assert!(at.is_due(1000, 1000), "another log");
+        assert!(!at.is_due(1001, 1000));
+    }
+}
