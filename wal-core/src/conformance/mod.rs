@@ -292,6 +292,8 @@ macro_rules! conformance_suite {
         the_log_does_not_begin_anew_behind_a_tail,
         a_tail_restarts_the_log_without_a_gap,
         a_tail_goes_on_where_it_stood_while_the_log_is_the_same,
+        a_log_begins_anew_though_commits_keep_coming,
+        writers_do_not_wait_again_and_again_for_a_reader_that_stays,
         a_second_transaction_on_a_snapshot_keeps_it_by_itself,
         a_snapshot_that_is_too_old_gives_no_more_pages,
         a_writer_waits_while_a_reader_keeps_a_long_log,

@@ -34,23 +34,22 @@ const PATIENCE_FOR_WRITE: Duration = Duration::from_millis(50);
 /// How long all writers wait for readers.
 const PATIENCE_FOR_READERS: Duration = Duration::from_millis(2);
 
-/// The length of the log from which on it is tried with Write held.
+/// How long the log was when it was tried in vain with Write held; 0 if it was
+/// not.
 #[derive(Debug, Default)]
-pub(super) struct CatchUpAt(AtomicU32);
+pub(super) struct TriedAt(AtomicU32);
 
-impl CatchUpAt {
-    /// True if it is to be tried in a log of `log_frames`, and the next time only
-    /// when that has grown by `threshold`. Others may have begun it anew since
-    /// the last try.
+impl TriedAt {
+    /// True if it is to be tried in a log of `log_frames`: that has grown by
+    /// `threshold` since the last time, or is another one.
     fn is_due(&self, log_frames: u32, threshold: u32) -> bool {
-        let at = self.0.load(Ordering::Relaxed);
-        let began_anew = log_frames.saturating_add(threshold) < at;
-        let due = at <= log_frames || began_anew;
-        if due {
-            let next = log_frames.saturating_add(threshold);
-            self.0.store(next, Ordering::Relaxed);
-        }
-        due
+        let tried = self.0.load(Ordering::Relaxed);
+        tried == 0 || log_frames < tried || log_frames - tried >= threshold
+    }
+
+    fn note(&self, log_frames: u32, in_vain: bool) {
+        let tried = if in_vain { log_frames } else { 0 };
+        self.0.store(tried, Ordering::Relaxed);
     }
 }
 
@@ -82,25 +81,28 @@ impl<C: WalCoordination> Wal<C> {
         let live = self.header_cell()?.load();
         let has_grown = !live.is_ok_and(|live| live.max_frame() == report.backfilled);
         let stops_writers = has_grown && actions.restart;
-        match stops_writers && self.catch_up_at.is_due(report.log_frames, threshold) {
-            true => self.catch_up(),
-            false => Ok(()),
+        if stops_writers && self.tried_at.is_due(report.log_frames, threshold) {
+            let caught_up = self.catch_up();
+            let in_vain = !matches!(caught_up, Ok(true));
+            self.tried_at.note(report.log_frames, in_vain);
+            caught_up?;
         }
+        Ok(())
     }
 
     /// Moves what is left with Write held, waits for readers of the log, and
-    /// begins it anew.
-    fn catch_up(self: &Arc<Self>) -> Result<()> {
+    /// begins it anew. False if somebody was in the way.
+    fn catch_up(self: &Arc<Self>) -> Result<bool> {
         if self.synchronous() != Synchronous::Off {
             // So that little is left to sync while writers wait.
             self.sync_database()?;
         }
         let Some(checkpoint) = self.try_lock(Lock::Checkpoint, LockMode::Exclusive)? else {
-            return Ok(());
+            return Ok(false);
         };
         let mut for_write = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_WRITE));
         let Some(write) = self.wait_for_lock(Lock::Write, &mut for_write)? else {
-            return Ok(());
+            return Ok(false);
         };
         let held = Held {
             write: Some(&write),
@@ -112,14 +114,14 @@ impl<C: WalCoordination> Wal<C> {
         let mut backfill = Backfill::new(self, header, None, &mut for_readers, true);
         backfill.names_holders = false;
         if !backfill.run(u32::MAX)?.is_complete() {
-            return Ok(());
+            return Ok(false);
         }
         let Some(_nobody_reads) = self.wait_for_lock(Lock::ReadMarks, &mut for_readers)? else {
-            return Ok(());
+            return Ok(false);
         };
         let proof = self.backfill_proof(&header)?;
         self.publish_restart(&header, &proof, next_salts(&header))
-            .map(drop)
+            .map(|_| true)
     }
 }
 
@@ -128,14 +130,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writers_are_stopped_once_for_each_growth_of_the_log() {
-        let at = CatchUpAt::default();
-        assert!(at.is_due(1000, 1000));
-        assert!(!at.is_due(1001, 1000));
-        assert!(!at.is_due(1999, 1000));
-        assert!(at.is_due(2000, 1000));
-        assert!(!at.is_due(2999, 1000));
-        assert!(at.is_due(1000, 1000), "another log");
-        assert!(!at.is_due(1001, 1000));
+    fn writers_are_stopped_in_vain_once_for_each_growth_of_the_log() {
+        let tried = TriedAt::default();
+        assert!(tried.is_due(1000, 1000));
+        tried.note(1000, true);
+        assert!(!tried.is_due(1001, 1000));
+        assert!(!tried.is_due(1999, 1000));
+        assert!(tried.is_due(2000, 1000));
+        assert!(tried.is_due(999, 1000), "another log");
+        tried.note(2000, false);
+        assert!(tried.is_due(2000, 1000));
     }
 }

@@ -242,7 +242,7 @@ pub struct Wal<C: WalCoordination> {
     database_seen_in: AtomicU64,
     page_map: page_map::SharedMap,
     leading: group_commit::Leading,
-    catch_up_at: auto_checkpoint::CatchUpAt,
+    tried_at: auto_checkpoint::TriedAt,
     proof: proof::LastProof,
     #[cfg(feature = "observe")]
     observed: observe::Observed,
@@ -265,7 +265,7 @@ impl<C: WalCoordination> Wal<C> {
             database_seen_in: AtomicU64::new(0),
             page_map: page_map::SharedMap::default(),
             leading: group_commit::Leading::default(),
-            catch_up_at: auto_checkpoint::CatchUpAt::default(),
+            tried_at: auto_checkpoint::TriedAt::default(),
             proof: proof::LastProof::none(),
             #[cfg(feature = "observe")]
             observed: observe::Observed::default(),

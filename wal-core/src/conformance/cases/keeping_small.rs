@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::super::Backend;
-use super::super::scene::{Scene, versions};
-use crate::coordination::{Lock, ReadSlot};
+use super::super::director::{Call, Which};
+use super::super::scene::{Scene, User, versions};
+use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
 use crate::protocol::{BusyHandler, CheckpointMode};
 use crate::types::PageNo;
@@ -117,5 +118,67 @@ pub(crate) fn an_owner_of_the_log_lets_writers_wait_for_it<B: Backend>() {
     let truncated = owner.wal.checkpoint(CheckpointMode::Truncate);
     assert!(truncated.expect("nobody is there").held_back_by.is_none());
     writer.commit(&[1], 2);
+    scene.assert_quiet();
+}
+
+/// A user whose commits are followed by automatic checkpoints.
+fn tidy<B: Backend>(scene: &Scene<B>) -> User<B> {
+    scene.user_with(|config| config.auto_actions.checkpoint = 4)
+}
+
+/// Commits, and does what a facade does then; another user's commit comes
+/// while pages are moved.
+fn commit_beside<B: Backend>(user: &User<B>, other: &User<B>, version: u32) {
+    let writes_database = |call: &Call| {
+        let file = Which::Database;
+        matches!(call, Call::Write { file: found, .. } if *found == file)
+    };
+    let commits = {
+        let other = other.clone();
+        move || other.commit(&[2], version + 1)
+    };
+    user.commit(&[1, 2, 3, 4], version);
+    user.before(writes_database, commits);
+    let log_frames = user.header().max_frame();
+    let tidied = user.wal.checkpoint_automatically(log_frames);
+    tidied.expect("a checkpoint runs");
+    user.assert_stepped_in();
+}
+
+pub(crate) fn a_log_begins_anew_though_commits_keep_coming<B: Backend>() {
+    let scene = Scene::<B>::new(4);
+    let (user, other) = (tidy(&scene), scene.user());
+    user.commit(&[1, 2, 3, 4], 1);
+    for version in 2..5 {
+        let before = user.header().salts();
+        commit_beside(&user, &other, version);
+        assert_ne!(user.header().salts(), before, "the log went on");
+        assert_eq!(user.header().max_frame(), 0);
+        let expected = [version, version + 1, version, version];
+        assert_eq!(other.versions(), expected);
+        scene.assert_quiet();
+    }
+}
+
+pub(crate) fn writers_do_not_wait_again_and_again_for_a_reader_that_stays<B: Backend>() {
+    let scene = Scene::<B>::new(4);
+    let (user, other) = (tidy(&scene), scene.user());
+    user.commit(&[1, 2, 3, 4], 1);
+    let reader = other.read();
+    let takes_write = Call::TryLock(Lock::Write, LockMode::Exclusive);
+    let tried: Vec<bool> = (2..6)
+        .map(|version| {
+            let before = user.header().max_frame();
+            user.commit(&[1], version);
+            let now = user.header().max_frame();
+            assert_eq!(now, before + 1, "the log began anew under a reader");
+            let (tidied, trace) = user.trace(|user| user.wal.checkpoint_automatically(now));
+            tidied.expect("a checkpoint runs");
+            trace.contains(&takes_write)
+        })
+        .collect();
+    assert_eq!(tried, [true, false, false, false]);
+    assert_eq!(versions::<B>(&reader), [1; 4]);
+    drop(reader);
     scene.assert_quiet();
 }
