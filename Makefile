@@ -86,7 +86,7 @@ bench-quick: ## the same in two minutes, without the plots
 	$(BENCH) run --quick
 
 bench-sql: ## libSQL with its own log and with ours
-	$(CARGO) run --quiet --release -p bench-sql -- run --document docs/performance.md
+	$(CARGO) run --quiet --release -p bench-sql -- run --rounds 11 --document docs/performance.md
 
 FUZZ_TARGETS := log page_one index operations
 FUZZ_SECONDS ?= 60

@@ -23,6 +23,15 @@ impl Row {
     pub(crate) fn better(&self) -> &'static str {
         if self.more { "more" } else { "less" }
     }
+
+    /// Which part of the latencies is beyond the tail.
+    pub(crate) fn tail(&self) -> &'static str {
+        let of_many_commits = ["W1c", "W2p", "W2n", "M1w", "S-write"];
+        match of_many_commits.iter().any(|id| self.id.starts_with(id)) {
+            true => "0.1 %",
+            false => "1 %",
+        }
+    }
 }
 
 const fn row(

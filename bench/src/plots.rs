@@ -41,7 +41,14 @@ pub(crate) fn draw(lines: &[Line], plots: &Path, document: &Path) -> Result<()> 
     let text = std::fs::read_to_string(document)?;
     let (before, rest) = text.split_once(BEGIN).context("no place for the table")?;
     let (_, after) = rest.split_once(END).context("no end of the table")?;
-    let tables = format!("{}\n{}", rows_table(lines), report::table(lines));
+    let tables = format!(
+        "{}\nMedians of five rounds; min and max are in `bench/report.json`.\n\n{}\n\
+         Latencies in µs: the tail, the longest in any round, and slowest : fastest of the\n\
+         processes.\n\n{}",
+        rows_table(lines),
+        report::medians(lines),
+        report::latencies(lines)
+    );
     std::fs::write(document, format!("{before}{BEGIN}\n{tables}{END}{after}"))?;
     Ok(())
 }
@@ -64,13 +71,14 @@ fn rows_table(lines: &[Line]) -> String {
 }
 
 /// Where bars begin, how long they are at most, and how high.
-const LEFT: f64 = 150.0;
-const LONGEST: f64 = 520.0;
+const LEFT: f64 = 190.0;
+const LONGEST: f64 = 500.0;
 const HEIGHT: f64 = 18.0;
 
 fn colour(line: &Line) -> &'static str {
     match (line.system.as_str(), line.backend.as_deref()) {
         ("wal", Some("inproc")) => "#7fb3d5",
+        ("wal", Some("shm, group commit")) => "#2e86c1",
         ("wal", _) => "#1f618d",
         ("sqlite", _) => "#ca6f1e",
         ("sqlite-mmap", _) => "#e59866",

@@ -112,27 +112,60 @@ pub(crate) fn figure(value: f64) -> String {
     }
 }
 
-/// The table in Markdown.
-pub(crate) fn table(lines: &[Line]) -> String {
-    let mut table = String::from(
-        "| row | system | median | min – max | p99 µs | worst µs | slowest : fastest |\n\
-         |---|---|---|---|---|---|---|\n",
-    );
-    let optional = |value: Option<f64>| value.map_or(String::new(), figure);
+/// The columns of the tables: a title, and the systems in it, by label.
+const COLUMNS: [(&str, &[&str]); 6] = [
+    ("wal, shm", &["wal (shm)", "wal (shm, group commit)"]),
+    ("wal, inproc", &["wal (inproc)"]),
+    ("SQLite", &["sqlite", "sqlite-mmap"]),
+    ("LMDB", &["lmdb"]),
+    ("redb", &["redb"]),
+    ("machine", &["limit"]),
+];
+
+/// The medians in Markdown, a row of the report in each line.
+pub(crate) fn medians(lines: &[Line]) -> String {
+    let figures = |line: &Line| Some(figure(line.median));
+    matrix(lines, "unit", |row| row.unit, figures)
+}
+
+/// The latencies in Markdown: of which 1 % or 0.1 % are longer, the longest,
+/// and how fair it was.
+pub(crate) fn latencies(lines: &[Line]) -> String {
+    let figures = |line: &Line| {
+        let (tail, worst) = (line.p99?, line.worst?);
+        let fairness = line.slowest_to_fastest.map(|fair| format!(", {fair:.2}"));
+        let fairness = fairness.unwrap_or_default();
+        Some(format!("{} / {}{fairness}", figure(tail), figure(worst)))
+    };
+    matrix(lines, "tail", |row| row.tail(), figures)
+}
+
+fn matrix(
+    lines: &[Line],
+    title: &str,
+    about: impl Fn(&goals::Row) -> &str,
+    figures: impl Fn(&Line) -> Option<String>,
+) -> String {
+    let titles = COLUMNS.map(|(title, _)| title).join(" | ");
+    let mut table = format!("| row | {title} | {titles} |\n|---|---|---|---|---|---|---|---|\n");
     for row in goals::ROWS {
-        for line in lines.iter().filter(|line| line.row == row.id) {
-            table += &format!(
-                "| {} | {} | {} {} | {} – {} | {} | {} | {} |\n",
-                line.row,
-                line.label(),
-                figure(line.median),
-                line.unit,
-                figure(line.min),
-                figure(line.max),
-                optional(line.p99),
-                optional(line.worst),
-                optional(line.slowest_to_fastest),
-            );
+        let cell = |systems: &[&str]| {
+            let of_row = lines.iter().filter(|line| line.row == row.id);
+            let mut found: Vec<String> = Vec::new();
+            for line in of_row.filter(|line| systems.contains(&line.label().as_str())) {
+                if let Some(figures) = figures(line) {
+                    found.push(match line.label().as_str() {
+                        "sqlite-mmap" => format!("mmap {figures}"),
+                        "wal (shm, group commit)" => format!("group commit {figures}"),
+                        _ => figures,
+                    });
+                }
+            }
+            found.join("; ")
+        };
+        let cells = COLUMNS.map(|(_, systems)| cell(systems));
+        if cells.iter().any(|cell| !cell.is_empty()) {
+            table += &format!("| {} | {} | {} |\n", row.id, about(row), cells.join(" | "));
         }
     }
     table
