@@ -33,6 +33,9 @@
 //!     [`WalCoordination::linger`] is free for all who share the attachment,
 //!     and for others before long, whatever its last holder does. For their
 //!     sake a slot with a mark may be refused for a moment though it is free.
+//! 12. *What is lowered is shared.* After [`WalCoordination::lower`] has
+//!     answered true the caller holds the slot as if it had taken it shared by
+//!     its mark, and after any other answer not at all.
 
 use std::fmt;
 use std::path::Path;
@@ -170,8 +173,8 @@ pub trait WalCoordination: Send + Sync + 'static {
     fn unlock(&self, lock: Lock, mode: LockMode);
 
     /// Turns the caller's exclusive hold of slot `slot`, whose mark it has set to
-    /// `mark`, into a shared one. False if it is lost, and another has set the
-    /// mark, which an implementation that can will not let happen.
+    /// `mark`, into a shared one (rule 12). False if somebody came in between,
+    /// which a backend that can lower a lock in one step does not let happen.
     ///
     /// # Errors
     /// As [`WalCoordination::try_lock`]; the slot is not held then.

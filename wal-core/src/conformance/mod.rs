@@ -113,6 +113,7 @@ macro_rules! conformance_suite {
         locks_exclude_between_threads,
         a_slot_is_taken_by_its_mark_only_while_the_mark_is_right,
         a_mark_stands_still_while_its_slot_is_held,
+        a_slot_that_is_lowered_is_shared_with_its_mark,
         a_sleep_ends_when_its_word_was_changed_and_woken,
         a_sleep_ends_at_its_deadline,
         a_second_attachment_is_shared_or_refused,

@@ -247,6 +247,28 @@ pub(crate) fn a_mark_stands_still_while_its_slot_is_held<B: Backend>() {
     });
 }
 
+pub(crate) fn a_slot_that_is_lowered_is_shared_with_its_mark<B: Backend>() {
+    let (_scene, one, two) = two_at_an_index::<B>();
+    let slot = ReadSlot::MARKED[1];
+    let lock = Lock::Read(slot);
+    let takes = |user: &User<B>, mode| {
+        let taken = user.wal.coordination().try_lock(lock, mode);
+        taken.expect("an answer")
+    };
+    assert!(takes(&one, LockMode::Exclusive));
+    one.wal.coordination().set_mark(slot, 7);
+    assert!(!takes(&two, LockMode::Shared), "it is held alone");
+    let lowered = one.wal.coordination().lower(slot, 7);
+    assert!(lowered.expect("an answer"));
+    assert!(!takes(&two, LockMode::Exclusive), "it is held no more");
+    let joined = two.wal.coordination().try_lock_mark(slot, 7);
+    assert!(joined.expect("an answer"), "others are kept out");
+    unlock(&one, lock, LockMode::Shared);
+    unlock(&two, lock, LockMode::Shared);
+    assert!(takes(&two, LockMode::Exclusive), "it was not given back");
+    unlock(&two, lock, LockMode::Exclusive);
+}
+
 pub(crate) fn a_sleep_ends_when_its_word_was_changed_and_woken<B: Backend>() {
     let (_scene, one, two) = two_at_an_index::<B>();
     let deadline = Instant::now() + BOUND;
