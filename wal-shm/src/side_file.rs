@@ -1,7 +1,7 @@
 //! The side file `<db>-coord`: what SQLite's format has no room for.
 //!
-//! It is ours alone, and optional: losing or corrupting it costs speed, never
-//! correctness. It is opened only with SHARED held on the database file and
+//! It is ours alone, and optional: losing it costs speed, and the news of a sync
+//! that failed. It is opened only with SHARED held on the database file and
 //! removed only with EXCLUSIVE, so the two cannot race; a stock SQLite that
 //! closes last leaves it behind, and the next first opener resets it.
 //!

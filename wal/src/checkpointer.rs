@@ -14,7 +14,7 @@ use wal_core::{Error, Result, WalCoordination};
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
     /// `None` once the thread is told to end.
-    wake: Option<SyncSender<u32>>,
+    wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
     process: ProcessGeneration,
 }
@@ -39,22 +39,22 @@ impl Checkpointer {
         })
     }
 
-    /// Asks for a checkpoint of a log of `log_frames`. Never waits.
-    pub(crate) fn wake(&self, log_frames: u32) {
+    /// Asks for a checkpoint. Never waits.
+    pub(crate) fn wake(&self) {
         if let Some(wake) = &self.wake {
             // A full channel has the wake-up that it needs.
-            let _ = wake.try_send(log_frames);
+            let _ = wake.try_send(());
         }
     }
 }
 
-fn run<C: WalCoordination>(wal: &Arc<Wal<C>>, woken: &Receiver<u32>) {
+fn run<C: WalCoordination>(wal: &Arc<Wal<C>>, woken: &Receiver<()>) {
     // The program's signal handlers run in its own threads.
     let _ = SigSet::all().thread_block();
-    while let Ok(log_frames) = woken.recv() {
+    while woken.recv().is_ok() {
         // It is done for later commits; a failed sync shows itself at the
         // next write.
-        let _ = wal.checkpoint_automatically(log_frames);
+        let _ = wal.checkpoint_automatically();
     }
 }
 

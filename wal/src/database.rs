@@ -276,8 +276,8 @@ impl<B: Backend> Database<B> {
             return;
         }
         match &self.opened.checkpointer {
-            Some(checkpointer) => checkpointer.wake(log_frames),
-            None => drop(self.opened.wal.checkpoint_automatically(log_frames)),
+            Some(checkpointer) => checkpointer.wake(),
+            None => drop(self.opened.wal.checkpoint_automatically()),
         }
     }
 }

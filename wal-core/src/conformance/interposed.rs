@@ -110,6 +110,23 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         })
     }
 
+    /// A failure leaves nothing held (rule 12).
+    fn lower(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        let (lock, mode) = (Lock::Read(slot), LockMode::Exclusive);
+        let passed = self.0.pass(Call::Lower(slot, mark), self.path());
+        self.0.director.with_ledger(|ledger| {
+            ledger.released(self.0.user, lock, mode);
+            if let Err(failure) = passed {
+                self.0.inner().unlock(lock, mode);
+                return Err(failure);
+            }
+            let same = self.0.inner().mark(slot) == mark;
+            let granted = self.0.inner().lower(slot, mark)?;
+            ledger.tried_mark(self.0.user, slot, granted, same);
+            Ok(granted)
+        })
+    }
+
     fn unlock(&self, lock: Lock, mode: LockMode) {
         self.0.pass_infallible(Call::Unlock(lock, mode), || {
             if self.0.is_passed_over(lock) {

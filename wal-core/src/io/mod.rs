@@ -58,6 +58,10 @@ pub trait File: Send + Sync + fmt::Debug {
     /// [`crate::Error::Io`]; what is durable is then unknown.
     fn sync(&self, kind: FileSyncType) -> Result<()>;
 
+    /// Lets the system tell what it could not write before, if it has not told
+    /// yet, and forgets it: for who writes all of that again.
+    fn forget_failures(&self) {}
+
     /// The length in bytes.
     ///
     /// # Errors

@@ -285,6 +285,15 @@ impl File for OsFile {
         Ok(())
     }
 
+    fn forget_failures(&self) {
+        // Locked, so that nobody's own sync is the one that is told.
+        let _failed = self
+            .sync_failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let _ = self.as_file().sync_data();
+    }
+
     fn sync(&self, kind: FileSyncType) -> Result<()> {
         let mut failed = self
             .sync_failed

@@ -268,6 +268,8 @@ impl<C: WalCoordination> ApplyTx<C> {
         self.pending
             .retain(|frame| frame.end.max_frame <= end.max_frame);
         self.write_pending()?;
+        // Before the header that may make a recovery find it.
+        wal.mend_log_for_commit(&self.own)?;
         if end.max_frame < self.own.end.max_frame {
             index::trim(&*wal, end.max_frame)?;
         }
@@ -281,7 +283,6 @@ impl<C: WalCoordination> ApplyTx<C> {
             wal.write_log_header(&header)?;
         }
         if wal.synchronous() == Synchronous::Full {
-            wal.mend_log_for_commit(&self.own)?;
             step(Point::CommitSync);
             wal.sync_log()?;
         }
@@ -381,6 +382,7 @@ impl<C: WalCoordination> ApplyTx<C> {
         if self.tx.own.is_some() {
             return Ok(());
         }
+        wal.mend_log_for_frames(self.own.start.salts())?;
         match &self.header {
             Header::GoesFirst(header) => wal.write_log_header(header)?,
             Header::GoesLast(_) => wal.write_log_header(&[0; LOG_HEADER_LEN])?,

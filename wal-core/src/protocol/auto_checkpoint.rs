@@ -10,8 +10,8 @@
 //! most of them are in the file, which is synced before. Then readers of the log
 //! are waited for, for a moment, and the log begins anew.
 //!
-//! If they do not go, it is tried again when the log has grown by as much once
-//! more, for the writers have waited in vain.
+//! If they do not go, this attachment tries it again when the log has grown by as
+//! much once more, for the writers have waited in vain.
 //!
 //! # Crash
 //! As for any checkpoint.
@@ -31,7 +31,7 @@ use crate::error::Result;
 
 /// How long the committer that does it waits for its turn to write.
 const PATIENCE_FOR_WRITE: Duration = Duration::from_millis(50);
-/// How long all writers wait for readers.
+/// How long all writers wait for readers, before and after the pages are moved.
 const PATIENCE_FOR_READERS: Duration = Duration::from_millis(2);
 
 /// How long the log was when it was tried in vain with Write held; 0 if it was
@@ -54,35 +54,23 @@ impl TriedAt {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// Checkpoints a log of `log_frames` frames if that is due, as
-    /// [`super::WalAutoActions::checkpoint`] says.
+    /// Checkpoints the log if that is due, as
+    /// [`super::WalAutoActions::checkpoint`] says. With
+    /// [`super::WalAutoActions::restart`] switched off no writer is stopped.
     ///
     /// # Errors
     /// As [`Wal::checkpoint_with`].
-    pub fn checkpoint_automatically(self: &Arc<Self>, log_frames: u32) -> Result<()> {
+    pub fn checkpoint_automatically(self: &Arc<Self>) -> Result<()> {
         let actions = self.config.auto_actions;
         let threshold = actions.checkpoint;
-        if threshold == 0 || log_frames < threshold {
-            return Ok(());
-        }
-        // A count that is larger than the log is of an older one.
-        let backfilled = self.checkpoint_info()?.backfilled();
-        let backfilled = if backfilled <= log_frames {
-            backfilled
-        } else {
-            0
-        };
-        if log_frames - backfilled < threshold {
+        if threshold == 0 || self.frames_to_move()? < threshold {
             return Ok(());
         }
         let report = self.checkpoint_with(CheckpointOptions::automatic())?;
-        // Compared with what is published by now. A header that cannot be loaded
-        // is being stored, by somebody who has just committed.
-        let live = self.header_cell()?.load();
-        let has_grown = !live.is_ok_and(|live| live.max_frame() == report.backfilled);
-        let stops_writers = has_grown && actions.restart;
+        let left = self.frames_to_move()?;
+        let stops_writers = left > 0 && actions.restart;
         if stops_writers && self.tried_at.is_due(report.log_frames, threshold) {
-            let caught_up = self.catch_up();
+            let caught_up = self.catch_up(threshold);
             let in_vain = !matches!(caught_up, Ok(true));
             self.tried_at.note(report.log_frames, in_vain);
             caught_up?;
@@ -90,9 +78,24 @@ impl<C: WalCoordination> Wal<C> {
         Ok(())
     }
 
+    /// How many frames are published and not in the database file; none if the
+    /// header cannot be loaded, which the next commit will tell.
+    fn frames_to_move(&self) -> Result<u32> {
+        let Ok(header) = self.header_cell()?.load() else {
+            return Ok(0);
+        };
+        let backfilled = self.checkpoint_info()?.backfilled();
+        // A count that is larger than the log is of an older one.
+        Ok(header
+            .max_frame()
+            .checked_sub(backfilled)
+            .unwrap_or(header.max_frame()))
+    }
+
     /// Moves what is left with Write held, waits for readers of the log, and
-    /// begins it anew. False if somebody was in the way.
-    fn catch_up(self: &Arc<Self>) -> Result<bool> {
+    /// begins it anew. False if somebody was in the way, or more is left than
+    /// `threshold`, which takes too long.
+    fn catch_up(self: &Arc<Self>, threshold: u32) -> Result<bool> {
         if self.synchronous() != Synchronous::Off {
             // So that little is left to sync while writers wait.
             self.sync_database()?;
@@ -110,12 +113,17 @@ impl<C: WalCoordination> Wal<C> {
         };
         let header = self.settled_header(&held)?;
         self.mend_log_for_checkpoint(&header, true)?;
+        if self.frames_to_move()? >= threshold {
+            return Ok(false);
+        }
         let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));
         let mut backfill = Backfill::new(self, header, None, &mut for_readers, true);
         backfill.names_holders = false;
         if !backfill.run(u32::MAX)?.is_complete() {
             return Ok(false);
         }
+        // New readers of what is complete do not read the log.
+        let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));
         let Some(_nobody_reads) = self.wait_for_lock(Lock::ReadMarks, &mut for_readers)? else {
             return Ok(false);
         };

@@ -170,7 +170,8 @@ impl<C: WalCoordination> Wal<C> {
     ///
     /// # Errors
     /// [`crate::Error::Busy`] if another checkpoint is running or a header is
-    /// being published, whatever the busy handler says;
+    /// being published, whatever the busy handler says, or if a sync of the log
+    /// has failed and Write, which mending it takes, is not free;
     /// [`crate::Error::Cancelled`]; [`crate::Error::Poisoned`] after a failed
     /// sync; [`crate::Error::Corrupt`] if the log speaks of more pages than
     /// there can be; [`crate::Error::Io`].

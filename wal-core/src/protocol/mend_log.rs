@@ -14,7 +14,8 @@
 //!
 //! # Crash
 //! Until the log is synced the word says that it is not, and whoever comes next
-//! does it over. A process that dies between its failed sync and the word takes
+//! does it over. Each descriptor that was open when it happened is told once, so
+//! other handles may be poisoned by what is mended already. A process that dies between its failed sync and the word takes
 //! the news with it, and so does the last one that uses the side file.
 
 use std::io::IoSlice;
@@ -51,21 +52,34 @@ impl<C: WalCoordination> Wal<C> {
         room.is_some_and(|room| room.synced().has_failed(salts)) && !mutated(Mutation::SkipMend)
     }
 
+    /// Mends the log, if it needs that, before the first frame of a transaction
+    /// whose commit is to be durable. The caller holds Write.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the system has lost what it could not write,
+    /// [`Error::Io`].
+    pub(super) fn mend_log_for_frames(&self, salts: Salts) -> Result<()> {
+        match self.synchronous() == Synchronous::Full && self.log_sync_has_failed(salts) {
+            true => self.mend_log(),
+            false => Ok(()),
+        }
+    }
+
     /// Mends the log, if it needs that, before a commit that is to be durable.
     /// The caller holds Write and has `own` in the log.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the transaction spilled before the sync failed, so
-    /// that what it spilled may be lost; those of mending.
+    /// [`Error::Refused`] if a sync has failed since the transaction wrote to the
+    /// log, so that what it wrote may be lost; those of mending.
     pub(super) fn mend_log_for_commit(&self, own: &OwnFrames) -> Result<()> {
+        if own.is_empty() {
+            return self.mend_log_for_frames(own.start.salts());
+        }
         if self.synchronous() < Synchronous::Full || !self.log_sync_has_failed(own.start.salts()) {
             return Ok(());
         }
-        if !own.is_empty() {
-            let reason = "a sync of the log failed while it was under way; run it again".to_owned();
-            return Err(Error::refused(self.path(), "a commit", reason));
-        }
-        self.mend_log()
+        let reason = "a sync of the log failed while it was under way; run it again".to_owned();
+        Err(Error::refused(self.path(), "a commit", reason))
     }
 
     /// Mends the log, if it needs that, before it is moved to the database file.
@@ -92,11 +106,27 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Writes the log again, durably. The caller holds Write.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] if the system has lost what it could not write,
-    /// [`Error::Io`].
-    pub(super) fn mend_log(&self) -> Result<()> {
+    fn mend_log(&self) -> Result<()> {
+        let Some(room) = self.coordination.waiting_room() else {
+            return Ok(());
+        };
+        let failure = room.synced().failure();
+        let log = self.storage.log();
+        if let Some(last) = self.scan_published()? {
+            log.forget_failures();
+            self.write_again(self.end_of(last))?;
+            step(Point::CommitSync);
+            self.sync_log()?;
+            // What was written may have been read from the disk by then.
+            self.scan_published()?;
+        }
+        room.synced().mended(failure);
+        Ok(())
+    }
+
+    /// The last frame of the log as it is in the file, by its checksums; it must
+    /// have all that is published.
+    fn scan_published(&self) -> Result<Option<FrameNo>> {
         let log = self.storage.log();
         let scan = format::scan(log)?;
         let published = self.header_cell()?.load().ok();
@@ -107,18 +137,7 @@ impl<C: WalCoordination> Wal<C> {
             let reason = "a sync failed, and the system has lost what it could not write";
             return Err(Error::corrupt(log.path(), reason));
         }
-        let last = scan
-            .as_ref()
-            .and_then(|scan| FrameNo::new(scan.max_frame()));
-        if let Some(last) = last {
-            self.write_again(self.end_of(last))?;
-            step(Point::CommitSync);
-            self.sync_log()?;
-        }
-        if let Some(room) = self.coordination.waiting_room() {
-            room.synced().mended();
-        }
-        Ok(())
+        Ok(scan.and_then(|scan| FrameNo::new(scan.max_frame())))
     }
 
     /// Writes the first `len` bytes of the log to where they are.

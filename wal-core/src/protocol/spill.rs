@@ -134,6 +134,7 @@ impl<C: WalCoordination> WriteTx<C> {
         }
         let restarted = self.try_restart_log_before_write()?.is_some();
         let published = self.read.snapshot.header;
+        self.wal().mend_log_for_frames(published.salts())?;
         let start = self.wal().prepare_wal_header(&published, restarted)?;
         self.own = Some(OwnFrames::none_after(start));
         Ok(())

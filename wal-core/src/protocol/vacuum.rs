@@ -212,6 +212,7 @@ impl<C: WalCoordination> VacuumLockGuard<C> {
             checkpoint: Some(&self.checkpoint),
         };
         let header = wal.settled_header(&held)?;
+        wal.mend_log_for_checkpoint(&header, true)?;
         let mut waiter = Waiter::new(BusyHandler::FAIL);
         let mut backfill = Backfill::new(wal, header, None, &mut waiter, false);
         backfill.nobody_reads();

@@ -82,9 +82,18 @@ impl SyncedLog {
         self.failed.store(u64::MAX, Ordering::SeqCst);
     }
 
-    /// Tells that the log was written again, and synced.
-    pub fn mended(&self) {
-        self.failed.store(0, Ordering::SeqCst);
+    /// What is known of failures, for [`SyncedLog::mended`].
+    pub fn failure(&self) -> u64 {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Tells that the log was written again, and synced, after `failure` was
+    /// looked at. A failure of another generation stays; one of the same is
+    /// told once more by whoever has it next.
+    pub fn mended(&self, failure: u64) {
+        let _ = self
+            .failed
+            .compare_exchange(failure, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Begins to lead at `now`, unless somebody does.
@@ -175,7 +184,9 @@ mod tests {
         assert!(!log.has_failed(NEW));
         log.fail_all();
         assert!(log.has_failed(NEW));
-        log.mended();
+        log.mended(0);
+        assert!(log.has_failed(NEW), "that was another one");
+        log.mended(log.failure());
         assert!(!log.has_failed(OLD));
         assert!(!log.has_failed(Salts([0; 8])), "0 says nothing");
     }

@@ -139,8 +139,7 @@ fn commit_beside<B: Backend>(user: &User<B>, other: &User<B>, version: u32) {
     };
     user.commit(&[1, 2, 3, 4], version);
     user.before(writes_database, commits);
-    let log_frames = user.header().max_frame();
-    let tidied = user.wal.checkpoint_automatically(log_frames);
+    let tidied = user.wal.checkpoint_automatically();
     tidied.expect("a checkpoint runs");
     user.assert_stepped_in();
 }
@@ -172,7 +171,7 @@ pub(crate) fn writers_do_not_wait_again_and_again_for_a_reader_that_stays<B: Bac
             user.commit(&[1], version);
             let now = user.header().max_frame();
             assert_eq!(now, before + 1, "the log began anew under a reader");
-            let (tidied, trace) = user.trace(|user| user.wal.checkpoint_automatically(now));
+            let (tidied, trace) = user.trace(|user| user.wal.checkpoint_automatically());
             tidied.expect("a checkpoint runs");
             trace.contains(&takes_write)
         })
