@@ -34,6 +34,9 @@ const PATIENCE_FOR_WRITE: Duration = Duration::from_millis(50);
 /// How long all writers wait for readers, before and after the pages are moved.
 const PATIENCE_FOR_READERS: Duration = Duration::from_millis(2);
 
+/// How many times the threshold may be moved while writers wait.
+const WHILE_WRITERS_WAIT: u32 = 4;
+
 /// How long the log was when it was tried in vain with Write held; 0 if it was
 /// not.
 #[derive(Debug, Default)]
@@ -93,8 +96,8 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Moves what is left with Write held, waits for readers of the log, and
-    /// begins it anew. False if somebody was in the way, or more is left than
-    /// `threshold`, which takes too long.
+    /// begins it anew. False if somebody was in the way, or much more is left
+    /// than `threshold`, which takes too long.
     fn catch_up(self: &Arc<Self>, threshold: u32) -> Result<bool> {
         if self.synchronous() != Synchronous::Off {
             // So that little is left to sync while writers wait.
@@ -113,7 +116,7 @@ impl<C: WalCoordination> Wal<C> {
         };
         let header = self.settled_header(&held)?;
         self.mend_log_for_checkpoint(&header, true)?;
-        if self.frames_to_move()? >= threshold {
+        if self.frames_to_move()? > threshold.saturating_mul(WHILE_WRITERS_WAIT) {
             return Ok(false);
         }
         let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));
