@@ -59,6 +59,7 @@ struct State {
     promise: Promise,
     crashes: Vec<Crash>,
     before_log_sync: Option<Interlude>,
+    loses_log: bool,
 }
 
 impl fmt::Debug for State {
@@ -173,6 +174,12 @@ impl Disk {
     /// might, until it says that it was the moment.
     pub fn before_log_sync(&self, interlude: Option<Interlude>) {
         self.state().before_log_sync = interlude;
+    }
+
+    /// The next sync of the log fails: what was written to it since the last one
+    /// is lost, though programs go on reading it, and no later sync tells.
+    pub fn lose_log(&self) {
+        self.state().loses_log = true;
     }
 
     /// The moments at which the power may have failed so far: before each call
@@ -374,11 +381,17 @@ impl File for SimulatedFile {
             state.before_log_sync = Some(interlude).filter(|_| !done);
         }
         state.step();
-        let now = state.now[self.which].clone();
-        state.contents[self.which] = Content {
-            durable: Arc::new(now),
-            pending: Vec::new(),
-        };
+        let content = &mut state.contents[self.which];
+        let pending = std::mem::take(&mut content.pending);
+        if self.which == 1 && std::mem::take(&mut state.loses_log) {
+            let lost = std::io::Error::other("the disk does not answer");
+            return Err(wal_core::Error::io(&self.path, "sync", lost));
+        }
+        let content = &mut state.contents[self.which];
+        let durable = Arc::make_mut(&mut content.durable);
+        for (_, change) in &pending {
+            apply(durable, change);
+        }
         // Commits that were acknowledged are in the log, or were made durable
         // in the database file before they left it.
         if self.which == 1 {

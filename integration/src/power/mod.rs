@@ -5,12 +5,14 @@
 //! |---|---|
 //! | `disk` | two files whose writes are volatile until synced; what a crash may leave |
 //! | `history` | the committed states of a SQLite database |
+//! | `shared` | the index of several handles |
 //! | `work` | random operations that go through that history |
 //! | `judge` | whether what is left keeps the promise, to ours and to stock SQLite |
 
 mod disk;
 mod history;
 mod judge;
+mod shared;
 mod work;
 
 pub use disk::{Crash, Disk, Image, Interlude};

@@ -5,18 +5,18 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use wal_core::PageNo;
 use wal_core::protocol::{
     CheckpointMode, DatabaseKind, ReadTx, Synchronous, Wal, WalConfig, WriteTx,
 };
-use wal_inproc::InProcessWalCoordination;
 
+use super::shared::Shared;
 use super::{Disk, History, Image};
 
-type Handle = Arc<Wal<InProcessWalCoordination>>;
-type Writing = WriteTx<InProcessWalCoordination>;
+type Handle = Arc<Wal<Shared>>;
+type Writing = WriteTx<Shared>;
 
 /// What is worked on.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct Work<'h> {
 /// A process's own life: its handle, and the readers it has.
 struct Life {
     wal: Handle,
-    reading: Option<ReadTx<InProcessWalCoordination>>,
+    reading: Option<ReadTx<Shared>>,
 }
 
 impl Work<'_> {
@@ -46,7 +46,10 @@ impl Work<'_> {
         let mut config = WalConfig::new(DatabaseKind::Sqlite, self.history.page_size);
         config.synchronous = self.synchronous;
         change(&mut config);
-        let coordination = InProcessWalCoordination::in_memory("simulated".as_ref());
+        self.join(Shared::new(), config)
+    }
+
+    fn join(&self, coordination: Shared, config: WalConfig) -> Life {
         let storage = Box::new(self.disk.clone());
         Life {
             wal: Wal::new(coordination, storage, config),
@@ -274,6 +277,7 @@ pub fn work_in_group(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
             }
             1 => life = open(work),
             2..=4 => work.commit_beside_careless(&life, rng)?,
+            5 => life = work.commit_in_vain(&life, rng)?,
             _ => work.commit(&life, rng).context("a commit")?,
         }
     }
@@ -284,6 +288,28 @@ pub fn work_in_group(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
 type Step = (usize, u32, Vec<(PageNo, Vec<u8>)>);
 
 impl Work<'_> {
+    /// Commits the next state, but the disk loses what was written to the log.
+    /// Another process goes on, and what it acknowledges is durable.
+    fn commit_in_vain(&mut self, life: &Life, rng: &mut Rng) -> Result<Life> {
+        let other = self.join(life.wal.coordination().clone(), *life.wal.config());
+        let next = self.state + 1;
+        self.disk.lose_log();
+        match self.commit(life, rng).map_err(|error| error.downcast()) {
+            Err(Ok(wal_core::Error::DurabilityUnknown { .. })) => {
+                self.disk.acknowledge(next, false);
+                self.state = next;
+            }
+            // The header of the log was lost; nothing was committed.
+            Err(Ok(wal_core::Error::Io { .. })) => {}
+            outcome => bail!("a sync failed, and {outcome:?}"),
+        }
+        if rng.bool() {
+            other.wal.checkpoint(CheckpointMode::Passive)?;
+        }
+        self.commit_if_any(&other, rng)?;
+        Ok(other)
+    }
+
     fn steps(&self, states: Range<usize>) -> Vec<Step> {
         let step = |state| {
             let changed = self.history.changed(state - 1, state).into_iter();

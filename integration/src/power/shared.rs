@@ -1,0 +1,81 @@
+//! One in-process coordination for several handles, as processes share an
+//! index.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Instant;
+
+use wal_core::index::IndexBlock;
+use wal_core::waiting::WaitingRoom;
+use wal_core::{Lock, LockMode, ReadSlot, Result, WalCoordination};
+use wal_inproc::InProcessWalCoordination;
+
+/// The coordination; its clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct Shared(Arc<InProcessWalCoordination>);
+
+impl Shared {
+    pub(super) fn new() -> Self {
+        let path = Path::new("simulated");
+        Shared(Arc::new(InProcessWalCoordination::in_memory(path)))
+    }
+}
+
+impl WalCoordination for Shared {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
+        self.0.block(index)
+    }
+
+    fn grow(&self, index: u32) -> Result<&IndexBlock> {
+        self.0.grow(index)
+    }
+
+    fn try_lock(&self, lock: Lock, mode: LockMode) -> Result<bool> {
+        self.0.try_lock(lock, mode)
+    }
+
+    fn try_lock_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        self.0.try_lock_mark(slot, mark)
+    }
+
+    fn unlock(&self, lock: Lock, mode: LockMode) {
+        self.0.unlock(lock, mode);
+    }
+
+    fn holders(&self, lock: Lock) -> Vec<u32> {
+        self.0.holders(lock)
+    }
+
+    fn mark(&self, slot: ReadSlot) -> u32 {
+        self.0.mark(slot)
+    }
+
+    fn set_mark(&self, slot: ReadSlot, mark: u32) {
+        self.0.set_mark(slot, mark);
+    }
+
+    fn waiting_room(&self) -> Option<&WaitingRoom> {
+        self.0.waiting_room()
+    }
+
+    fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
+        self.0.sleep(word, seen, deadline);
+    }
+
+    fn wake(&self, word: &AtomicU32) {
+        self.0.wake(word);
+    }
+
+    fn leave(&self) -> Result<bool> {
+        self.0.leave()
+    }
+
+    fn remove(&self) -> Result<()> {
+        self.0.remove()
+    }
+}
