@@ -99,7 +99,7 @@ impl<C: WalCoordination> BackendLog<C> {
 
     fn reading(&self) -> Result<&ReadTx<C>> {
         match &self.tx {
-            Tx::None => Err(self.out_of_turn()),
+            Tx::None => Err(out_of_turn(self.wal.path())),
             Tx::Read(read) => Ok(read),
             Tx::Write(write) => Ok(write.as_read()),
         }
@@ -112,12 +112,8 @@ impl<C: WalCoordination> BackendLog<C> {
         }
     }
 
-    fn out_of_turn(&self) -> Error {
-        out_of_turn(self.wal.path())
-    }
-
     fn frame_no(&self, frame: u32) -> Result<FrameNo> {
-        FrameNo::new(frame).ok_or_else(|| self.out_of_turn())
+        FrameNo::new(frame).ok_or_else(|| out_of_turn(self.wal.path()))
     }
 }
 
@@ -160,7 +156,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
                 }
             },
             Tx::Write(write) => self.tx = Tx::Write(write),
-            Tx::None => return Err(self.out_of_turn()),
+            Tx::None => return Err(out_of_turn(self.wal.path())),
         }
         Ok(())
     }

@@ -80,7 +80,7 @@ impl<B: Backend> ApplyTx<B> {
     /// As [`protocol::ApplyTx::commit`].
     pub fn commit(self) -> Result<TailPosition> {
         let position = self.tx.commit()?;
-        self.database.after_commit(position.frame);
+        self.database.after_commit();
         Ok(position)
     }
 }

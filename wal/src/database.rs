@@ -267,17 +267,14 @@ impl<B: Backend> Database<B> {
         self.opened.options.busy_timeout
     }
 
-    /// What a commit does that left `log_frames` in the log. It is done for
-    /// later commits, so its failure is not that of this one; a failed sync
-    /// shows itself at the next write.
-    pub(crate) fn after_commit(&self, log_frames: u32) {
-        let threshold = self.opened.options.auto_actions.checkpoint;
-        if threshold == 0 || log_frames < threshold {
-            return;
-        }
+    /// What a commit does for later ones, so that its failure is not that of
+    /// this one; a failed sync shows itself at the next write.
+    pub(crate) fn after_commit(&self) {
+        let wal = &self.opened.wal;
         match &self.opened.checkpointer {
-            Some(checkpointer) => checkpointer.wake(),
-            None => drop(self.opened.wal.checkpoint_automatically()),
+            None => drop(wal.checkpoint_automatically()),
+            Some(checkpointer) if wal.checkpoint_is_due().unwrap_or(false) => checkpointer.wake(),
+            Some(_) => {}
         }
     }
 }

@@ -104,8 +104,8 @@ impl<B: Backend> WriteTx<B> {
     /// [`Error::DurabilityUnknown`]: it is visible, but may not survive a power
     /// failure.
     pub fn commit(self) -> Result<()> {
-        let log_frames = self.tx.commit()?;
-        self.database.after_commit(log_frames);
+        self.tx.commit()?;
+        self.database.after_commit();
         Ok(())
     }
 

@@ -64,11 +64,11 @@ impl<C: WalCoordination> Wal<C> {
     /// # Errors
     /// As [`Wal::checkpoint_with`].
     pub fn checkpoint_automatically(self: &Arc<Self>) -> Result<()> {
-        let actions = self.config.auto_actions;
-        let threshold = actions.checkpoint;
-        if threshold == 0 || self.frames_to_move()? < threshold {
+        if !self.checkpoint_is_due()? {
             return Ok(());
         }
+        let actions = self.config.auto_actions;
+        let threshold = actions.checkpoint;
         let report = self.checkpoint_with(CheckpointOptions::automatic())?;
         let left = self.frames_to_move()?;
         let stops_writers = left > 0 && actions.restart;
@@ -79,6 +79,17 @@ impl<C: WalCoordination> Wal<C> {
             caught_up?;
         }
         Ok(())
+    }
+
+    /// True if so many frames are not in the database file that
+    /// [`Wal::checkpoint_automatically`] would move them. It takes no lock and
+    /// makes no system call.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] if the index is gone.
+    pub fn checkpoint_is_due(&self) -> Result<bool> {
+        let threshold = self.config.auto_actions.checkpoint;
+        Ok(threshold != 0 && self.frames_to_move()? >= threshold)
     }
 
     /// How many frames are published and not in the database file; none if the
