@@ -216,7 +216,7 @@ impl Options {
     }
 
     /// How many bytes of changed pages a write transaction keeps on the heap;
-    /// 64 MiB unless told otherwise. When it needs more, it writes all of them
+    /// 8 MiB unless told otherwise. When it needs more, it writes all of them
     /// to the log before it commits, where nobody else sees them. 0 keeps them
     /// on the heap, however many they are.
     #[must_use]

@@ -199,8 +199,10 @@ pub struct WalConfig {
     pub group_commit: bool,
 }
 
-/// How many bytes of changed pages are kept on the heap unless told otherwise.
-pub const CACHE_SPILL: u64 = 64 << 20;
+/// How many bytes of changed pages are kept on the heap unless told otherwise:
+/// so few that an allocator hands the same memory out again, which is faster
+/// than what the system gives anew.
+pub const CACHE_SPILL: u64 = 8 << 20;
 
 impl WalConfig {
     /// A database of `kind` with pages of `page_size`, and defaults for the
