@@ -66,7 +66,7 @@ impl PageSize {
     /// The page that holds the lock bytes at offset 0x40000000 and is never
     /// used for data, so never logged (`PAGER_SJ_PGNO`).
     pub const fn lock_byte_page(self) -> PageNo {
-        match NonZeroU32::new(0x4000_0000 / self.0 + 1) {
+        match NonZeroU32::new((0x4000_0000 >> self.0.trailing_zeros()) + 1) {
             Some(number) => PageNo(number),
             None => PageNo(NonZeroU32::MIN),
         }

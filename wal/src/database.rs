@@ -287,18 +287,21 @@ impl<B: Backend> Opened<B> {
         self.wal.close()
     }
 
+    #[inline(always)]
     fn begin_read(&self) -> Result<protocol::ReadTx<B>> {
-        if self.successor.get().is_none() {
-            match self.wal.begin_read() {
-                Err(
-                    Error::Busy { .. } | Error::NeedsRecovery { .. } | Error::Superseded { .. },
-                ) => {}
-                begun => return begun,
-            }
+        if self.successor.get().is_some() {
+            return self.begin_read_waiting();
         }
-        self.begin_read_waiting()
+        match self.wal.begin_read() {
+            Ok(tx) => Ok(tx),
+            Err(Error::Busy { .. } | Error::NeedsRecovery { .. } | Error::Superseded { .. }) => {
+                self.begin_read_waiting()
+            }
+            Err(e) => Err(e),
+        }
     }
 
+    #[cold]
     fn begin_read_waiting(&self) -> Result<protocol::ReadTx<B>> {
         let timeout = self.options.busy_timeout;
         let started = Instant::now();

@@ -68,16 +68,21 @@ impl Checksum {
         self.sum_in_turn(bytes, word)
     }
 
+    /// Goes on over two words.
+    #[inline(always)]
+    pub(crate) fn plus(self, one: u32, two: u32) -> Self {
+        let s1 = self.s1.wrapping_add(one).wrapping_add(self.s2);
+        let s2 = self.s2.wrapping_add(two).wrapping_add(s1);
+        Checksum { s1, s2 }
+    }
+
     /// By the definition. Each addition waits for the one before.
     #[inline(always)]
     fn sum_in_turn(self, bytes: &[u8], word: impl Fn([u8; 4]) -> u32) -> Self {
-        let Checksum { mut s1, mut s2 } = self;
-        for pair in bytes.as_chunks::<8>().0 {
-            let [a, b, c, d, e, f, g, h] = *pair;
-            s1 = s1.wrapping_add(word([a, b, c, d])).wrapping_add(s2);
-            s2 = s2.wrapping_add(word([e, f, g, h])).wrapping_add(s1);
-        }
-        Checksum { s1, s2 }
+        let pairs = bytes.as_chunks::<8>().0.iter();
+        pairs.fold(self, |sum, &[a, b, c, d, e, f, g, h]| {
+            sum.plus(word([a, b, c, d]), word([e, f, g, h]))
+        })
     }
 
     #[cfg(target_arch = "x86_64")]

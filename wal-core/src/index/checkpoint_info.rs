@@ -27,6 +27,7 @@ impl<'a> CheckpointInfo<'a> {
     /// header is compared again, so that a count of a newer state cannot go
     /// with an older header; acquire pairs with the release of
     /// [`CheckpointInfo::set_backfilled`].
+    #[inline]
     pub(crate) fn backfilled(&self) -> u32 {
         self.0[BACKFILLED].load(Ordering::Acquire)
     }
@@ -38,6 +39,7 @@ impl<'a> CheckpointInfo<'a> {
 
     /// Up to which frame a checkpoint may have written the database file.
     /// Acquire pairs with the release of [`CheckpointInfo::set_attempted`].
+    #[inline]
     pub(crate) fn attempted(&self) -> u32 {
         self.0[ATTEMPTED].load(Ordering::Acquire)
     }

@@ -1,7 +1,5 @@
 //! The 48 bytes that publish a state of the log (`WalIndexHdr`).
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::format::{ByteOrder, Checksum};
 use crate::types::{PageSize, Salts};
 
@@ -12,25 +10,25 @@ const VERSION: u32 = 3_007_000;
 /// published to everybody by a commit.
 ///
 /// Two headers are the same state only if all 48 bytes are equal.
-#[derive(Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct IndexHeader {
-    version: u32,
-    unused: u32,
-    /// Counts the commits since the last recovery, so that the bytes differ
-    /// after each. It is no version: recovery begins again at 0.
-    pub(crate) change: u32,
-    is_init: u8,
-    big_endian: u8,
-    page_size: u16,
-    max_frame: u32,
-    page_count: u32,
-    frame_checksum: [u32; 2],
-    salts: Salts,
-    checksum: [u32; 2],
-}
+// Words and not fields: what is loaded and compared as words stays in
+// registers then, while a processor waits for what it wrote as words and reads
+// as something wider at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct IndexHeader(HeaderWords);
 
-const _: () = assert!(size_of::<IndexHeader>() == 48);
+// Where the words are (`WalIndexHdr`).
+const VERSION_AT: usize = 0;
+/// Counts the commits since the last recovery, so that the bytes differ after
+/// each. It is no version: recovery begins again at 0.
+const CHANGE: usize = 2;
+/// Four bytes: whether the header was ever written, whether checksums are
+/// big-endian, and the page size.
+const FORMAT: usize = 3;
+const MAX_FRAME: usize = 4;
+const PAGE_COUNT: usize = 5;
+const FRAME_CHECKSUM: [usize; 2] = [6, 7];
+const SALTS: [usize; 2] = [8, 9];
+const CHECKSUM: [usize; 2] = [10, 11];
 
 /// The words of a header, as they stand in shared memory.
 pub(crate) type HeaderWords = [u32; 12];
@@ -47,18 +45,16 @@ pub(crate) enum BadHeader {
 impl IndexHeader {
     /// The state that recovery finds in an empty log.
     pub(crate) fn empty() -> Self {
-        Self {
-            version: VERSION,
-            is_init: 1,
-            ..Self::zeroed()
-        }
-        .sealed()
+        let mut words = [0; 12];
+        words[VERSION_AT] = VERSION;
+        words[FORMAT] = u32::from_ne_bytes([1, 0, 0, 0]);
+        Self::sealed(words)
     }
 
     /// The last committed frame of the log; 0 if the log holds no commit.
     #[inline]
     pub fn max_frame(&self) -> u32 {
-        self.max_frame
+        self.0[MAX_FRAME]
     }
 
     /// The size of the database in pages as of the last commit in the log;
@@ -66,137 +62,162 @@ impl IndexHeader {
     /// held a commit.
     #[inline]
     pub fn page_count(&self) -> u32 {
-        self.page_count
+        self.0[PAGE_COUNT]
+    }
+
+    pub(crate) fn change(&self) -> u32 {
+        self.0[CHANGE]
     }
 
     /// The generation of the log.
+    #[inline]
     pub fn salts(&self) -> Salts {
-        self.salts
+        let [one, two] = SALTS.map(|at| u64::from(self.0[at]));
+        let salts = if cfg!(target_endian = "big") {
+            one << 32 | two
+        } else {
+            two << 32 | one
+        };
+        Salts(salts.to_ne_bytes())
     }
 
     /// The page size, if a commit or a recovery has set it.
     #[inline]
     pub fn page_size(&self) -> Option<PageSize> {
-        PageSize::from_u16(self.page_size).ok()
-    }
-
-    /// A number that differs between any two states that follow each other.
-    #[inline]
-    pub(crate) fn fingerprint(&self) -> u64 {
-        let [s1, s2] = self.checksum;
-        u64::from(s1) << 32 | u64::from(s2)
+        let [_, _, one, two] = self.0[FORMAT].to_ne_bytes();
+        PageSize::from_u16(u16::from_ne_bytes([one, two])).ok()
     }
 
     /// How the checksums of the log read words.
     pub(crate) fn byte_order(&self) -> ByteOrder {
         // The flag says whether words are read as big-endian integers; the
         // magic of the log uses the same bit.
-        if self.big_endian != 0 {
-            ByteOrder::Big
-        } else {
-            ByteOrder::Little
+        match self.0[FORMAT].to_ne_bytes() {
+            [_, 0, ..] => ByteOrder::Little,
+            _ => ByteOrder::Big,
         }
     }
 
     /// The checksum that the frame after `max_frame` goes on from.
     pub(crate) fn frame_checksum(&self) -> Checksum {
-        let [s1, s2] = self.frame_checksum;
+        let [s1, s2] = FRAME_CHECKSUM.map(|at| self.0[at]);
         Checksum { s1, s2 }
     }
 
     /// The generation that a new log header begins, with nothing committed.
     #[must_use]
-    pub(crate) fn with_generation(mut self, salts: Salts, order: ByteOrder, sum: Checksum) -> Self {
-        self.salts = salts;
-        self.big_endian = u8::from(order == ByteOrder::Big);
-        self.frame_checksum = [sum.s1, sum.s2];
-        self.max_frame = 0;
-        self.sealed()
+    pub(crate) fn with_generation(self, salts: Salts, order: ByteOrder, sum: Checksum) -> Self {
+        let mut words = self.0;
+        let [is_init, _, one, two] = words[FORMAT].to_ne_bytes();
+        let big_endian = u8::from(order == ByteOrder::Big);
+        words[FORMAT] = u32::from_ne_bytes([is_init, big_endian, one, two]);
+        words[MAX_FRAME] = 0;
+        set_salts(&mut words, salts);
+        set_frame_checksum(&mut words, sum);
+        Self::sealed(words)
     }
 
     /// The state after a commit: the change counter goes up, so that every
     /// peer that compares the bytes drops what it has cached.
     #[must_use]
     pub(crate) fn committed(
-        mut self,
+        self,
         page_size: PageSize,
         max_frame: u32,
         page_count: u32,
         sum: Checksum,
     ) -> Self {
-        self.page_size = page_size.to_u16();
-        self.max_frame = max_frame;
-        self.page_count = page_count;
-        self.frame_checksum = [sum.s1, sum.s2];
+        let mut words = self.0;
+        set_state(&mut words, page_size, max_frame, page_count);
+        set_frame_checksum(&mut words, sum);
         if !crate::testing::mutated(crate::testing::Mutation::KeepChangeCounter) {
-            self.change = self.change.wrapping_add(1);
+            words[CHANGE] = words[CHANGE].wrapping_add(1);
         }
-        self.sealed()
+        Self::sealed(words)
     }
 
     /// The state that recovery finds in a log with commits.
     #[must_use]
-    pub(crate) fn recovered(
-        mut self,
-        page_size: PageSize,
-        max_frame: u32,
-        page_count: u32,
-    ) -> Self {
-        self.page_size = page_size.to_u16();
-        self.max_frame = max_frame;
-        self.page_count = page_count;
-        self.sealed()
+    pub(crate) fn recovered(self, page_size: PageSize, max_frame: u32, page_count: u32) -> Self {
+        let mut words = self.0;
+        set_state(&mut words, page_size, max_frame, page_count);
+        Self::sealed(words)
     }
 
     /// The state after a restart: an empty log of a new generation
     /// (`walRestartHdr`). The size of the database stays.
     #[must_use]
-    pub(crate) fn restarted(mut self, salts: Salts) -> Self {
-        self.max_frame = 0;
-        self.salts = salts;
-        self.sealed()
+    pub(crate) fn restarted(self, salts: Salts) -> Self {
+        let mut words = self.0;
+        words[MAX_FRAME] = 0;
+        set_salts(&mut words, salts);
+        Self::sealed(words)
     }
 
-    fn sealed(mut self) -> Self {
-        let Checksum { s1, s2 } = self.sum();
-        self.checksum = [s1, s2];
-        self
-    }
-
-    /// The checksum of the first 40 bytes, in the order of this machine.
-    #[inline]
-    fn sum(&self) -> Checksum {
-        Checksum::ZERO.update(ByteOrder::NATIVE, &bytemuck::bytes_of(self)[..40])
+    fn sealed(mut words: HeaderWords) -> Self {
+        let Checksum { s1, s2 } = sum_of(&words);
+        let [at1, at2] = CHECKSUM;
+        (words[at1], words[at2]) = (s1, s2);
+        IndexHeader(words)
     }
 
     #[inline]
     pub(crate) fn words(&self) -> HeaderWords {
-        bytemuck::cast(*self)
+        self.0
     }
 
     /// Takes words from shared memory as a header, if they are one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn from_words(words: HeaderWords) -> Result<Self, BadHeader> {
-        let header: Self = bytemuck::cast(words);
-        let Checksum { s1, s2 } = header.sum();
-        if header.is_init == 0 || header.checksum != [s1, s2] {
+        let Checksum { s1, s2 } = sum_of(&words);
+        let [is_init, ..] = words[FORMAT].to_ne_bytes();
+        if is_init == 0 || CHECKSUM.map(|at| words[at]) != [s1, s2] {
             return Err(BadHeader::Damaged);
         }
-        if header.version != VERSION {
-            return Err(BadHeader::UnknownVersion(header.version));
+        if words[VERSION_AT] != VERSION {
+            return Err(BadHeader::UnknownVersion(words[VERSION_AT]));
         }
-        Ok(header)
+        Ok(IndexHeader(words))
     }
+}
+
+fn set_state(words: &mut HeaderWords, page_size: PageSize, max_frame: u32, page_count: u32) {
+    let [is_init, big_endian, ..] = words[FORMAT].to_ne_bytes();
+    let [one, two] = page_size.to_u16().to_ne_bytes();
+    words[FORMAT] = u32::from_ne_bytes([is_init, big_endian, one, two]);
+    words[MAX_FRAME] = max_frame;
+    words[PAGE_COUNT] = page_count;
+}
+
+fn set_salts(words: &mut HeaderWords, Salts([a, b, c, d, e, f, g, h]): Salts) {
+    let [one, two] = SALTS;
+    words[one] = u32::from_ne_bytes([a, b, c, d]);
+    words[two] = u32::from_ne_bytes([e, f, g, h]);
+}
+
+fn set_frame_checksum(words: &mut HeaderWords, sum: Checksum) {
+    let [one, two] = FRAME_CHECKSUM;
+    (words[one], words[two]) = (sum.s1, sum.s2);
+}
+
+/// The checksum of the first ten words, in the order of this machine.
+#[inline]
+fn sum_of(words: &HeaderWords) -> Checksum {
+    let mut sum = Checksum::ZERO;
+    for &[one, two] in words[..10].as_chunks().0 {
+        sum = sum.plus(one, two);
+    }
+    sum
 }
 
 impl std::fmt::Debug for IndexHeader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IndexHeader")
-            .field("change", &self.change)
-            .field("max_frame", &self.max_frame)
-            .field("page_count", &self.page_count)
-            .field("page_size", &self.page_size)
-            .field("salts", &self.salts)
+            .field("change", &self.change())
+            .field("max_frame", &self.max_frame())
+            .field("page_count", &self.page_count())
+            .field("page_size", &self.page_size())
+            .field("salts", &self.salts())
             .finish_non_exhaustive()
     }
 }

@@ -39,7 +39,7 @@ impl<'a> HeaderCell<'a> {
     }
 
     /// Loads the header.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn load(&self) -> Result<IndexHeader, BadHeader> {
         let words = self.load_words().ok_or(BadHeader::Damaged)?;
         IndexHeader::from_words(expanded(words))
@@ -47,7 +47,7 @@ impl<'a> HeaderCell<'a> {
 
     /// True if both copies are exactly `header`. This is the comparison that
     /// every operation makes again once its lock is held.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is(&self, header: &IndexHeader) -> bool {
         let wanted = compact(header.words());
         let first = differences(self.first, &wanted);
@@ -68,7 +68,7 @@ impl<'a> HeaderCell<'a> {
         self.store_words(compact([0; 12]));
     }
 
-    #[inline]
+    #[inline(always)]
     fn load_words<const N: usize>(&self) -> Option<[u32; N]> {
         let first = load(self.first);
         if !mutated(Mutation::DropLoadFence) {

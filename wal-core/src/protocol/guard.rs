@@ -86,6 +86,7 @@ impl<C: WalCoordination> Drop for LockGuard<C> {
 
 impl<C: WalCoordination> Wal<C> {
     /// Takes `lock`; `None` if another holder conflicts.
+    #[inline(always)]
     pub(super) fn try_lock(
         self: &Arc<Self>,
         lock: Lock,

@@ -350,14 +350,17 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Block 0, which is there once a header was loaded.
+    #[inline]
     fn existing_block_zero(&self) -> Result<&IndexBlock> {
         crate::index::Blocks::existing(self, 0)
     }
 
+    #[inline]
     fn header_cell(&self) -> Result<HeaderCell<'_>> {
         Ok(HeaderCell::of(self.existing_block_zero()?))
     }
 
+    #[inline]
     fn checkpoint_info(&self) -> Result<CheckpointInfo<'_>> {
         Ok(CheckpointInfo::of(self.existing_block_zero()?))
     }

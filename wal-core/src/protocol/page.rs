@@ -87,10 +87,15 @@ impl Snapshot {
 
 impl<C: WalCoordination> Wal<C> {
     /// How many pages the database has in the state that `header` publishes.
+    #[inline]
     pub(super) fn page_count(&self, header: &IndexHeader) -> Result<u32> {
-        if header.page_count() != 0 {
-            return Ok(header.page_count());
+        match header.page_count() {
+            0 => self.page_count_of_file(),
+            count => Ok(count),
         }
+    }
+
+    fn page_count_of_file(&self) -> Result<u32> {
         // Nothing was committed to the log since it was recovered empty, so
         // the file says how long it is (`pagerPagecount`, `lockBtree`).
         // In one state of the log it does not change, so the length that was
@@ -100,7 +105,9 @@ impl<C: WalCoordination> Wal<C> {
             Some(mapped) => mapped.len()?,
             None => file.len()?,
         };
-        let pages = len.div_ceil(u64::from(self.config.page_size.bytes()));
+        let bytes = self.config.page_size.bytes();
+        // A power of two.
+        let pages = (len + u64::from(bytes - 1)) >> bytes.trailing_zeros();
         let pages = u32::try_from(pages)
             .map_err(|_| Error::corrupt(file.path(), "it has more pages than can be numbered"))?;
         if self.config.kind == DatabaseKind::PageStore {

@@ -160,9 +160,15 @@ impl<C: WalCoordination> ReadTx<C> {
 
     /// Begins to count its age, if that is limited.
     pub(super) fn aging(mut self) -> Self {
-        let limit = self.wal().config.snapshot_age_limit;
-        self.expires = limit.map(deadline_after);
+        self.begin_to_age();
         self
+    }
+
+    #[inline]
+    fn begin_to_age(&mut self) {
+        if let Some(limit) = self.wal().config.snapshot_age_limit {
+            self.expires = Some(deadline_after(limit));
+        }
     }
 
     /// Lets it last, whatever the limit is.
@@ -211,15 +217,21 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Error::Busy`] while another process recovers the log,
     /// [`Error::Protocol`] if others kept changing the log for ten seconds,
     /// [`Error::UsedAfterFork`], [`Error::Corrupt`], [`Error::Io`].
+    #[inline]
     pub fn begin_read(self: &Arc<Self>) -> Result<ReadTx<C>> {
-        let tx = self.begin_read_holding(&Held::NOTHING)?.aging();
-        observe!(
-            self,
-            ReadBegan {
-                max_frame: tx.snapshot.max_frame()
-            }
-        );
-        Ok(tx)
+        // One expression down to where it is made, so that it is made in its
+        // place.
+        let mut begun = self.begin_read_holding(&Held::NOTHING);
+        if let Ok(tx) = &mut begun {
+            tx.begin_to_age();
+            observe!(
+                self,
+                ReadBegan {
+                    max_frame: tx.snapshot.max_frame()
+                }
+            );
+        }
+        begun
     }
 
     /// As [`Wal::begin_read`], but waits up to `timeout` for a recovery by
@@ -242,11 +254,30 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
+    /// Tries until the state does not move under it (`walTryBeginRead`).
+    // One body, which returns the transaction from where it is made: a snapshot
+    // that is handed on as a part of something larger is copied each time, and
+    // the processor waits for what was only just written.
+    #[inline(always)]
     pub(super) fn begin_read_holding(self: &Arc<Self>, held: &Held<'_, C>) -> Result<ReadTx<C>> {
         self.check_process()?;
         for attempt in 1..=MAX_ATTEMPTS {
             pause_before(attempt);
-            if let Some(tx) = self.try_begin_read_tx(held)? {
+            let Some(header) = self.load_snapshot(held)? else {
+                continue;
+            };
+            let slot_zero = Lock::Read(ReadSlot::DATABASE);
+            if self.checkpoint_info()?.backfilled() == header.max_frame()
+                && let Some(guard) = self.try_lock(slot_zero, LockMode::Shared)?
+            {
+                // Kept only if the header is still the one for which all was
+                // backfilled: a later writer may have restarted the log, which
+                // slot 0 does not prevent, and committed.
+                if self.header_cell()?.is(&header) || mutated(Mutation::SkipSlotZeroRecheck) {
+                    let min_frame = header.max_frame().saturating_add(1);
+                    return self.read_tx(guard, &header, Some(ReadSlot::DATABASE), min_frame);
+                }
+            } else if let Some(tx) = self.try_marked_slot(header)? {
                 return Ok(tx);
             }
         }
@@ -256,42 +287,13 @@ impl<C: WalCoordination> Wal<C> {
         })
     }
 
-    /// One attempt; `None` if the state moved under it (`walTryBeginRead`).
-    fn try_begin_read_tx(self: &Arc<Self>, held: &Held<'_, C>) -> Result<Option<ReadTx<C>>> {
-        let Some(header) = self.load_snapshot(held)? else {
-            return Ok(None);
-        };
-        if self.checkpoint_info()?.backfilled() == header.max_frame() {
-            match self.try_slot_zero(&header)? {
-                SlotZero::Taken(tx) => return Ok(Some(tx)),
-                SlotZero::HeaderMoved => return Ok(None),
-                SlotZero::Busy => {}
-            }
-        }
-        self.try_marked_slot(&header)
-    }
-
-    /// Slot 0 is taken only if the header is still the one for which all was
-    /// backfilled: a later writer may have restarted the log, which slot 0
-    /// does not prevent, and committed.
-    fn try_slot_zero(self: &Arc<Self>, header: &IndexHeader) -> Result<SlotZero<C>> {
-        let slot_zero = Lock::Read(ReadSlot::DATABASE);
-        let Some(guard) = self.try_lock(slot_zero, LockMode::Shared)? else {
-            return Ok(SlotZero::Busy);
-        };
-        if !self.header_cell()?.is(header) && !mutated(Mutation::SkipSlotZeroRecheck) {
-            return Ok(SlotZero::HeaderMoved);
-        }
-        let min_frame = header.max_frame().saturating_add(1);
-        self.read_tx(guard, header, Some(ReadSlot::DATABASE), min_frame)
-            .map(SlotZero::Taken)
-    }
-
     /// One attempt at a slot with a mark, which keeps the log from beginning
     /// anew; `None` if the state moved under it.
+    // Apart, and the header a copy, so that what is at slot 0 stays short.
+    #[inline(never)]
     pub(super) fn try_marked_slot(
         self: &Arc<Self>,
-        header: &IndexHeader,
+        header: IndexHeader,
     ) -> Result<Option<ReadTx<C>>> {
         let Some(guard) = self.lock_some_mark(header.max_frame())? else {
             return Ok(None);
@@ -300,10 +302,11 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(None);
         };
         let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
-        if !self.header_cell()?.is(header) && !mutated(Mutation::SkipHeaderRecheck) {
+        if !self.header_cell()?.is(&header) && !mutated(Mutation::SkipHeaderRecheck) {
             return Ok(None);
         }
-        self.read_tx(guard, header, Some(slot), min_frame).map(Some)
+        self.read_tx(guard, &header, Some(slot), min_frame)
+            .map(Some)
     }
 
     /// Takes a slot to read at in a log of `max_frame` frames: the one whose
@@ -364,6 +367,7 @@ impl<C: WalCoordination> Wal<C> {
         Ok(None)
     }
 
+    #[inline(always)]
     pub(super) fn read_tx(
         self: &Arc<Self>,
         mut guard: LockGuard<C>,
@@ -374,7 +378,7 @@ impl<C: WalCoordination> Wal<C> {
         if slot.is_some_and(|slot| self.may_linger(slot, header, min_frame)) {
             guard.let_linger();
         }
-        self.look_at_database_again(header, min_frame);
+        self.look_at_database_again(header)?;
         let page_count = self.page_count(header)?;
         Ok(ReadTx {
             guard,
@@ -392,12 +396,20 @@ impl<C: WalCoordination> Wal<C> {
 
 impl<C: WalCoordination> Wal<C> {
     /// A checkpoint of a peer may have cut the database file between two
-    /// snapshots, never within one: so its length is looked at again once for
-    /// each state of the log.
-    fn look_at_database_again(&self, header: &IndexHeader, min_frame: u32) {
-        let state = header.fingerprint() ^ u64::from(min_frame);
+    /// snapshots, never within one: so its length is looked at again when one
+    /// may have begun since, or when the database has another size. A checkpoint
+    /// that cuts the file does so to the size in the header that it is complete
+    /// for, and says before up to which frame it goes; so with the same word
+    /// there, and the same size, all pages that a snapshot counts are within
+    /// what is left.
+    #[inline(always)]
+    fn look_at_database_again(&self, header: &IndexHeader) -> Result<()> {
+        let attempted = self.checkpoint_info()?.attempted();
+        let Salts(salts) = header.salts();
+        let sizes = u64::from(attempted) << 32 | u64::from(header.page_count());
+        let state = u64::from_ne_bytes(salts) ^ sizes;
         if self.database_seen_in.load(Ordering::Acquire) == state {
-            return;
+            return Ok(());
         }
         // Forgotten first: whoever finds the new state here does not go by a
         // length from before.
@@ -405,13 +417,8 @@ impl<C: WalCoordination> Wal<C> {
             mapped.forget_len();
         }
         self.database_seen_in.store(state, Ordering::Release);
+        Ok(())
     }
-}
-
-enum SlotZero<C: WalCoordination> {
-    Taken(ReadTx<C>),
-    HeaderMoved,
-    Busy,
 }
 
 /// When `timeout` has passed; a day for what is longer than time can be told.
@@ -423,7 +430,15 @@ pub(super) fn deadline_after(timeout: Duration) -> Instant {
 
 /// The first attempts follow at once; then the pauses grow, as SQLite's do,
 /// because whoever is in the way may have lost its processor.
+#[inline]
 pub(super) fn pause_before(attempt: u32) {
+    if attempt > 1 {
+        pause(attempt);
+    }
+}
+
+#[cold]
+fn pause(attempt: u32) {
     if attempt > 5 {
         step(Point::TryAgain);
     }

@@ -66,7 +66,7 @@ impl SavedSnapshot {
 
     /// The snapshot as bytes, for another process of this machine.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
-        bytemuck::cast(self.header)
+        bytemuck::cast(self.header.words())
     }
 
     /// Takes bytes as a snapshot; `None` if they are none.

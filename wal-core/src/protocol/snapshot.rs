@@ -14,6 +14,7 @@ use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::{HeaderCell, IndexHeader};
+use crate::types::PageSize;
 
 /// How often a checkpoint looks again at a header that is being written, for
 /// which a few looks are enough. Its writer may have been stopped, and others
@@ -41,13 +42,28 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Error::Busy`] while another process recovers, or, for a caller that
     /// holds Write, while a checkpoint keeps it from recovering; and whatever
     /// recovery gives.
+    #[inline(always)]
     pub(super) fn load_snapshot(
         self: &Arc<Self>,
         held: &Held<'_, C>,
     ) -> Result<Option<IndexHeader>> {
-        let header = match self.load_header()? {
-            Some(header) => Some(header),
-            None if held.write.is_some() => {
+        match self.load_header()? {
+            Some(header) => {
+                self.check_page_size(&header)?;
+                Ok(Some(header))
+            }
+            None => self.load_snapshot_of_nobody(held),
+        }
+    }
+
+    /// As [`Wal::load_snapshot`], if the header is not whole.
+    #[cold]
+    fn load_snapshot_of_nobody(
+        self: &Arc<Self>,
+        held: &Held<'_, C>,
+    ) -> Result<Option<IndexHeader>> {
+        let header = match held.write {
+            Some(_) => {
                 let recovered = self.recover_if_still_bad(held)?;
                 Some(recovered.ok_or_else(|| self.busy(Lock::CheckpointAndRecover))?)
             }
@@ -81,6 +97,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// The header if it is whole.
+    #[inline(always)]
     fn load_header(&self) -> Result<Option<IndexHeader>> {
         let Some(block) = self.block_zero()? else {
             return Ok(None);
@@ -124,18 +141,24 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
+    #[inline]
     fn check_page_size(&self, header: &IndexHeader) -> Result<()> {
         match header.page_size() {
-            Some(found) if found != self.config.page_size => Err(Error::PageSizeMismatch {
+            Some(found) if found == self.config.page_size => Ok(()),
+            None if header.max_frame() == 0 => Ok(()),
+            other => Err(self.refuse_page_size(other)),
+        }
+    }
+
+    #[cold]
+    fn refuse_page_size(&self, found: Option<PageSize>) -> Error {
+        match found {
+            Some(found) => Error::PageSizeMismatch {
                 path: self.path().to_owned(),
                 expected: self.config.page_size.bytes(),
                 found: found.bytes(),
-            }),
-            None if header.max_frame() > 0 => Err(Error::corrupt(
-                self.path(),
-                "the wal-index holds no legal page size",
-            )),
-            _ => Ok(()),
+            },
+            None => Error::corrupt(self.path(), "the wal-index holds no legal page size"),
         }
     }
 }

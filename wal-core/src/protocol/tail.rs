@@ -112,7 +112,7 @@ impl<C: WalCoordination> Wal<C> {
             let Some(header) = self.load_snapshot(held)? else {
                 continue;
             };
-            if let Some(pinned) = self.try_marked_slot(&header)? {
+            if let Some(pinned) = self.try_marked_slot(header)? {
                 return Ok(pinned);
             }
         }

@@ -167,7 +167,7 @@ pub(crate) fn each_commit_changes_the_header<B: Backend>() {
     writer.checkpoint_all();
     writer.commit(&[1], 1);
     let second = writer.header();
-    assert_eq!(second.change, first.change.wrapping_add(1));
+    assert_eq!(second.change(), first.change().wrapping_add(1));
 }
 
 pub(crate) fn a_commit_leaves_two_equal_headers<B: Backend>() {
