@@ -23,7 +23,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum kind { OPEN, READ, WRITE, SYNC, LOCK, MAP, SIZE, STAT, REMOVE };
+enum kind { OPEN, READ, WRITE, WRITEBACK, SYNC, LOCK, MAP, SIZE, STAT, REMOVE };
 
 static atomic_char marked[4096];
 static atomic_long calls;
@@ -48,8 +48,9 @@ static int is_marked(int fd) {
 static int errno_for(enum kind kind) {
     const char *fault = setting("WAL_FAULT");
     if (!strcmp(fault, "EIO")) return kind == LOCK || kind == MAP ? 0 : EIO;
-    if (!strcmp(fault, "EINTR")) return kind == STAT || kind == REMOVE || kind == MAP ? 0 : EINTR;
-    if (!strcmp(fault, "ENOSPC")) return kind == WRITE || kind == SIZE || kind == OPEN ? ENOSPC : 0;
+    if (!strcmp(fault, "EINTR")) return kind == STAT || kind == REMOVE || kind == MAP || kind == WRITEBACK ? 0 : EINTR;
+    if (!strcmp(fault, "ENOSPC"))
+        return kind == WRITE || kind == WRITEBACK || kind == SIZE || kind == OPEN ? ENOSPC : 0;
     if (!strcmp(fault, "EMFILE")) return kind == OPEN ? EMFILE : 0;
     if (!strcmp(fault, "EACCES")) return kind == OPEN || kind == REMOVE ? EACCES : 0;
     if (!strcmp(fault, "ENOLCK")) return kind == LOCK ? ENOLCK : 0;
@@ -155,6 +156,7 @@ WRITEV_AS(pwritev64, off64_t)
     }
 CALL_ON_FD(fsync, SYNC, (int fd), fd)
 CALL_ON_FD(fdatasync, SYNC, (int fd), fd)
+CALL_ON_FD(sync_file_range, WRITEBACK, (int fd, off64_t at, off64_t len, unsigned flags), fd, at, len, flags)
 CALL_ON_FD(ftruncate, SIZE, (int fd, off_t len), fd, len)
 CALL_ON_FD(ftruncate64, SIZE, (int fd, off64_t len), fd, len)
 CALL_ON_FD(fallocate, SIZE, (int fd, int mode, off_t at, off_t len), fd, mode, at, len)

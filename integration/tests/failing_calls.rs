@@ -14,7 +14,8 @@ use std::path::Path;
 use integration::worker::{Checkpoint, Command, Refusal, RefusalKind, Settings, Stamp, Worker};
 use tempfile::TempDir;
 
-const PAGES: Range<u32> = 1..4;
+/// So many that large ones fill a part of the log that is written to the disk early.
+const PAGES: Range<u32> = 1..10;
 
 fn stamp(sequence: u64) -> Stamp {
     Stamp {
@@ -38,18 +39,48 @@ impl Outcome {
     }
 }
 
+/// Where a call fails.
+#[derive(Clone, Copy)]
+struct Scene {
+    beside_a_peer: bool,
+    group_commit: bool,
+    page_size: u32,
+}
+
+/// Large pages are written to the disk while the log grows.
+const SCENES: [Scene; 4] = {
+    let alone = Scene {
+        beside_a_peer: false,
+        group_commit: false,
+        page_size: 512,
+    };
+    let beside_a_peer = Scene {
+        beside_a_peer: true,
+        ..alone
+    };
+    let sharing_syncs = Scene {
+        group_commit: true,
+        ..beside_a_peer
+    };
+    let large_pages = Scene {
+        page_size: 65536,
+        ..beside_a_peer
+    };
+    [alone, beside_a_peer, sharing_syncs, large_pages]
+};
+
 struct Fault<'f> {
     name: &'f str,
     at: usize,
-    group_commit: bool,
+    scene: Scene,
     directory: TempDir,
 }
 
 impl Fault<'_> {
     fn settings(&self) -> Settings {
         let mut settings = Settings::new(&self.directory.path().join("pages"));
-        settings.page_size = 512;
-        settings.group_commit = self.group_commit;
+        settings.page_size = self.scene.page_size;
+        settings.group_commit = self.scene.group_commit;
         settings
     }
 
@@ -159,9 +190,9 @@ fn seen(worker: &mut Worker) -> u64 {
     stamps[0].unwrap().sequence
 }
 
-fn begin(path: &Path) -> Worker {
+fn begin(path: &Path, page_size: u32) -> Worker {
     let mut settings = Settings::new(path);
-    settings.page_size = 512;
+    settings.page_size = page_size;
     let mut worker = Worker::open(&settings).unwrap();
     worker.run(Command::BeginWrite).unwrap();
     for _ in PAGES.skip(1) {
@@ -176,15 +207,16 @@ fn begin(path: &Path) -> Worker {
 }
 
 /// True if there was such a call, and it failed.
-fn try_position(name: &str, at: usize, beside_a_peer: bool, group_commit: bool) -> bool {
+fn try_position(name: &str, at: usize, scene: Scene) -> bool {
+    let beside_a_peer = scene.beside_a_peer;
     let fault = Fault {
         name,
         at,
-        group_commit,
+        scene,
         directory: TempDir::new().unwrap(),
     };
     let path = fault.directory.path().join("pages");
-    let mut first = begin(&path);
+    let mut first = begin(&path, scene.page_size);
     let mut peer = match beside_a_peer {
         true => Some(first),
         false => {
@@ -237,8 +269,8 @@ fn try_position(name: &str, at: usize, beside_a_peer: bool, group_commit: bool) 
 
 fn sweep(name: &str) {
     let mut tried = 0;
-    for (beside_a_peer, group_commit) in [(false, false), (true, false), (true, true)] {
-        let hit = |&at: &usize| try_position(name, at, beside_a_peer, group_commit);
+    for scene in SCENES {
+        let hit = |&at: &usize| try_position(name, at, scene);
         let positions = (1..).take_while(hit);
         let positions = positions.count();
         assert!(positions > 0, "there is no call that can fail with {name}");

@@ -9,9 +9,11 @@ mod os;
 mod parking;
 mod read_only;
 mod storage;
+mod writeback;
 
 use std::fmt;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::error::Result;
@@ -57,6 +59,15 @@ pub trait File: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`crate::Error::Io`]; what is durable is then unknown.
     fn sync(&self, kind: FileSyncType) -> Result<()>;
+
+    /// Lets the system begin to write `range` to the disk, for the sake of a sync
+    /// that follows. Nothing is durable by that.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] if something in it cannot be written.
+    fn start_writeback(&self, _range: Range<u64>) -> Result<()> {
+        Ok(())
+    }
 
     /// Lets the system tell what it could not write before, if it has not told
     /// yet, and forgets it: for who writes all of that again.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::sys::uio::pwritev;
 
 use super::mapped::MappedFile;
-use super::{File, FileSyncType, parking};
+use super::{File, FileSyncType, parking, writeback};
 use crate::error::{Error, Result};
 use crate::fork::ClosedInChild;
 
@@ -283,6 +284,11 @@ impl File for OsFile {
             }
         }
         Ok(())
+    }
+
+    fn start_writeback(&self, range: Range<u64>) -> Result<()> {
+        let started = writeback::start(self.as_file(), range);
+        started.map_err(|e| Error::io(&self.path, "write to the disk", e))
     }
 
     fn forget_failures(&self) {

@@ -12,7 +12,8 @@
 //! 4. index blocks for all other frames are made, and the entries stored:
 //!    nobody looks above the published frame, and whatever fails here has cost
 //!    nothing;
-//! 5. all of these are written in one vectored write, the commit frame last;
+//! 5. all of these are written in one vectored write, the commit frame last, and
+//!    the system is let begin with the parts of the log that are full;
 //! 6. the log is synced, if each commit is to survive a power failure and does
 //!    not share a sync with others after step 7;
 //! 7. the header is published: the commit is visible.
@@ -30,6 +31,7 @@
 //! is no commit frame, so it does not matter which checksums are right.
 
 use std::io::IoSlice;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::group_commit::CommitSync;
@@ -44,6 +46,9 @@ use crate::format::{
 use crate::index::{self, HeaderCell, IndexHeader, block_of_frame};
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::{FrameNo, PageNo, Salts};
+
+/// How much of the log is written before the disk begins with it.
+const WRITTEN_BACK: u64 = 512 << 10;
 
 /// Frames that are ready to be written: their headers, with the checksums that
 /// chain them to the log.
@@ -267,13 +272,17 @@ impl<C: WalCoordination> Wal<C> {
             .collect();
         step(at);
         let offset = frame_offset(prepared.first, self.config.page_size);
+        let end = self.end_of(prepared.last);
         let log = self.storage.log();
         log.write_all_at(&mut buffers, offset)?;
         if let Some(mapped) = log.mapped() {
             // Nobody cuts the log while we hold Write.
-            mapped.grown_to(self.end_of(prepared.last));
+            mapped.grown_to(end);
         }
-        Ok(())
+        match whole_parts(offset, end) {
+            Some(range) if self.synchronous() != Synchronous::Off => log.start_writeback(range),
+            _ => Ok(()),
+        }
     }
 
     /// Writes frames that end with the commit frame.
@@ -367,5 +376,30 @@ impl PreparedFrames<'_> {
     pub(super) fn end_after(&self, before: LogEnd, len: usize) -> LogEnd {
         let end = len.checked_sub(1).and_then(|last| self.ends.get(last));
         end.copied().unwrap_or(before)
+    }
+}
+
+/// The parts of the log that are full when it was written from `start` to
+/// `end`. A checkpoint syncs the log before it moves anything, and waits less
+/// if the disk has had most of it by then.
+fn whole_parts(start: u64, end: u64) -> Option<Range<u64>> {
+    let (first, behind) = (start / WRITTEN_BACK, end / WRITTEN_BACK);
+    (first < behind).then(|| first * WRITTEN_BACK..behind * WRITTEN_BACK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_disk_begins_with_each_part_once_it_is_full() {
+        assert_eq!(whole_parts(0, WRITTEN_BACK - 1), None);
+        assert_eq!(whole_parts(100, WRITTEN_BACK), Some(0..WRITTEN_BACK));
+        assert_eq!(whole_parts(WRITTEN_BACK, WRITTEN_BACK + 4120), None);
+        let last = 3 * WRITTEN_BACK;
+        assert_eq!(
+            whole_parts(WRITTEN_BACK + 7, last + 9),
+            Some(WRITTEN_BACK..last)
+        );
     }
 }
