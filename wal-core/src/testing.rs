@@ -140,8 +140,9 @@ named! {
     FirstHitWins => "first-hit-wins",
     /// Page map: it is taken up without a look whether it is of this log.
     KeepMapOfOldGeneration => "keep-map-of-old-generation",
-    /// Page map: a block is fed that is not whole within the snapshot.
-    FeedBeyondSnapshot => "feed-beyond-snapshot",
+    /// Page map: the last frame that was fed is not compared with the log, only
+    /// that of the last whole block.
+    SkipLastSeal => "skip-last-seal",
     /// Page map: a frame behind the snapshot passes for one of it.
     MapIgnoresSnapshot => "map-ignores-snapshot",
     /// Restart: readers of the log are not shut out.

@@ -138,6 +138,7 @@ macro_rules! conformance_suite {
         // Long logs, which are read by a map.
         a_long_log_that_begins_anew_is_read_by_a_new_map,
         a_log_that_lost_its_end_is_not_read_by_the_map_of_before,
+        a_log_that_lost_a_part_of_a_block_is_not_read_by_the_map_of_before,
         an_old_snapshot_sees_its_frames_beside_a_map_of_newer_ones,
         frames_that_come_to_a_block_later_are_found_beside_a_map,
         a_writer_that_reads_on_finds_its_commits_in_a_long_log,

@@ -96,8 +96,8 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_long_log_that_begins_anew_is_read_by_a_new_map"),
         ),
         (
-            M::FeedBeyondSnapshot,
-            Case("frames_that_come_to_a_block_later_are_found_beside_a_map"),
+            M::SkipLastSeal,
+            Case("a_log_that_lost_a_part_of_a_block_is_not_read_by_the_map_of_before"),
         ),
         (
             M::MapIgnoresSnapshot,

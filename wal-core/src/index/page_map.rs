@@ -2,42 +2,45 @@
 //! log of any length, also for a page that is not in the log.
 //!
 //! # Protocol
-//! A map covers the oldest blocks of the index, and whole ones only; it is
-//! *fed* one block after the other. It keeps the newest of their frames for
-//! each page, and a [`Seal`] for each block. The frames behind the last block
-//! that it covers are looked for in the index.
+//! A map is *fed* the frames of the log from the first on, at most a block of
+//! the index at a time. It keeps the newest of them for each page, a [`Seal`]
+//! for each whole block, and one for the last frame. Frames that it does not
+//! have yet are looked for in the index.
 //!
 //! Whoever feeds, checks or asks a map has a snapshot, and holds a lock that
 //! keeps the log from beginning anew. Such locks exclude a new generation
 //! together, so all who use a map at one time see one log, of which the
-//! snapshot of one may be longer than that of another. A block is fed only if
-//! all of it is within the snapshot of who feeds it: then nobody stores to it
-//! any more. A look-up counts a block as covered only if all of it is within
-//! *its* snapshot. So if the map has a frame behind the covered ones, that was
-//! fed by somebody with a newer snapshot, and an older frame is looked for in
-//! the index, as without a map.
+//! snapshot of one may be longer than that of another. A frame is fed only if
+//! it is within the snapshot of who feeds it: then its entry does not change any
+//! more. A look-up goes by the map for the frames that are *covered*: all that
+//! are fed, if they are within its own snapshot, and otherwise the whole blocks
+//! that are. So if the map has a frame behind the covered ones, that was fed by
+//! somebody with a newer snapshot, and an older frame is looked for in the
+//! index, as without a map.
 //!
 //! Between two transactions the log may have begun anew, or have come back as
 //! it was some time ago and gone on differently. The header of a frame holds
 //! the salts and a checksum over everything before it, so who takes a map up
-//! compares that of the last covered block with the log ([`PageMap::is_of`]).
+//! compares that of the last covered frame with the log ([`PageMap::is_of`]).
 //! If it is the same, all frames up to there are, whatever the map has besides.
+//! Who feeds a map has all that it was fed within its snapshot, and so has
+//! compared the last frame, or seen it fed by somebody who had.
 //!
 //! # Layout
 //! The frames are in a [`PageTree`], which tells how much memory it takes; to
 //! that come 32 bytes for each block.
 //!
 //! # Ordering
-//! How much is fed is stored behind the entries and the seal (release; pairs
+//! How much is fed is stored behind the entries and the seals (release; pairs
 //! with the acquire load in [`PageMap::covered`]). An entry only grows, so one
-//! that lies in a covered block is the newest there, though somebody is
-//! feeding the next block.
+//! that is covered is the newest of those, though somebody is feeding what comes
+//! behind.
 //!
 //! # Crash
 //! A map is gone with its process. Whatever can fail comes before the first
-//! entry of a block is stored, so no block is left half fed.
+//! entry is stored, so nothing is left half fed.
 
-use std::sync::Mutex;
+use std::sync::PoisonError;
 
 use super::block::{block_of_frame, frame_before_block, last_frame_of_block};
 use super::map::{Blocks, find};
@@ -45,73 +48,103 @@ use super::page_tree::PageTree;
 use crate::error::Result;
 use crate::format::FRAME_HEADER_LEN;
 use crate::once_table::OnceTable;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering};
 use crate::testing::{Mutation, mutated};
 
-/// The header of a block's last frame, as it stands in the log.
+/// The header of a frame, as it stands in the log.
 pub(crate) type Seal = [u8; FRAME_HEADER_LEN];
 
-/// The newest frame of each page in the oldest blocks of the index.
+/// How many frames may be left to the index, at most about two blocks.
+const LEFT_TO_INDEX: u32 = 8192;
+/// How many frames are fed for each look-up that would have gone by the index.
+const FED_FOR_A_LOOK: u32 = 16;
+
+/// The newest frame of each page in the oldest part of the log.
 #[derive(Default)]
 pub(crate) struct PageMap {
     newest: PageTree,
-    /// One for each block that is fed.
+    /// That of the last frame of each block that is fed as a whole.
     seals: OnceTable<Seal>,
-    /// How many blocks are fed. Whoever holds `feeding` stores it.
+    /// How many frames are fed. Whoever holds `last` stores it.
     fed: AtomicU32,
-    feeding: Mutex<()>,
+    last: Mutex<LastFed>,
+}
+
+/// The last frame that was fed; 0 for none.
+#[derive(Default)]
+struct LastFed {
+    frame: u32,
+    seal: Seal,
 }
 
 impl PageMap {
-    /// How many blocks the map covers for a snapshot up to `max_frame`.
+    /// Up to which frame a snapshot up to `max_frame` goes by the map.
     fn covered(&self, max_frame: u32) -> u32 {
         // Acquire: pairs with the release of `feed`.
-        let fed = self.fed.load(Ordering::Acquire);
-        fed.min(whole_blocks(max_frame))
+        match self.fed.load(Ordering::Acquire) {
+            fed if fed <= max_frame => fed,
+            _ => frame_before_block(whole_blocks(max_frame)),
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, LastFed> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True if the log is the one that the map was fed from, as far as the
     /// map covers a snapshot up to `max_frame`. `seal_at` reads the log.
     pub(crate) fn is_of(&self, max_frame: u32, seal_at: impl FnOnce(u32) -> Result<Seal>) -> bool {
-        let covered = self.covered(max_frame);
-        let Some(last) = covered.checked_sub(1) else {
+        let LastFed { frame, seal } = *self.last();
+        let (frame, seal) = if frame <= max_frame && !mutated(Mutation::SkipLastSeal) {
+            (frame, Some(seal))
+        } else if let Some(block) = whole_blocks(frame.min(max_frame)).checked_sub(1) {
+            (last_frame_of_block(block), self.seals.get(block).copied())
+        } else {
             return true;
         };
         // If the log cannot be read, the index serves.
-        let there = seal_at(last_frame_of_block(last)).ok();
-        there.as_ref() == self.seals.get(last) || mutated(Mutation::KeepMapOfOldGeneration)
+        frame == 0 || seal_at(frame).ok() == seal || mutated(Mutation::KeepMapOfOldGeneration)
     }
 
-    /// True if a look-up for a snapshot up to `max_frame` would pass over two
-    /// whole blocks that are not fed.
-    pub(crate) fn is_hungry(&self, max_frame: u32) -> bool {
-        whole_blocks(max_frame) >= self.fed.load(Ordering::Relaxed).saturating_add(2)
+    /// True if the map is to be fed by who reads a snapshot up to `max_frame`,
+    /// in which `looks` were taken so far: look-ups would pass over too much that
+    /// is not fed, or so many have that feeding it costs no more.
+    #[inline]
+    pub(crate) fn is_hungry(&self, max_frame: u32, looks: u32) -> bool {
+        let left = max_frame.saturating_sub(self.fed.load(Ordering::Relaxed));
+        left > LEFT_TO_INDEX || left > 0 && left <= looks.saturating_mul(FED_FOR_A_LOOK)
     }
 
-    /// Feeds the next block, if the map wants it and nobody else feeds it.
+    /// Feeds what is left of a block, as far as it is within a snapshot up to
+    /// `max_frame`, unless somebody else feeds the map.
     pub(crate) fn feed(
         &self,
         blocks: &impl Blocks,
         max_frame: u32,
         seal_at: impl FnOnce(u32) -> Result<Seal>,
     ) -> Result<()> {
-        let Ok(_feeding) = self.feeding.try_lock() else {
+        let Ok(mut last) = self.last.try_lock() else {
             return Ok(());
         };
-        if !self.is_hungry(max_frame) {
+        let fed = last.frame;
+        if fed >= max_frame {
             return Ok(());
         }
-        let index = self.fed.load(Ordering::Relaxed);
+        let (index, place) = block_of_frame(fed + 1);
+        let end_of_block = last_frame_of_block(index);
+        let end = end_of_block.min(max_frame);
         let block = blocks.existing(index)?;
-        let seal = seal_at(last_frame_of_block(index))?;
+        let seal = seal_at(end)?;
         // From here on nothing fails.
-        self.seals.get_or_make(index, || seal);
-        let first = frame_before_block(index).saturating_add(1);
-        for (frame, page) in (first..).zip(block.pages(index)) {
+        if end == end_of_block {
+            self.seals.get_or_make(index, || seal);
+        }
+        for (frame, page) in (fed + 1..=end).zip(&block.pages(index)[place..]) {
             self.newest.set(page.load(Ordering::Relaxed), frame);
         }
+        *last = LastFed { frame: end, seal };
         // Release: who sees the count sees the entries.
-        self.fed.store(index + 1, Ordering::Release);
+        self.fed.store(end, Ordering::Release);
         Ok(())
     }
 
@@ -123,7 +156,7 @@ impl PageMap {
         min_frame: u32,
         max_frame: u32,
     ) -> Result<Option<u32>> {
-        let covered = frame_before_block(self.covered(max_frame));
+        let covered = self.covered(max_frame);
         let behind = min_frame.max(covered.saturating_add(1));
         if let Some(found) = find(blocks, page, behind, max_frame)? {
             return Ok(Some(found));
@@ -139,7 +172,7 @@ impl PageMap {
     /// How many frames are fed.
     #[cfg(all(any(test, feature = "conformance"), not(loom)))]
     pub(crate) fn frames(&self) -> u32 {
-        frame_before_block(self.fed.load(Ordering::Acquire))
+        self.fed.load(Ordering::Acquire)
     }
 }
 
@@ -152,10 +185,7 @@ impl std::fmt::Debug for PageMap {
 /// How many blocks lie in `1..=max_frame` as a whole.
 fn whole_blocks(max_frame: u32) -> u32 {
     let (whole, _) = block_of_frame(max_frame.saturating_add(1));
-    match mutated(Mutation::FeedBeyondSnapshot) {
-        true => whole + 2,
-        false => whole,
-    }
+    whole
 }
 
 #[cfg(all(test, not(loom)))]
@@ -231,27 +261,39 @@ mod tests {
                 log.assert_found(&map, page, 1, log.end());
             }
         }
-        assert!(map.frames() >= 45_000 - 3 * 4096);
+        assert!(map.frames() > 45_000 / 2, "{}", map.frames());
     }
 
     #[test]
-    fn a_map_is_fed_with_whole_blocks_of_the_snapshot_and_leaves_the_last() {
+    fn a_map_is_fed_a_block_at_a_time_up_to_the_end_of_the_snapshot() {
         let mut rng = fastrand::Rng::with_seed(2);
         let (mut log, map) = (Log::new(), PageMap::default());
         for page in 1..=4062 + 3 * 4096 {
             log.append(page, &mut rng);
         }
-        log.feed(&map, 4062 + 4095);
-        assert_eq!(map.frames(), 0);
-        log.feed(&map, 4062 + 4096);
-        assert_eq!(map.frames(), 4062);
-        log.feed(&map, 4062 + 2 * 4096 - 1);
-        assert_eq!(map.frames(), 4062);
-        for _ in 0..9 {
-            log.feed(&map, log.end());
+        for fed in [4000, 4000, 4062, 4062 + 4095] {
+            log.feed(&map, fed);
+            assert_eq!(map.frames(), fed);
         }
-        assert_eq!(map.frames(), 4062 + 2 * 4096);
-        assert!(!map.is_hungry(log.end()) && map.is_hungry(log.end() + 4096));
+        log.feed(&map, 4062);
+        assert_eq!(map.frames(), 4062 + 4095);
+        for fed in [4062 + 4096, 4062 + 2 * 4096, log.end(), log.end()] {
+            log.feed(&map, log.end());
+            assert_eq!(map.frames(), fed);
+        }
+    }
+
+    #[test]
+    fn a_map_is_hungry_for_much_and_for_what_many_look_for() {
+        let mut rng = fastrand::Rng::with_seed(5);
+        let (mut log, map) = (Log::new(), PageMap::default());
+        for page in 1..=4000 {
+            log.append(page, &mut rng);
+        }
+        log.feed(&map, 4000);
+        assert!(!map.is_hungry(4000, u32::MAX) && !map.is_hungry(3999, u32::MAX));
+        assert!(map.is_hungry(4000 + 8193, 0) && !map.is_hungry(4000 + 8192, 0));
+        assert!(map.is_hungry(4160, 10) && !map.is_hungry(4161, 10));
     }
 
     #[test]
@@ -261,13 +303,23 @@ mod tests {
         for page in 1..=4062 + 2 * 4096 {
             log.append(page, &mut rng);
         }
-        log.feed(&map, log.end());
-        log.feed(&map, log.end());
+        let fed = 4062 + 4096 + 100;
+        for _ in 0..3 {
+            log.feed(&map, fed);
+        }
+        assert_eq!(map.frames(), fed);
         // From here on the log went on differently.
-        log.seals[4062..].reverse();
-        assert!(!log.is_of(&map, log.end()));
+        let same = log.seals.clone();
+        for from in [4062 + 4096, 4062] {
+            log.seals[from..].reverse();
+            let whole_blocks = u32::try_from(from).unwrap_or(0);
+            assert!(!log.is_of(&map, fed) && !log.is_of(&map, log.end()));
+            assert!(log.is_of(&map, whole_blocks), "they are the same");
+            assert_eq!(log.is_of(&map, fed - 1), whole_blocks > 4062);
+            log.seals.clone_from(&same);
+        }
+        assert!(log.is_of(&map, fed) && log.is_of(&map, log.end()));
         assert!(!map.is_of(log.end(), |_| Err(log.blocks.corrupt("unreadable"))));
-        assert!(log.is_of(&map, 4062 + 4095), "the first block is the same");
         log.assert_found(&map, 4063, 1, 4062);
         log.assert_found(&map, 4062, 1, 4062 + 4095);
     }
@@ -318,13 +370,13 @@ mod loom_tests {
             for (frame, page) in (1..).zip(PAGES) {
                 append(&shared.blocks, frame, page).unwrap();
             }
-            shared.feed();
+            shared.feed(24);
             Arc::new(shared)
         }
 
-        fn feed(&self) {
+        fn feed(&self, max_frame: u32) {
             let seal = |frame| Ok([u8::try_from(frame).unwrap(); FRAME_HEADER_LEN]);
-            self.map.feed(&self.blocks, 24, seal).unwrap();
+            self.map.feed(&self.blocks, max_frame, seal).unwrap();
         }
 
         fn assert_found(&self, page: u32, max_frame: u32) {
@@ -335,8 +387,9 @@ mod loom_tests {
         }
     }
 
-    /// A reader whose snapshot ends at `max_frame` beside one that feeds.
-    fn beside_a_feeder(max_frame: u32, pages: [u32; 2]) {
+    /// A reader whose snapshot ends at `max_frame` beside one that feeds up to
+    /// the ends of its own.
+    fn beside_a_feeder(max_frame: u32, pages: [u32; 2], feeder: [u32; 2]) {
         loom::model(move || {
             let shared = Shared::new();
             let reader = {
@@ -347,35 +400,42 @@ mod loom_tests {
                     }
                 })
             };
-            shared.feed();
-            shared.feed();
+            feeder.map(|end| shared.feed(end));
             reader.join().unwrap();
         });
     }
 
     #[test]
     fn a_reader_finds_what_the_newest_frames_hold_while_a_map_is_fed() {
-        beside_a_feeder(24, [1, 7]);
+        beside_a_feeder(24, [1, 7], [24, 24]);
     }
 
     #[test]
     fn a_reader_of_an_older_snapshot_finds_it_while_a_map_is_fed() {
-        beside_a_feeder(14, [1, 7]);
+        beside_a_feeder(14, [1, 7], [24, 24]);
     }
 
     #[test]
-    fn a_block_that_is_seen_to_be_fed_has_its_seal() {
-        loom::model(|| {
-            let shared = Shared::new();
-            let reader = {
-                let shared = shared.clone();
-                thread::spawn(move || {
-                    let seal = |frame| Ok([u8::try_from(frame).unwrap(); FRAME_HEADER_LEN]);
-                    assert!(shared.map.is_of(24, seal));
-                })
-            };
-            shared.feed();
-            reader.join().unwrap();
-        });
+    fn a_reader_finds_it_while_a_part_of_a_block_is_fed_and_then_the_rest() {
+        beside_a_feeder(24, [1, 7], [9, 24]);
+        beside_a_feeder(10, [1, 7], [9, 24]);
+    }
+
+    #[test]
+    fn what_is_seen_to_be_fed_has_its_seal() {
+        for (max_frame, feeder) in [(24, 24), (14, 24), (24, 9)] {
+            loom::model(move || {
+                let shared = Shared::new();
+                let reader = {
+                    let shared = shared.clone();
+                    thread::spawn(move || {
+                        let seal = |frame| Ok([u8::try_from(frame).unwrap(); FRAME_HEADER_LEN]);
+                        assert!(shared.map.is_of(max_frame, seal));
+                    })
+                };
+                shared.feed(feeder);
+                reader.join().unwrap();
+            });
+        }
     }
 }

@@ -11,8 +11,10 @@
 //!
 //! A transaction that looks for a page and would pass over two blocks that are
 //! not fed feeds one of them first. So no look-up pays for the whole log, and a
-//! log that is read once is not paid for more than once. A log within two
-//! blocks is read as without a map, and nothing is taken up.
+//! log that is read once is not paid for more than once. What is left then is
+//! fed by a transaction that has looked for so many pages that it costs no more
+//! than they did. A log within two blocks is read as without a map, and nothing
+//! is taken up.
 //!
 //! Only who holds Read 1-4 or Write, and has compared the header since, uses a
 //! map: slot 0 does not keep the log from beginning anew.
@@ -20,6 +22,7 @@
 //! # Crash
 //! A map is gone with its process.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Wal;
@@ -48,7 +51,20 @@ impl SharedMap {
 
 /// The map that a transaction has taken up.
 #[derive(Debug, Default)]
-pub(super) struct TakenMap(OnceLock<Arc<PageMap>>);
+pub(super) struct TakenMap {
+    map: OnceLock<Arc<PageMap>>,
+    /// About how many pages were looked for.
+    looks: AtomicU32,
+}
+
+impl TakenMap {
+    /// Counts a look. Some are not counted if threads share the transaction.
+    fn look(&self) -> u32 {
+        let looks = self.looks.load(Ordering::Relaxed).saturating_add(1);
+        self.looks.store(looks, Ordering::Relaxed);
+        looks
+    }
+}
 
 impl<C: WalCoordination> ReadTx<C> {
     /// Goes on at the state that `header` publishes.
@@ -86,16 +102,16 @@ impl<C: WalCoordination> Wal<C> {
         taken: &TakenMap,
         page: PageNo,
     ) -> Result<Option<u32>> {
-        let map = match taken.0.get() {
+        let map = match taken.map.get() {
             Some(map) => map,
             None => {
                 // Made outside, so that nobody waits for who reads the log.
                 let map = self.take_map_up(snapshot);
-                taken.0.get_or_init(|| map)
+                taken.map.get_or_init(|| map)
             }
         };
         let max_frame = snapshot.max_frame();
-        if map.is_hungry(max_frame) {
+        if map.is_hungry(max_frame, taken.look()) {
             // If the log cannot be read now, the index serves.
             let _ = map.feed(self, max_frame, |frame| self.seal_at(frame));
         }

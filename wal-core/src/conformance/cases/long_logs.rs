@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 
 use super::super::Backend;
 use super::super::scene::{Scene, User, content, versions};
-use crate::format::{FRAME_HEADER_LEN, frame_offset};
+use crate::format::frame_offset;
 use crate::types::{FrameNo, PageNo, PageSize};
 
 /// Three transactions on all of these pages need more than two blocks.
@@ -73,23 +73,28 @@ pub(crate) fn a_long_log_that_begins_anew_is_read_by_a_new_map<B: Backend>() {
     assert_eq!(versions::<B>(&early), mixed(&odd, 11, 5));
 }
 
-/// A generation comes back: the log loses its end, which only a failing disk
-/// or a peer that breaks the rules makes it do, and goes on differently.
-pub(crate) fn a_log_that_lost_its_end_is_not_read_by_the_map_of_before<B: Backend>() {
-    let scene = Scene::<B>::new(PAGES);
-    let (writer, reader) = with_map(&scene);
-    let before = writer.header();
-    let lost = FrameNo::new(PAGES + 1).expect("a frame number");
+/// Loses the log from `first` on, which only a failing disk or a peer that
+/// breaks the rules makes it do. The next to look at it recovers.
+fn lose_the_end<B: Backend>(scene: &Scene<B>, writer: &User<B>, first: u32) {
+    let first = FrameNo::new(first).expect("a frame number");
+    let at = frame_offset(first, PageSize::MIN);
     let mut log = fs::OpenOptions::new()
         .write(true)
         .open(scene.log_path())
         .expect("the log is opened");
-    log.seek(SeekFrom::Start(frame_offset(lost, PageSize::MIN)))
-        .expect("the log is there");
-    let frame_len = FRAME_HEADER_LEN + PageSize::MIN.len();
-    log.write_all(&vec![0; 4 * PAGES as usize * frame_len])
-        .expect("the log is written");
+    let len = log.metadata().expect("it is there").len();
+    log.seek(SeekFrom::Start(at)).expect("the log is there");
+    let lost = usize::try_from(len - at).expect("it fits");
+    log.write_all(&vec![0; lost]).expect("the log is written");
     writer.damage_header();
+}
+
+/// A generation comes back, and goes on differently.
+pub(crate) fn a_log_that_lost_its_end_is_not_read_by_the_map_of_before<B: Backend>() {
+    let scene = Scene::<B>::new(PAGES);
+    let (writer, reader) = with_map(&scene);
+    let before = writer.header();
+    lose_the_end(&scene, &writer, PAGES + 1);
     assert_eq!(writer.versions(), vec![1; PAGES as usize]);
     assert_has_map(&reader, 2);
     let odd = odd();
@@ -98,6 +103,23 @@ pub(crate) fn a_log_that_lost_its_end_is_not_read_by_the_map_of_before<B: Backen
     assert_eq!(writer.header().max_frame(), before.max_frame());
     assert_eq!(reader.versions(), mixed(&odd, 13, 1));
     assert_has_map(&reader, 2);
+}
+
+/// As before, and all that is lost lies behind the last whole block.
+pub(crate) fn a_log_that_lost_a_part_of_a_block_is_not_read_by_the_map_of_before<B: Backend>() {
+    let scene = Scene::<B>::new(PAGES);
+    let (writer, reader) = with_map(&scene);
+    let (some, others): (Vec<u32>, Vec<u32>) = ((1..=600).collect(), (1001..=1600).collect());
+    writer.commit(&some, 6);
+    assert_eq!(reader.versions(), mixed(&some, 6, 5));
+    let before = writer.header();
+    assert_eq!(reader.wal.frames_in_map(), before.max_frame(), "all is fed");
+    lose_the_end(&scene, &writer, 5 * PAGES + 1);
+    assert_eq!(writer.versions(), vec![5; PAGES as usize]);
+    writer.commit(&others, 7);
+    assert_eq!(writer.header().salts(), before.salts());
+    assert_eq!(writer.header().max_frame(), before.max_frame());
+    assert_eq!(reader.versions(), mixed(&others, 7, 5));
 }
 
 pub(crate) fn an_old_snapshot_sees_its_frames_beside_a_map_of_newer_ones<B: Backend>() {
