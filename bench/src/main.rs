@@ -10,11 +10,13 @@
 //! | `reads`, `writes`, `checkpoints`, `limits` | rows of one process |
 //! | `processes`, `worker` | rows of several, and one of these |
 //! | `system_calls` | counts them |
+//! | `log_writes` | what a frame costs without anything else |
 //! | `report`, `plots` | the outcome |
 
 mod checkpoints;
 mod goals;
 mod limits;
+mod log_writes;
 mod measure;
 mod plots;
 mod processes;
@@ -84,6 +86,12 @@ enum Do {
         #[arg(long, default_value = "target")]
         scratch: PathBuf,
     },
+    /// Measures what it takes to bring a frame into a log.
+    LogWrites {
+        /// Where files are made; a directory on a disk.
+        #[arg(long, default_value = "target")]
+        scratch: PathBuf,
+    },
     /// One process of a row.
     #[command(hide = true)]
     Worker {
@@ -116,6 +124,7 @@ fn main() -> Result<()> {
             document,
         } => plots::draw(&report::read(&report)?, &plots, &document),
         Do::SystemCalls { scratch } => system_calls::count(&scratch),
+        Do::LogWrites { scratch } => log_writes::measure(&scratch),
         Do::Worker { order } => worker::run(&order),
     }
 }
