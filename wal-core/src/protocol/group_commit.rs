@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::Salts;
-use crate::waiting::{LEASE, SyncedLog, WaitingRoom, now};
+use crate::waiting::{LEASE, SyncedLog, WaitingRoom, comes_soon, now};
 
 /// How often a header that is being stored is looked at again.
 const LOOKS: u32 = 8;
@@ -104,6 +104,9 @@ impl<C: WalCoordination> Wal<C> {
                     self.coordination.wake(log.done().word());
                 }
                 led?;
+                continue;
+            }
+            if comes_soon(|| log.covers(salts, frame) || !log.is_led(now())) {
                 continue;
             }
             let seen = log.done().expect();
