@@ -8,10 +8,14 @@
 //! commit would move a few frames and sync the log for that. So what is left then
 //! is moved with Write held, which stops commits for as long as a few pages take:
 //! most of them are in the file, which is synced before. Then readers of the log
-//! are waited for, for a moment, and the log begins anew.
+//! are waited for, for a moment, and the log begins anew. New readers go to slot 0
+//! by then, so these are few: who lost its processor while it read, mostly.
 //!
-//! If they do not go, this attachment tries it again when the log has grown by as
-//! much once more, for the writers have waited in vain.
+//! The same is done where all is moved and only readers are in the way: the next
+//! commit would find them there, and the log would go on.
+//!
+//! If they do not go, this attachment tries it again when the log is twice as
+//! long, for the writers have waited in vain.
 //!
 //! # Crash
 //! As for any checkpoint.
@@ -32,7 +36,7 @@ use crate::error::Result;
 /// How long the committer that does it waits for its turn to write.
 const PATIENCE_FOR_WRITE: Duration = Duration::from_millis(50);
 /// How long all writers wait for readers, before and after the pages are moved.
-const PATIENCE_FOR_READERS: Duration = Duration::from_millis(2);
+const PATIENCE_FOR_READERS: Duration = Duration::from_millis(5);
 
 /// How many times the threshold may be moved while writers wait.
 const WHILE_WRITERS_WAIT: u32 = 4;
@@ -43,11 +47,12 @@ const WHILE_WRITERS_WAIT: u32 = 4;
 pub(super) struct TriedAt(AtomicU32);
 
 impl TriedAt {
-    /// True if it is to be tried in a log of `log_frames`: that has grown by
-    /// `threshold` since the last time, or is another one.
+    /// True if it is to be tried in a log of `log_frames`: that is twice as long
+    /// as the last time, and longer by `threshold`, or is another one.
     fn is_due(&self, log_frames: u32, threshold: u32) -> bool {
         let tried = self.0.load(Ordering::Relaxed);
-        tried == 0 || log_frames < tried || log_frames - tried >= threshold
+        let grown = log_frames.checked_sub(tried);
+        tried == 0 || grown.is_none_or(|grown| grown >= threshold.max(tried))
     }
 
     fn note(&self, log_frames: u32, in_vain: bool) {
@@ -70,8 +75,7 @@ impl<C: WalCoordination> Wal<C> {
         let actions = self.config.auto_actions;
         let threshold = actions.checkpoint;
         let report = self.checkpoint_with(CheckpointOptions::automatic())?;
-        let left = self.frames_to_move()?;
-        let stops_writers = left > 0 && actions.restart;
+        let stops_writers = actions.restart && !self.may_begin_anew()?;
         if stops_writers && self.tried_at.is_due(report.log_frames, threshold) {
             let caught_up = self.catch_up(threshold);
             let in_vain = !matches!(caught_up, Ok(true));
@@ -79,6 +83,13 @@ impl<C: WalCoordination> Wal<C> {
             caught_up?;
         }
         Ok(())
+    }
+
+    /// True if all is in the database file and nobody reads the log, so that the
+    /// next writer begins it anew.
+    fn may_begin_anew(self: &Arc<Self>) -> Result<bool> {
+        let nobody_reads = || self.try_lock(Lock::ReadMarks, LockMode::Exclusive);
+        Ok(self.frames_to_move()? == 0 && nobody_reads()?.is_some())
     }
 
     /// True if so many frames are not in the database file that
@@ -152,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writers_are_stopped_in_vain_once_for_each_growth_of_the_log() {
+    fn writers_are_stopped_in_vain_seldom_while_the_log_grows() {
         let tried = TriedAt::default();
         assert!(tried.is_due(1000, 1000));
         tried.note(1000, true);
@@ -160,6 +171,9 @@ mod tests {
         assert!(!tried.is_due(1999, 1000));
         assert!(tried.is_due(2000, 1000));
         assert!(tried.is_due(999, 1000), "another log");
+        tried.note(2000, true);
+        assert!(!tried.is_due(3999, 1000));
+        assert!(tried.is_due(4000, 1000));
         tried.note(2000, false);
         assert!(tried.is_due(2000, 1000));
     }

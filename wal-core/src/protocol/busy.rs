@@ -21,6 +21,9 @@ const LOOK_FOR_CANCEL: Duration = Duration::from_millis(10);
 /// How long who is woken by nobody sleeps between two looks.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
+/// How long it sleeps before it looks for the second time.
+const FIRST_LOOK: Duration = Duration::from_micros(50);
+
 /// Ends waits from another thread. Clones are the same switch.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
@@ -204,13 +207,16 @@ impl<C: WalCoordination> Wal<C> {
         lock: Lock,
         waiter: &mut Waiter,
     ) -> Result<Option<LockGuard<C>>> {
+        // Most who are in the way are so for less than the longest pause.
+        let mut pause = FIRST_LOOK;
         loop {
             if let Some(guard) = self.try_lock(lock, LockMode::Exclusive)? {
                 return Ok(Some(guard));
             }
-            if !waiter.pause(lock, LOOK_AGAIN)? {
+            if !waiter.pause(lock, pause)? {
                 return Ok(None);
             }
+            pause = LOOK_AGAIN.min(pause * 2);
         }
     }
 

@@ -159,13 +159,31 @@ pub(crate) fn a_log_begins_anew_though_commits_keep_coming<B: Backend>() {
     }
 }
 
+pub(crate) fn a_log_that_is_all_moved_begins_anew_once_its_last_reader_ends<B: Backend>() {
+    let scene = Scene::<B>::new(4);
+    let (user, other) = (tidy(&scene), scene.user());
+    user.commit(&[1, 2, 3, 4], 1);
+    let reader = other.read();
+    let before = user.header().salts();
+    let takes_write = |call: &Call| matches!(call, Call::TryLock(Lock::Write, LockMode::Exclusive));
+    let ending = Mutex::new(Some(reader));
+    user.before(takes_write, move || drop(ending.lock().unwrap().take()));
+    let tidied = user.wal.checkpoint_automatically();
+    tidied.expect("a checkpoint runs");
+    user.assert_stepped_in();
+    assert_ne!(user.header().salts(), before, "the log went on");
+    assert_eq!(user.header().max_frame(), 0);
+    assert_eq!(other.versions(), [1; 4]);
+    scene.assert_quiet();
+}
+
 pub(crate) fn writers_do_not_wait_again_and_again_for_a_reader_that_stays<B: Backend>() {
     let scene = Scene::<B>::new(4);
     let (user, other) = (tidy(&scene), scene.user());
     user.commit(&[1, 2, 3, 4], 1);
     let reader = other.read();
     let takes_write = Call::TryLock(Lock::Write, LockMode::Exclusive);
-    let tried: Vec<bool> = (2..6)
+    let tried: Vec<bool> = (2..14)
         .map(|version| {
             let before = user.header().max_frame();
             user.commit(&[1], version);
@@ -176,7 +194,12 @@ pub(crate) fn writers_do_not_wait_again_and_again_for_a_reader_that_stays<B: Bac
             trace.contains(&takes_write)
         })
         .collect();
-    assert_eq!(tried, [true, false, false, false]);
+    // At 5 frames, and then at 10: so many are 4 more, and twice as many.
+    let at: Vec<usize> = (5..)
+        .zip(&tried)
+        .filter_map(|(frames, &tried)| tried.then_some(frames))
+        .collect();
+    assert_eq!(at, [5, 10]);
     assert_eq!(versions::<B>(&reader), [1; 4]);
     drop(reader);
     scene.assert_quiet();
