@@ -177,9 +177,10 @@ impl Options {
     /// Where commits and readers keep coming, a passive checkpoint is never
     /// complete, and the log would grow for ever. What is left is then moved
     /// while writers wait: for a few pages and a sync, and for some milliseconds
-    /// until readers of the log are done. If they are not, this handle tries that
-    /// again only when the log has grown by as much once more. Without
-    /// [`Options::auto_restart`] it is not done.
+    /// until readers of the log are done. Readers are waited for so also where
+    /// nothing is left. If they are not done, this handle tries that again only
+    /// when the log is twice as long. Without [`Options::auto_restart`] it is not
+    /// done.
     #[must_use]
     pub fn auto_checkpoint(mut self, frames: u32) -> Self {
         self.auto_actions.checkpoint = frames;
