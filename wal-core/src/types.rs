@@ -167,8 +167,7 @@ impl fmt::Display for FrameNo {
 /// frames of another generation are not part of the log. The checkpoint
 /// sequence number of the header does not name a generation, because each
 /// connection keeps its own.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Salts(pub [u8; 8]);
 
 impl Salts {

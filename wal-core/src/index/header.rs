@@ -10,9 +10,9 @@ const VERSION: u32 = 3_007_000;
 /// published to everybody by a commit.
 ///
 /// Two headers are the same state only if all 48 bytes are equal.
-// Words and not fields: what is loaded and compared as words stays in
-// registers then, while a processor waits for what it wrote as words and reads
-// as something wider at once.
+// Words and not fields, so that what is loaded and compared as words stays in
+// registers: a processor waits for a store that it reads again at once as
+// something wider (a store that cannot be forwarded).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct IndexHeader(HeaderWords);
 

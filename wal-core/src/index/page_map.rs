@@ -13,9 +13,9 @@
 //! snapshot of one may be longer than that of another. A frame is fed only if
 //! it is within the snapshot of who feeds it: then its entry does not change any
 //! more. A look-up goes by the map for the frames that are *covered*: all that
-//! are fed, if they are within its own snapshot, and otherwise the whole blocks
-//! that are. So if the map has a frame behind the covered ones, that was fed by
-//! somebody with a newer snapshot, and an older frame is looked for in the
+//! were fed, if its snapshot has them all; if not, the whole blocks that its
+//! snapshot has. So if the map has a frame behind the covered ones, that was fed
+//! by somebody with a newer snapshot, and an older frame is looked for in the
 //! index, as without a map.
 //!
 //! Between two transactions the log may have begun anew, or have come back as
@@ -23,8 +23,9 @@
 //! the salts and a checksum over everything before it, so who takes a map up
 //! compares that of the last covered frame with the log ([`PageMap::is_of`]).
 //! If it is the same, all frames up to there are, whatever the map has besides.
-//! Who feeds a map has all that it was fed within its snapshot, and so has
-//! compared the last frame, or seen it fed by somebody who had.
+//! The snapshot of who feeds a map has all that was fed before. So it has compared
+//! the last of these frames itself when it took the map up, or somebody who reads
+//! the same log has fed them since.
 //!
 //! # Layout
 //! The frames are in a [`PageTree`], which tells how much memory it takes; to
@@ -54,9 +55,10 @@ use crate::testing::{Mutation, mutated};
 /// The header of a frame, as it stands in the log.
 pub(crate) type Seal = [u8; FRAME_HEADER_LEN];
 
-/// How many frames may be left to the index, at most about two blocks.
+/// How many frames a look-up may pass over in the index: as many as two blocks
+/// have.
 const LEFT_TO_INDEX: u32 = 8192;
-/// How many frames are fed for each look-up that would have gone by the index.
+/// How many frames are fed in the time that one look-up in the index takes.
 const FED_FOR_A_LOOK: u32 = 16;
 
 /// The newest frame of each page in the oldest part of the log.
@@ -65,9 +67,11 @@ pub(crate) struct PageMap {
     newest: PageTree,
     /// That of the last frame of each block that is fed as a whole.
     seals: OnceTable<Seal>,
-    /// How many frames are fed. Whoever holds `last` stores it.
+    /// How many frames are fed. Whoever holds `feeding` stores it.
     fed: AtomicU32,
+    /// Held for no longer than it takes to copy it.
     last: Mutex<LastFed>,
+    feeding: Mutex<()>,
 }
 
 /// The last frame that was fed; 0 for none.
@@ -106,9 +110,10 @@ impl PageMap {
         frame == 0 || seal_at(frame).ok() == seal || mutated(Mutation::KeepMapOfOldGeneration)
     }
 
-    /// True if the map is to be fed by who reads a snapshot up to `max_frame`,
-    /// in which `looks` were taken so far: look-ups would pass over too much that
-    /// is not fed, or so many have that feeding it costs no more.
+    /// True if the map is to be fed by a transaction with a snapshot up to
+    /// `max_frame` that has looked for `looks` pages so far: if its look-ups would
+    /// pass over too much that is not fed, or if they have passed over it for as
+    /// long as feeding it takes.
     #[inline]
     pub(crate) fn is_hungry(&self, max_frame: u32, looks: u32) -> bool {
         let left = max_frame.saturating_sub(self.fed.load(Ordering::Relaxed));
@@ -123,10 +128,10 @@ impl PageMap {
         max_frame: u32,
         seal_at: impl FnOnce(u32) -> Result<Seal>,
     ) -> Result<()> {
-        let Ok(mut last) = self.last.try_lock() else {
+        let Ok(_feeding) = self.feeding.try_lock() else {
             return Ok(());
         };
-        let fed = last.frame;
+        let fed = self.fed.load(Ordering::Relaxed);
         if fed >= max_frame {
             return Ok(());
         }
@@ -142,7 +147,7 @@ impl PageMap {
         for (frame, page) in (fed + 1..=end).zip(&block.pages(index)[place..]) {
             self.newest.set(page.load(Ordering::Relaxed), frame);
         }
-        *last = LastFed { frame: end, seal };
+        *self.last() = LastFed { frame: end, seal };
         // Release: who sees the count sees the entries.
         self.fed.store(end, Ordering::Release);
         Ok(())

@@ -64,7 +64,8 @@ pub trait File: Send + Sync + fmt::Debug {
     /// that follows. Nothing is durable by that.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] if something in it cannot be written.
+    /// [`crate::Error::Io`] if something in it cannot be written, which is then
+    /// as after a sync that failed.
     fn start_writeback(&self, _range: Range<u64>) -> Result<()> {
         Ok(())
     }

@@ -287,8 +287,14 @@ impl File for OsFile {
     }
 
     fn start_writeback(&self, range: Range<u64>) -> Result<()> {
-        let started = writeback::start(self.as_file(), range);
-        started.map_err(|e| Error::io(&self.path, "write to the disk", e))
+        writeback::start(self.as_file(), range).map_err(|e| {
+            // What is lost is told once, here instead of by a sync.
+            *self
+                .sync_failed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = true;
+            Error::io(&self.path, "write to the disk", e)
+        })
     }
 
     fn forget_failures(&self) {

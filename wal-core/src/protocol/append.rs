@@ -12,10 +12,10 @@
 //! 4. index blocks for all other frames are made, and the entries stored:
 //!    nobody looks above the published frame, and whatever fails here has cost
 //!    nothing;
-//! 5. all of these are written in one vectored write, the commit frame last, and
-//!    the system is let begin with the parts of the log that are full;
+//! 5. all of these are written in one vectored write, the commit frame last;
 //! 6. the log is synced, if each commit is to survive a power failure and does
-//!    not share a sync with others after step 7;
+//!    not share a sync with others after step 7. If no commit is synced by
+//!    itself, the disk is let begin with what will be synced before a checkpoint;
 //! 7. the header is published: the commit is visible.
 //!
 //! A transaction that spilled has done steps 1 and 2 before.
@@ -47,8 +47,8 @@ use crate::index::{self, HeaderCell, IndexHeader, block_of_frame};
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::{FrameNo, PageNo, Salts};
 
-/// How much of the log is written before the disk begins with it.
-const WRITTEN_BACK: u64 = 512 << 10;
+/// The log in parts: the disk begins with one when it is full.
+const PART: u64 = 512 << 10;
 
 /// Frames that are ready to be written: their headers, with the checksums that
 /// chain them to the log.
@@ -272,17 +272,29 @@ impl<C: WalCoordination> Wal<C> {
             .collect();
         step(at);
         let offset = frame_offset(prepared.first, self.config.page_size);
-        let end = self.end_of(prepared.last);
         let log = self.storage.log();
         log.write_all_at(&mut buffers, offset)?;
         if let Some(mapped) = log.mapped() {
             // Nobody cuts the log while we hold Write.
-            mapped.grown_to(end);
+            mapped.grown_to(self.end_of(prepared.last));
         }
-        match whole_parts(offset, end) {
-            Some(range) if self.synchronous() != Synchronous::Off => log.start_writeback(range),
-            _ => Ok(()),
+        Ok(())
+    }
+
+    /// Lets the disk begin with the parts of the log that `written` has filled,
+    /// so that a sync that comes later waits less. A failure is one of a sync:
+    /// frames of others may be lost, too.
+    pub(super) fn start_writeback(&self, written: &PreparedFrames<'_>) -> Result<()> {
+        let start = frame_offset(written.first, self.config.page_size);
+        let Some(range) = filled_parts(start, self.end_of(written.last)) else {
+            return Ok(());
+        };
+        let started = self.storage.log().start_writeback(range);
+        if started.is_err() {
+            self.poison();
+            self.tell_failed_log_sync();
         }
+        started
     }
 
     /// Writes frames that end with the commit frame.
@@ -292,6 +304,11 @@ impl<C: WalCoordination> Wal<C> {
     /// written and could not be taken back.
     fn append_frames_vectored(&self, prepared: &PreparedFrames<'_>) -> Result<()> {
         self.write_frames(prepared, Point::FramesWrite)
+            .and_then(|()| match self.synchronous() {
+                Synchronous::Normal => self.start_writeback(prepared),
+                // It is synced at once, or never.
+                Synchronous::Full | Synchronous::Off => Ok(()),
+            })
             .map_err(|e| self.take_back(prepared, e))
     }
 
@@ -379,12 +396,11 @@ impl PreparedFrames<'_> {
     }
 }
 
-/// The parts of the log that are full when it was written from `start` to
-/// `end`. A checkpoint syncs the log before it moves anything, and waits less
-/// if the disk has had most of it by then.
-fn whole_parts(start: u64, end: u64) -> Option<Range<u64>> {
-    let (first, behind) = (start / WRITTEN_BACK, end / WRITTEN_BACK);
-    (first < behind).then(|| first * WRITTEN_BACK..behind * WRITTEN_BACK)
+/// The parts of the log that are filled by what was written from `start` to
+/// `end`.
+fn filled_parts(start: u64, end: u64) -> Option<Range<u64>> {
+    let (first, behind) = (start / PART, end / PART);
+    (first < behind).then(|| first * PART..behind * PART)
 }
 
 #[cfg(test)]
@@ -393,13 +409,10 @@ mod tests {
 
     #[test]
     fn the_disk_begins_with_each_part_once_it_is_full() {
-        assert_eq!(whole_parts(0, WRITTEN_BACK - 1), None);
-        assert_eq!(whole_parts(100, WRITTEN_BACK), Some(0..WRITTEN_BACK));
-        assert_eq!(whole_parts(WRITTEN_BACK, WRITTEN_BACK + 4120), None);
-        let last = 3 * WRITTEN_BACK;
-        assert_eq!(
-            whole_parts(WRITTEN_BACK + 7, last + 9),
-            Some(WRITTEN_BACK..last)
-        );
+        assert_eq!(filled_parts(0, PART - 1), None);
+        assert_eq!(filled_parts(100, PART), Some(0..PART));
+        assert_eq!(filled_parts(PART, PART + 4120), None);
+        let last = 3 * PART;
+        assert_eq!(filled_parts(PART + 7, last + 9), Some(PART..last));
     }
 }

@@ -14,8 +14,9 @@
 //! The same is done where all is moved and only readers are in the way: the next
 //! commit would find them there, and the log would go on.
 //!
-//! If they do not go, this attachment tries it again when the log is twice as
-//! long, for the writers have waited in vain.
+//! If they do not go, the writers have waited in vain, and this attachment tries
+//! it again only when the log has grown: by as much once more, then by twice as
+//! much, and so on up to sixteen times.
 //!
 //! # Crash
 //! As for any checkpoint.
@@ -35,29 +36,57 @@ use crate::error::Result;
 
 /// How long the committer that does it waits for its turn to write.
 const PATIENCE_FOR_WRITE: Duration = Duration::from_millis(50);
-/// How long all writers wait for readers, before and after the pages are moved.
+/// How long all writers wait for readers before pages are moved, and again
+/// afterwards.
 const PATIENCE_FOR_READERS: Duration = Duration::from_millis(5);
 
 /// How many times the threshold may be moved while writers wait.
 const WHILE_WRITERS_WAIT: u32 = 4;
+/// By how many times the threshold the log grows, at most, before it is tried
+/// again.
+const LONGEST_STEP: u32 = 16;
 
-/// How long the log was when it was tried in vain with Write held; 0 if it was
-/// not.
+/// How it went when writers were stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum CaughtUp {
+    /// The log is short now.
+    Yes,
+    /// Somebody held a lock, or too much was left.
+    NotNow,
+    /// Readers did not go.
+    InVain,
+}
+
+/// When it is tried next.
 #[derive(Debug, Default)]
-pub(super) struct TriedAt(AtomicU32);
+pub(super) struct TriedAt {
+    /// How long the log was the last time, if it is long still; 0 if it is not.
+    frames: AtomicU32,
+    /// By how much it is to grow.
+    step: AtomicU32,
+}
 
 impl TriedAt {
-    /// True if it is to be tried in a log of `log_frames`: that is twice as long
-    /// as the last time, and longer by `threshold`, or is another one.
-    fn is_due(&self, log_frames: u32, threshold: u32) -> bool {
-        let tried = self.0.load(Ordering::Relaxed);
+    /// True if it is to be tried in a log of `log_frames`.
+    fn is_due(&self, log_frames: u32) -> bool {
+        let tried = self.frames.load(Ordering::Relaxed);
         let grown = log_frames.checked_sub(tried);
-        tried == 0 || grown.is_none_or(|grown| grown >= threshold.max(tried))
+        // A log that is shorter is another one.
+        tried == 0 || grown.is_none_or(|grown| grown >= self.step.load(Ordering::Relaxed))
     }
 
-    fn note(&self, log_frames: u32, in_vain: bool) {
-        let tried = if in_vain { log_frames } else { 0 };
-        self.0.store(tried, Ordering::Relaxed);
+    fn note(&self, log_frames: u32, threshold: u32, caught_up: CaughtUp) {
+        let last = self.step.load(Ordering::Relaxed);
+        let (tried, step) = match caught_up {
+            CaughtUp::Yes => (0, 0),
+            CaughtUp::NotNow => (log_frames, threshold),
+            CaughtUp::InVain => {
+                let longest = threshold.saturating_mul(LONGEST_STEP);
+                (log_frames, last.saturating_mul(2).clamp(threshold, longest))
+            }
+        };
+        self.step.store(step, Ordering::Relaxed);
+        self.frames.store(tried, Ordering::Relaxed);
     }
 }
 
@@ -75,11 +104,11 @@ impl<C: WalCoordination> Wal<C> {
         let actions = self.config.auto_actions;
         let threshold = actions.checkpoint;
         let report = self.checkpoint_with(CheckpointOptions::automatic())?;
-        let stops_writers = actions.restart && !self.may_begin_anew()?;
-        if stops_writers && self.tried_at.is_due(report.log_frames, threshold) {
+        let stops_writers = actions.restart && self.tried_at.is_due(report.log_frames);
+        if stops_writers && !self.may_begin_anew()? {
             let caught_up = self.catch_up(threshold);
-            let in_vain = !matches!(caught_up, Ok(true));
-            self.tried_at.note(report.log_frames, in_vain);
+            let outcome = *caught_up.as_ref().unwrap_or(&CaughtUp::NotNow);
+            self.tried_at.note(report.log_frames, threshold, outcome);
             caught_up?;
         }
         Ok(())
@@ -88,8 +117,15 @@ impl<C: WalCoordination> Wal<C> {
     /// True if all is in the database file and nobody reads the log, so that the
     /// next writer begins it anew.
     fn may_begin_anew(self: &Arc<Self>) -> Result<bool> {
-        let nobody_reads = || self.try_lock(Lock::ReadMarks, LockMode::Exclusive);
-        Ok(self.frames_to_move()? == 0 && nobody_reads()?.is_some())
+        if self.frames_to_move()? > 0 {
+            return Ok(false);
+        }
+        // Held so that no checkpoint finds the marks taken.
+        let Some(_checkpoint) = self.try_lock(Lock::Checkpoint, LockMode::Exclusive)? else {
+            return Ok(false);
+        };
+        let nobody_reads = self.try_lock(Lock::ReadMarks, LockMode::Exclusive)?;
+        Ok(nobody_reads.is_some())
     }
 
     /// True if so many frames are not in the database file that
@@ -118,43 +154,46 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Moves what is left with Write held, waits for readers of the log, and
-    /// begins it anew. False if somebody was in the way, or much more is left
-    /// than `threshold`, which takes too long.
-    fn catch_up(self: &Arc<Self>, threshold: u32) -> Result<bool> {
-        if self.synchronous() != Synchronous::Off {
+    /// begins it anew.
+    fn catch_up(self: &Arc<Self>, threshold: u32) -> Result<CaughtUp> {
+        if self.synchronous() != Synchronous::Off && self.frames_to_move()? > 0 {
             // So that little is left to sync while writers wait.
             self.sync_database()?;
         }
         let Some(checkpoint) = self.try_lock(Lock::Checkpoint, LockMode::Exclusive)? else {
-            return Ok(false);
+            return Ok(CaughtUp::NotNow);
         };
         let mut for_write = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_WRITE));
         let Some(write) = self.wait_for_lock(Lock::Write, &mut for_write)? else {
-            return Ok(false);
+            return Ok(CaughtUp::NotNow);
         };
         let held = Held {
             write: Some(&write),
             checkpoint: Some(&checkpoint),
         };
         let header = self.settled_header(&held)?;
+        if header.max_frame() < threshold {
+            // Somebody else has begun it anew meanwhile.
+            return Ok(CaughtUp::Yes);
+        }
         self.mend_log_for_checkpoint(&header, true)?;
         if self.frames_to_move()? > threshold.saturating_mul(WHILE_WRITERS_WAIT) {
-            return Ok(false);
+            return Ok(CaughtUp::NotNow);
         }
         let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));
         let mut backfill = Backfill::new(self, header, None, &mut for_readers, true);
         backfill.names_holders = false;
         if !backfill.run(u32::MAX)?.is_complete() {
-            return Ok(false);
+            return Ok(CaughtUp::InVain);
         }
         // New readers of what is complete do not read the log.
         let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));
         let Some(_nobody_reads) = self.wait_for_lock(Lock::ReadMarks, &mut for_readers)? else {
-            return Ok(false);
+            return Ok(CaughtUp::InVain);
         };
         let proof = self.backfill_proof(&header)?;
-        self.publish_restart(&header, &proof, next_salts(&header))
-            .map(|_| true)
+        self.publish_restart(&header, &proof, next_salts(&header))?;
+        Ok(CaughtUp::Yes)
     }
 }
 
@@ -165,16 +204,27 @@ mod tests {
     #[test]
     fn writers_are_stopped_in_vain_seldom_while_the_log_grows() {
         let tried = TriedAt::default();
-        assert!(tried.is_due(1000, 1000));
-        tried.note(1000, true);
-        assert!(!tried.is_due(1001, 1000));
-        assert!(!tried.is_due(1999, 1000));
-        assert!(tried.is_due(2000, 1000));
-        assert!(tried.is_due(999, 1000), "another log");
-        tried.note(2000, true);
-        assert!(!tried.is_due(3999, 1000));
-        assert!(tried.is_due(4000, 1000));
-        tried.note(2000, false);
-        assert!(tried.is_due(2000, 1000));
+        let (mut log, mut steps) = (1000, Vec::new());
+        for _ in 0..7 {
+            assert!(tried.is_due(log));
+            tried.note(log, 1000, CaughtUp::InVain);
+            let step = (0..20_000).find(|more| tried.is_due(log + more)).unwrap();
+            steps.push(step);
+            log += step;
+        }
+        assert_eq!(steps, [1000, 2000, 4000, 8000, 16_000, 16_000, 16_000]);
+        assert!(tried.is_due(999), "another log");
+    }
+
+    #[test]
+    fn a_lock_that_is_held_makes_no_longer_pause() {
+        let tried = TriedAt::default();
+        for log in [1000, 2000, 3000] {
+            assert!(tried.is_due(log));
+            tried.note(log, 1000, CaughtUp::NotNow);
+            assert!(!tried.is_due(log + 999));
+        }
+        tried.note(4000, 1000, CaughtUp::Yes);
+        assert!(tried.is_due(1000));
     }
 }

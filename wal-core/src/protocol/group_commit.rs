@@ -10,6 +10,9 @@
 //!    in it;
 //! 4. steps down and wakes the others.
 //!
+//! Those who wait let others run for a while before they sleep. On two processors,
+//! 8 and 16 processes made half as many commits again so.
+//!
 //! Frames that the header covers were written before it was stored, so a sync
 //! that begins behind the load of the header has all of them. What is published
 //! while it runs may or may not be in it, and waits for the next one.

@@ -97,30 +97,28 @@ impl<C: WalCoordination> Wal<C> {
 
     fn page_count_of_file(&self) -> Result<u32> {
         // Nothing was committed to the log since it was recovered empty, so
-        // the file says how long it is (`pagerPagecount`, `lockBtree`).
-        // In one state of the log it does not change, so the length that was
-        // seen in this one will do.
+        // the file says how long it is (`pagerPagecount`, `lockBtree`). Two such
+        // states do not differ, so nothing tells whether there was another one
+        // between them: a page store's file is looked at each time. That of a
+        // SQLite database is when its first page counts more than were seen.
         let file = self.storage.database();
-        let len = match file.mapped() {
-            Some(mapped) => mapped.len()?,
-            None => file.len()?,
-        };
-        let bytes = self.config.page_size.bytes();
-        // A power of two.
-        let pages = (len + u64::from(bytes - 1)) >> bytes.trailing_zeros();
-        let pages = u32::try_from(pages)
-            .map_err(|_| Error::corrupt(file.path(), "it has more pages than can be numbered"))?;
         if self.config.kind == DatabaseKind::PageStore {
-            return Ok(pages);
-        }
-        let mut page_one = [0; DatabaseHeader::LEN];
-        match file.mapped() {
-            Some(mapped) if len >= page_one.len() as u64 => {
-                page_one.copy_from_slice(mapped.slice(0, DatabaseHeader::LEN)?);
+            if let Some(mapped) = file.mapped() {
+                mapped.forget_len();
             }
-            _ => drop(file.read_at(&mut page_one, 0)?),
+            return self.pages_in_file();
         }
-        match DatabaseHeader::decode(&page_one).and_then(|header| header.page_count) {
+        let count = self.page_count_in_page_one()?;
+        if let Some(count) = count
+            && count <= self.pages_in_file()?
+        {
+            return Ok(count);
+        }
+        if let Some(mapped) = file.mapped() {
+            mapped.forget_len();
+        }
+        let pages = self.pages_in_file()?;
+        match self.page_count_in_page_one()? {
             Some(count) if count > pages => Err(Error::corrupt(
                 file.path(),
                 format!("its header speaks of {count} pages, the file has {pages}"),
@@ -128,6 +126,31 @@ impl<C: WalCoordination> Wal<C> {
             Some(count) => Ok(count),
             None => Ok(pages),
         }
+    }
+
+    fn pages_in_file(&self) -> Result<u32> {
+        let file = self.storage.database();
+        let len = match file.mapped() {
+            Some(mapped) => mapped.len()?,
+            None => file.len()?,
+        };
+        // The size of a page is a power of two.
+        let bytes = self.config.page_size.bytes();
+        let pages = (len + u64::from(bytes - 1)) >> bytes.trailing_zeros();
+        u32::try_from(pages)
+            .map_err(|_| Error::corrupt(file.path(), "it has more pages than can be numbered"))
+    }
+
+    fn page_count_in_page_one(&self) -> Result<Option<u32>> {
+        let file = self.storage.database();
+        let mut page_one = [0; DatabaseHeader::LEN];
+        match file.mapped() {
+            Some(mapped) if mapped.len()? >= page_one.len() as u64 => {
+                page_one.copy_from_slice(mapped.slice(0, DatabaseHeader::LEN)?);
+            }
+            _ => drop(file.read_at(&mut page_one, 0)?),
+        }
+        Ok(DatabaseHeader::decode(&page_one).and_then(|header| header.page_count))
     }
 
     /// The content of `page`, if it is one of `snapshot`, whose lock the caller

@@ -39,6 +39,9 @@ use crate::types::Salts;
 /// (`WAL_RETRY_PROTOCOL_LIMIT`); together they last about ten seconds.
 const MAX_ATTEMPTS: u32 = 100;
 
+/// An odd number without a pattern (the golden ratio).
+const MIXER: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// One state of the database, as a reader sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Snapshot {
@@ -219,8 +222,8 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Error::UsedAfterFork`], [`Error::Corrupt`], [`Error::Io`].
     #[inline]
     pub fn begin_read(self: &Arc<Self>) -> Result<ReadTx<C>> {
-        // One expression down to where it is made, so that it is made in its
-        // place.
+        // Changed where it is: each copy of what was only just written makes the
+        // processor wait.
         let mut begun = self.begin_read_holding(&Held::NOTHING);
         if let Ok(tx) = &mut begun {
             tx.begin_to_age();
@@ -378,7 +381,7 @@ impl<C: WalCoordination> Wal<C> {
         if slot.is_some_and(|slot| self.may_linger(slot, header, min_frame)) {
             guard.let_linger();
         }
-        self.look_at_database_again(header)?;
+        self.look_at_database_again(header, min_frame)?;
         let page_count = self.page_count(header)?;
         Ok(ReadTx {
             guard,
@@ -396,18 +399,22 @@ impl<C: WalCoordination> Wal<C> {
 
 impl<C: WalCoordination> Wal<C> {
     /// A checkpoint of a peer may have cut the database file between two
-    /// snapshots, never within one: so its length is looked at again when one
-    /// may have begun since, or when the database has another size. A checkpoint
-    /// that cuts the file does so to the size in the header that it is complete
-    /// for, and says before up to which frame it goes; so with the same word
-    /// there, and the same size, all pages that a snapshot counts are within
-    /// what is left.
+    /// snapshots, never within one: so its length is looked at again when a
+    /// checkpoint may have begun or ended since, or the database has another size.
+    /// One that cuts the file says before up to which frame it goes, and cuts it
+    /// to the size that the database has there.
     #[inline(always)]
-    fn look_at_database_again(&self, header: &IndexHeader) -> Result<()> {
+    fn look_at_database_again(&self, header: &IndexHeader, min_frame: u32) -> Result<()> {
         let attempted = self.checkpoint_info()?.attempted();
         let Salts(salts) = header.salts();
-        let sizes = u64::from(attempted) << 32 | u64::from(header.page_count());
-        let state = u64::from_ne_bytes(salts) ^ sizes;
+        // Mixed so that no two of them are the same in practice.
+        let mix = |state: u64, word: u32| {
+            (state ^ u64::from(word))
+                .wrapping_mul(MIXER)
+                .rotate_left(29)
+        };
+        let words = [attempted, min_frame, header.page_count()];
+        let state = words.into_iter().fold(u64::from_ne_bytes(salts), mix);
         if self.database_seen_in.load(Ordering::Acquire) == state {
             return Ok(());
         }
@@ -443,13 +450,12 @@ fn pause(attempt: u32) {
         step(Point::TryAgain);
     }
     match attempt {
-        0..=1 => {}
         // Under loom another thread is let on at once: that it is looked for in
         // vain four times more shows nothing new, and takes for ever.
         #[cfg(loom)]
         _ => loom::thread::yield_now(),
         #[cfg(not(loom))]
-        2..=5 => {}
+        0..=5 => {}
         #[cfg(not(loom))]
         6..=9 => std::thread::yield_now(),
         #[cfg(not(loom))]

@@ -52,16 +52,13 @@ impl<C: WalCoordination> Wal<C> {
                 self.check_page_size(&header)?;
                 Ok(Some(header))
             }
-            None => self.load_snapshot_of_nobody(held),
+            None => self.recover_or_wait(held),
         }
     }
 
-    /// As [`Wal::load_snapshot`], if the header is not whole.
+    /// As [`Wal::load_snapshot`], for a header that is not whole.
     #[cold]
-    fn load_snapshot_of_nobody(
-        self: &Arc<Self>,
-        held: &Held<'_, C>,
-    ) -> Result<Option<IndexHeader>> {
+    fn recover_or_wait(self: &Arc<Self>, held: &Held<'_, C>) -> Result<Option<IndexHeader>> {
         let header = match held.write {
             Some(_) => {
                 let recovered = self.recover_if_still_bad(held)?;

@@ -21,10 +21,10 @@
 
 use std::collections::BTreeSet;
 
-use super::Wal;
 use super::dirty::History;
 use super::page::PageRef;
 use super::write::WriteTx;
+use super::{Synchronous, Wal};
 use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::format::Checksum;
@@ -236,6 +236,9 @@ impl<C: WalCoordination> Wal<C> {
         if let Some(prepared) = &prepared {
             self.index_frames(prepared.first, &appended)?;
             self.write_frames(prepared, Point::SpillWrite)?;
+            if self.synchronous() != Synchronous::Off {
+                self.start_writeback(prepared)?;
+            }
         }
         self.overwrite_frames(own, &overwritten)?;
         let before = own.end;
