@@ -11,10 +11,11 @@ use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::Path;
 
-use integration::worker::{Checkpoint, Command, Refusal, RefusalKind, Settings, Stamp, Worker};
+use integration::worker::{
+    Checkpoint, Command, Refusal, RefusalKind, Settings, Stamp, Synchronous, Worker,
+};
 use tempfile::TempDir;
 
-/// So many that large ones fill a part of the log that is written to the disk early.
 const PAGES: Range<u32> = 1..10;
 
 fn stamp(sequence: u64) -> Stamp {
@@ -47,7 +48,10 @@ struct Scene {
     page_size: u32,
 }
 
-/// Large pages are written to the disk while the log grows.
+/// Of these a commit fills a part of the log, with which the disk begins early if
+/// the commit is not synced itself.
+const LARGE: u32 = 65536;
+
 const SCENES: [Scene; 4] = {
     let alone = Scene {
         beside_a_peer: false,
@@ -63,7 +67,7 @@ const SCENES: [Scene; 4] = {
         ..beside_a_peer
     };
     let large_pages = Scene {
-        page_size: 65536,
+        page_size: LARGE,
         ..beside_a_peer
     };
     [alone, beside_a_peer, sharing_syncs, large_pages]
@@ -81,6 +85,9 @@ impl Fault<'_> {
         let mut settings = Settings::new(&self.directory.path().join("pages"));
         settings.page_size = self.scene.page_size;
         settings.group_commit = self.scene.group_commit;
+        if self.scene.page_size == LARGE {
+            settings.synchronous = Synchronous::Normal;
+        }
         settings
     }
 
