@@ -97,15 +97,12 @@ impl<C: WalCoordination> Wal<C> {
 
     fn page_count_of_file(&self) -> Result<u32> {
         // Nothing was committed to the log since it was recovered empty, so
-        // the file says how long it is (`pagerPagecount`, `lockBtree`). Two such
-        // states do not differ, so nothing tells whether there was another one
-        // between them: a page store's file is looked at each time. That of a
-        // SQLite database is when its first page counts more than were seen.
+        // the file says how long it is (`pagerPagecount`, `lockBtree`). In one
+        // state of the log it does not change, so the length that was seen in
+        // this one will do. Should it be another one, the first page of a SQLite
+        // database may count more pages than were seen.
         let file = self.storage.database();
         if self.config.kind == DatabaseKind::PageStore {
-            if let Some(mapped) = file.mapped() {
-                mapped.forget_len();
-            }
             return self.pages_in_file();
         }
         let count = self.page_count_in_page_one()?;

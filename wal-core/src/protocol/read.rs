@@ -398,6 +398,18 @@ impl<C: WalCoordination> Wal<C> {
 }
 
 impl<C: WalCoordination> Wal<C> {
+    /// A number that goes up while the log is as it was when it was recovered
+    /// empty: it may have been another one, and have been recovered again. `None`
+    /// if nothing tells, because others do not keep up the index of who only
+    /// reads.
+    fn commits_behind_an_empty_log(&self) -> Option<u32> {
+        let room = self
+            .coordination
+            .waiting_room()
+            .filter(|_| !self.config.read_only);
+        room.map(|room| room.commits().word().load(Ordering::SeqCst))
+    }
+
     /// A checkpoint of a peer may have cut the database file between two
     /// snapshots, never within one: so its length is looked at again when a
     /// checkpoint may have begun or ended since, or the database has another size.
@@ -413,9 +425,18 @@ impl<C: WalCoordination> Wal<C> {
                 .wrapping_mul(MIXER)
                 .rotate_left(29)
         };
-        let words = [attempted, min_frame, header.page_count()];
+        let commits = match header.page_count() {
+            0 => self.commits_behind_an_empty_log(),
+            _ => Some(0),
+        };
+        let words = [
+            attempted,
+            min_frame,
+            header.page_count(),
+            commits.unwrap_or(0),
+        ];
         let state = words.into_iter().fold(u64::from_ne_bytes(salts), mix);
-        if self.database_seen_in.load(Ordering::Acquire) == state {
+        if self.database_seen_in.load(Ordering::Acquire) == state && commits.is_some() {
             return Ok(());
         }
         // Forgotten first: whoever finds the new state here does not go by a
