@@ -14,8 +14,7 @@
 //!    nothing;
 //! 5. all of these are written in one vectored write, the commit frame last;
 //! 6. the log is synced, if each commit is to survive a power failure and does
-//!    not share a sync with others after step 7. If no commit is synced by
-//!    itself, the disk is let begin with what will be synced before a checkpoint;
+//!    not share a sync with others after step 7;
 //! 7. the header is published: the commit is visible.
 //!
 //! A transaction that spilled has done steps 1 and 2 before.
@@ -281,12 +280,12 @@ impl<C: WalCoordination> Wal<C> {
         Ok(())
     }
 
-    /// Lets the disk begin with the parts of the log that `written` has filled,
-    /// so that a sync that comes later waits less. A failure is one of a sync:
-    /// frames of others may be lost, too.
-    pub(super) fn start_writeback(&self, written: &PreparedFrames<'_>) -> Result<()> {
-        let start = frame_offset(written.first, self.config.page_size);
-        let Some(range) = filled_parts(start, self.end_of(written.last)) else {
+    /// Lets the disk begin with the parts of the log that the frames from `first`
+    /// to `last` have filled, so that a sync that comes later waits less. A failure
+    /// is one of a sync: frames of others may be lost, too.
+    pub(super) fn start_writeback(&self, first: FrameNo, last: FrameNo) -> Result<()> {
+        let start = frame_offset(first, self.config.page_size);
+        let Some(range) = filled_parts(start, self.end_of(last)) else {
             return Ok(());
         };
         let started = self.storage.log().start_writeback(range);
@@ -304,11 +303,6 @@ impl<C: WalCoordination> Wal<C> {
     /// written and could not be taken back.
     fn append_frames_vectored(&self, prepared: &PreparedFrames<'_>) -> Result<()> {
         self.write_frames(prepared, Point::FramesWrite)
-            .and_then(|()| match self.synchronous() {
-                Synchronous::Normal => self.start_writeback(prepared),
-                // It is synced at once, or never.
-                Synchronous::Full | Synchronous::Off => Ok(()),
-            })
             .map_err(|e| self.take_back(prepared, e))
     }
 

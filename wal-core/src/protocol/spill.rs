@@ -237,7 +237,7 @@ impl<C: WalCoordination> Wal<C> {
             self.index_frames(prepared.first, &appended)?;
             self.write_frames(prepared, Point::SpillWrite)?;
             if self.synchronous() != Synchronous::Off {
-                self.start_writeback(prepared)?;
+                self.start_writeback(prepared.first, prepared.last)?;
             }
         }
         self.overwrite_frames(own, &overwritten)?;

@@ -32,12 +32,12 @@ use super::page::PageRef;
 use super::read::ReadTx;
 use super::snapshot::Held;
 use super::spill::OwnFrames;
-use super::{LockGuard, Wal};
+use super::{LockGuard, Synchronous, Wal};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::{Error, Result};
-use crate::index;
+use crate::index::{self, IndexHeader};
 use crate::testing::{Mutation, mutated};
-use crate::types::PageNo;
+use crate::types::{FrameNo, PageNo};
 use crate::waiting::who;
 
 /// A write transaction. Dropping it without [`WriteTx::commit`] rolls it
@@ -146,6 +146,26 @@ impl<C: WalCoordination> Wal<C> {
         }
         index::trim(&**self, read.snapshot.max_frame())?;
         Ok(write)
+    }
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Lets the disk begin with what a commit that is not synced has added to the
+    /// log, which turned the state `before` into `published`. If it cannot, that is
+    /// no failure of the commit: it was promised no more than to be seen.
+    fn let_disk_begin(&self, before: &IndexHeader, published: &IndexHeader) {
+        let goes_on = before.salts() == published.salts();
+        let first = if goes_on {
+            before.max_frame().saturating_add(1)
+        } else {
+            1
+        };
+        if let (Some(first), Some(last)) =
+            (FrameNo::new(first), FrameNo::new(published.max_frame()))
+        {
+            // Whoever syncs the log next hears of it.
+            let _ = self.start_writeback(first, last);
+        }
     }
 }
 
@@ -293,14 +313,18 @@ impl<C: WalCoordination> WriteTx<C> {
             Some(_) => CommitSync::Shared,
             None => CommitSync::BeforeVisible,
         };
+        let before = self.read.snapshot.header;
         let Some(published) = append::commit(&mut self, sync)? else {
-            return Ok(self.read.snapshot.max_frame());
+            return Ok(before.max_frame());
         };
+        // Others write while this one has to do with the disk.
         if let Some(room) = shared {
-            // Others write while this one waits for the disk.
             room.line().end_turn(who());
             drop(self);
             wal.sync_with_others(room, &published)?;
+        } else if wal.synchronous() == Synchronous::Normal {
+            drop(self);
+            wal.let_disk_begin(&before, &published);
         }
         Ok(published.max_frame())
     }
