@@ -6,6 +6,7 @@
 //! | `snapshot` | loads the header, and mends it when its writer died |
 //! | `read` | begins a read transaction: which slot, checked again under the lock |
 //! | `page` | finds a page of a snapshot in the log or the database file |
+//! | `database_size` | when the length of the database file is looked at again |
 //! | `page_map` | makes that as quick in a long log as in a short one |
 //! | `saved_snapshot` | a snapshot as a value, opened again while the log has it |
 //! | `tail` | follows the log, for a replicator |
@@ -55,6 +56,7 @@ mod busy;
 mod change;
 mod checkpoint;
 mod close;
+mod database_size;
 mod dirty;
 mod frames;
 mod group_commit;

@@ -2,13 +2,12 @@
 
 use std::ops::Deref;
 
+use super::Wal;
 use super::page_map::TakenMap;
 use super::read::{ReadTx, Snapshot};
-use super::{DatabaseKind, Wal};
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::format::{DatabaseHeader, FRAME_HEADER_LEN, frame_offset};
-use crate::index::IndexHeader;
+use crate::format::{FRAME_HEADER_LEN, frame_offset};
 use crate::types::{FrameNo, PageNo, PageSize};
 
 /// What stands where nothing was ever written.
@@ -86,70 +85,6 @@ impl Snapshot {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// How many pages the database has in the state that `header` publishes.
-    #[inline]
-    pub(super) fn page_count(&self, header: &IndexHeader) -> Result<u32> {
-        match header.page_count() {
-            0 => self.page_count_of_file(),
-            count => Ok(count),
-        }
-    }
-
-    fn page_count_of_file(&self) -> Result<u32> {
-        // Nothing was committed to the log since it was recovered empty, so
-        // the file says how long it is (`pagerPagecount`, `lockBtree`). In one
-        // state of the log it does not change, so the length that was seen in
-        // this one will do. Should it be another one, the first page of a SQLite
-        // database may count more pages than were seen.
-        let file = self.storage.database();
-        if self.config.kind == DatabaseKind::PageStore {
-            return self.pages_in_file();
-        }
-        let count = self.page_count_in_page_one()?;
-        if let Some(count) = count
-            && count <= self.pages_in_file()?
-        {
-            return Ok(count);
-        }
-        if let Some(mapped) = file.mapped() {
-            mapped.forget_len();
-        }
-        let pages = self.pages_in_file()?;
-        match self.page_count_in_page_one()? {
-            Some(count) if count > pages => Err(Error::corrupt(
-                file.path(),
-                format!("its header speaks of {count} pages, the file has {pages}"),
-            )),
-            Some(count) => Ok(count),
-            None => Ok(pages),
-        }
-    }
-
-    fn pages_in_file(&self) -> Result<u32> {
-        let file = self.storage.database();
-        let len = match file.mapped() {
-            Some(mapped) => mapped.len()?,
-            None => file.len()?,
-        };
-        // The size of a page is a power of two.
-        let bytes = self.config.page_size.bytes();
-        let pages = (len + u64::from(bytes - 1)) >> bytes.trailing_zeros();
-        u32::try_from(pages)
-            .map_err(|_| Error::corrupt(file.path(), "it has more pages than can be numbered"))
-    }
-
-    fn page_count_in_page_one(&self) -> Result<Option<u32>> {
-        let file = self.storage.database();
-        let mut page_one = [0; DatabaseHeader::LEN];
-        match file.mapped() {
-            Some(mapped) if mapped.len()? >= page_one.len() as u64 => {
-                page_one.copy_from_slice(mapped.slice(0, DatabaseHeader::LEN)?);
-            }
-            _ => drop(file.read_at(&mut page_one, 0)?),
-        }
-        Ok(DatabaseHeader::decode(&page_one).and_then(|header| header.page_count))
-    }
-
     /// The content of `page`, if it is one of `snapshot`, whose lock the caller
     /// holds. `map` is as for [`Wal::find_frame`].
     pub(super) fn checked_page(

@@ -31,16 +31,12 @@ use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
-use crate::sync::Ordering;
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::Salts;
 
 /// After this many attempts the protocol is taken for broken
 /// (`WAL_RETRY_PROTOCOL_LIMIT`); together they last about ten seconds.
 const MAX_ATTEMPTS: u32 = 100;
-
-/// An odd number without a pattern (the golden ratio).
-const MIXER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// One state of the database, as a reader sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -394,58 +390,6 @@ impl<C: WalCoordination> Wal<C> {
             map: TakenMap::default(),
             expires: None,
         })
-    }
-}
-
-impl<C: WalCoordination> Wal<C> {
-    /// A number that goes up while the log is as it was when it was recovered
-    /// empty: it may have been another one, and have been recovered again. `None`
-    /// if nothing tells, because others do not keep up the index of who only
-    /// reads.
-    fn commits_behind_an_empty_log(&self) -> Option<u32> {
-        let room = self
-            .coordination
-            .waiting_room()
-            .filter(|_| !self.config.read_only);
-        room.map(|room| room.commits().word().load(Ordering::SeqCst))
-    }
-
-    /// A checkpoint of a peer may have cut the database file between two
-    /// snapshots, never within one: so its length is looked at again when a
-    /// checkpoint may have begun or ended since, or the database has another size.
-    /// One that cuts the file says before up to which frame it goes, and cuts it
-    /// to the size that the database has there.
-    #[inline(always)]
-    fn look_at_database_again(&self, header: &IndexHeader, min_frame: u32) -> Result<()> {
-        let attempted = self.checkpoint_info()?.attempted();
-        let Salts(salts) = header.salts();
-        // Mixed so that no two of them are the same in practice.
-        let mix = |state: u64, word: u32| {
-            (state ^ u64::from(word))
-                .wrapping_mul(MIXER)
-                .rotate_left(29)
-        };
-        let commits = match header.page_count() {
-            0 => self.commits_behind_an_empty_log(),
-            _ => Some(0),
-        };
-        let words = [
-            attempted,
-            min_frame,
-            header.page_count(),
-            commits.unwrap_or(0),
-        ];
-        let state = words.into_iter().fold(u64::from_ne_bytes(salts), mix);
-        if self.database_seen_in.load(Ordering::Acquire) == state && commits.is_some() {
-            return Ok(());
-        }
-        // Forgotten first: whoever finds the new state here does not go by a
-        // length from before.
-        if let Some(mapped) = self.storage.database().mapped() {
-            mapped.forget_len();
-        }
-        self.database_seen_in.store(state, Ordering::Release);
-        Ok(())
     }
 }
 
