@@ -286,6 +286,9 @@ fn what_a_writer_left_is_seen_though_it_came_and_went() {
         "INSERT INTO t VALUES (1)",
         "PRAGMA wal_checkpoint(PASSIVE); INSERT INTO t VALUES (2)",
         "PRAGMA wal_checkpoint(TRUNCATE)",
+        // The log is as empty as before, and the database has another size.
+        "INSERT INTO t VALUES (zeroblob(100000)); PRAGMA wal_checkpoint(TRUNCATE)",
+        "DELETE FROM t; VACUUM; PRAGMA wal_checkpoint(TRUNCATE)",
         "INSERT INTO t VALUES (3)",
         "DELETE FROM t; VACUUM",
         "PRAGMA wal_checkpoint(TRUNCATE); INSERT INTO t VALUES (4)",
