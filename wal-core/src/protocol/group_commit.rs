@@ -10,8 +10,8 @@
 //!    in it;
 //! 4. steps down and wakes the others.
 //!
-//! Those who wait let others run for a while before they sleep. On two processors,
-//! 8 and 16 processes made half as many commits again so.
+//! Those who wait let others run for a while before they sleep: to sleep and to be
+//! woken takes more of the processor than a commit.
 //!
 //! Frames that the header covers were written before it was stored, so a sync
 //! that begins behind the load of the header has all of them. What is published
