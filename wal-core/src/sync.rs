@@ -1,5 +1,5 @@
-//! The atomics of the protocol, and a mutex: `std`'s, or loom's when the crate is built
-//! with `--cfg loom`, so that the model checker explores the very code that
+//! The atomics of the protocol, and a mutex: `std`'s, or loom's when the crate is
+//! built with `--cfg loom`, so that the model checker explores the very code that
 //! runs.
 
 #[cfg(loom)]

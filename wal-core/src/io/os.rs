@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::uio::pwritev;
 
@@ -140,6 +140,12 @@ impl OsFile {
             // Only `drop` empties the field, and nobody can call it then.
             None => unreachable!(),
         }
+    }
+
+    fn sync_failed(&self) -> MutexGuard<'_, bool> {
+        self.sync_failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells that nobody else in this process can hold locks on the file, so
@@ -289,28 +295,19 @@ impl File for OsFile {
     fn start_writeback(&self, range: Range<u64>) -> Result<()> {
         writeback::start(self.as_file(), range).map_err(|e| {
             // What is lost is told once, here instead of by a sync.
-            *self
-                .sync_failed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = true;
+            *self.sync_failed() = true;
             Error::io(&self.path, "write to the disk", e)
         })
     }
 
     fn forget_failures(&self) {
         // Locked, so that nobody's own sync is the one that is told.
-        let _failed = self
-            .sync_failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _failed = self.sync_failed();
         let _ = self.as_file().sync_data();
     }
 
     fn sync(&self, kind: FileSyncType) -> Result<()> {
-        let mut failed = self
-            .sync_failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.sync_failed();
         let synced = match kind {
             _ if *failed => Err(io::Error::other("an earlier sync of it failed")),
             FileSyncType::Data => self.as_file().sync_data(),

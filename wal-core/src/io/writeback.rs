@@ -25,13 +25,16 @@ pub(super) fn start(file: &fs::File, range: Range<u64>) -> io::Result<()> {
     };
     // SAFETY: the call takes numbers only, and the descriptor is open as long as
     // `file`.
-    let refused = unsafe {
-        libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) != 0
+    let answer = unsafe {
+        libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE)
     };
+    if answer == 0 {
+        return Ok(());
+    }
     let error = io::Error::last_os_error();
     match error.raw_os_error() {
-        Some(libc::EIO | libc::ENOSPC | libc::EDQUOT) if refused => Err(error),
-        // It was done, or cannot be done here and need not.
+        Some(libc::EIO | libc::ENOSPC | libc::EDQUOT) => Err(error),
+        // It cannot be done here, and need not.
         _ => Ok(()),
     }
 }
