@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use super::busy::Waiter;
 use super::checkpoint::{CheckpointProgress, CheckpointReport, HeldBack};
+use super::restart::next_salts;
 use super::{BackfillProof, LockGuard, PageRef, Synchronous, Wal};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
@@ -43,6 +44,17 @@ enum Backfilled<'p> {
     Partial(u32),
     /// All of them.
     Complete(&'p BackfillProof),
+}
+
+/// What becomes of a log that is all in the database file, and that nobody reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ThenLog {
+    /// The next commit begins it anew, if there is still nobody.
+    Stays,
+    /// It is begun anew at once.
+    BeginsAnew,
+    /// It is begun anew, and cut to nothing.
+    IsCut,
 }
 
 /// While this lives nobody reads at a slot.
@@ -266,11 +278,11 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
     }
 
     /// Waits until nobody reads the log, all of which is in the database
-    /// file; with `truncate` also begins it anew, and cuts it. The caller
-    /// holds Checkpoint and Write.
+    /// file, and does with it what `then` says. The caller holds Checkpoint and
+    /// Write.
     pub(super) fn shut_readers_out(
         &mut self,
-        truncate: bool,
+        then: ThenLog,
         report: &mut CheckpointReport,
     ) -> Result<()> {
         let wal = self.wal;
@@ -279,11 +291,15 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
             report.held_back_by = Some(self.held_back(Lock::ReadMarks, None));
             return Ok(());
         };
-        if !truncate {
+        if then == ThenLog::Stays {
             return Ok(());
         }
         let proof = wal.backfill_proof(&self.header)?;
-        report.log_bytes_cut = wal.truncate_log_held(&self.header, &proof)?;
+        if then == ThenLog::IsCut {
+            report.log_bytes_cut = wal.truncate_log_held(&self.header, &proof)?;
+        } else if self.header.max_frame() > 0 {
+            wal.publish_restart(&self.header, &proof, next_salts(&self.header))?;
+        }
         (report.log_frames, report.backfilled) = (0, 0);
         Ok(())
     }

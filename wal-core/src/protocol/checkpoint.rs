@@ -20,7 +20,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Wal;
-use super::backfill::Backfill;
+use super::backfill::{Backfill, ThenLog};
 use super::busy::{BusyHandler, Waiter};
 use super::snapshot::Held;
 use crate::coordination::{Lock, LockMode, WalCoordination};
@@ -60,6 +60,9 @@ pub struct CheckpointOptions<'a> {
     pub(super) progress: Option<&'a mut dyn FnMut(CheckpointProgress)>,
     /// Whether those in the way are named.
     pub(super) names_holders: bool,
+    /// Whether Restart begins the log anew itself. The next commit would, but
+    /// only if no reader has come to the log before it.
+    pub(super) begins_anew: bool,
 }
 
 impl fmt::Debug for CheckpointOptions<'_> {
@@ -81,6 +84,7 @@ impl<'a> CheckpointOptions<'a> {
             busy: BusyHandler::FAIL,
             progress: None,
             names_holders: true,
+            begins_anew: false,
         }
     }
 
@@ -227,8 +231,12 @@ impl<C: WalCoordination> Wal<C> {
         if write.is_none() {
             report.held_back_by = Some(self.held_back(Lock::Write, None));
         } else if report.is_complete() && options.mode >= CheckpointMode::Restart {
-            let truncate = options.mode == CheckpointMode::Truncate;
-            backfill.shut_readers_out(truncate, &mut report)?;
+            let then = match options.mode {
+                CheckpointMode::Truncate => ThenLog::IsCut,
+                _ if options.begins_anew => ThenLog::BeginsAnew,
+                _ => ThenLog::Stays,
+            };
+            backfill.shut_readers_out(then, &mut report)?;
         }
         Ok(report)
     }

@@ -3,21 +3,23 @@
 //! # Protocol
 //! A reader that does not end keeps the log from beginning anew, and writers
 //! that go on let it grow without a bound. A writer that finds more frames
-//! than it is to find tries to get them out of the way, as a Restart
-//! checkpoint does, before it takes Write; while that fails it waits, and
-//! holds nothing. It is a courtesy of this handle: others may have no limit.
+//! than it is to find moves them, waits for readers and begins the log anew,
+//! as a Truncate checkpoint does that does not cut, before it takes Write. To
+//! leave the last step to its own commit would not do: a reader that came in
+//! between would have the log go on. While it fails the writer waits, and holds
+//! nothing. It is a courtesy of this handle: others may have no limit.
 
 use std::sync::Arc;
 
 use super::busy::{LOOK_AGAIN, Waiter};
+use super::checkpoint::CheckpointOptions;
 use super::{CheckpointMode, Wal};
 use crate::coordination::{Lock, WalCoordination};
 use crate::error::{Error, Result};
 use crate::testing::{Mutation, mutated};
 
 impl<C: WalCoordination> Wal<C> {
-    /// Waits until the log has less than [`super::WalConfig::max_log_frames`],
-    /// or the next commit can begin it anew.
+    /// Waits until the log has less than [`super::WalConfig::max_log_frames`].
     pub(super) fn wait_for_room(self: &Arc<Self>, waiter: &mut Waiter) -> Result<()> {
         while let Some(frames) = self.too_many_frames()? {
             let Some(lock) = self.lock_in_the_way()? else {
@@ -48,13 +50,17 @@ impl<C: WalCoordination> Wal<C> {
         Ok(frames.filter(|&frames| frames >= most))
     }
 
-    /// Makes way for the log to begin anew; `Some` is the lock that is not to
-    /// be had for it. Who has left that to others waits for them.
+    /// Begins the log anew; `Some` is the lock that is not to be had for it. Who
+    /// has left that to others waits for them.
     fn lock_in_the_way(self: &Arc<Self>) -> Result<Option<Lock>> {
         if !self.config.auto_actions.restart {
             return Ok(Some(Lock::ReadMarks));
         }
-        match self.checkpoint(CheckpointMode::Restart) {
+        let options = CheckpointOptions {
+            begins_anew: true,
+            ..CheckpointOptions::new(CheckpointMode::Restart)
+        };
+        match self.checkpoint_with(options) {
             Ok(report) => Ok(report.held_back_by.map(|held| held.lock)),
             Err(Error::Busy { lock, .. }) => Ok(Some(lock)),
             Err(e) => Err(e),

@@ -19,7 +19,7 @@
 use std::sync::Arc;
 
 use super::append;
-use super::backfill::Backfill;
+use super::backfill::{Backfill, ThenLog};
 use super::busy::{BusyHandler, Waiter};
 use super::checkpoint::CheckpointReport;
 use super::group_commit::CommitSync;
@@ -218,7 +218,7 @@ impl<C: WalCoordination> VacuumLockGuard<C> {
         backfill.nobody_reads();
         let mut report = backfill.run(u32::MAX)?;
         if report.is_complete() {
-            backfill.shut_readers_out(true, &mut report)?;
+            backfill.shut_readers_out(ThenLog::IsCut, &mut report)?;
         }
         Ok(report)
     }
