@@ -370,9 +370,15 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Makes the frames visible to everyone.
     pub(super) fn finalize_committed_pages(&self, header: HeaderCell<'_>, committed: &IndexHeader) {
+        let room = self.coordination.waiting_room();
+        if let Some(room) = room
+            && self.cares_for_log()
+        {
+            room.cared_for().say(committed.change());
+        }
         header.store(committed);
         step(Point::Wake);
-        if let Some(room) = self.coordination.waiting_room()
+        if let Some(room) = room
             && !mutated(Mutation::WakeNobody)
             && room.commits().ring()
         {

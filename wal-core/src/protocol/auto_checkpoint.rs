@@ -114,6 +114,13 @@ impl<C: WalCoordination> Wal<C> {
         Ok(())
     }
 
+    /// True if commits of this attachment are followed by checkpoints that wait
+    /// for readers.
+    pub(super) fn cares_for_log(&self) -> bool {
+        let actions = self.config.auto_actions;
+        actions.checkpoint != 0 && actions.restart
+    }
+
     /// True if all is in the database file and nobody reads the log, so that the
     /// next writer begins it anew.
     fn may_begin_anew(self: &Arc<Self>) -> Result<bool> {

@@ -11,7 +11,11 @@
 //! - A slot with a mark lingers only if that was the end of the log, and the
 //!   log shorter than what checkpoints wait for (`wal_autocheckpoint`). In a
 //!   longer one each reader gives its slot back, so a process that reads holds
-//!   up no more checkpoints than one of stock SQLite.
+//!   up no more checkpoints than one of stock SQLite. It lingers there all the
+//!   same if the last commit is of one who
+//!   [keeps the log short](super::auto_checkpoint) and waits for readers, which
+//!   stock SQLite does not: it tries behind each commit, and once in vain is
+//!   always in vain.
 //! - A process that takes another slot gives back what lingers.
 //!
 //! Joining a lock that lingers is taking it: the mark and the header are
@@ -37,7 +41,12 @@ impl<C: WalCoordination> Wal<C> {
             return true;
         }
         min_frame <= max_frame
-            && max_frame < CHECKPOINTED
+            && (max_frame < CHECKPOINTED || self.is_cared_for(header))
             && self.coordination.mark(slot) == max_frame
+    }
+
+    fn is_cared_for(&self, header: &IndexHeader) -> bool {
+        let room = self.coordination.waiting_room();
+        room.is_some_and(|room| room.cared_for().is_said(header.change()))
     }
 }

@@ -29,7 +29,8 @@ pub use synced::{LEASE, SyncedLog};
 #[derive(Debug, Default)]
 pub struct WaitingRoom {
     commits: Bell,
-    unused: [AtomicU32; 14],
+    cared_for: CaredFor,
+    unused: [AtomicU32; 13],
     synced: SyncedLog,
     line: Line,
 }
@@ -43,6 +44,11 @@ impl WaitingRoom {
         &self.commits
     }
 
+    /// Who keeps the log short.
+    pub(crate) fn cared_for(&self) -> &CaredFor {
+        &self.cared_for
+    }
+
     /// How far the log is synced, and who waits for that.
     pub fn synced(&self) -> &SyncedLog {
         &self.synced
@@ -51,6 +57,28 @@ impl WaitingRoom {
     /// The line of those who want to write.
     pub fn line(&self) -> &Line {
         &self.line
+    }
+}
+
+/// Whether the last commit is of somebody who keeps the log short, and waits for
+/// readers to that end; a peer that does not know of this word is none.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(crate) struct CaredFor {
+    /// One more than the change counter of that commit.
+    behind: AtomicU32,
+}
+
+impl CaredFor {
+    /// Says it of the commit that is number `change`, before it is published.
+    pub(crate) fn say(&self, change: u32) {
+        self.behind
+            .store(change.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// True if the commit that is number `change` is one of which it was said.
+    pub(crate) fn is_said(&self, change: u32) -> bool {
+        self.behind.load(Ordering::Relaxed) == change.wrapping_add(1)
     }
 }
 
