@@ -24,8 +24,10 @@
 //! 8. *Marks.* [`WalCoordination::try_lock_mark`] succeeds only if the mark
 //!    has the given value while the lock is held. A mark is stored only by the
 //!    exclusive holder of its slot, and mark 0 is always 0.
-//! 9. *Wake-ups are hints.* A waiter may wake for no reason, and must look
-//!    again by itself within a bound, because stock SQLite wakes nobody.
+//! 9. *Wake-ups are hints.* A waiter may wake for no reason, and looks again
+//!    by itself within a bound: a short one where
+//!    [`WalCoordination::HAS_STRANGERS`] says that there may be users who wake
+//!    nobody.
 //! 10. *No wake-up is lost.* If a word is changed and its sleepers are woken
 //!     after a sleeper has read it, its sleep ends without waiting for the
 //!     deadline.
@@ -139,6 +141,10 @@ pub enum LockMode {
 ///
 /// The numbered contract stands in the [module docs](self).
 pub trait WalCoordination: Send + Sync + 'static {
+    /// Whether there may be users that know nothing of the waiting room, as
+    /// stock SQLite: they wake nobody when they commit or release a lock.
+    const HAS_STRANGERS: bool;
+
     /// The path of the database, for messages.
     fn path(&self) -> &Path;
 

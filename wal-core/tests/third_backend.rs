@@ -103,6 +103,8 @@ impl Table {
 }
 
 impl WalCoordination for Table {
+    const HAS_STRANGERS: bool = false;
+
     fn path(&self) -> &Path {
         &self.path
     }

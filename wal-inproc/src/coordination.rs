@@ -130,6 +130,8 @@ fn unlock_one(lock: &PackedLock, mode: LockMode) {
 }
 
 impl WalCoordination for InProcessWalCoordination {
+    const HAS_STRANGERS: bool = false;
+
     fn path(&self) -> &Path {
         &self.path
     }

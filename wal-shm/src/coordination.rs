@@ -172,6 +172,8 @@ impl ShmWalCoordination {
 }
 
 impl WalCoordination for ShmWalCoordination {
+    const HAS_STRANGERS: bool = true;
+
     fn path(&self) -> &Path {
         self.attachment.database.path()
     }

@@ -39,8 +39,7 @@ const FIRST_OPENER: Range<u64> = (1 << 20)..(1 << 20) + 1;
 
 /// A first opener is done in no time, unless it was stopped.
 const FIRST_OPENER_PATIENCE: Duration = Duration::from_millis(500);
-/// Stock SQLite and the dead wake nobody, so whoever waits looks again after
-/// this long.
+/// How often who waits for a first opener looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// What is in the file.
@@ -131,11 +130,10 @@ impl SideMemory {
     }
 }
 
-/// Sleeps until `word` of the waiting room is not `seen`, or until `deadline`,
-/// or for as long as nobody can count on being woken.
+/// Sleeps until `word` of the waiting room is not `seen`, or until `deadline`.
 pub(crate) fn sleep(word: &AtomicU32, seen: u32, deadline: Instant) {
     let left = deadline.saturating_duration_since(Instant::now());
-    futex::wait(word, seen, left.min(LOOK_AGAIN));
+    futex::wait(word, seen, left);
 }
 
 impl Drop for SideFile {

@@ -23,6 +23,8 @@ impl Shared {
 }
 
 impl WalCoordination for Shared {
+    const HAS_STRANGERS: bool = InProcessWalCoordination::HAS_STRANGERS;
+
     fn path(&self) -> &Path {
         self.0.path()
     }

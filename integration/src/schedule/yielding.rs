@@ -19,6 +19,8 @@ use super::turns::{give_way, wait_for_others};
 pub(super) struct Yielding(pub(super) InProcessWalCoordination);
 
 impl WalCoordination for Yielding {
+    const HAS_STRANGERS: bool = InProcessWalCoordination::HAS_STRANGERS;
+
     fn path(&self) -> &Path {
         self.0.path()
     }

@@ -53,6 +53,8 @@ impl WithGap {
 }
 
 impl WalCoordination for WithGap {
+    const HAS_STRANGERS: bool = ShmWalCoordination::HAS_STRANGERS;
+
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         if index == 0 {
             self.advance(None);

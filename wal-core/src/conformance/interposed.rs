@@ -74,6 +74,8 @@ fn failure(path: &Path) -> Error {
 pub(super) struct Interposed<C>(pub(super) Arc<Seat<C>>);
 
 impl<C: WalCoordination> WalCoordination for Interposed<C> {
+    const HAS_STRANGERS: bool = C::HAS_STRANGERS;
+
     fn path(&self) -> &Path {
         self.0.inner().path()
     }

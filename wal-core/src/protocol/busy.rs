@@ -220,6 +220,15 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
+    /// Until when who waits for something that strangers may do sleeps at most:
+    /// they wake nobody.
+    pub(super) fn before_strangers(until: Instant) -> Instant {
+        match C::HAS_STRANGERS {
+            true => until.min(Instant::now() + LOOK_AGAIN),
+            false => until,
+        }
+    }
+
     /// Sleeps until `word` is not `seen` any more, or now and then if there is
     /// nothing to sleep on.
     pub(super) fn sleep(&self, on: Option<(&AtomicU32, u32)>, until: Instant) {

@@ -9,8 +9,8 @@
 //! from the log.
 //!
 //! Who waits reads the count of commits first, then looks, then sleeps: a
-//! commit behind the look ends the sleep. Stock SQLite wakes nobody, so the coordination
-//! bounds the sleep (rule 9).
+//! commit behind the look ends the sleep. Stock SQLite wakes nobody, so where there may
+//! be one the sleep is short (rule 9).
 
 use super::Wal;
 use super::busy::{BusyHandler, Waiter};
@@ -61,7 +61,7 @@ impl<C: WalCoordination> Wal<C> {
             if happened()? {
                 return Ok(true);
             }
-            let sleep = |until| self.sleep(on, until);
+            let sleep = |until| self.sleep(on, Self::before_strangers(until));
             if !waiter.again(Lock::Write, sleep)? {
                 return Ok(false);
             }

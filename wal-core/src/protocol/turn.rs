@@ -128,13 +128,17 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
     }
 
     /// How long to sleep, at most until `until`: `tried` in vain, or not at
-    /// the head of the line.
+    /// the head of the line. Those further back wait for the ones before them,
+    /// who stand in line as well.
     fn sleep_until(&self, tried: bool, until: Instant) -> Instant {
-        let left = match self.place {
-            Some(place) if tried => self.line.be_patient(place, now()),
-            _ => None,
-        };
-        until.min(Instant::now() + left.unwrap_or(STILL_HERE))
+        let until = until.min(Instant::now() + STILL_HERE);
+        match self.place {
+            Some(place) if tried => match self.line.be_patient(place, now()) {
+                Some(left) => until.min(Instant::now() + left),
+                None => Wal::<C>::before_strangers(until),
+            },
+            _ => until,
+        }
     }
 
     /// Tries to take Write, and begins the turn.

@@ -72,8 +72,7 @@ pub(crate) struct CaredFor {
 impl CaredFor {
     /// Says it of the commit that is number `change`, before it is published.
     pub(crate) fn say(&self, change: u32) {
-        self.behind
-            .store(change.wrapping_add(1), Ordering::Relaxed);
+        self.behind.store(change.wrapping_add(1), Ordering::Relaxed);
     }
 
     /// True if the commit that is number `change` is one of which it was said.
