@@ -13,7 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use integration::stock::{StockKind, StockSqlite};
-use integration::worker::{Command, HeldByte, Load, LoadReport, Role, Settings, WATCHDOG, Worker};
+use integration::worker::{
+    Checkpoint, Command, HeldByte, Load, LoadReport, Role, Settings, Stamp, Synchronous, WATCHDOG,
+    Worker,
+};
 use rusqlite::types::Value;
 use wal_core::io::{beside, shm_bytes};
 use wal_core::{Lock, ReadSlot};
@@ -89,8 +92,13 @@ fn truncated(stock: &mut StockSqlite) -> bool {
     row.unwrap().0[0][0] == Value::Integer(0)
 }
 
-/// Reads twice, so quickly that the lock lingers.
-fn read_twice(worker: &mut Worker) {
+fn stamp(sequence: u64) -> Stamp {
+    let writer = 1;
+    Stamp { writer, sequence }
+}
+
+/// Reads again and again, so quickly that the lock lingers.
+fn read_thrice(worker: &mut Worker) {
     for name in ["one", "two", "three"] {
         worker.begin_read(name).unwrap();
         worker.end_read(name).unwrap();
@@ -104,7 +112,7 @@ fn a_lock_lingers_and_is_gone_before_long() {
     // The commands may come too slowly for a lock to linger, now and then.
     let end = Instant::now() + WATCHDOG;
     loop {
-        read_twice(&mut reader);
+        read_thrice(&mut reader);
         if !scene.held_slots(&mut onlooker).is_empty() {
             break;
         }
@@ -119,13 +127,57 @@ fn a_lock_lingers_and_is_gone_before_long() {
 }
 
 #[test]
+fn a_lock_that_lingers_for_long_is_given_back_to_who_waits_for_it() {
+    let mut scene = Scene::new();
+    scene.settings.linger = 10 * WATCHDOG;
+    scene.settings.checkpoint_patience = WATCHDOG;
+    let (mut reader, mut writer) = (scene.worker(), scene.worker());
+    for sequence in 1..=20 {
+        writer.commit(scene.pages.clone(), stamp(sequence)).unwrap();
+        read_thrice(&mut reader);
+        assert_eq!(scene.held_slots(&mut writer).len(), 1);
+        let truncate = Command::Checkpoint(Checkpoint::Truncate);
+        assert!(writer.ask::<bool>(truncate).unwrap());
+        assert_eq!(fs::metadata(scene.file("-wal")).unwrap().len(), 0);
+    }
+}
+
+#[test]
+fn locks_linger_in_a_long_log_if_the_last_commit_is_of_one_who_keeps_it_short() {
+    let mut scene = Scene::new();
+    scene.settings.linger = 10 * WATCHDOG;
+    scene.settings.synchronous = Synchronous::Off;
+    let mut careless = scene.worker();
+    let (mut holder, mut reader) = (scene.worker(), scene.worker());
+    scene.settings.auto_checkpoint = 1000;
+    let (mut careful, mut stock) = (scene.worker(), scene.stock());
+    holder.begin_read("old").unwrap();
+    let held = scene.held_slots(&mut careless);
+    for sequence in 1..=300 {
+        careless
+            .commit(scene.pages.clone(), stamp(sequence))
+            .unwrap();
+    }
+    read_thrice(&mut reader);
+    assert_eq!(scene.held_slots(&mut careless), held);
+
+    careful.commit(scene.pages.clone(), stamp(301)).unwrap();
+    read_thrice(&mut reader);
+    assert_eq!(scene.held_slots(&mut careless).len(), held.len() + 1);
+
+    stock.run("UPDATE t SET n = n + 1").unwrap().unwrap();
+    read_thrice(&mut reader);
+    assert_eq!(scene.held_slots(&mut careless), held);
+}
+
+#[test]
 fn stock_sqlite_that_waits_truncates_a_log_that_was_just_read() {
     let scene = Scene::new();
     let mut stock = scene.stock();
     let mut readers: Vec<Worker> = (0..3).map(|_| scene.worker()).collect();
     for round in 0..20 {
         stock.run("UPDATE t SET n = n + 1").unwrap().unwrap();
-        readers.iter_mut().for_each(read_twice);
+        readers.iter_mut().for_each(read_thrice);
         assert!(truncated(&mut stock), "round {round}");
         assert_eq!(fs::metadata(scene.file("-wal")).unwrap().len(), 0);
     }

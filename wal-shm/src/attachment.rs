@@ -267,7 +267,8 @@ impl Attachment {
         let index = Arc::new(index);
         // The locks of a private index are not only those of its slots.
         let lingers = !options.linger.is_zero() && matches!(*index, Index::Shared(_));
-        let keeper = lingers.then(|| Keeper::new(table.clone(), index.clone(), options.linger));
+        let keeper = lingers
+            .then(|| Keeper::new(table.clone(), index.clone(), side.clone(), options.linger));
         Attachment {
             database,
             keeper,

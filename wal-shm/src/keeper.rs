@@ -1,18 +1,20 @@
 //! The thread that gives back locks that linger and are not used any more.
 //!
 //! It is started when the first lock lingers, and sleeps without a timer as
-//! long as none does.
+//! long as none does. While one does, who waits for readers calls it in.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 use wal_core::fork::ProcessGeneration;
 
+use crate::futex;
 use crate::index::Index;
 use crate::lock_table::LockTable;
+use crate::side_file::{self, SideFile};
 
 /// The locks of one attachment, and what sweeps them. Dropping it ends the
 /// thread.
@@ -27,6 +29,8 @@ pub(crate) struct Keeper {
 struct Shared {
     table: Arc<LockTable>,
     index: Arc<Index>,
+    /// Where others call locks in.
+    side: Option<Arc<SideFile>>,
     /// A lock that lingers is given back after this long at least, and twice
     /// as long at most.
     period: Duration,
@@ -37,11 +41,17 @@ struct Shared {
 }
 
 impl Keeper {
-    pub(crate) fn new(table: Arc<LockTable>, index: Arc<Index>, period: Duration) -> Self {
+    pub(crate) fn new(
+        table: Arc<LockTable>,
+        index: Arc<Index>,
+        side: Option<Arc<SideFile>>,
+        period: Duration,
+    ) -> Self {
         Keeper {
             shared: Arc::new(Shared {
                 table,
                 index,
+                side,
                 period,
                 awake: AtomicBool::new(false),
                 is_over: Mutex::new(false),
@@ -89,22 +99,54 @@ impl Shared {
     fn run(&self) {
         // The program's signal handlers run in its own threads.
         let _ = SigSet::all().thread_block();
+        while self.sleeps_until_awake() {
+            let called_in = self.sleeps_for_a_period();
+            self.awake.store(false, Ordering::SeqCst);
+            if called_in {
+                self.table.sweep_all(&*self.index);
+            }
+            let used = self.table.sweep(&*self.index);
+            // Looked at behind the store; see `is_awake`.
+            if used || self.table.lingers() {
+                self.awake.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Sleeps as long as nothing lingers; false if it is over.
+    fn sleeps_until_awake(&self) -> bool {
         let mut over = lock(&self.is_over);
-        while !*over {
-            over = match self.awake.load(Ordering::SeqCst) {
-                false => self.bell.wait(over).unwrap_or_else(PoisonError::into_inner),
-                true => {
-                    let waited = self.bell.wait_timeout(over, self.period);
-                    let (over, _) = waited.unwrap_or_else(PoisonError::into_inner);
-                    self.awake.store(false, Ordering::SeqCst);
-                    let used = self.table.sweep(&*self.index);
-                    // Looked at behind the store; see `is_awake`.
-                    if used || self.table.lingers() {
-                        self.awake.store(true, Ordering::SeqCst);
-                    }
-                    over
-                }
-            };
+        while !*over && !self.awake.load(Ordering::SeqCst) {
+            over = self.bell.wait(over).unwrap_or_else(PoisonError::into_inner);
+        }
+        !*over
+    }
+
+    /// Sleeps until what lingers is to be looked at; true if it was called in.
+    fn sleeps_for_a_period(&self) -> bool {
+        let Some(room) = self.side.as_ref().and_then(|side| side.waiting_room()) else {
+            let over = lock(&self.is_over);
+            if !*over {
+                drop(self.bell.wait_timeout(over, self.period));
+            }
+            return false;
+        };
+        let called_in = room.called_in();
+        let seen = called_in.expect();
+        // Behind the look at the word, which is changed behind this.
+        if !*lock(&self.is_over) {
+            side_file::sleep(called_in.word(), seen, Instant::now() + self.period);
+        }
+        called_in.word().load(Ordering::SeqCst) != seen
+    }
+
+    fn end(&self) {
+        *lock(&self.is_over) = true;
+        self.bell.notify_one();
+        if let Some(room) = self.side.as_ref().and_then(|side| side.waiting_room())
+            && room.called_in().ring()
+        {
+            futex::wake_all(room.called_in().word());
         }
     }
 }
@@ -120,8 +162,7 @@ impl Drop for Keeper {
             std::mem::forget(thread);
             return;
         }
-        *lock(&self.shared.is_over) = true;
-        self.shared.bell.notify_one();
+        self.shared.end();
         let _ = thread.join();
     }
 }

@@ -213,10 +213,20 @@ impl<C: WalCoordination> Wal<C> {
             if let Some(guard) = self.try_lock(lock, LockMode::Exclusive)? {
                 return Ok(Some(guard));
             }
+            self.call_in_what_lingers();
             if !waiter.pause(lock, pause)? {
                 return Ok(None);
             }
             pause = LOOK_AGAIN.min(pause * 2);
+        }
+    }
+
+    /// Asks all processes to give back locks of readers that are not there.
+    fn call_in_what_lingers(&self) {
+        if let Some(room) = self.coordination.waiting_room()
+            && room.called_in().ring()
+        {
+            self.coordination.wake(room.called_in().word());
         }
     }
 

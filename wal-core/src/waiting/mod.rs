@@ -30,7 +30,8 @@ pub use synced::{LEASE, SyncedLog};
 pub struct WaitingRoom {
     commits: Bell,
     cared_for: CaredFor,
-    unused: [AtomicU32; 13],
+    called_in: Bell,
+    unused: [AtomicU32; 11],
     synced: SyncedLog,
     line: Line,
 }
@@ -47,6 +48,12 @@ impl WaitingRoom {
     /// Who keeps the log short.
     pub(crate) fn cared_for(&self) -> &CaredFor {
         &self.cared_for
+    }
+
+    /// Rings when somebody waits for readers to go, and wants locks that linger
+    /// back at once.
+    pub fn called_in(&self) -> &Bell {
+        &self.called_in
     }
 
     /// How far the log is synced, and who waits for that.
