@@ -23,6 +23,7 @@ impl<T> OnceTable<T> {
     }
 
     /// The value at `index`, if it was set.
+    #[inline]
     pub fn get(&self, index: u32) -> Option<&T> {
         let (bucket, place) = Self::place(index);
         self.buckets[bucket].get()?[place].get()

@@ -136,6 +136,7 @@ impl WalCoordination for InProcessWalCoordination {
         &self.path
     }
 
+    #[inline]
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         Ok(self.blocks.get(index).map(|block| &**block))
     }
@@ -146,6 +147,7 @@ impl WalCoordination for InProcessWalCoordination {
             .map(|block| &**block)
     }
 
+    #[inline]
     fn try_lock(&self, lock: Lock, mode: LockMode) -> Result<bool> {
         let span = self.lock(lock);
         for (taken, single) in span.iter().enumerate() {
@@ -163,6 +165,7 @@ impl WalCoordination for InProcessWalCoordination {
         Ok(self.slot(slot).try_read_if(mark))
     }
 
+    #[inline]
     fn unlock(&self, lock: Lock, mode: LockMode) {
         self.lock(lock)
             .iter()

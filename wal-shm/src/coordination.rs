@@ -178,6 +178,7 @@ impl WalCoordination for ShmWalCoordination {
         self.attachment.database.path()
     }
 
+    #[inline]
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         self.attachment.index.block(index)
     }

@@ -92,9 +92,14 @@ impl ShmFile {
     /// Block `index`, if the file is long enough to have it.
     #[inline]
     pub(crate) fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
-        if let Some(block) = self.blocks.get(index) {
-            return Ok(block.get());
+        match self.blocks.get(index) {
+            Some(block) => Ok(block.get()),
+            None => self.block_if_there(index),
         }
+    }
+
+    #[cold]
+    fn block_if_there(&self, index: u32) -> Result<Option<&IndexBlock>> {
         if self.file.len()? < end_of(index) {
             return Ok(None);
         }

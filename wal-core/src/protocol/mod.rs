@@ -347,6 +347,7 @@ impl<C: WalCoordination> Wal<C> {
         self.poisoned.store(true, Ordering::Relaxed);
     }
 
+    #[inline]
     fn block_zero(&self) -> Result<Option<&IndexBlock>> {
         self.coordination.block(0)
     }
@@ -369,12 +370,14 @@ impl<C: WalCoordination> Wal<C> {
 }
 
 impl<C: WalCoordination> crate::index::Blocks for Wal<C> {
+    #[inline]
     fn existing(&self, index: u32) -> Result<&IndexBlock> {
         self.coordination.block(index)?.ok_or_else(|| {
             crate::index::Blocks::corrupt(self, "the wal-index is shorter than its header says")
         })
     }
 
+    #[cold]
     fn corrupt(&self, reason: &str) -> Error {
         Error::corrupt(self.path(), reason)
     }
