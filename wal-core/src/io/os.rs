@@ -18,6 +18,10 @@ use crate::fork::ClosedInChild;
 
 /// How many buffers one vectored write takes (`IOV_MAX` on Linux).
 const MAX_BUFFERS: usize = 1024;
+/// How many bytes, unless one buffer has more. Linux may keep what one write
+/// brings in one piece of its cache, and goes through all of that for each page
+/// that is written there later.
+const MAX_BYTES: usize = 512 << 10;
 
 /// Whether a file may be made by opening it, and written.
 #[derive(Clone, Copy, Debug)]
@@ -268,7 +272,7 @@ impl File for OsFile {
     fn write_all_at(&self, buffers: &mut [IoSlice<'_>], mut offset: u64) -> Result<()> {
         let mut rest = buffers;
         while !rest.is_empty() {
-            let batch = rest.len().min(MAX_BUFFERS);
+            let batch = at_once(rest);
             let at = i64::try_from(offset).map_err(|_| {
                 Error::io(
                     &self.path,
@@ -363,4 +367,31 @@ pub fn sync_directory(path: &Path) -> Result<()> {
     fs::File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|e| Error::io(directory, "sync the directory", e))
+}
+
+/// How many of `buffers`, of which there are some, go into one write.
+fn at_once(buffers: &[IoSlice<'_>]) -> usize {
+    let mut bytes = 0;
+    let fits = |buffer: &&IoSlice<'_>| {
+        bytes += buffer.len();
+        bytes <= MAX_BYTES
+    };
+    let first = buffers.iter().take(MAX_BUFFERS);
+    first.take_while(fits).count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_write_takes_so_many_bytes_or_buffers_or_one_that_is_larger() {
+        let page = vec![0; 4096];
+        let (page, byte) = (IoSlice::new(&page), IoSlice::new(&[0]));
+        assert_eq!(at_once(&[page; 3]), 3);
+        assert_eq!(at_once(&[page; 200]), MAX_BYTES / 4096);
+        assert_eq!(at_once(&[byte; 2000]), MAX_BUFFERS);
+        let large = vec![0; MAX_BYTES + 1];
+        assert_eq!(at_once(&[IoSlice::new(&large), byte]), 1);
+    }
 }
