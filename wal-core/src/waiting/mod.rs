@@ -91,7 +91,7 @@ impl CaredFor {
 /// How often who waits for a sync lets others run before it sleeps. A sync of a
 /// fast disk is over soon, and to sleep and be woken takes more of the processor
 /// than a commit.
-const YIELDS: u32 = 20;
+const YIELDS: u32 = 60;
 
 /// Lets others run until something `has_come`; false if it has not soon.
 pub(crate) fn comes_soon(has_come: impl Fn() -> bool) -> bool {
