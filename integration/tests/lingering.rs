@@ -143,6 +143,27 @@ fn a_lock_that_lingers_for_long_is_given_back_to_who_waits_for_it() {
 }
 
 #[test]
+fn to_close_a_database_does_not_take_as_long_as_its_locks_linger() {
+    for (side_file, linger) in [
+        (true, 10 * WATCHDOG),
+        (false, 10 * WATCHDOG),
+        (true, Duration::MAX),
+    ] {
+        let scene = Scene::new();
+        let options = wal::Options::new().linger(linger).side_file(side_file);
+        let database = options.open(&scene.settings.path).unwrap();
+        for _ in 0..3 {
+            database.begin_read().unwrap();
+        }
+        let mut onlooker = Worker::spawn().unwrap();
+        assert_eq!(scene.held_slots(&mut onlooker), [ReadSlot::DATABASE]);
+        let since = Instant::now();
+        database.close().unwrap();
+        assert!(since.elapsed() < WATCHDOG, "{side_file} {linger:?}");
+    }
+}
+
+#[test]
 fn locks_linger_in_a_long_log_if_the_last_commit_is_of_one_who_keeps_it_short() {
     let mut scene = Scene::new();
     scene.settings.linger = 10 * WATCHDOG;
@@ -193,6 +214,27 @@ fn stock_sqlite_that_waits_truncates_a_log_that_is_being_read() {
         assert!(truncated(&mut stock), "round {round}");
     }
     expect_all_read(&mut readers);
+}
+
+/// A reader is there, or its lock, whenever stock SQLite tries to move what it
+/// has just committed, so that ours, which moves more at a time, has nothing to do.
+#[test]
+fn locks_do_not_linger_in_a_log_that_is_not_kept_short_in_spite_of_all() {
+    const THRESHOLD: u32 = 1100;
+    let mut scene = Scene::new();
+    scene.settings.linger = 10 * WATCHDOG;
+    scene.settings.synchronous = Synchronous::Off;
+    let mut reader = scene.worker();
+    scene.settings.auto_checkpoint = THRESHOLD;
+    let (mut ours, mut stock) = (scene.worker(), scene.stock());
+    for sequence in 1..=2_400 {
+        ours.commit(scene.pages.clone(), stamp(sequence)).unwrap();
+        read_thrice(&mut reader);
+        stock.run("UPDATE t SET n = n + 1").unwrap().unwrap();
+    }
+    let frames = fs::metadata(scene.file("-wal")).unwrap().len() / (1024 + 24);
+    println!("12,000 frames, a log of {frames}");
+    assert!(frames < u64::from(5 * THRESHOLD), "the log has {frames}");
 }
 
 #[test]

@@ -16,6 +16,9 @@ use crate::index::Index;
 use crate::lock_table::LockTable;
 use crate::side_file::{self, SideFile};
 
+/// How long it sleeps at a time if locks linger for ever.
+const A_WHILE: Duration = Duration::from_secs(3600);
+
 /// The locks of one attachment, and what sweeps them. Dropping it ends the
 /// thread.
 #[derive(Debug)]
@@ -100,12 +103,12 @@ impl Shared {
         // The program's signal handlers run in its own threads.
         let _ = SigSet::all().thread_block();
         while self.sleeps_until_awake() {
-            let called_in = self.sleeps_for_a_period();
+            let called_in = self.is_called_in_within_a_period();
             self.awake.store(false, Ordering::SeqCst);
+            let used = self.table.sweep(&*self.index);
             if called_in {
                 self.table.sweep_all(&*self.index);
             }
-            let used = self.table.sweep(&*self.index);
             // Looked at behind the store; see `is_awake`.
             if used || self.table.lingers() {
                 self.awake.store(true, Ordering::SeqCst);
@@ -123,7 +126,7 @@ impl Shared {
     }
 
     /// Sleeps until what lingers is to be looked at; true if it was called in.
-    fn sleeps_for_a_period(&self) -> bool {
+    fn is_called_in_within_a_period(&self) -> bool {
         let Some(room) = self.side.as_ref().and_then(|side| side.waiting_room()) else {
             let over = lock(&self.is_over);
             if !*over {
@@ -133,11 +136,15 @@ impl Shared {
         };
         let called_in = room.called_in();
         let seen = called_in.expect();
+        let rings = || called_in.word().load(Ordering::SeqCst) != seen;
+        let until = Instant::now().checked_add(self.period);
+        let is_left = || until.is_none_or(|until| Instant::now() < until);
         // Behind the look at the word, which is changed behind this.
-        if !*lock(&self.is_over) {
-            side_file::sleep(called_in.word(), seen, Instant::now() + self.period);
+        while !*lock(&self.is_over) && !rings() && is_left() {
+            let until = until.unwrap_or_else(|| Instant::now() + A_WHILE);
+            side_file::sleep(called_in.word(), seen, until);
         }
-        called_in.word().load(Ordering::SeqCst) != seen
+        rings()
     }
 
     fn end(&self) {

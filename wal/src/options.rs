@@ -269,10 +269,10 @@ impl Options {
     /// How long the lock of a reader stays when it has ended, so that the next
     /// one of this process needs no system call: this long after the last of
     /// them, or twice as long at most. It does so while readers follow each
-    /// other this closely, at the end of a log that is too short for a
-    /// checkpoint, or that is all in the database file. Others may find
-    /// the log in use meanwhile, and have to wait: a checkpoint that truncates
-    /// it needs a busy timeout longer than that. 0 for not at all, which needs
+    /// other this closely, at the end of a log that is short or kept short, or
+    /// that is all in the database file. Handles of ours that wait for readers
+    /// get it back at once. Stock SQLite may find the log in use meanwhile: a
+    /// checkpoint of its that truncates it needs a busy timeout longer than that. 0 for not at all, which needs
     /// no thread; 5 ms unless told otherwise. Shared backend only.
     #[must_use]
     pub fn linger(mut self, linger: Duration) -> Self {

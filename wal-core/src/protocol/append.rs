@@ -12,7 +12,7 @@
 //! 4. index blocks for all other frames are made, and the entries stored:
 //!    nobody looks above the published frame, and whatever fails here has cost
 //!    nothing;
-//! 5. all of these are written in one vectored write, the commit frame last;
+//! 5. all of these are written in vectored writes, the commit frame last;
 //! 6. the log is synced, if each commit is to survive a power failure and does
 //!    not share a sync with others after step 7;
 //! 7. the header is published: the commit is visible.
@@ -262,7 +262,7 @@ impl<C: WalCoordination> Wal<C> {
         Ok(())
     }
 
-    /// Writes the frames to the log, in one vectored write.
+    /// Writes the frames to the log, in order.
     pub(super) fn write_frames(&self, prepared: &PreparedFrames<'_>, at: Point) -> Result<()> {
         let mut buffers: Vec<IoSlice<'_>> = prepared
             .frames
@@ -372,7 +372,7 @@ impl<C: WalCoordination> Wal<C> {
     pub(super) fn finalize_committed_pages(&self, header: HeaderCell<'_>, committed: &IndexHeader) {
         let room = self.coordination.waiting_room();
         if let Some(room) = room
-            && self.cares_for_log()
+            && self.keeps_short(committed.max_frame())
         {
             room.cared_for().say(committed.change());
         }

@@ -42,6 +42,9 @@ const PATIENCE_FOR_READERS: Duration = Duration::from_millis(5);
 
 /// How many times the threshold may be moved while writers wait.
 const WHILE_WRITERS_WAIT: u32 = 4;
+/// How many times the threshold a log has at most of which it is said that it
+/// is kept short.
+const STILL_SHORT: u32 = 4;
 /// By how many times the threshold the log grows, at most, before it is tried
 /// again.
 const LONGEST_STEP: u32 = 16;
@@ -115,10 +118,10 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// True if commits of this attachment are followed by checkpoints that wait
-    /// for readers.
-    pub(super) fn cares_for_log(&self) -> bool {
+    /// for readers, and a log of `log_frames` is not one where these are in vain.
+    pub(super) fn keeps_short(&self, log_frames: u32) -> bool {
         let actions = self.config.auto_actions;
-        actions.checkpoint != 0 && actions.restart
+        actions.restart && log_frames < actions.checkpoint.saturating_mul(STILL_SHORT)
     }
 
     /// True if all is in the database file and nobody reads the log, so that the

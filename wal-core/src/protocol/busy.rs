@@ -213,7 +213,7 @@ impl<C: WalCoordination> Wal<C> {
             if let Some(guard) = self.try_lock(lock, LockMode::Exclusive)? {
                 return Ok(Some(guard));
             }
-            self.call_in_what_lingers();
+            self.call_in(lock);
             if !waiter.pause(lock, pause)? {
                 return Ok(None);
             }
@@ -221,9 +221,13 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
-    /// Asks all processes to give back locks of readers that are not there.
-    fn call_in_what_lingers(&self) {
+    /// If `lock` is one of readers, asks those who stand in the waiting room to
+    /// give back what lingers. For other locks it would only do harm: who holds
+    /// Checkpoint may be a stranger that waits for a slot.
+    fn call_in(&self, lock: Lock) {
+        let of_readers = matches!(lock, Lock::Read(_) | Lock::ReadMarks | Lock::Readers);
         if let Some(room) = self.coordination.waiting_room()
+            && of_readers
             && room.called_in().ring()
         {
             self.coordination.wake(room.called_in().word());

@@ -45,7 +45,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Waits until `happened` says so; it is asked after each commit, and now
-    /// and then. False if `until` gave up first.
+    /// and then where others may commit. False if `until` gave up first.
     ///
     /// # Errors
     /// [`crate::Error::Cancelled`], and what `happened` gives.

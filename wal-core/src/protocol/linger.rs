@@ -8,14 +8,16 @@
 //! - Slot 0 lingers: its reader has found all of the log in the database file,
 //!   so a checkpoint has nothing to do before the next commit; and it holds up
 //!   no restart.
-//! - A slot with a mark lingers only if that was the end of the log, and the
+//! - A slot with a mark lingers only if that was the end of the log when its
+//!   reader began, and the
 //!   log shorter than what checkpoints wait for (`wal_autocheckpoint`). In a
 //!   longer one each reader gives its slot back, so a process that reads holds
 //!   up no more checkpoints than one of stock SQLite. It lingers there all the
 //!   same if the last commit is of one who
 //!   [keeps the log short](super::auto_checkpoint) and waits for readers, which
 //!   stock SQLite does not: it tries behind each commit, and once in vain is
-//!   always in vain.
+//!   always in vain. In a log that is far too long it does not: the waiting was in
+//!   vain, too, or somebody else's checkpoints keep it from being due.
 //! - A process that takes another slot gives back what lingers.
 //!
 //! Joining a lock that lingers is taking it: the mark and the header are

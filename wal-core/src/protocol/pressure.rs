@@ -10,6 +10,7 @@
 //! nothing. It is a courtesy of this handle: others may have no limit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::busy::{LOOK_AGAIN, Waiter};
 use super::checkpoint::CheckpointOptions;
@@ -17,6 +18,10 @@ use super::{CheckpointMode, Wal};
 use crate::coordination::{Lock, WalCoordination};
 use crate::error::{Error, Result};
 use crate::testing::{Mutation, mutated};
+
+/// How long readers are waited for with Write held: locks of some that are not
+/// there are given back by then.
+const FOR_WHAT_LINGERS: Duration = Duration::from_millis(1);
 
 impl<C: WalCoordination> Wal<C> {
     /// Waits until the log has less than [`super::WalConfig::max_log_frames`].
@@ -58,7 +63,7 @@ impl<C: WalCoordination> Wal<C> {
         }
         let options = CheckpointOptions {
             begins_anew: true,
-            ..CheckpointOptions::new(CheckpointMode::Restart)
+            ..CheckpointOptions::new(CheckpointMode::Restart).busy(FOR_WHAT_LINGERS)
         };
         match self.checkpoint_with(options) {
             Ok(report) => Ok(report.held_back_by.map(|held| held.lock)),

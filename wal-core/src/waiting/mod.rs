@@ -9,11 +9,10 @@
 //! those who do not keep the protocol.
 //!
 //! # Ordering
-//! A sleeper says that it sleeps and then looks once more; a waker changes the
-//! word and then looks for sleepers. All of it is sequentially consistent, so
-//! at least one of the two sees the other. A sleeper that is killed leaves a
-//! flag that the next waker takes back, at the price of one needless system
-//! call.
+//! That somebody sleeps is a bit of the word itself: who rings changes the word,
+//! takes the bit back and learns of it in one step, so whoever sleeps on the word
+//! as it was has been seen, or does not fall asleep. A sleeper that is killed
+//! leaves the bit to the next waker, at the price of one needless system call.
 
 mod line;
 mod synced;
@@ -31,7 +30,7 @@ pub struct WaitingRoom {
     commits: Bell,
     cared_for: CaredFor,
     called_in: Bell,
-    unused: [AtomicU32; 11],
+    unused: [AtomicU32; 13],
     synced: SyncedLog,
     line: Line,
 }
@@ -73,18 +72,19 @@ impl WaitingRoom {
 #[derive(Debug, Default)]
 pub(crate) struct CaredFor {
     /// One more than the change counter of that commit.
-    behind: AtomicU32,
+    change_plus_one: AtomicU32,
 }
 
 impl CaredFor {
     /// Says it of the commit that is number `change`, before it is published.
     pub(crate) fn say(&self, change: u32) {
-        self.behind.store(change.wrapping_add(1), Ordering::Relaxed);
+        self.change_plus_one
+            .store(change.wrapping_add(1), Ordering::Relaxed);
     }
 
     /// True if the commit that is number `change` is one of which it was said.
     pub(crate) fn is_said(&self, change: u32) -> bool {
-        self.behind.load(Ordering::Relaxed) == change.wrapping_add(1)
+        self.change_plus_one.load(Ordering::Relaxed) == change.wrapping_add(1)
     }
 }
 
@@ -105,29 +105,33 @@ pub(crate) fn comes_soon(has_come: impl Fn() -> bool) -> bool {
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Bell {
-    /// How often it has rung.
-    rung: AtomicU32,
-    /// Not 0 if somebody may sleep.
-    sleepers: AtomicU32,
+    /// Even, and larger by two with each ring; the lowest bit says that somebody
+    /// may sleep.
+    word: AtomicU32,
 }
+
+/// Somebody may sleep.
+const SLEEPERS: u32 = 1;
 
 impl Bell {
     /// The word to sleep on.
     pub fn word(&self) -> &AtomicU32 {
-        &self.rung
+        &self.word
     }
 
     /// The number to sleep with: what rings behind this call ends the sleep.
     pub fn expect(&self) -> u32 {
-        self.sleepers.store(1, Ordering::SeqCst);
-        self.rung.load(Ordering::SeqCst)
+        self.word.fetch_or(SLEEPERS, Ordering::SeqCst) | SLEEPERS
     }
 
     /// Rings; true if somebody may be asleep, and is to be woken.
     #[must_use]
     pub fn ring(&self) -> bool {
-        self.rung.fetch_add(1, Ordering::SeqCst);
-        self.sleepers.load(Ordering::SeqCst) != 0 && self.sleepers.swap(0, Ordering::SeqCst) != 0
+        let rung = |word: u32| Some((word | SLEEPERS).wrapping_add(1));
+        let before = self
+            .word
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, rung);
+        before.is_ok_and(|before| before & SLEEPERS != 0)
     }
 }
 
@@ -142,6 +146,11 @@ mod tests {
         let seen = bell.expect();
         assert!(bell.ring());
         assert_ne!(bell.word().load(Ordering::SeqCst), seen);
-        assert!(!bell.ring(), "the flag was taken back");
+        assert!(!bell.ring(), "the bit was taken back");
+        assert_ne!(bell.expect(), seen);
+        assert!(bell.ring());
+        bell.word.store(u32::MAX, Ordering::SeqCst);
+        let seen = bell.expect();
+        assert!(bell.ring() && bell.expect() != seen, "it wraps");
     }
 }

@@ -38,7 +38,7 @@ pub struct SyncedLog {
     /// Since when somebody leads, by the clock of the machine; 0 for nobody.
     led_since: AtomicU32,
     /// Up to a cache line.
-    unused: [AtomicU32; 9],
+    unused: [AtomicU32; 10],
     done: Bell,
 }
 
