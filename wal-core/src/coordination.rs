@@ -34,8 +34,9 @@
 //! 11. *What lingers is in nobody's way for long.* A slot that was released by
 //!     [`WalCoordination::linger`] is free for all who share the attachment,
 //!     and for others before long, whatever its last holder does: at once when
-//!     [`WaitingRoom::called_in`] rings, if the holder has a waiting room. For their sake a slot with a mark may
-//!     be refused for a moment though it is free.
+//!     [`WaitingRoom::called_in`] rings, if the holder has a waiting room. For
+//!     their sake a slot with a mark may be refused for a moment though it is
+//!     free.
 //! 12. *What is lowered is shared.* After [`WalCoordination::lower`] has
 //!     answered true the caller holds the slot as if it had taken it shared by
 //!     its mark, and after any other answer not at all.

@@ -53,8 +53,8 @@ pub struct ShmOptions {
     /// How long the lock of a read slot stays when its last reader in this
     /// process has ended, so that the next one needs no system call. It goes
     /// after this long, or twice as long at most, and at once when the process
-    /// itself wants the slot or one of ours waits for it. 0 for not at all, which needs no thread either;
-    /// 5 ms unless told otherwise.
+    /// itself wants the slot or one of ours waits for it. 0 for not at all,
+    /// which needs no thread either; 5 ms unless told otherwise.
     pub linger: Duration,
     /// What is done with the database; [`Access::ReadWrite`] unless told
     /// otherwise.

@@ -16,8 +16,8 @@ use crate::index::Index;
 use crate::lock_table::LockTable;
 use crate::side_file::{self, SideFile};
 
-/// How long it sleeps at a time if locks linger for ever.
-const A_WHILE: Duration = Duration::from_secs(3600);
+/// A moment that is further ahead may not be one that can be told.
+const LONGEST_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The locks of one attachment, and what sweeps them. Dropping it ends the
 /// thread.
@@ -137,11 +137,9 @@ impl Shared {
         let called_in = room.called_in();
         let seen = called_in.expect();
         let rings = || called_in.word().load(Ordering::SeqCst) != seen;
-        let until = Instant::now().checked_add(self.period);
-        let is_left = || until.is_none_or(|until| Instant::now() < until);
+        let until = Instant::now() + self.period.min(LONGEST_PERIOD);
         // Behind the look at the word, which is changed behind this.
-        while !*lock(&self.is_over) && !rings() && is_left() {
-            let until = until.unwrap_or_else(|| Instant::now() + A_WHILE);
+        while !*lock(&self.is_over) && !rings() && Instant::now() < until {
             side_file::sleep(called_in.word(), seen, until);
         }
         rings()

@@ -272,8 +272,9 @@ impl Options {
     /// other this closely, at the end of a log that is short or kept short, or
     /// that is all in the database file. Handles of ours that wait for readers
     /// get it back at once. Stock SQLite may find the log in use meanwhile: a
-    /// checkpoint of its that truncates it needs a busy timeout longer than that. 0 for not at all, which needs
-    /// no thread; 5 ms unless told otherwise. Shared backend only.
+    /// checkpoint of its that truncates it needs a busy timeout longer than
+    /// that. 0 for not at all, which needs no thread; 5 ms unless told otherwise.
+    /// Shared backend only.
     #[must_use]
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;

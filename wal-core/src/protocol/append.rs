@@ -380,9 +380,8 @@ impl<C: WalCoordination> Wal<C> {
         step(Point::Wake);
         if let Some(room) = room
             && !mutated(Mutation::WakeNobody)
-            && room.commits().ring()
         {
-            self.coordination.wake(room.commits().word());
+            self.ring(room.commits());
         }
     }
 }

@@ -15,6 +15,7 @@ use super::read::deadline_after;
 use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::{Error, Result};
+use crate::waiting::Bell;
 
 /// How soon a cancellation is noticed by who sleeps.
 const LOOK_FOR_CANCEL: Duration = Duration::from_millis(10);
@@ -228,9 +229,15 @@ impl<C: WalCoordination> Wal<C> {
         let of_readers = matches!(lock, Lock::Read(_) | Lock::ReadMarks | Lock::Readers);
         if let Some(room) = self.coordination.waiting_room()
             && of_readers
-            && room.called_in().ring()
         {
-            self.coordination.wake(room.called_in().word());
+            self.ring(room.called_in());
+        }
+    }
+
+    /// Rings, and wakes those who may sleep on it.
+    pub(super) fn ring(&self, bell: &Bell) {
+        if bell.ring() {
+            self.coordination.wake(bell.word());
         }
     }
 
