@@ -203,6 +203,10 @@ named! {
     SampleAfterSync => "sample-after-sync",
     /// Group commit: a sync of the log serves a commit that is not in it any more.
     IgnoreGenerationGone => "ignore-generation-gone",
+    /// Relay: a commit is published before its sync.
+    PublishUnsynced => "publish-unsynced",
+    /// Relay: who is passed Write goes on from what is published.
+    InheritPublished => "inherit-published",
     /// Group commit: who finds that a sync has failed tries another one.
     RetryFailedGroupSync => "retry-failed-group-sync",
     /// Sync: a log that failed to sync is not written again.

@@ -17,6 +17,8 @@
 //!    not share a sync with others after step 7;
 //! 7. the header is published: the commit is visible.
 //!
+//! Steps 6 and 7 may be left to the [relay](super::relay).
+//!
 //! A transaction that spilled has done steps 1 and 2 before.
 //!
 //! # Ordering
@@ -31,6 +33,7 @@
 
 use std::io::IoSlice;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::group_commit::CommitSync;
@@ -60,8 +63,8 @@ pub struct PreparedFrames<'p> {
     pub(super) ends: Vec<LogEnd>,
 }
 
-/// Commits what `tx` changed, and gives the state that is published then;
-/// `None` if nothing was changed.
+/// Commits what `tx` changed, and gives the state that is published then, or
+/// left unpublished; `None` if nothing was changed.
 pub(super) fn commit<C: WalCoordination>(
     tx: &mut WriteTx<C>,
     sync: CommitSync,
@@ -101,12 +104,15 @@ fn stamp_page_one<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<()> {
 
 impl<C: WalCoordination> Wal<C> {
     pub(super) fn commit_pages<'p>(
-        &self,
+        self: &Arc<Self>,
         own: &mut OwnFrames,
         pages: impl IntoIterator<Item = (PageNo, &'p [u8])>,
         page_count: u32,
         sync: CommitSync,
     ) -> Result<()> {
+        if sync != CommitSync::InRelay {
+            self.publish_all()?;
+        }
         self.mend_log_for_commit(own)?;
         let begins_anew = own.start.max_frame() == 0;
         let (mut overwritten, mut appended) = self.place(own, None, pages)?;
@@ -114,7 +120,7 @@ impl<C: WalCoordination> Wal<C> {
         if appended.is_empty()
             && let Some((frame, content)) = overwritten.pop()
         {
-            let page = index::page_of_frame(self, frame.get())?;
+            let page = index::page_of_frame(&**self, frame.get())?;
             appended.push((PageNo::new(page)?, content));
         }
         self.overwrite_frames(own, &overwritten)?;
@@ -141,14 +147,25 @@ impl<C: WalCoordination> Wal<C> {
             checksum,
         } = prepared.end_after(own.end, appended.len());
         let page_size = self.config.page_size;
-        #[cfg(feature = "observe")]
-        let before = own.start.max_frame();
         let committed = own
             .start
             .committed(page_size, max_frame, page_count, checksum);
+        let before = own.start.max_frame();
         // From here on the frames are everybody's, and not to be trimmed.
         *own = OwnFrames::none_after(committed);
-        self.finalize_committed_pages(header, &committed);
+        if sync != CommitSync::InRelay {
+            self.finalize_committed_pages(header, &committed);
+            self.observe_commit(before, max_frame);
+        }
+        if mutated(Mutation::IndexAfterHeader) {
+            self.index_frames(prepared.first, &appended)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a commit that went on from frame `before`, and is visible.
+    #[cfg_attr(not(feature = "observe"), allow(clippy::unused_self))]
+    pub(super) fn observe_commit(&self, before: u32, max_frame: u32) {
         observe!(
             self,
             Committed {
@@ -156,10 +173,8 @@ impl<C: WalCoordination> Wal<C> {
                 log_frames: max_frame
             }
         );
-        if mutated(Mutation::IndexAfterHeader) {
-            self.index_frames(prepared.first, &appended)?;
-        }
-        Ok(())
+        #[cfg(not(feature = "observe"))]
+        let _ = (before, max_frame);
     }
 
     /// Writes the log header if the log is empty, and gives the state that
@@ -328,7 +343,7 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
-    fn outcome_unknown(&self, source: Error) -> Error {
+    pub(super) fn outcome_unknown(&self, source: Error) -> Error {
         let path = self.storage.log().path().to_owned();
         Error::CommitOutcomeUnknown {
             path,

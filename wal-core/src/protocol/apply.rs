@@ -28,7 +28,7 @@ use super::append::PreparedFrames;
 use super::busy::{BusyHandler, Waiter};
 use super::spill::{LogEnd, OwnFrames};
 use super::tail::{TailFrames, TailPosition};
-use super::write::WriteTx;
+use super::write::{Begin, WriteTx};
 use super::{Synchronous, Wal};
 use crate::coordination::{Lock, WalCoordination};
 use crate::error::{Error, Result};
@@ -80,7 +80,7 @@ impl<C: WalCoordination> Wal<C> {
         busy: impl Into<BusyHandler>,
     ) -> Result<ApplyTx<C>> {
         self.check_writable()?;
-        let tx = self.begin_write_waiting(&mut Waiter::new(busy.into()))?;
+        let tx = self.begin_write_waiting(&mut Waiter::new(busy.into()), Begin::OnPublished)?;
         let published = tx.read.snapshot.header;
         let header = match published.max_frame() {
             0 => Header::IsMissing,

@@ -182,15 +182,26 @@ impl<C: WalCoordination> Wal<C> {
         lock: Lock,
         waiter: &mut Waiter,
     ) -> Result<Option<LockGuard<C>>> {
+        self.observe_wait(lock, waiter, |waiter| match lock {
+            Lock::Write => self.wait_for_write(waiter),
+            _ => self.look_until_free(lock, waiter),
+        })
+    }
+
+    /// Counts and tells how long `wait` has waited for `lock`.
+    #[cfg_attr(not(feature = "observe"), allow(clippy::unused_self))]
+    pub(super) fn observe_wait<T>(
+        &self,
+        lock: Lock,
+        waiter: &mut Waiter,
+        wait: impl FnOnce(&mut Waiter) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
         #[cfg(feature = "observe")]
         let (began, tries) = (Instant::now(), waiter.tries);
-        let guard = match lock {
-            Lock::Write => self.wait_for_write(waiter)?,
-            _ => self.look_until_free(lock, waiter)?,
-        };
+        let waited_for = wait(waiter)?;
         #[cfg(feature = "observe")]
         if waiter.tries > tries {
-            let (waited, in_vain) = (began.elapsed(), guard.is_none());
+            let (waited, in_vain) = (began.elapsed(), waited_for.is_none());
             observe!(
                 self,
                 Waited {
@@ -200,7 +211,9 @@ impl<C: WalCoordination> Wal<C> {
                 }
             );
         }
-        Ok(guard)
+        #[cfg(not(feature = "observe"))]
+        let _ = lock;
+        Ok(waited_for)
     }
 
     fn look_until_free(

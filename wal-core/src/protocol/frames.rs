@@ -208,6 +208,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// Those of [`Wal::begin_read`], for a transaction that was not made of a
     /// read transaction.
     pub fn into_read(mut self) -> Result<ReadTx<C>> {
+        self.wal().publish_all()?;
         // What is left behind does not give the slot back.
         self.read.hand_over()
     }

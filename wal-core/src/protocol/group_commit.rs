@@ -61,9 +61,12 @@ impl Leading {
 /// When the frames of a commit are synced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum CommitSync {
-    /// Before anybody sees them, if each commit is to be durable.
+    /// At once, before anybody sees them, if each commit is to be durable.
     BeforeVisible,
-    /// After Write was given back, with those of others.
+    /// Before anybody sees them, with those of other threads, after Write was
+    /// passed on: they are left unpublished.
+    InRelay,
+    /// After everybody sees them, with those of others.
     Shared,
 }
 
@@ -171,7 +174,7 @@ impl<C: WalCoordination> Wal<C> {
         None
     }
 
-    fn failed_elsewhere(&self) -> Error {
+    pub(super) fn failed_elsewhere(&self) -> Error {
         let source = std::io::Error::other("it failed for another user of the log");
         Error::io(self.storage.log().path(), "sync", source)
     }

@@ -72,6 +72,9 @@ impl<C: WalCoordination> Drop for LockGuard<C> {
         if self.lent || self.wal.process.is_over() {
             return;
         }
+        if self.lock == Lock::Write && self.wal.pass_write_on() {
+            return;
+        }
         step(Point::Unlock);
         match self.lock {
             Lock::Read(slot) if self.lingers => self.wal.coordination.linger(slot),
@@ -101,6 +104,18 @@ impl<C: WalCoordination> Wal<C> {
             lent: false,
             lingers: false,
         }))
+    }
+
+    /// A guard for Write, which this attachment holds and no other guard gives
+    /// back.
+    pub(super) fn write_guard(self: &Arc<Self>) -> LockGuard<C> {
+        LockGuard {
+            wal: self.clone(),
+            lock: Lock::Write,
+            mode: LockMode::Exclusive,
+            lent: false,
+            lingers: false,
+        }
     }
 
     /// Takes `slot` shared; `None` if its exclusive holder is at work or its

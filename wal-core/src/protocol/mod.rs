@@ -20,7 +20,8 @@
 //! | `savepoint` | rolls back a part of the transaction |
 //! | `frames` | the same for an engine that keeps its pages itself |
 //! | `append` | turns dirty pages into frames and a commit |
-//! | `group_commit` | one sync for the commits of many |
+//! | `group_commit` | one sync for the commits of many, which see them before |
+//! | `relay` | one sync for the commits of several threads, which nobody sees before |
 //! | `mend_log` | writes the log again after a failed sync |
 //! | `restart` | begins the log anew when all of it is backfilled |
 //! | `checkpoint` | how far frames are moved to the database file, who is waited for |
@@ -74,6 +75,7 @@ mod private_index;
 mod proof;
 mod read;
 mod recovery;
+mod relay;
 mod restart;
 mod saved_snapshot;
 mod savepoint;
@@ -246,6 +248,7 @@ pub struct Wal<C: WalCoordination> {
     database_seen_in: AtomicU64,
     page_map: page_map::SharedMap,
     leading: group_commit::Leading,
+    relay: relay::Relay,
     tried_at: auto_checkpoint::TriedAt,
     proof: proof::LastProof,
     #[cfg(feature = "observe")]
@@ -269,6 +272,7 @@ impl<C: WalCoordination> Wal<C> {
             database_seen_in: AtomicU64::new(0),
             page_map: page_map::SharedMap::default(),
             leading: group_commit::Leading::default(),
+            relay: relay::Relay::default(),
             tried_at: auto_checkpoint::TriedAt::default(),
             proof: proof::LastProof::none(),
             #[cfg(feature = "observe")]

@@ -123,9 +123,13 @@ impl<C: WalCoordination> ReadTx<C> {
     /// True if the database is no longer as this transaction sees it.
     ///
     /// # Errors
-    /// [`Error::UsedAfterFork`] in a forked child.
+    /// [`Error::UsedAfterFork`] in a forked child, [`Error::CommitOutcomeUnknown`]
+    /// for a writer that began on the commit of a thread whose sync failed.
     pub fn is_stale(&self) -> Result<bool> {
         self.wal().check_process()?;
+        if self.snapshot.slot.is_none() {
+            self.wal().publish_all()?;
+        }
         Ok(!self.wal().header_cell()?.is(&self.snapshot.header))
     }
 
@@ -141,7 +145,9 @@ impl<C: WalCoordination> ReadTx<C> {
         // stands still; and all that the snapshot needs stays as long as
         // anybody holds it.
         if self.snapshot.slot.is_none() {
-            // Nobody else writes as long as Write is held, so that is the state.
+            // Nobody else writes as long as Write is held, so that is the state,
+            // once it is published.
+            wal.publish_all()?;
             return Ok(wal.begin_read_holding(&Held::NOTHING)?.aging());
         }
         let guard = match mutated(Mutation::CloneWithoutLock) {

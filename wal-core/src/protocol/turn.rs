@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use super::busy::Waiter;
+use super::relay::Commit;
+use super::write::Begin;
 use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Result;
@@ -24,10 +26,19 @@ use crate::waiting::{Line, Place, STILL_HERE, Turn, now, who};
 
 /// Somebody who wants Write, and its place in line, if it has one.
 struct InLine<'l, C: WalCoordination> {
-    wal: &'l Wal<C>,
+    wal: &'l Arc<Wal<C>>,
     line: &'l Line,
     who: u32,
     place: Option<Place>,
+    on: Begin,
+}
+
+/// Write, as who waited has got it.
+#[derive(Debug)]
+pub(super) enum Had<C: WalCoordination> {
+    Lock(LockGuard<C>),
+    /// By another thread, which has made that commit.
+    PassedOn(LockGuard<C>, Commit),
 }
 
 impl<C: WalCoordination> Wal<C> {
@@ -36,40 +47,59 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         waiter: &mut Waiter,
     ) -> Result<Option<LockGuard<C>>> {
+        let had = self.wait_for_turn(waiter, Begin::OnPublished)?;
+        Ok(had.map(|(Had::Lock(write) | Had::PassedOn(write, _))| write))
+    }
+
+    /// As [`Wal::wait_for_write`]; with [`Begin::OnNewest`] it may be passed on
+    /// by another thread ([`super::relay`]).
+    pub(super) fn wait_for_turn(
+        self: &Arc<Self>,
+        waiter: &mut Waiter,
+        on: Begin,
+    ) -> Result<Option<Had<C>>> {
         let Some(room) = self
             .coordination
             .waiting_room()
             .filter(|_| !waiter.is_asked())
         else {
-            return self.wait_for_write_out_of_line(waiter);
+            let write = self.wait_for_write_out_of_line(waiter)?;
+            return Ok(write.map(Had::Lock));
         };
         let mut waiting = InLine {
             wal: self,
             line: room.line(),
             who: who(),
             place: None,
+            on,
         };
         loop {
             // The word is read before the try: a release after it ends the
             // sleep at once.
             let on = waiting.word();
+            if let Some(had) = waiting.inherit() {
+                return Ok(Some(had));
+            }
             let may_try = waiting.may_try();
-            if may_try && let Some(write) = waiting.try_write(self)? {
-                return Ok(Some(write));
+            if may_try && let Some(had) = waiting.try_write()? {
+                return Ok(Some(had));
             }
             if waiting.enters() {
                 continue;
             }
             if waiting.place.is_none()
-                && let Some(write) = waiting.try_write(self)?
+                && let Some(had) = waiting.try_write()?
             {
                 // The line is full, and does without order.
-                return Ok(Some(write));
+                return Ok(Some(had));
             }
             step(Point::WaitForWrite);
             let sleep = |until: Instant| self.sleep(on, waiting.sleep_until(may_try, until));
             if !waiter.again(Lock::Write, sleep)? {
-                return waiting.try_write(self);
+                return match waiting.inherit() {
+                    Some(had) => Ok(Some(had)),
+                    None => waiting.try_write(),
+                };
             }
         }
     }
@@ -113,7 +143,7 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
         };
         let turn = self.line.turn(place, now());
         if turn == Turn::Lost {
-            self.place = None;
+            self.step_out();
         }
         turn == Turn::Try
     }
@@ -122,9 +152,37 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
     fn enters(&mut self) -> bool {
         if self.place.is_none() {
             self.place = self.line.enter(now());
+            if let Some(place) = self.place
+                && self.on == Begin::OnNewest
+            {
+                self.wal.relay.line_up(self.who, place);
+            }
             return self.place.is_some();
         }
         false
+    }
+
+    /// Gives up the place, which may be another one's by now, and Write with it if
+    /// that was passed on.
+    fn step_out(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.line.leave(place);
+            if self.on == Begin::OnNewest && self.wal.relay.step_out(self.who) {
+                drop(self.wal.write_guard());
+            }
+        }
+    }
+
+    /// Takes Write from another thread that has left something unpublished.
+    fn inherit(&mut self) -> Option<Had<C>> {
+        if self.on == Begin::OnPublished {
+            return None;
+        }
+        let (write, commit) = self.wal.inherit_write(self.who)?;
+        if let Some(place) = self.place.take() {
+            self.line.leave(place);
+        }
+        Some(Had::PassedOn(write, commit))
     }
 
     /// How long to sleep, at most until `until`: `tried` in vain, or not at
@@ -142,24 +200,22 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
     }
 
     /// Tries to take Write, and begins the turn.
-    fn try_write(&mut self, wal: &Arc<Wal<C>>) -> Result<Option<LockGuard<C>>> {
-        let write = wal.try_lock(Lock::Write, LockMode::Exclusive)?;
+    fn try_write(&mut self) -> Result<Option<Had<C>>> {
+        let write = self.wal.try_lock(Lock::Write, LockMode::Exclusive)?;
         if write.is_some() {
-            let place = self.place.take();
-            self.line.begin_turn(self.who, now(), place.is_some());
-            if let Some(place) = place {
-                self.line.leave(place);
-            }
+            let from_line = self.place.is_some();
+            self.line.begin_turn(self.who, now(), from_line);
+            self.step_out();
         }
-        Ok(write)
+        Ok(write.map(Had::Lock))
     }
 }
 
 impl<C: WalCoordination> Drop for InLine<'_, C> {
     /// Who gives up may have been woken for its turn, and passes that on.
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.line.leave(place);
+        if self.place.is_some() {
+            self.step_out();
             self.wal.wake_next_writer();
         }
     }

@@ -29,9 +29,11 @@ use super::busy::{BusyHandler, Waiter};
 use super::dirty::Changes;
 use super::group_commit::CommitSync;
 use super::page::PageRef;
+use super::relay::Commit;
 use super::read::ReadTx;
 use super::snapshot::Held;
 use super::spill::OwnFrames;
+use super::turn::Had;
 use super::{LockGuard, Synchronous, Wal};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::{Error, Result};
@@ -51,6 +53,16 @@ pub struct WriteTx<C: WalCoordination> {
     pub(super) changes: Changes,
     /// What the transaction has in the log, from its first spill on.
     pub(super) own: Option<OwnFrames>,
+    /// The commit it began on, which may be unpublished.
+    begun_on: Option<Commit>,
+}
+
+/// On which state a write transaction begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Begin {
+    /// On what another thread has just committed, if it passes Write on.
+    OnNewest,
+    OnPublished,
 }
 
 /// Why a read transaction did not become a write transaction.
@@ -75,15 +87,19 @@ impl<C: WalCoordination> Wal<C> {
         self.check_writable()?;
         let mut waiter = Waiter::new(busy.into());
         self.wait_for_room(&mut waiter)?;
-        self.begin_write_waiting(&mut waiter)
+        self.begin_write_waiting(&mut waiter, Begin::OnNewest)
     }
 
     /// As [`Wal::begin_write`], however long the log is.
-    pub(super) fn begin_write_waiting(self: &Arc<Self>, waiter: &mut Waiter) -> Result<WriteTx<C>> {
+    pub(super) fn begin_write_waiting(
+        self: &Arc<Self>,
+        waiter: &mut Waiter,
+        on: Begin,
+    ) -> Result<WriteTx<C>> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.try_begin_fresh_write(waiter) {
+            match self.try_begin_fresh_write(waiter, on) {
                 // Not Write, which was waited for already.
                 Err(Error::Busy { lock, .. })
                     if lock != Lock::Write
@@ -96,9 +112,16 @@ impl<C: WalCoordination> Wal<C> {
     /// Takes Write, then a snapshot. If that needs a recovery and a
     /// checkpointer is in the way, Write is given back: the checkpointer may
     /// be waiting for it.
-    fn try_begin_fresh_write(self: &Arc<Self>, waiter: &mut Waiter) -> Result<WriteTx<C>> {
-        let write = self.wait_for_lock(Lock::Write, waiter)?;
-        let write = write.ok_or_else(|| self.busy(Lock::Write))?;
+    fn try_begin_fresh_write(
+        self: &Arc<Self>,
+        waiter: &mut Waiter,
+        on: Begin,
+    ) -> Result<WriteTx<C>> {
+        let had = self.observe_wait(Lock::Write, waiter, |waiter| self.wait_for_turn(waiter, on))?;
+        let write = match had.ok_or_else(|| self.busy(Lock::Write))? {
+            Had::Lock(write) => write,
+            Had::PassedOn(write, commit) => return self.begin_on(write, commit),
+        };
         let held = Held {
             write: Some(&write),
             checkpoint: None,
@@ -111,6 +134,23 @@ impl<C: WalCoordination> Wal<C> {
         let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
         let read = self.read_tx(write.lent(), &header, None, min_frame)?;
         Ok(WriteTx::new(read, write))
+    }
+
+    /// Begins on `commit` of another thread, which has passed `write` on. It has
+    /// left nothing to mend but the entries of a rollback.
+    fn begin_on(self: &Arc<Self>, write: LockGuard<C>, commit: Commit) -> Result<WriteTx<C>> {
+        let header = match mutated(Mutation::InheritPublished) {
+            true => self.settled_header(&Held::NOTHING)?,
+            false => commit.header,
+        };
+        index::trim(&**self, header.max_frame())?;
+        // As below a lock of its own; and the log does not begin anew while
+        // something is unpublished.
+        let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
+        let read = self.read_tx(write.lent(), &header, None, min_frame)?;
+        let mut tx = WriteTx::new(read, write);
+        tx.begun_on = Some(commit);
+        Ok(tx)
     }
 
     /// Turns a read transaction into a write transaction, without waiting.
@@ -183,6 +223,7 @@ impl<C: WalCoordination> WriteTx<C> {
             write,
             changes,
             own: None,
+            begun_on: None,
         }
     }
 
@@ -311,22 +352,43 @@ impl<C: WalCoordination> WriteTx<C> {
         let shared = wal.shared_sync();
         let sync = match shared {
             Some(_) => CommitSync::Shared,
+            None if wal.synchronous() == Synchronous::Full => CommitSync::InRelay,
             None => CommitSync::BeforeVisible,
         };
         let before = self.read.snapshot.header;
-        let Some(published) = append::commit(&mut self, sync)? else {
+        let Some(committed) = append::commit(&mut self, sync)? else {
+            self.end_on_published()?;
             return Ok(before.max_frame());
         };
         // Others write while this one has to do with the disk.
         if let Some(room) = shared {
             room.line().end_turn(who());
             drop(self);
-            wal.sync_with_others(room, &published)?;
+            wal.sync_with_others(room, &committed)?;
+        } else if sync == CommitSync::InRelay {
+            let commit = wal.leave_unpublished(committed)?;
+            self.begun_on = None;
+            drop(self);
+            commit.wait()?;
+            let goes_on = before.salts() == committed.salts();
+            let start = if goes_on { before.max_frame() } else { 0 };
+            wal.observe_commit(start, committed.max_frame());
         } else if wal.synchronous() == Synchronous::Normal {
             drop(self);
-            wal.let_disk_begin(&before, &published);
+            wal.let_disk_begin(&before, &committed);
         }
-        Ok(published.max_frame())
+        Ok(committed.max_frame())
+    }
+
+    /// Passes Write on, and returns once the state that the transaction began on
+    /// is durable: whoever has seen it does not get away before.
+    fn end_on_published(&mut self) -> Result<()> {
+        let Some(commit) = self.begun_on.take() else {
+            return Ok(());
+        };
+        let lent = self.write.lent();
+        drop(std::mem::replace(&mut self.write, lent));
+        self.wal().wait_until_published(commit)
     }
 
     /// Forgets the changes; dropping the transaction does the same.
@@ -379,6 +441,10 @@ impl<C: WalCoordination> Drop for WriteTx<C> {
         {
             // What cannot be trimmed now is trimmed by the next writer.
             let _ = wal.trim_own_frames(own.start.max_frame());
+        }
+        if !std::thread::panicking() && wal.check_process().is_ok() {
+            // If it never is, that is told to who has committed it.
+            let _ = self.end_on_published();
         }
     }
 }

@@ -112,6 +112,12 @@ impl Line {
         self.in_line.load(Ordering::SeqCst) == 0 || self.turn_left(who, now).is_some()
     }
 
+    /// True if a turn, whoever's it is, is not over at `now`.
+    pub fn turn_goes_on(&self, now: u32) -> bool {
+        let owner = self.turn_of.load(Ordering::Relaxed);
+        self.turn_left(owner, now).is_some()
+    }
+
     /// What is left of the turn of `who`.
     fn turn_left(&self, who: u32, now: u32) -> Option<Duration> {
         let has_turn = self.turn_of.load(Ordering::Relaxed) == who;
@@ -182,6 +188,13 @@ impl Line {
     /// The word that the one at `place` sleeps on.
     pub fn word(&self, place: Place) -> &AtomicU32 {
         &self.waiters[place.at].woken
+    }
+
+    /// Changes the word that the one at `place` sleeps on, which is to be woken.
+    pub fn call(&self, place: Place) -> &AtomicU32 {
+        let word = self.word(place);
+        word.fetch_add(1, Ordering::SeqCst);
+        word
     }
 
     /// What is left at `now` of a turn that is not over, for the first in line
