@@ -205,6 +205,10 @@ named! {
     IgnoreGenerationGone => "ignore-generation-gone",
     /// Relay: a commit is published before its sync.
     PublishUnsynced => "publish-unsynced",
+    /// Relay: what was committed while the log was synced is published, too.
+    PublishNewest => "publish-newest",
+    /// Relay: who has seen what is not durable ends before it is.
+    LeaveEarly => "leave-early",
     /// Relay: who is passed Write goes on from what is published.
     InheritPublished => "inherit-published",
     /// Group commit: who finds that a sync has failed tries another one.

@@ -135,6 +135,14 @@ macro_rules! conformance_suite {
         a_transaction_that_spilled_before_a_sync_failed_is_refused,
         who_waits_for_a_sync_that_fails_does_not_try_again,
         a_leader_that_dies_is_replaced,
+        // Threads that share a sync before anybody sees their commits.
+        a_thread_writes_while_the_commit_of_another_is_synced,
+        commits_of_several_threads_share_a_sync,
+        a_thread_is_not_told_synced_by_a_sync_that_began_before,
+        a_sync_that_fails_fails_all_threads_that_wait_for_it,
+        who_has_seen_a_commit_ends_when_it_is_durable,
+        a_commit_of_another_level_waits_for_those_before_it,
+        threads_without_patience_lose_neither_commits_nor_write,
         // Long logs, which are read by a map.
         a_long_log_that_begins_anew_is_read_by_a_new_map,
         a_log_that_lost_its_end_is_not_read_by_the_map_of_before,

@@ -65,6 +65,22 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("what_is_published_during_a_sync_is_not_told_synced"),
         ),
         (
+            M::PublishUnsynced,
+            Case("a_thread_writes_while_the_commit_of_another_is_synced"),
+        ),
+        (
+            M::InheritPublished,
+            Case("a_thread_writes_while_the_commit_of_another_is_synced"),
+        ),
+        (
+            M::PublishNewest,
+            Case("a_thread_is_not_told_synced_by_a_sync_that_began_before"),
+        ),
+        (
+            M::LeaveEarly,
+            Case("who_has_seen_a_commit_ends_when_it_is_durable"),
+        ),
+        (
             M::IgnoreGenerationGone,
             Case("a_group_commit_whose_log_is_gone_is_synced_in_the_database"),
         ),

@@ -376,7 +376,11 @@ pub(super) fn content(page: u32, version: u32) -> Vec<u8> {
 /// The version of `page`, which must be whole.
 pub(super) fn version<B: Backend>(tx: &Reading<B>, page: u32) -> u32 {
     let number = PageNo::new(page).expect("a page number");
-    let bytes = tx.page(number).expect("the page is read");
+    version_in(page, &tx.page(number).expect("the page is read"))
+}
+
+/// The version in `bytes`, which must be the whole of `page`.
+pub(super) fn version_in(page: u32, bytes: &[u8]) -> u32 {
     let (words, _) = bytes.as_chunks::<4>();
     let found = u32::from_le_bytes(words[1]);
     assert!(

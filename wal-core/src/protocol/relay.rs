@@ -222,10 +222,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Write, if it was passed to thread `who`, or is kept for nobody and the
     /// turn goes on; with the commit on which the thread begins.
-    pub(super) fn inherit_write(
-        self: &Arc<Self>,
-        who: u32,
-    ) -> Option<(LockGuard<C>, Commit)> {
+    pub(super) fn inherit_write(self: &Arc<Self>, who: u32) -> Option<(LockGuard<C>, Commit)> {
         let mut state = self.relay.state();
         let goes_on = || {
             let room = self.coordination.waiting_room();
@@ -304,6 +301,10 @@ impl<C: WalCoordination> Wal<C> {
             step(Point::CommitSync);
             self.sync_log().map_err(|e| self.outcome_unknown(e))?;
         }
+        let commit = match mutated(Mutation::PublishNewest) {
+            true => self.relay.state().newest.unwrap_or(commit),
+            false => commit,
+        };
         self.finalize_committed_pages(header, &commit.header);
         lead.reached = Some(commit);
         Ok(())

@@ -29,8 +29,8 @@ use super::busy::{BusyHandler, Waiter};
 use super::dirty::Changes;
 use super::group_commit::CommitSync;
 use super::page::PageRef;
-use super::relay::Commit;
 use super::read::ReadTx;
+use super::relay::Commit;
 use super::snapshot::Held;
 use super::spill::OwnFrames;
 use super::turn::Had;
@@ -117,7 +117,8 @@ impl<C: WalCoordination> Wal<C> {
         waiter: &mut Waiter,
         on: Begin,
     ) -> Result<WriteTx<C>> {
-        let had = self.observe_wait(Lock::Write, waiter, |waiter| self.wait_for_turn(waiter, on))?;
+        let had =
+            self.observe_wait(Lock::Write, waiter, |waiter| self.wait_for_turn(waiter, on))?;
         let write = match had.ok_or_else(|| self.busy(Lock::Write))? {
             Had::Lock(write) => write,
             Had::PassedOn(write, commit) => return self.begin_on(write, commit),
@@ -388,6 +389,9 @@ impl<C: WalCoordination> WriteTx<C> {
         };
         let lent = self.write.lent();
         drop(std::mem::replace(&mut self.write, lent));
+        if mutated(Mutation::LeaveEarly) {
+            return Ok(());
+        }
         self.wal().wait_until_published(commit)
     }
 

@@ -1,0 +1,277 @@
+//! Threads of one attachment that share a sync before anybody sees their
+//! commits. A thread comes while the sync of another is just about to happen.
+
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::super::Backend;
+use super::super::director::{Call, Then, Which};
+use super::super::scene::{BOUND, Scene, User, Writing, fill, version_in};
+use super::durability::SYNC;
+use crate::coordination::WalCoordination;
+use crate::error::{Error, Result};
+use crate::protocol::Synchronous;
+use crate::types::PageNo;
+use crate::waiting::{now, who};
+
+/// What is made while a sync waits, and looked at once it is over.
+type Kept<T> = Arc<Mutex<Vec<T>>>;
+
+fn keep<T>(kept: &Kept<T>, value: T) {
+    kept.lock().expect("nobody panicked").push(value);
+}
+
+fn take<T>(kept: &Kept<T>) -> Vec<T> {
+    std::mem::take(&mut *kept.lock().expect("nobody panicked"))
+}
+
+/// A user at [`Synchronous::Full`] whose log has a commit of version 1.
+fn scene<B: Backend>() -> (Scene<B>, User<B>, User<B>) {
+    let scene = Scene::new(3);
+    let (strict, other) = (scene.user_at(Synchronous::Full), scene.user());
+    scene.director().with_ledger(|ledger| ledger.crowd());
+    strict.commit(&[1, 2, 3], 1);
+    (scene, strict, other)
+}
+
+/// Begins to write while a commit of the attachment is not published: Write is
+/// passed on, within a turn.
+fn begin_beside_a_sync<B: Backend>(user: &User<B>) -> Writing<B> {
+    let deadline = Instant::now() + BOUND;
+    loop {
+        let room = user.wal.coordination().waiting_room();
+        // However long it took to come here.
+        let line = room.expect("a waiting room").line();
+        line.begin_turn(who(), now(), true);
+        match user.wal.begin_write(Duration::ZERO) {
+            Err(Error::Busy { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+            begun => return begun.expect("Write is passed on"),
+        }
+    }
+}
+
+/// Commits `version` to `page` on a thread, which has begun already.
+fn commit_on_a_thread<B: Backend>(
+    mut tx: Writing<B>,
+    page: u32,
+    version: u32,
+) -> JoinHandle<Result<u32>>
+where
+    Writing<B>: Send + 'static,
+{
+    std::thread::spawn(move || {
+        fill(&mut tx, &[page], version)?;
+        tx.commit()
+    })
+}
+
+fn joined<T>(threads: &Kept<JoinHandle<T>>) -> Vec<T> {
+    let threads = take(threads).into_iter();
+    threads
+        .map(|thread| thread.join().expect("no panic"))
+        .collect()
+}
+
+fn version_of<B: Backend>(tx: &Writing<B>, page: u32) -> u32 {
+    let number = PageNo::new(page).expect("a page number");
+    version_in(page, &tx.page(number).expect("the page is read"))
+}
+
+pub(crate) fn a_thread_writes_while_the_commit_of_another_is_synced<B: Backend>() {
+    let (scene, strict, other) = scene::<B>();
+    let begun = Kept::default();
+    strict.before(|call| *call == SYNC, {
+        let (strict, other, begun) = (strict.clone(), other.clone(), begun.clone());
+        move || {
+            let mut tx = begin_beside_a_sync(&strict);
+            assert_eq!(version_of::<B>(&tx, 1), 2, "it goes on from the commit");
+            assert_eq!(strict.versions(), [1; 3], "seen before it is durable");
+            assert_eq!(other.versions(), [1; 3], "seen before it is durable");
+            fill(&mut tx, &[2], 3).expect("it writes");
+            keep(&begun, tx);
+        }
+    });
+    strict.commit(&[1], 2);
+    strict.assert_stepped_in();
+    assert_eq!(other.versions(), [2, 1, 1]);
+    for tx in take(&begun) {
+        tx.commit().expect("the other one is committed");
+    }
+    assert_eq!(other.versions(), [2, 3, 1]);
+    scene.assert_quiet();
+}
+
+pub(crate) fn commits_of_several_threads_share_a_sync<B: Backend>() {
+    let (scene, strict, other) = scene::<B>();
+    let (threads, last) = (Kept::default(), Kept::default());
+    strict.before(|call| *call == SYNC, {
+        let (strict, threads, last) = (strict.clone(), threads.clone(), last.clone());
+        move || {
+            for (page, version) in [(2, 3), (3, 4)] {
+                let tx = begin_beside_a_sync(&strict);
+                keep(&threads, commit_on_a_thread::<B>(tx, page, version));
+            }
+            // Begins once the others have left theirs.
+            keep(&last, begin_beside_a_sync(&strict));
+            assert_eq!(strict.versions(), [1; 3]);
+        }
+    });
+    let (_, trace) = strict.trace(|strict| {
+        strict.commit(&[1], 2);
+        for committed in joined(&threads) {
+            committed.expect("a thread commits");
+        }
+    });
+    let syncs = trace.iter().filter(|call| matches!(call, Call::Sync(_)));
+    assert_eq!(syncs.count(), 2, "the first, and one for the others");
+    assert_eq!(other.versions(), [2, 3, 4]);
+    drop(take(&last));
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_thread_is_not_told_synced_by_a_sync_that_began_before<B: Backend>() {
+    let (scene, strict, other) = scene::<B>();
+    let (threads, last) = (Kept::default(), Kept::default());
+    strict.before(|call| *call == SYNC, {
+        let (strict, threads, last) = (strict.clone(), threads.clone(), last.clone());
+        move || {
+            let tx = begin_beside_a_sync(&strict);
+            keep(&threads, commit_on_a_thread::<B>(tx, 2, 3));
+            keep(&last, begin_beside_a_sync(&strict));
+            // The next sync is that of the thread: it sees what was published by
+            // the first one.
+            let other = other.clone();
+            strict.before(
+                |call| *call == SYNC,
+                move || assert_eq!(other.versions(), [2, 1, 1]),
+            );
+        }
+    });
+    strict.commit(&[1], 2);
+    for committed in joined(&threads) {
+        committed.expect("the thread commits");
+    }
+    strict.assert_stepped_in();
+    drop(take(&last));
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_sync_that_fails_fails_all_threads_that_wait_for_it<B: Backend>() {
+    let (scene, strict, other) = scene::<B>();
+    let (threads, last) = (Kept::default(), Kept::default());
+    strict.then(|call| *call == SYNC, {
+        let (strict, threads, last) = (strict.clone(), threads.clone(), last.clone());
+        move || {
+            let tx = begin_beside_a_sync(&strict);
+            keep(&threads, commit_on_a_thread::<B>(tx, 2, 3));
+            keep(&last, begin_beside_a_sync(&strict));
+            Then::Fail
+        }
+    });
+    let led = strict.try_commit(&[1], 2);
+    let unknown = |outcome: &Result<_>| matches!(outcome, Err(Error::CommitOutcomeUnknown { .. }));
+    assert!(unknown(&led.map(|()| 0)));
+    assert!(joined(&threads).iter().all(unknown));
+    for mut tx in take(&last) {
+        fill(&mut tx, &[3], 4).expect("it does not know yet");
+        let refused = tx.commit();
+        assert!(
+            matches!(refused, Err(Error::Poisoned { .. })),
+            "{refused:?}"
+        );
+    }
+    scene.assert_quiet();
+    assert_eq!(other.versions(), [1; 3]);
+    other.commit(&[3], 5);
+    assert_eq!(other.versions(), [1, 1, 5]);
+}
+
+pub(crate) fn who_has_seen_a_commit_ends_when_it_is_durable<B: Backend>() {
+    let (scene, strict, _) = scene::<B>();
+    let (threads, last) = (Kept::default(), Kept::default());
+    strict.before(|call| *call == SYNC, {
+        let (strict, threads, last) = (strict.clone(), threads.clone(), last.clone());
+        move || {
+            for commits in [false, true] {
+                let (tx, strict) = (begin_beside_a_sync(&strict), strict.clone());
+                let ends = move || {
+                    match commits {
+                        true => drop(tx.commit().expect("nothing to commit")),
+                        false => drop(tx),
+                    }
+                    strict.versions()
+                };
+                keep(&threads, std::thread::spawn(ends));
+            }
+            keep(&last, begin_beside_a_sync(&strict));
+            // They have passed Write on, and could be away soon.
+            (0..1000).for_each(|_| std::thread::yield_now());
+        }
+    });
+    strict.commit(&[1], 2);
+    strict.assert_stepped_in();
+    assert_eq!(joined(&threads), [[2, 1, 1]; 2], "it got away before");
+    drop(take(&last));
+    scene.assert_quiet();
+}
+
+/// Durability is lowered in between: the commit that promises less is not to be
+/// published with one that promises more.
+pub(crate) fn a_commit_of_another_level_waits_for_those_before_it<B: Backend>() {
+    let (scene, strict, other) = scene::<B>();
+    let threads = Kept::default();
+    let writes_log = |call: &Call| {
+        let log = Which::Log;
+        matches!(call, Call::Write { file, .. } if *file == log)
+    };
+    strict.before(|call| *call == SYNC, {
+        let (strict, other, threads) = (strict.clone(), other.clone(), threads.clone());
+        move || {
+            let tx = begin_beside_a_sync(&strict);
+            strict.wal.set_synchronous(Synchronous::Normal);
+            strict.before(writes_log, move || assert_eq!(other.versions(), [2, 1, 1]));
+            keep(&threads, commit_on_a_thread::<B>(tx, 2, 3));
+        }
+    });
+    strict.commit(&[1], 2);
+    for committed in joined(&threads) {
+        committed.expect("the thread commits");
+    }
+    strict.assert_stepped_in();
+    assert_eq!(other.versions(), [2, 3, 1]);
+    scene.assert_quiet();
+}
+
+/// Some give up just when Write is passed on to them.
+pub(crate) fn threads_without_patience_lose_neither_commits_nor_write<B: Backend>() {
+    let (scene, strict, other) = scene::<B>();
+    let impatient = |page: u32| {
+        let strict = strict.clone();
+        move || {
+            let mut committed = 1;
+            for attempt in 0..200 {
+                let patience = Duration::from_micros(attempt % 8 * 40);
+                match strict.wal.begin_write(patience) {
+                    Err(Error::Busy { .. }) => {}
+                    begun => {
+                        let mut tx = begun.expect("it begins");
+                        assert_eq!(version_of::<B>(&tx, page), committed);
+                        // Some find that they have nothing to write.
+                        if attempt % 5 != 0 {
+                            committed += 1;
+                            fill(&mut tx, &[page], committed).expect("it writes");
+                            tx.commit().expect("it commits");
+                        }
+                    }
+                }
+            }
+            committed
+        }
+    };
+    let threads = [1, 2, 3].map(|page| std::thread::spawn(impatient(page)));
+    let committed = threads.map(|thread| thread.join().expect("no panic"));
+    assert_eq!(other.versions(), committed);
+    scene.assert_quiet();
+    strict.commit(&[1], 999);
+}
