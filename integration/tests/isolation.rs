@@ -51,6 +51,7 @@ impl Run {
         let mut rng = fastrand::Rng::with_seed(seed);
         let pages = pages(page_size);
         let loads = ROLES.map(|role| Load {
+            threads: 1,
             role,
             pages: pages.clone(),
             seed: rng.u64(..),

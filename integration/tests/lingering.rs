@@ -58,6 +58,7 @@ impl Scene {
     /// Three processes that read back to back.
     fn readers(&self, duration: Duration) -> Vec<Worker> {
         let load = Load {
+            threads: 1,
             role: Role::Reader,
             pages: self.pages.clone(),
             seed: 1,

@@ -11,7 +11,7 @@
 use fastrand::Rng;
 use integration::power::{
     Disk, FileJudge, History, Image, Work, judge_by_ours, judge_without_promise, replicate, work,
-    work_in_group,
+    work_by_threads, work_in_group,
 };
 use wal::{PageSize, Synchronous};
 
@@ -35,6 +35,14 @@ struct Counts {
 
 fn one_group(history: &History, synchronous: Synchronous, rng: &mut Rng) -> anyhow::Result<Disk> {
     run(work_in_group, history, synchronous, rng)
+}
+
+fn several_threads(
+    history: &History,
+    synchronous: Synchronous,
+    rng: &mut Rng,
+) -> anyhow::Result<Disk> {
+    run(work_by_threads, history, synchronous, rng)
 }
 
 /// What is run: gives the disk on which it was done.
@@ -125,6 +133,11 @@ fn a_commit_that_was_promised_survives_a_power_failure() {
 #[test]
 fn a_commit_that_shared_its_sync_survives_whatever_peers_did_before_it() {
     sweep(one_group, Synchronous::Full);
+}
+
+#[test]
+fn a_commit_that_threads_synced_together_survives_a_power_failure() {
+    sweep(several_threads, Synchronous::Full);
 }
 
 #[test]

@@ -141,6 +141,7 @@ fn busy_writers_have_equal_shares() {
     let mut writers: Vec<Worker> = (0..4).map(|_| fixture.worker()).collect();
     for (id, writer) in (1..).zip(&mut writers) {
         let load = Load {
+            threads: 1,
             role: Role::BusyWriter { id },
             pages: 1..2,
             seed: 0,

@@ -6,7 +6,8 @@
 //! of 512 bytes, or not at all, whatever their order was: of each sector the
 //! disk has some version that was written since the last sync, or the durable
 //! one. A change of the length, and the removal of the log, may be there or
-//! not. A sync makes all earlier changes of its file durable.
+//! not. A sync makes all changes of its file durable that were made before it
+//! began.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -58,7 +59,7 @@ struct State {
     changes: usize,
     promise: Promise,
     crashes: Vec<Crash>,
-    before_log_sync: Option<Interlude>,
+    during_log_sync: Option<Interlude>,
     loses_log: bool,
 }
 
@@ -170,10 +171,11 @@ impl Disk {
         self.state().promise.void = true;
     }
 
-    /// Runs `interlude` just before the log is synced, as another process
-    /// might, until it says that it was the moment.
-    pub fn before_log_sync(&self, interlude: Option<Interlude>) {
-        self.state().before_log_sync = interlude;
+    /// Runs `interlude` while the log is synced, as another process or thread
+    /// might, until it says that it was the moment. What it writes comes too late
+    /// for that sync.
+    pub fn during_log_sync(&self, interlude: Option<Interlude>) {
+        self.state().during_log_sync = interlude;
     }
 
     /// The next sync of the log fails: what was written to it since the last one
@@ -372,17 +374,19 @@ impl File for SimulatedFile {
 
     fn sync(&self, _: FileSyncType) -> Result<()> {
         let mut state = lock(&self.state);
+        let (changes, acknowledged) = (state.changes, state.promise.acknowledged);
         if self.which == 1
-            && let Some(mut interlude) = state.before_log_sync.take()
+            && let Some(mut interlude) = state.during_log_sync.take()
         {
             drop(state);
             let done = interlude();
             state = lock(&self.state);
-            state.before_log_sync = Some(interlude).filter(|_| !done);
+            state.during_log_sync = Some(interlude).filter(|_| !done);
         }
         state.step();
         let content = &mut state.contents[self.which];
-        let pending = std::mem::take(&mut content.pending);
+        let in_time = |(order, _): &mut (usize, Change)| *order <= changes;
+        let pending: Vec<_> = content.pending.extract_if(.., in_time).collect();
         if self.which == 1 && std::mem::take(&mut state.loses_log) {
             let lost = std::io::Error::other("the disk does not answer");
             return Err(wal_core::Error::io(&self.path, "sync", lost));
@@ -395,7 +399,7 @@ impl File for SimulatedFile {
         // Commits that were acknowledged are in the log, or were made durable
         // in the database file before they left it.
         if self.which == 1 {
-            state.promise.floor = state.promise.acknowledged;
+            state.promise.floor = state.promise.floor.max(acknowledged);
         }
         Ok(())
     }

@@ -18,4 +18,4 @@ mod work;
 pub use disk::{Crash, Disk, Image, Interlude};
 pub use history::History;
 pub use judge::{FileJudge, Verdict, judge_by_ours, judge_without_promise};
-pub use work::{Work, replicate, work, work_in_group};
+pub use work::{Work, replicate, work, work_by_threads, work_in_group};

@@ -3,17 +3,23 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
-use wal_core::PageNo;
+use nix::time::{ClockId, clock_gettime};
+use wal_core::io::Storage;
 use wal_core::protocol::{
     CheckpointMode, DatabaseKind, ReadTx, Synchronous, Wal, WalConfig, WriteTx,
 };
+use wal_core::{PageNo, WalCoordination};
 
 use super::shared::Shared;
 use super::{Disk, History, Image};
+
+/// How long a thread may take before something is wrong.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 type Handle = Arc<Wal<Shared>>;
 type Writing = WriteTx<Shared>;
@@ -260,7 +266,7 @@ fn restart(life: &Life, rng: &mut Rng) -> Result<()> {
 }
 
 /// Takes the database through its history by commits that are visible before
-/// they are durable. Just before some of their syncs another process that syncs
+/// they are durable. During some of their syncs another process that syncs
 /// nothing commits more, and may move the log to the database file and begin it
 /// anew.
 ///
@@ -279,6 +285,29 @@ pub fn work_in_group(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
             2..=4 => work.commit_beside_careless(&life, rng)?,
             5 => life = work.commit_in_vain(&life, rng)?,
             _ => work.commit(&life, rng).context("a commit")?,
+        }
+    }
+    Ok(())
+}
+
+/// Takes the database through its history by several threads of one handle. During
+/// some of their syncs others go on from what is not durable yet, and are
+/// synced together.
+///
+/// # Errors
+///
+/// When the library refuses something.
+pub fn work_by_threads(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
+    let mut life = work.open();
+    while work.state < work.history.last() {
+        match rng.u8(..8) {
+            0 => {
+                life.wal.checkpoint(CheckpointMode::Passive)?;
+            }
+            1 => life = work.open(),
+            2 => work.roll_back(&life, rng).context("a rollback")?,
+            3 => work.commit(&life, rng).context("a commit")?,
+            _ => work.commit_beside_threads(&life, rng)?,
         }
     }
     Ok(())
@@ -319,6 +348,37 @@ impl Work<'_> {
         states.map(step).collect()
     }
 
+    /// Commits the next state, and lets other threads go on from there before it
+    /// is durable.
+    fn commit_beside_threads(&mut self, life: &Life, rng: &mut Rng) -> Result<()> {
+        let next = self.state + 1;
+        let last = (next + rng.usize(1..4)).min(self.history.last());
+        let mut steps = Some(self.steps(next + 1..last + 1));
+        let (wal, disk) = (life.wal.clone(), self.disk.clone());
+        let (tell, told) = std::sync::mpsc::channel();
+        self.disk.during_log_sync(Some(Box::new(move || {
+            // Else the sync is that of a log header.
+            let is_commit = committed_frames(&disk) > 0;
+            for step in steps.take_if(|_| is_commit).into_iter().flatten() {
+                // Nobody hears it if the commit has failed.
+                let _ = tell.send((step.0, commit_on_a_thread(&wal, &disk, step)));
+            }
+            is_commit
+        })));
+        let committed = self.commit(life, rng);
+        self.disk.during_log_sync(None);
+        committed.context("a commit that threads build on")?;
+        for (state, thread) in told.try_iter() {
+            let committed = thread?.join();
+            let Ok(committed) = committed else {
+                bail!("the thread of state {state} panicked");
+            };
+            committed.context("a commit of a thread")?;
+            self.acknowledge(state);
+        }
+        Ok(())
+    }
+
     /// Commits the next state, and lets another process go on from there
     /// before it is durable.
     fn commit_beside_careless(&mut self, life: &Life, rng: &mut Rng) -> Result<()> {
@@ -328,7 +388,7 @@ impl Work<'_> {
         let steps = self.steps(next + 1..last + 1);
         let (wal, disk) = (life.wal.clone(), self.disk.clone());
         let (tell, told) = std::sync::mpsc::channel();
-        self.disk.before_log_sync(Some(Box::new(move || {
+        self.disk.during_log_sync(Some(Box::new(move || {
             let outcome = be_careless(&wal, &disk, &steps, checkpoints);
             let done = !matches!(outcome, Ok(false));
             // Nobody hears it if the commit has failed.
@@ -336,16 +396,64 @@ impl Work<'_> {
             done
         })));
         let committed = self.commit(life, rng);
-        self.disk.before_log_sync(None);
+        self.disk.during_log_sync(None);
         committed.context("a commit that others build on")?;
         let mut went_on = false;
         for outcome in told.try_iter() {
             went_on = outcome.context("a careless peer")?;
         }
         ensure!(went_on, "a commit was not synced after it was visible");
-        self.acknowledge(last);
+        self.acknowledge(next);
+        // Nobody has promised more.
+        self.disk.acknowledge(last, false);
+        self.state = last;
         Ok(())
     }
+}
+
+/// How many frames of the log belong to commits, published or not.
+fn committed_frames(disk: &Disk) -> u32 {
+    let scan = wal_core::format::scan(disk.log());
+    scan.ok().flatten().map_or(0, |scan| scan.max_frame())
+}
+
+/// Begins to write on what is not durable yet, and lets a thread commit that, which
+/// has written its frames when this returns.
+fn commit_on_a_thread(
+    wal: &Handle,
+    disk: &Disk,
+    (state, page_count, changed): Step,
+) -> Result<JoinHandle<wal_core::Result<u32>>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut tx = loop {
+        // Write is passed on within a turn, however long it took to come here.
+        let room = wal.coordination().waiting_room();
+        room.context("no waiting room")?
+            .line()
+            .begin_turn(1, micros()?, true);
+        match wal.begin_write(Duration::ZERO) {
+            Err(wal_core::Error::Busy { .. }) if Instant::now() < deadline => thread::yield_now(),
+            begun => break begun?,
+        }
+    };
+    tx.set_page_count(page_count)?;
+    for (page, content) in changed {
+        tx.page_mut(page)?.copy_from_slice(&content);
+    }
+    disk.attempt(state);
+    let before = committed_frames(disk);
+    let thread = thread::spawn(move || tx.commit());
+    while committed_frames(disk) == before {
+        ensure!(Instant::now() < deadline, "a thread wrote no commit");
+        thread::yield_now();
+    }
+    Ok(thread)
+}
+
+/// The machine's clock as the line of writers reads it.
+fn micros() -> Result<u32> {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?).as_micros();
+    Ok(u32::try_from(now & u128::from(u32::MAX))?)
 }
 
 /// What a process does that syncs nothing. False if Write is not free: the sync

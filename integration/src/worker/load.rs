@@ -28,6 +28,8 @@ pub struct Load {
     pub seed: u64,
     /// For how long.
     pub duration: Duration,
+    /// How many threads of the process play the same part.
+    pub threads: u64,
 }
 
 /// The part that a process or thread plays in a load.
@@ -58,14 +60,35 @@ pub struct LoadReport {
     pub last_sequence: u64,
 }
 
-/// Runs `load` on `database`.
+/// Runs `load` on `database`, on all its threads.
 ///
 /// # Errors
 ///
 /// When a page is torn, pages of one snapshot are from different commits, the
 /// sequence goes back, or the library fails.
 pub fn run_load<B: wal::Backend>(database: &Database<B>, load: &Load) -> Result<LoadReport> {
-    let mut rng = fastrand::Rng::with_seed(load.seed);
+    let reports: Result<Vec<LoadReport>> = thread::scope(|scope| {
+        let start = |number| scope.spawn(move || run_on_one(database, load, load.seed + number));
+        let threads: Vec<_> = (0..load.threads).map(start).collect();
+        let ends = threads.into_iter().map(|thread| match thread.join() {
+            Ok(report) => report,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        ends.collect()
+    });
+    let both = |sum: LoadReport, report: LoadReport| LoadReport {
+        rounds: sum.rounds + report.rounds,
+        last_sequence: sum.last_sequence.max(report.last_sequence),
+    };
+    Ok(reports?.into_iter().fold(LoadReport::default(), both))
+}
+
+fn run_on_one<B: wal::Backend>(
+    database: &Database<B>,
+    load: &Load,
+    seed: u64,
+) -> Result<LoadReport> {
+    let mut rng = fastrand::Rng::with_seed(seed);
     let mut report = LoadReport::default();
     let end = Instant::now() + load.duration;
     while Instant::now() < end {
@@ -81,12 +104,11 @@ pub fn run_load<B: wal::Backend>(database: &Database<B>, load: &Load) -> Result<
             Role::Reader => read_once(database, load, &mut rng, &mut report),
             Role::Checkpointer => checkpoint_once(database, &mut report),
         }
-        .with_context(|| format!("{:?} with seed {}, after {report:?}", load.role, load.seed))?;
+        .with_context(|| format!("{:?} with seed {seed}, after {report:?}", load.role))?;
         ensure!(
             report.last_sequence >= seen,
-            "{:?} with seed {}: the sequence went back from {seen} to {}",
+            "{:?} with seed {seed}: the sequence went back from {seen} to {}",
             load.role,
-            load.seed,
             report.last_sequence
         );
     }

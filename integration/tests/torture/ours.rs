@@ -236,6 +236,7 @@ impl Ours<'_> {
 
     fn load(&mut self, role: Role, duration: Duration) -> Load {
         Load {
+            threads: self.rng.u64(1..4),
             role,
             pages: self.scene.ranges().shared(),
             seed: self.rng.u64(..),
