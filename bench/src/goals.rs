@@ -26,7 +26,7 @@ impl Row {
 
     /// Which part of the latencies is beyond the tail.
     pub(crate) fn tail(&self) -> &'static str {
-        let of_many_commits = ["W1c", "W2p", "W2n", "M1w", "S-write"];
+        let of_many_commits = ["W1c", "W2p", "W2t", "W2n", "M1w", "S-write"];
         match of_many_commits.iter().any(|id| self.id.starts_with(id)) {
             true => "0.1 %",
             false => "1 %",
@@ -152,6 +152,22 @@ pub(crate) const ROWS: &[Row] = &[
         true,
         TREE,
         "7 times SQLite with group commit",
+    ),
+    row(
+        "W2t-8",
+        "8 threads of one process that commit one page, FULL, durable before visible (tail: 99.9 %)",
+        "commits/s",
+        true,
+        TREE,
+        "3 times SQLite",
+    ),
+    row(
+        "W2t-16",
+        "16 threads, likewise",
+        "commits/s",
+        true,
+        TREE,
+        "5 times SQLite",
     ),
     row(
         "W2n",

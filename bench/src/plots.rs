@@ -27,8 +27,10 @@ pub(crate) fn draw(lines: &[Line], plots: &Path, document: &Path) -> Result<()> 
         ),
         (
             "processes",
-            "Several processes",
-            &["W2p-8", "W2p-16", "W2n", "M1r", "M1w", "N1"],
+            "Several processes or threads",
+            &[
+                "W2p-8", "W2p-16", "W2t-8", "W2t-16", "W2n", "M1r", "M1w", "N1",
+            ],
         ),
         (
             "checkpoints",

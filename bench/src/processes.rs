@@ -1,8 +1,9 @@
-//! W2n, W2p, M1, N1 and S-read, S-write: several processes at once.
+//! W2n, W2p, W2t, M1, N1 and S-read, S-write: several processes at once, or threads.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -70,7 +71,7 @@ struct Group {
     settings: Settings,
     duration: Duration,
     /// Keeps the store open, so that no process is the last one.
-    _store: Box<dyn Store>,
+    store: Box<dyn Store>,
 }
 
 impl Group {
@@ -82,7 +83,7 @@ impl Group {
             directory: directory.to_owned(),
             settings,
             duration: scale.duration(),
-            _store: store,
+            store,
         })
     }
 
@@ -104,6 +105,31 @@ impl Group {
         let mut workers: Vec<Worker> = roles.iter().zip(1..).map(start).collect::<Result<_>>()?;
         workers.iter_mut().try_for_each(Worker::go)?;
         workers.into_iter().map(Worker::end).collect()
+    }
+}
+
+impl Group {
+    /// Runs `count` threads of this process that commit.
+    fn run_threads(&self, count: usize) -> Result<Vec<Told>> {
+        let stores = (0..count).map(|_| self.store.another());
+        let stores: Vec<Box<dyn Store>> = stores.collect::<Result<_>>()?;
+        let ready = &Barrier::new(count);
+        std::thread::scope(|scope| {
+            let start = |(mut store, seed): (Box<dyn Store>, u64)| {
+                let order = self.order(Role::Write, seed);
+                let line_up = move || {
+                    ready.wait();
+                    Ok(())
+                };
+                scope.spawn(move || worker::repeat(&mut *store, &order, line_up))
+            };
+            let threads: Vec<_> = stores.into_iter().zip(1..).map(start).collect();
+            let told = threads.into_iter().map(|thread| {
+                let told = thread.join();
+                told.map_err(|_| anyhow::anyhow!("a thread panicked"))?
+            });
+            told.collect()
+        })
     }
 }
 
@@ -140,6 +166,18 @@ pub(crate) fn same(
         }
         Ok(sample)
     }))
+}
+
+/// W2t: so many threads of one process that commit.
+pub(crate) fn threads(
+    system: System,
+    directory: &Path,
+    scale: Scale,
+    settings: Settings,
+    count: usize,
+) -> Result<Box<dyn Bench>> {
+    let group = Group::new(system, directory, settings, scale)?;
+    Ok(Box::new(move || Ok(together(&group.run_threads(count)?))))
 }
 
 /// M1: three readers and a writer, of which one side is told.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::measure::of_latencies;
-use crate::systems::{self, Settings, System};
+use crate::systems::{self, Settings, Store, System};
 
 /// What a worker does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -84,6 +84,15 @@ fn line_up() -> Result<()> {
 
 fn work(order: &Order) -> Result<Told> {
     let mut store = systems::open(order.system, &order.directory, order.settings)?;
+    repeat(&mut *store, order, line_up)
+}
+
+/// Does on `store` what `order` says, again and again, once `line_up` returns.
+pub(crate) fn repeat(
+    store: &mut dyn Store,
+    order: &Order,
+    line_up: impl FnOnce() -> Result<()>,
+) -> Result<Told> {
     let mut random = fastrand::Rng::with_seed(order.seed);
     let mut act = |reads: bool| -> Result<()> {
         let key = random.u32(1..=order.records);

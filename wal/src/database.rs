@@ -139,6 +139,11 @@ impl<B: Backend> Database<B> {
     /// Begins a write transaction on the newest state, once other writers are
     /// done: never on a stale snapshot.
     ///
+    /// At [`crate::Synchronous::Full`] that state may be a commit of another thread of
+    /// this handle which is not durable yet, and which readers do not see. The
+    /// transaction ends, by commit or rollback, when that is durable, so it may
+    /// wait for the disk at its end; if it never is, the commit is refused.
+    ///
     /// # Errors
     /// [`Error::Busy`] if another writer is still at work after the busy
     /// timeout, [`Error::LogFull`] beyond [`Options::max_log_frames`],

@@ -119,8 +119,8 @@ impl Options {
         self
     }
 
-    /// Lets the commits of many processes and threads share their syncs, at
-    /// [`Synchronous::Full`]: several times as many commits per second, where
+    /// Lets the commits of many processes share their syncs, at
+    /// [`Synchronous::Full`], as those of threads of one handle do anyway: several times as many commits per second, where
     /// many write. A commit is then *visible before it is durable*. It is
     /// durable when [`crate::WriteTx::commit`] returns; until then others may
     /// read it, and a power failure undoes it together with what was built on

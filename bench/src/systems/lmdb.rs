@@ -50,6 +50,14 @@ fn middle(record: &[u8]) -> u64 {
 }
 
 impl Store for Lmdb {
+    /// Threads share the environment.
+    fn another(&self) -> Result<Box<dyn Store>> {
+        Ok(Box::new(Lmdb {
+            environment: self.environment.clone(),
+            ..*self
+        }))
+    }
+
     fn read(&mut self, key: u32) -> Result<u64> {
         self.read_many(&[key])
     }

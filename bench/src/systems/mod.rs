@@ -98,8 +98,11 @@ impl Settings {
     }
 }
 
-/// An open store.
-pub(crate) trait Store {
+/// An open store, for one thread at a time.
+pub(crate) trait Store: Send {
+    /// The same for another thread of this process, as a program would do it.
+    fn another(&self) -> Result<Box<dyn Store>>;
+
     /// A read transaction for one record.
     fn read(&mut self, key: u32) -> Result<u64>;
 

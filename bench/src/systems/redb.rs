@@ -1,6 +1,7 @@
 //! redb, in one process: a record is a value.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use redb::{Database, ReadableDatabase, TableDefinition};
@@ -10,7 +11,7 @@ use super::{Durability, Settings, Store};
 const RECORDS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("t");
 
 pub(crate) struct Redb {
-    database: Database,
+    database: Arc<Database>,
     durability: redb::Durability,
     record: usize,
 }
@@ -18,7 +19,7 @@ pub(crate) struct Redb {
 impl Redb {
     pub(crate) fn open(directory: &Path, settings: Settings) -> Result<Self> {
         Ok(Redb {
-            database: Database::create(directory.join("redb"))?,
+            database: Arc::new(Database::create(directory.join("redb"))?),
             durability: match settings.durability {
                 Durability::Normal => redb::Durability::None,
                 Durability::Full => redb::Durability::Immediate,
@@ -29,6 +30,14 @@ impl Redb {
 }
 
 impl Store for Redb {
+    /// Threads share the database.
+    fn another(&self) -> Result<Box<dyn Store>> {
+        Ok(Box::new(Redb {
+            database: self.database.clone(),
+            ..*self
+        }))
+    }
+
     fn read(&mut self, key: u32) -> Result<u64> {
         self.read_many(&[key])
     }

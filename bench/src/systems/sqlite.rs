@@ -1,6 +1,6 @@
 //! Stock SQLite, with prepared statements: a record is a row that fills a page.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,6 +10,9 @@ use super::{Durability, Settings, Store};
 
 pub(crate) struct Sqlite {
     connection: Connection,
+    directory: PathBuf,
+    settings: Settings,
+    mapped: bool,
     record: usize,
 }
 
@@ -23,16 +26,19 @@ impl Sqlite {
             Durability::Full => "FULL",
         };
         let checkpoint = if settings.auto_checkpoint { 1000 } else { 0 };
-        let mapped = if mapped { 1_u64 << 40 } else { 0 };
+        let mmap_size = if mapped { 1_u64 << 40 } else { 0 };
         connection.execute_batch(&format!(
             "PRAGMA page_size={}; PRAGMA journal_mode=WAL; PRAGMA synchronous={synchronous};
-             PRAGMA wal_autocheckpoint={checkpoint}; PRAGMA mmap_size={mapped};
+             PRAGMA wal_autocheckpoint={checkpoint}; PRAGMA mmap_size={mmap_size};
              CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, x BLOB)",
             settings.page_size
         ))?;
         connection.set_prepared_statement_cache_capacity(16);
         Ok(Sqlite {
             connection,
+            directory: directory.to_owned(),
+            settings,
+            mapped,
             record: settings.record(),
         })
     }
@@ -59,6 +65,12 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
+    /// Each thread has a connection.
+    fn another(&self) -> Result<Box<dyn Store>> {
+        let another = Sqlite::open(&self.directory, self.settings, self.mapped)?;
+        Ok(Box::new(another))
+    }
+
     fn read(&mut self, key: u32) -> Result<u64> {
         self.look_up(&[key])
     }

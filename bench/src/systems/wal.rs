@@ -42,6 +42,14 @@ pub(crate) fn inproc(directory: &Path, settings: Settings) -> Result<Wal<impl Ba
 }
 
 impl<B: Backend> Store for Wal<B> {
+    /// Threads share the handle.
+    fn another(&self) -> Result<Box<dyn Store>> {
+        Ok(Box::new(Wal {
+            database: self.database.clone(),
+            record: self.record,
+        }))
+    }
+
     fn read(&mut self, key: u32) -> Result<u64> {
         let read = self.database.begin_read()?;
         let page = read.page(PageNo::new(key)?)?;

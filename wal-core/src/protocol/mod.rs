@@ -134,7 +134,8 @@ pub enum Synchronous {
     Normal,
     /// The log is also synced at each commit, before it becomes visible, or
     /// before [`WriteTx::commit`] returns if [`WalConfig::group_commit`] is
-    /// set. A power failure undoes nothing that was acknowledged.
+    /// set. A power failure undoes nothing that was acknowledged. Threads of one
+    /// attachment share syncs: see [`Wal::begin_write`].
     #[default]
     Full,
 }

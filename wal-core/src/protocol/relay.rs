@@ -48,7 +48,7 @@ use crate::waiting::{Place, comes_soon, now};
 /// A commit of this attachment, counted from 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Commit {
-    number: u64,
+    pub(super) number: u64,
     /// The state that it makes.
     pub(super) header: IndexHeader,
 }
@@ -134,7 +134,7 @@ impl Relay {
 /// A commit that its thread has left unpublished, and waits for.
 pub(super) struct Unpublished<C: WalCoordination> {
     wal: Arc<Wal<C>>,
-    commit: Commit,
+    number: u64,
     is_waited_for: bool,
 }
 
@@ -145,7 +145,7 @@ impl<C: WalCoordination> Unpublished<C> {
     /// As [`Wal::wait_until_published`].
     pub(super) fn wait(mut self) -> Result<()> {
         self.is_waited_for = true;
-        self.wal.wait_until_published(self.commit)
+        self.wal.wait_until_published(self.number)
     }
 }
 
@@ -186,12 +186,11 @@ impl<C: WalCoordination> Wal<C> {
         }
         let before = state.newest.map_or(0, |newest| newest.number);
         let number = before + 1;
-        let commit = Commit { number, header };
-        state.newest = Some(commit);
+        state.newest = Some(Commit { number, header });
         self.relay.note(&state);
         Ok(Unpublished {
             wal: self.clone(),
-            commit,
+            number,
             is_waited_for: false,
         })
     }
@@ -239,23 +238,24 @@ impl<C: WalCoordination> Wal<C> {
         Some((self.write_guard(), newest))
     }
 
-    /// Returns once `commit` is durable, and published.
+    /// Returns once the commit of that number is durable, and published.
     ///
     /// # Errors
     /// [`crate::Error::CommitOutcomeUnknown`] if a sync has failed.
-    pub(super) fn wait_until_published(self: &Arc<Self>, commit: Commit) -> Result<()> {
-        let is_over = |state: &State| state.published >= commit.number || state.has_failed;
+    pub(super) fn wait_until_published(self: &Arc<Self>, number: u64) -> Result<()> {
+        let is_over = |state: &State| state.published >= number || state.has_failed;
         loop {
             let mut state = self.relay.state();
-            if state.published >= commit.number {
+            if state.published >= number {
                 return Ok(());
             }
             if state.has_failed {
                 return Err(self.outcome_unknown(self.failed_elsewhere()));
             }
-            if !state.is_led {
+            if !state.is_led
+                && let Some(newest) = state.newest
+            {
                 state.is_led = true;
-                let newest = state.newest.unwrap_or(commit);
                 drop(state);
                 self.lead_to(newest)?;
                 continue;
@@ -284,7 +284,7 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(());
         }
         let unpublished = self.relay.state().unpublished();
-        unpublished.map_or(Ok(()), |commit| self.wait_until_published(commit))
+        unpublished.map_or(Ok(()), |commit| self.wait_until_published(commit.number))
     }
 
     /// Syncs the log, which has the frames up to `commit`, and publishes that.

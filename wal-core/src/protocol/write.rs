@@ -53,8 +53,8 @@ pub struct WriteTx<C: WalCoordination> {
     pub(super) changes: Changes,
     /// What the transaction has in the log, from its first spill on.
     pub(super) own: Option<OwnFrames>,
-    /// The commit it began on, which may be unpublished.
-    begun_on: Option<Commit>,
+    /// The number of the commit it began on, which may be unpublished.
+    begun_on: Option<u64>,
 }
 
 /// On which state a write transaction begins.
@@ -77,6 +77,10 @@ pub struct UpgradeRefused<C: WalCoordination> {
 impl<C: WalCoordination> Wal<C> {
     /// Begins a write transaction on the newest state of the database, after
     /// waiting for other writers as `busy` says.
+    ///
+    /// At [`Synchronous::Full`] that may be what another thread of this attachment
+    /// has just committed, before it is durable and before readers see it. The
+    /// transaction then ends, by commit or rollback, once it is.
     ///
     /// # Errors
     /// [`Error::Busy`] if another writer is still at work when `busy` gives
@@ -150,7 +154,7 @@ impl<C: WalCoordination> Wal<C> {
         let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
         let read = self.read_tx(write.lent(), &header, None, min_frame)?;
         let mut tx = WriteTx::new(read, write);
-        tx.begun_on = Some(commit);
+        tx.begun_on = Some(commit.number);
         Ok(tx)
     }
 
@@ -384,7 +388,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// Passes Write on, and returns once the state that the transaction began on
     /// is durable: whoever has seen it does not get away before.
     fn end_on_published(&mut self) -> Result<()> {
-        let Some(commit) = self.begun_on.take() else {
+        let Some(number) = self.begun_on.take() else {
             return Ok(());
         };
         let lent = self.write.lent();
@@ -392,7 +396,7 @@ impl<C: WalCoordination> WriteTx<C> {
         if mutated(Mutation::LeaveEarly) {
             return Ok(());
         }
-        self.wal().wait_until_published(commit)
+        self.wal().wait_until_published(number)
     }
 
     /// Forgets the changes; dropping the transaction does the same.
