@@ -178,7 +178,7 @@ impl Options {
     /// complete, and the log would grow for ever. What is left is then moved
     /// while writers wait: for a few pages and a sync, and for some milliseconds
     /// until readers of the log are done. Readers are waited for so also where
-    /// nothing is left. If they are not done, this handle tries that again only
+    /// nothing is left, as where another process checkpoints all the time. If they are not done, this handle tries that again only
     /// when the log is twice as long. Without [`Options::auto_restart`] it is not
     /// done.
     #[must_use]

@@ -304,6 +304,8 @@ macro_rules! conformance_suite {
         a_tail_goes_on_where_it_stood_while_the_log_is_the_same,
         a_log_begins_anew_though_commits_keep_coming,
         a_log_that_is_all_moved_begins_anew_once_its_last_reader_ends,
+        a_log_that_a_peer_moves_begins_anew_all_the_same,
+        a_long_log_that_a_peer_moves_is_not_checkpointed_at_each_commit,
         writers_do_not_wait_again_and_again_for_a_reader_that_stays,
         a_second_transaction_on_a_snapshot_keeps_it_by_itself,
         a_snapshot_that_is_too_old_gives_no_more_pages,

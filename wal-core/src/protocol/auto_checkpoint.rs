@@ -12,7 +12,9 @@
 //! by then, so these are few: who lost its processor while it read, mostly.
 //!
 //! The same is done where all is moved and only readers are in the way: the next
-//! commit would find them there, and the log would go on.
+//! commit would find them there, and the log would go on. So it is also where a
+//! peer moves frames all the time, and leaves too few for a checkpoint of ours: the
+//! log is looked at by its length, too.
 //!
 //! If they do not go, the writers have waited in vain, and this attachment tries
 //! it again only when the log has grown: by as much once more, then by twice as
@@ -30,11 +32,15 @@ use super::busy::{BusyHandler, Waiter};
 use super::checkpoint::CheckpointOptions;
 use super::restart::next_salts;
 use super::snapshot::Held;
-use super::{Synchronous, Wal};
+use super::{Synchronous, Wal, WalAutoActions};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Result;
+use crate::index::IndexHeader;
+use crate::types::Salts;
 
-/// How long the committer that does it waits for its turn to write.
+/// How long the committer that does it waits for a checkpoint that runs.
+const PATIENCE_FOR_CHECKPOINT: Duration = Duration::from_millis(5);
+/// How long it waits for its turn to write.
 const PATIENCE_FOR_WRITE: Duration = Duration::from_millis(50);
 /// How long all writers wait for readers before pages are moved, and again
 /// afterwards.
@@ -49,36 +55,41 @@ const STILL_SHORT: u32 = 4;
 /// again.
 const LONGEST_STEP: u32 = 16;
 
-/// How it went when writers were stopped.
+/// How it went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum CaughtUp {
     /// The log is short now.
     Yes,
-    /// Somebody held a lock, or too much was left.
+    /// Somebody held a lock, or too much was left; or nothing is in the way of the
+    /// next commit.
     NotNow,
     /// Readers did not go.
     InVain,
 }
 
-/// When it is tried next.
+/// When it is tried next. Threads that change it at a time may try once too often.
 #[derive(Debug, Default)]
 pub(super) struct TriedAt {
-    /// How long the log was the last time, if it is long still; 0 if it is not.
+    /// The first salt of the generation in which it was tried.
+    generation: AtomicU32,
+    /// How long the log was then, if it is long still; 0 if it is not.
     frames: AtomicU32,
     /// By how much it is to grow.
     step: AtomicU32,
 }
 
 impl TriedAt {
-    /// True if it is to be tried in a log of `log_frames`.
-    fn is_due(&self, log_frames: u32) -> bool {
+    /// True if it is to be tried in a log of `generation` with `log_frames`.
+    fn is_due(&self, generation: u32, log_frames: u32) -> bool {
         let tried = self.frames.load(Ordering::Relaxed);
         let grown = log_frames.checked_sub(tried);
-        // A log that is shorter is another one.
-        tried == 0 || grown.is_none_or(|grown| grown >= self.step.load(Ordering::Relaxed))
+        tried == 0
+            || self.generation.load(Ordering::Relaxed) != generation
+            || grown.is_none_or(|grown| grown >= self.step.load(Ordering::Relaxed))
     }
 
-    fn note(&self, log_frames: u32, threshold: u32, caught_up: CaughtUp) {
+    fn note(&self, generation: u32, log_frames: u32, threshold: u32, caught_up: CaughtUp) {
+        self.generation.store(generation, Ordering::Relaxed);
         let last = self.step.load(Ordering::Relaxed);
         let (tried, step) = match caught_up {
             CaughtUp::Yes => (0, 0),
@@ -104,14 +115,23 @@ impl<C: WalCoordination> Wal<C> {
         if !self.checkpoint_is_due()? {
             return Ok(());
         }
-        let actions = self.config.auto_actions;
-        let threshold = actions.checkpoint;
+        let WalAutoActions {
+            checkpoint: threshold,
+            restart,
+        } = self.config.auto_actions;
         let report = self.checkpoint_with(CheckpointOptions::automatic())?;
-        let stops_writers = actions.restart && self.tried_at.is_due(report.log_frames);
-        if stops_writers && !self.may_begin_anew()? {
-            let caught_up = self.catch_up(threshold);
+        let Ok(header) = self.header_cell()?.load() else {
+            return Ok(());
+        };
+        let (generation, frames) = (generation(&header), report.log_frames);
+        if restart && self.tried_at.is_due(generation, frames) {
+            let caught_up = match self.may_begin_anew() {
+                Ok(true) => Ok(CaughtUp::NotNow),
+                Ok(false) => self.catch_up(threshold),
+                Err(e) => Err(e),
+            };
             let outcome = *caught_up.as_ref().unwrap_or(&CaughtUp::NotNow);
-            self.tried_at.note(report.log_frames, threshold, outcome);
+            self.tried_at.note(generation, frames, threshold, outcome);
             caught_up?;
         }
         Ok(())
@@ -138,23 +158,39 @@ impl<C: WalCoordination> Wal<C> {
         Ok(nobody_reads.is_some())
     }
 
-    /// True if so many frames are not in the database file that
-    /// [`Wal::checkpoint_automatically`] would move them. It takes no lock and
-    /// makes no system call.
+    /// True if [`Wal::checkpoint_automatically`] would do something: so many frames
+    /// are not in the database file, or the log is long though they are. It takes
+    /// no lock and makes no system call.
     ///
     /// # Errors
     /// [`crate::Error::Corrupt`] if the index is gone.
     pub fn checkpoint_is_due(&self) -> Result<bool> {
-        let threshold = self.config.auto_actions.checkpoint;
-        Ok(threshold != 0 && self.frames_to_move()? >= threshold)
+        let actions = self.config.auto_actions;
+        let threshold = actions.checkpoint;
+        if threshold == 0 {
+            return Ok(false);
+        }
+        let is_long = |header: &IndexHeader| {
+            let frames = header.max_frame();
+            frames >= threshold && self.tried_at.is_due(generation(header), frames)
+        };
+        let Ok(header) = self.header_cell()?.load() else {
+            return Ok(false);
+        };
+        Ok(self.not_moved(&header)? >= threshold || actions.restart && is_long(&header))
     }
 
     /// How many frames are published and not in the database file; none if the
     /// header cannot be loaded, which the next commit will tell.
     fn frames_to_move(&self) -> Result<u32> {
-        let Ok(header) = self.header_cell()?.load() else {
-            return Ok(0);
-        };
+        match self.header_cell()?.load() {
+            Ok(header) => self.not_moved(&header),
+            Err(_) => Ok(0),
+        }
+    }
+
+    /// How many frames of `header` are not in the database file.
+    fn not_moved(&self, header: &IndexHeader) -> Result<u32> {
         let backfilled = self.checkpoint_info()?.backfilled();
         // A count that is larger than the log is of an older one.
         Ok(header
@@ -170,7 +206,8 @@ impl<C: WalCoordination> Wal<C> {
             // So that little is left to sync while writers wait.
             self.sync_database()?;
         }
-        let Some(checkpoint) = self.try_lock(Lock::Checkpoint, LockMode::Exclusive)? else {
+        let mut for_checkpoint = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_CHECKPOINT));
+        let Some(checkpoint) = self.wait_for_lock(Lock::Checkpoint, &mut for_checkpoint)? else {
             return Ok(CaughtUp::NotNow);
         };
         let mut for_write = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_WRITE));
@@ -207,6 +244,12 @@ impl<C: WalCoordination> Wal<C> {
     }
 }
 
+/// What a generation is known by: its first salt, which the next one counts up.
+fn generation(header: &IndexHeader) -> u32 {
+    let Salts([a, b, c, d, ..]) = header.salts();
+    u32::from_be_bytes([a, b, c, d])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,25 +259,26 @@ mod tests {
         let tried = TriedAt::default();
         let (mut log, mut steps) = (1000, Vec::new());
         for _ in 0..7 {
-            assert!(tried.is_due(log));
-            tried.note(log, 1000, CaughtUp::InVain);
-            let step = (0..20_000).find(|more| tried.is_due(log + more)).unwrap();
+            assert!(tried.is_due(7, log));
+            tried.note(7, log, 1000, CaughtUp::InVain);
+            let due = |more: &u32| tried.is_due(7, log + more);
+            let step = (0..20_000).find(due).unwrap();
             steps.push(step);
             log += step;
         }
         assert_eq!(steps, [1000, 2000, 4000, 8000, 16_000, 16_000, 16_000]);
-        assert!(tried.is_due(999), "another log");
+        assert!(tried.is_due(8, log), "another log");
     }
 
     #[test]
     fn a_lock_that_is_held_makes_no_longer_pause() {
         let tried = TriedAt::default();
         for log in [1000, 2000, 3000] {
-            assert!(tried.is_due(log));
-            tried.note(log, 1000, CaughtUp::NotNow);
-            assert!(!tried.is_due(log + 999));
+            assert!(tried.is_due(7, log));
+            tried.note(7, log, 1000, CaughtUp::NotNow);
+            assert!(!tried.is_due(7, log + 999));
         }
-        tried.note(4000, 1000, CaughtUp::Yes);
-        assert!(tried.is_due(1000));
+        tried.note(7, 4000, 1000, CaughtUp::Yes);
+        assert!(tried.is_due(7, 1000));
     }
 }

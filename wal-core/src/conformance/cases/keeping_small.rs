@@ -179,6 +179,53 @@ pub(crate) fn a_log_that_is_all_moved_begins_anew_once_its_last_reader_ends<B: B
     scene.assert_quiet();
 }
 
+/// The peer leaves nothing to be moved, and readers follow each other.
+pub(crate) fn a_log_that_a_peer_moves_begins_anew_all_the_same<B: Backend>() {
+    let scene = Scene::<B>::new(4);
+    let (user, peer) = (tidy(&scene), scene.user());
+    let takes_write = |call: &Call| matches!(call, Call::TryLock(Lock::Write, LockMode::Exclusive));
+    let reading = Arc::new(Mutex::new(None));
+    let mut longest = 0;
+    for version in 1..20 {
+        user.commit(&[1], version);
+        longest = longest.max(user.header().max_frame());
+        let next = peer.read();
+        drop(reading.lock().unwrap().replace(next));
+        peer.checkpoint_all();
+        // It ends while it is waited for, if it is.
+        let ending = reading.clone();
+        user.before(takes_write, move || drop(ending.lock().unwrap().take()));
+        let tidied = user.wal.checkpoint_automatically();
+        tidied.expect("a checkpoint runs");
+        user.stepped_in();
+    }
+    assert_eq!(longest, 4, "the log went on");
+    drop(reading);
+    scene.assert_quiet();
+}
+
+/// As the next case, where a peer leaves nothing to be moved.
+pub(crate) fn a_long_log_that_a_peer_moves_is_not_checkpointed_at_each_commit<B: Backend>() {
+    let scene = Scene::<B>::new(4);
+    let (user, peer) = (tidy(&scene), scene.user());
+    let mut reading = None;
+    let mut at = Vec::new();
+    for frames in 1..30 {
+        user.commit(&[1], frames);
+        drop(reading.replace(peer.read()));
+        peer.checkpoint_all();
+        let (tidied, trace) = user.trace(|user| user.wal.checkpoint_automatically());
+        tidied.expect("a checkpoint runs");
+        if trace.iter().any(|call| matches!(call, Call::TryLock(..))) {
+            at.push(frames);
+        }
+    }
+    // After 4, 8 and 16 more.
+    assert_eq!(at, [4, 8, 16]);
+    drop(reading);
+    scene.assert_quiet();
+}
+
 pub(crate) fn writers_do_not_wait_again_and_again_for_a_reader_that_stays<B: Backend>() {
     let scene = Scene::<B>::new(4);
     let (user, other) = (tidy(&scene), scene.user());
