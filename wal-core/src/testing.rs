@@ -207,6 +207,12 @@ named! {
     PublishUnsynced => "publish-unsynced",
     /// Relay: what was committed while the log was synced is published, too.
     PublishNewest => "publish-newest",
+    /// Saved snapshots: one that was never published is opened all the same.
+    SkipSnapshotSeal => "skip-snapshot-seal",
+    /// Relay: Write is taken over when the turn is over, too.
+    PassBeyondTurn => "pass-beyond-turn",
+    /// Relay: the log is written again over what is not published.
+    MendUnpublished => "mend-unpublished",
     /// Relay: who has seen what is not durable ends before it is.
     LeaveEarly => "leave-early",
     /// Relay: who is passed Write goes on from what is published.

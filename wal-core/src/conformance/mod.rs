@@ -142,6 +142,11 @@ macro_rules! conformance_suite {
         a_sync_that_fails_fails_all_threads_that_wait_for_it,
         who_has_seen_a_commit_ends_when_it_is_durable,
         a_commit_of_another_level_waits_for_those_before_it,
+        write_is_not_taken_over_when_the_turn_is_over,
+        a_log_is_not_written_again_over_unpublished_frames,
+        a_thread_that_dies_beside_a_sync_is_in_nobodys_way,
+        threads_go_on_when_the_one_that_leads_dies,
+        a_snapshot_that_was_never_published_is_gone,
         threads_without_patience_lose_neither_commits_nor_write,
         // Long logs, which are read by a map.
         a_long_log_that_begins_anew_is_read_by_a_new_map,

@@ -77,6 +77,18 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_thread_is_not_told_synced_by_a_sync_that_began_before"),
         ),
         (
+            M::PassBeyondTurn,
+            Case("write_is_not_taken_over_when_the_turn_is_over"),
+        ),
+        (
+            M::MendUnpublished,
+            Case("a_log_is_not_written_again_over_unpublished_frames"),
+        ),
+        (
+            M::SkipSnapshotSeal,
+            Case("a_snapshot_that_was_never_published_is_gone"),
+        ),
+        (
             M::LeaveEarly,
             Case("who_has_seen_a_commit_ends_when_it_is_durable"),
         ),

@@ -378,7 +378,7 @@ impl<C: WalCoordination> ApplyTx<C> {
 
     /// Sees to the header before the first frame is written, and that a
     /// rollback takes the index back.
-    fn own_log(&mut self, wal: &Wal<C>) -> Result<()> {
+    fn own_log(&mut self, wal: &std::sync::Arc<Wal<C>>) -> Result<()> {
         if self.tx.own.is_some() {
             return Ok(());
         }

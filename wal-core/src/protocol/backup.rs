@@ -44,6 +44,10 @@ impl<C: WalCoordination> ReadTx<C> {
         file: &dyn File,
         mut progress: impl FnMut(BackupProgress) -> Result<()>,
     ) -> Result<()> {
+        if self.snapshot.slot.is_none() {
+            // A writer's, which is to be durable before its copy is.
+            self.wal().publish_all()?;
+        }
         let size = self.wal().config.page_size;
         let pages = self.page_count();
         let most = u32::try_from(RUN_LEN / size.len()).unwrap_or(1).max(1);

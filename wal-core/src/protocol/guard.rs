@@ -72,7 +72,7 @@ impl<C: WalCoordination> Drop for LockGuard<C> {
         if self.lent || self.wal.process.is_over() {
             return;
         }
-        if self.lock == Lock::Write && self.wal.pass_write_on() {
+        if self.lock == Lock::Write && self.wal.keep_write() {
             return;
         }
         step(Point::Unlock);

@@ -58,11 +58,16 @@ impl<C: WalCoordination> Wal<C> {
     /// # Errors
     /// [`Error::Corrupt`] if the system has lost what it could not write,
     /// [`Error::Io`].
-    pub(super) fn mend_log_for_frames(&self, salts: Salts) -> Result<()> {
-        match self.synchronous() == Synchronous::Full && self.log_sync_has_failed(salts) {
-            true => self.mend_log(),
-            false => Ok(()),
+    pub(super) fn mend_log_for_frames(self: &Arc<Self>, salts: Salts) -> Result<()> {
+        if self.synchronous() < Synchronous::Full || !self.log_sync_has_failed(salts) {
+            return Ok(());
         }
+        // Frames of other threads that are not published may be those that are
+        // lost, and their own sync is to tell.
+        if !mutated(Mutation::MendUnpublished) {
+            self.publish_all()?;
+        }
+        self.mend_log()
     }
 
     /// Mends the log, if it needs that, before a commit that is to be durable.
@@ -71,7 +76,7 @@ impl<C: WalCoordination> Wal<C> {
     /// # Errors
     /// [`Error::Refused`] if a sync has failed since the transaction wrote to the
     /// log, so that what it wrote may be lost; those of mending.
-    pub(super) fn mend_log_for_commit(&self, own: &OwnFrames) -> Result<()> {
+    pub(super) fn mend_log_for_commit(self: &Arc<Self>, own: &OwnFrames) -> Result<()> {
         if own.is_empty() {
             return self.mend_log_for_frames(own.start.salts());
         }

@@ -136,7 +136,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// The header of `frame`, which is one of the caller's snapshot, as it
     /// stands in the log.
-    fn seal_at(&self, frame: u32) -> Result<Seal> {
+    pub(super) fn seal_at(&self, frame: u32) -> Result<Seal> {
         let mut seal = [0; FRAME_HEADER_LEN];
         if let Some(frame) = FrameNo::new(frame) {
             self.read_log(frame_offset(frame, self.config.page_size), &mut seal)?;

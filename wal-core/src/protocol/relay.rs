@@ -1,46 +1,49 @@
 //! One sync for the commits of several threads of an attachment, before anybody
-//! sees them.
+//! reads them.
 //!
 //! # Protocol
 //! At [`super::Synchronous::Full`] a commit is synced, then published, and Write
 //! is held until then. The sync takes many times as long as the rest, and needs
 //! nothing of Write but that nobody else has it. So the thread that commits
-//! writes its frames, leaves them *unpublished*, and passes Write on to another
-//! thread of the attachment that waits for it, which begins on the state that the
-//! first one left. Meanwhile one of those who have committed leads: it
+//! writes its frames, leaves them *unpublished*, and lets the attachment *keep*
+//! Write, which another of its threads takes over that waits for it, and begins on
+//! the state that the first one left. Meanwhile one of those who have committed
+//! leads: it
 //! 1. looks which unpublished commit is the newest;
 //! 2. syncs the log, which has the frames of all up to that one;
 //! 3. publishes it, and the older ones with it.
 //!
-//! The lock itself stays held, for nobody in particular, until all is published
-//! and no thread writes; then it is given back. It is passed on within one turn
-//! ([`crate::waiting::Line`]), so other processes wait for it no longer than for
-//! one thread that comes back again and again.
+//! The lock is given back once all is published and no thread writes. Until then it
+//! is taken over within one turn only ([`crate::waiting::Line`]), so that others
+//! wait for that, for the transaction that runs at its end, for what is left of a
+//! sync, and for one more.
 //!
 //! Who reads, here or elsewhere, goes by the header, and sees what is durable.
-//! Only a write transaction that was passed Write sees what is not; it ends, by
-//! commit or rollback, when that is.
+//! Only a write transaction that took Write over sees what is not; its commit or
+//! rollback returns when that is.
 //!
 //! A commit that is published in another way (of another level, of an engine's
-//! frames) waits until nothing is unpublished.
+//! frames), and whatever writes the log again, waits until nothing is unpublished.
 //!
 //! # Ordering
 //! The state is behind a mutex. Whoever has Write took it over through that mutex
-//! or through the lock, so it sees the frames and entries of those before.
+//! or through the lock, so it sees the frames and entries of those before. The one
+//! word beside it says that something is unpublished: who finds that nothing is any
+//! more acquires the header that the leader has stored.
 //!
 //! # Crash
 //! What is unpublished when the process dies lies above the header: the next
-//! writer trims it. If the index is rebuilt from the log it is there, as a commit
-//! that died between its sync and its header is. After a sync that failed nothing
-//! of it is published any more, and the attachment is poisoned.
+//! writer trims it. If the index is rebuilt from the log it may be there, as any
+//! commit that died before its sync. After a sync that failed nothing of it is
+//! published any more, and the attachment is poisoned.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{LockGuard, Wal};
 use crate::coordination::WalCoordination;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::waiting::{Place, comes_soon, now};
@@ -53,31 +56,20 @@ pub(super) struct Commit {
     pub(super) header: IndexHeader,
 }
 
-/// Who has Write, as far as the relay has a say in it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum Baton {
-    /// A guard, or nobody of this attachment.
-    #[default]
-    Elsewhere,
-    /// Nobody, while what is unpublished is synced.
-    Kept,
-    /// The thread of that number, which has not come for it yet.
-    Given(u32),
-}
-
 #[derive(Debug, Default)]
 struct State {
     /// The newest commit, published or not.
     newest: Option<Commit>,
     /// The number of the newest one that is published.
     published: u64,
-    /// Somebody syncs the log.
+    /// Somebody syncs the log, and publishes then.
     is_led: bool,
     /// A sync has failed: nothing is published any more.
     has_failed: bool,
-    baton: Baton,
-    /// Threads that wait for Write, and their places in line.
-    heirs: VecDeque<(u32, Place)>,
+    /// The attachment has Write, and no guard has it.
+    is_kept: bool,
+    /// The places in line of threads that would take it over.
+    heirs: VecDeque<Place>,
 }
 
 impl State {
@@ -85,9 +77,8 @@ impl State {
         self.newest.filter(|newest| newest.number > self.published)
     }
 
-    /// True if there is something that is going to be published.
-    fn goes_on(&self) -> bool {
-        self.unpublished().is_some() && !self.has_failed
+    fn is_published(&self, number: u64) -> bool {
+        self.published >= number
     }
 }
 
@@ -95,11 +86,12 @@ impl State {
 #[derive(Debug, Default)]
 pub(super) struct Relay {
     state: Mutex<State>,
-    /// Changes with `published`, `is_led` and `has_failed`.
-    changed: Condvar,
     /// Something is unpublished. Whoever has Write has set it, or has taken Write
     /// over from who did, so nobody who has Write misses it.
     has_unpublished: AtomicBool,
+    /// Counts how often a leader, or a failure, has changed the state.
+    changes: AtomicU32,
+    changed: Condvar,
 }
 
 impl Relay {
@@ -107,27 +99,9 @@ impl Relay {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, state: &State) {
+    fn tell_unpublished(&self, state: &State) {
         let unpublished = state.unpublished().is_some();
         self.has_unpublished.store(unpublished, Ordering::Release);
-    }
-
-    /// Lets thread `who`, which is at `place` in line, be passed Write.
-    pub(super) fn line_up(&self, who: u32, place: Place) {
-        self.state().heirs.push_back((who, place));
-    }
-
-    /// Thread `who` does not wait any more; true if it was passed Write, and has
-    /// to do something with it.
-    #[must_use]
-    pub(super) fn step_out(&self, who: u32) -> bool {
-        let mut state = self.state();
-        state.heirs.retain(|&(heir, _)| heir != who);
-        let given = state.baton == Baton::Given(who);
-        if given {
-            state.baton = Baton::Elsewhere;
-        }
-        given
     }
 }
 
@@ -139,26 +113,26 @@ pub(super) struct Unpublished<C: WalCoordination> {
 }
 
 impl<C: WalCoordination> Unpublished<C> {
-    /// Returns once it is durable, and published. Write was passed on before.
+    /// Returns once it is durable, and published. Write was given up before.
     ///
     /// # Errors
     /// As [`Wal::wait_until_published`].
     pub(super) fn wait(mut self) -> Result<()> {
+        let waited = self.wal.wait_until_published(self.number);
         self.is_waited_for = true;
-        self.wal.wait_until_published(self.number)
+        waited
     }
 }
 
 impl<C: WalCoordination> Drop for Unpublished<C> {
-    /// A thread that panics in between leaves nobody to publish what it has
+    /// A thread that panics in between may leave nobody to publish what it has
     /// written.
     fn drop(&mut self) {
         if !self.is_waited_for {
             self.wal.poison();
             let mut state = self.wal.relay.state();
             state.has_failed = true;
-            let is_led = state.is_led;
-            self.wal.give_up_write_unless(is_led, state);
+            self.wal.settle(state);
         }
     }
 }
@@ -175,7 +149,7 @@ impl<C: WalCoordination> Wal<C> {
     /// makes the state `header`, and leaves it to be published.
     ///
     /// # Errors
-    /// [`crate::Error::CommitOutcomeUnknown`] if it never will be.
+    /// [`Error::CommitOutcomeUnknown`] if it never will be.
     pub(super) fn leave_unpublished(
         self: &Arc<Self>,
         header: IndexHeader,
@@ -184,10 +158,9 @@ impl<C: WalCoordination> Wal<C> {
         if state.has_failed {
             return Err(self.outcome_unknown(self.failed_elsewhere()));
         }
-        let before = state.newest.map_or(0, |newest| newest.number);
-        let number = before + 1;
+        let number = state.newest.map_or(0, |newest| newest.number) + 1;
         state.newest = Some(Commit { number, header });
-        self.relay.note(&state);
+        self.relay.tell_unpublished(&state);
         Ok(Unpublished {
             wal: self.clone(),
             number,
@@ -195,58 +168,78 @@ impl<C: WalCoordination> Wal<C> {
         })
     }
 
-    /// Gives Write to a thread that waits for it, or keeps it, if something is
-    /// unpublished; false if the lock is to be given back.
-    pub(super) fn pass_write_on(&self) -> bool {
+    /// Keeps Write, which no guard has any more, for another thread and until all
+    /// is published; false if the lock is to be given back at once.
+    pub(super) fn keep_write(&self) -> bool {
         if !self.relay.has_unpublished.load(Ordering::Acquire) {
             return false;
         }
-        let room = self.coordination.waiting_room();
         let mut state = self.relay.state();
-        if !state.goes_on() {
-            return false;
-        }
-        state.baton = Baton::Kept;
-        if let Some(room) = room
-            && room.line().turn_goes_on(now())
-            && let Some((heir, place)) = state.heirs.pop_front()
+        // While somebody leads, a header may yet be stored.
+        let is_kept = state.unpublished().is_some() && (state.is_led || !state.has_failed);
+        state.is_kept = is_kept;
+        self.wake_heir(state);
+        is_kept
+    }
+
+    /// Wakes the thread that has waited longest, if it may take Write over.
+    fn wake_heir(&self, state: MutexGuard<'_, State>) {
+        let heir = state.heirs.front().filter(|_| state.is_kept).copied();
+        drop(state);
+        if let Some(place) = heir
+            && let Some(room) = self.coordination.waiting_room()
+            && self.turn_goes_on()
         {
-            state.baton = Baton::Given(heir);
-            drop(state);
             step(Point::Wake);
             self.coordination.wake(room.line().call(place));
         }
-        true
     }
 
-    /// Write, if it was passed to thread `who`, or is kept for nobody and the
-    /// turn goes on; with the commit on which the thread begins.
-    pub(super) fn inherit_write(self: &Arc<Self>, who: u32) -> Option<(LockGuard<C>, Commit)> {
+    /// True if the attachment has Write, and no thread writes.
+    #[cfg(all(feature = "conformance", not(loom)))]
+    pub(crate) fn is_write_kept(&self) -> bool {
+        self.relay.state().is_kept
+    }
+
+    fn turn_goes_on(&self) -> bool {
+        let room = self.coordination.waiting_room();
+        room.is_some_and(|room| room.line().turn_goes_on(now()))
+            || mutated(Mutation::PassBeyondTurn)
+    }
+
+    /// Lets the thread at `place` in line take Write over.
+    pub(super) fn line_up_as_heir(&self, place: Place) {
+        self.relay.state().heirs.push_back(place);
+    }
+
+    /// The thread at `place` does not wait any more. It may have been woken for
+    /// nothing, and another one is.
+    pub(super) fn step_out_as_heir(&self, place: Place) {
         let mut state = self.relay.state();
-        let goes_on = || {
-            let room = self.coordination.waiting_room();
-            room.is_some_and(|room| room.line().turn_goes_on(now()))
-        };
-        let is_had = match state.baton {
-            Baton::Elsewhere => false,
-            Baton::Kept => goes_on(),
-            Baton::Given(heir) => heir == who,
-        };
-        let newest = state.newest.filter(|_| is_had)?;
-        state.baton = Baton::Elsewhere;
-        state.heirs.retain(|&(heir, _)| heir != who);
+        state.heirs.retain(|&heir| heir != place);
+        self.wake_heir(state);
+    }
+
+    /// Write, if it is kept and the turn goes on; with the commit to begin on.
+    pub(super) fn take_write_over(self: &Arc<Self>) -> Option<(LockGuard<C>, Commit)> {
+        if !self.relay.has_unpublished.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut state = self.relay.state();
+        let may_be_had = state.is_kept && !state.has_failed && self.turn_goes_on();
+        let newest = state.newest.filter(|_| may_be_had)?;
+        state.is_kept = false;
         Some((self.write_guard(), newest))
     }
 
     /// Returns once the commit of that number is durable, and published.
     ///
     /// # Errors
-    /// [`crate::Error::CommitOutcomeUnknown`] if a sync has failed.
+    /// [`Error::CommitOutcomeUnknown`] if a sync has failed.
     pub(super) fn wait_until_published(self: &Arc<Self>, number: u64) -> Result<()> {
-        let is_over = |state: &State| state.published >= number || state.has_failed;
         loop {
             let mut state = self.relay.state();
-            if state.published >= number {
+            if state.is_published(number) {
                 return Ok(());
             }
             if state.has_failed {
@@ -260,31 +253,44 @@ impl<C: WalCoordination> Wal<C> {
                 self.lead_to(newest)?;
                 continue;
             }
+            // They change behind the state, which is looked at again.
+            let seen = self.relay.changes.load(Ordering::Relaxed);
             drop(state);
-            let goes_on = || {
+            let changes = || self.relay.changes.load(Ordering::Relaxed) != seen;
+            if !comes_soon(changes) {
                 let state = self.relay.state();
-                is_over(&state) || !state.is_led
-            };
-            if comes_soon(goes_on) {
-                continue;
+                let waits = |state: &mut State| {
+                    state.is_led && !state.is_published(number) && !state.has_failed
+                };
+                step(Point::WaitForSync);
+                drop(self.relay.changed.wait_while(state, waits));
             }
-            let state = self.relay.state();
-            let waits = |state: &mut State| state.is_led && !is_over(state);
-            step(Point::WaitForSync);
-            drop(self.relay.changed.wait_while(state, waits));
         }
     }
 
     /// Returns once nothing is unpublished. The caller has Write.
     ///
     /// # Errors
-    /// As [`Wal::wait_until_published`].
+    /// [`Error::Poisoned`] if a sync has failed, [`Error::UsedAfterFork`].
     pub(super) fn publish_all(self: &Arc<Self>) -> Result<()> {
+        self.check_process()?;
         if !self.relay.has_unpublished.load(Ordering::Acquire) {
             return Ok(());
         }
         let unpublished = self.relay.state().unpublished();
-        unpublished.map_or(Ok(()), |commit| self.wait_until_published(commit.number))
+        unpublished.map_or(Ok(()), |commit| self.wait_for_base(commit.number))
+    }
+
+    /// As [`Wal::wait_until_published`], for who has not made that commit, and
+    /// begins on it.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if a sync has failed.
+    pub(super) fn wait_for_base(self: &Arc<Self>, number: u64) -> Result<()> {
+        let poisoned = |_| Error::Poisoned {
+            path: self.path().to_owned(),
+        };
+        self.wait_until_published(number).map_err(poisoned)
     }
 
     /// Syncs the log, which has the frames up to `commit`, and publishes that.
@@ -309,41 +315,35 @@ impl<C: WalCoordination> Wal<C> {
         lead.reached = Some(commit);
         Ok(())
     }
+
+    /// Gives Write back if it is kept for nothing any more, and tells those who
+    /// wait what has become of `state`.
+    fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let is_over = state.unpublished().is_none() || state.has_failed;
+        let gives_back = state.is_kept && is_over && !state.is_led;
+        state.is_kept &= !gives_back;
+        self.relay.tell_unpublished(&state);
+        self.relay.changes.fetch_add(1, Ordering::Relaxed);
+        drop(state);
+        if gives_back {
+            drop(self.write_guard());
+        }
+        self.relay.changed.notify_all();
+    }
 }
 
 impl<C: WalCoordination> Drop for Lead<'_, C> {
-    /// Steps down, and gives Write back if nobody is to have it any more. A sync
-    /// that failed, or panicked, is the last one.
+    /// Steps down. A sync that failed, or panicked, is the last one.
     fn drop(&mut self) {
+        if self.reached.is_none() {
+            self.wal.poison();
+        }
         let mut state = self.wal.relay.state();
         state.is_led = false;
         match self.reached {
             Some(commit) => state.published = commit.number,
             None => state.has_failed = true,
         }
-        self.wal.relay.note(&state);
-        self.wal.give_up_write_unless(false, state);
-    }
-}
-
-impl<C: WalCoordination> Wal<C> {
-    /// Tells those who wait what has become of `state`, and gives Write back if
-    /// nobody is to have it any more; not if that `is_led`, as a leader publishes.
-    fn give_up_write_unless(self: &Arc<Self>, is_led: bool, mut state: MutexGuard<'_, State>) {
-        let is_over = match state.baton {
-            Baton::Elsewhere => false,
-            Baton::Kept => !state.goes_on(),
-            // It is to begin on what is published.
-            Baton::Given(_) => state.has_failed,
-        };
-        let gives_back = is_over && !is_led;
-        if gives_back {
-            state.baton = Baton::Elsewhere;
-        }
-        drop(state);
-        self.relay.changed.notify_all();
-        if gives_back {
-            drop(self.write_guard());
-        }
+        self.wal.settle(state);
     }
 }

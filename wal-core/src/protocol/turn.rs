@@ -35,10 +35,11 @@ struct InLine<'l, C: WalCoordination> {
 
 /// Write, as who waited has got it.
 #[derive(Debug)]
-pub(super) enum Had<C: WalCoordination> {
-    Lock(LockGuard<C>),
-    /// By another thread, which has made that commit.
-    PassedOn(LockGuard<C>, Commit),
+pub(super) struct HeldWrite<C: WalCoordination> {
+    pub(super) write: LockGuard<C>,
+    /// The commit after which it was taken over from another thread, before that
+    /// is published perhaps; never with [`Begin::OnPublished`].
+    pub(super) after: Option<Commit>,
 }
 
 impl<C: WalCoordination> Wal<C> {
@@ -47,24 +48,24 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         waiter: &mut Waiter,
     ) -> Result<Option<LockGuard<C>>> {
-        let had = self.wait_for_turn(waiter, Begin::OnPublished)?;
-        Ok(had.map(|(Had::Lock(write) | Had::PassedOn(write, _))| write))
+        let held = self.wait_for_turn(waiter, Begin::OnPublished)?;
+        Ok(held.map(|held| held.write))
     }
 
-    /// As [`Wal::wait_for_write`]; with [`Begin::OnNewest`] it may be passed on
-    /// by another thread ([`super::relay`]).
+    /// As [`Wal::wait_for_write`]; with [`Begin::OnNewest`] it may be taken over
+    /// from another thread ([`super::relay`]).
     pub(super) fn wait_for_turn(
         self: &Arc<Self>,
         waiter: &mut Waiter,
         on: Begin,
-    ) -> Result<Option<Had<C>>> {
+    ) -> Result<Option<HeldWrite<C>>> {
         let Some(room) = self
             .coordination
             .waiting_room()
             .filter(|_| !waiter.is_asked())
         else {
             let write = self.wait_for_write_out_of_line(waiter)?;
-            return Ok(write.map(Had::Lock));
+            return Ok(write.map(HeldWrite::of_lock));
         };
         let mut waiting = InLine {
             wal: self,
@@ -76,28 +77,28 @@ impl<C: WalCoordination> Wal<C> {
         loop {
             // The word is read before the try: a release after it ends the
             // sleep at once.
-            let on = waiting.word();
-            if let Some(had) = waiting.inherit() {
-                return Ok(Some(had));
+            let word = waiting.word();
+            if let Some(held) = waiting.take_over() {
+                return Ok(Some(held));
             }
             let may_try = waiting.may_try();
-            if may_try && let Some(had) = waiting.try_write()? {
-                return Ok(Some(had));
+            if may_try && let Some(held) = waiting.try_write()? {
+                return Ok(Some(held));
             }
             if waiting.enters() {
                 continue;
             }
             if waiting.place.is_none()
-                && let Some(had) = waiting.try_write()?
+                && let Some(held) = waiting.try_write()?
             {
                 // The line is full, and does without order.
-                return Ok(Some(had));
+                return Ok(Some(held));
             }
             step(Point::WaitForWrite);
-            let sleep = |until: Instant| self.sleep(on, waiting.sleep_until(may_try, until));
+            let sleep = |until: Instant| self.sleep(word, waiting.sleep_until(may_try, until));
             if !waiter.again(Lock::Write, sleep)? {
-                return match waiting.inherit() {
-                    Some(had) => Ok(Some(had)),
+                return match waiting.take_over() {
+                    Some(held) => Ok(Some(held)),
                     None => waiting.try_write(),
                 };
             }
@@ -129,6 +130,12 @@ impl<C: WalCoordination> Wal<C> {
     }
 }
 
+impl<C: WalCoordination> HeldWrite<C> {
+    fn of_lock(write: LockGuard<C>) -> Self {
+        HeldWrite { write, after: None }
+    }
+}
+
 impl<'l, C: WalCoordination> InLine<'l, C> {
     /// What there is to sleep on.
     fn word(&self) -> Option<(&'l AtomicU32, u32)> {
@@ -143,7 +150,7 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
         };
         let turn = self.line.turn(place, now());
         if turn == Turn::Lost {
-            self.step_out();
+            self.leave();
         }
         turn == Turn::Try
     }
@@ -155,34 +162,34 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
             if let Some(place) = self.place
                 && self.on == Begin::OnNewest
             {
-                self.wal.relay.line_up(self.who, place);
+                self.wal.line_up_as_heir(place);
             }
             return self.place.is_some();
         }
         false
     }
 
-    /// Gives up the place, which may be another one's by now, and Write with it if
-    /// that was passed on.
-    fn step_out(&mut self) {
+    /// Gives up the place, which may be another one's by now.
+    fn leave(&mut self) {
         if let Some(place) = self.place.take() {
             self.line.leave(place);
-            if self.on == Begin::OnNewest && self.wal.relay.step_out(self.who) {
-                drop(self.wal.write_guard());
+            if self.on == Begin::OnNewest {
+                self.wal.step_out_as_heir(place);
             }
         }
     }
 
-    /// Takes Write from another thread that has left something unpublished.
-    fn inherit(&mut self) -> Option<Had<C>> {
+    /// Takes Write over from another thread that has left something unpublished.
+    fn take_over(&mut self) -> Option<HeldWrite<C>> {
         if self.on == Begin::OnPublished {
             return None;
         }
-        let (write, commit) = self.wal.inherit_write(self.who)?;
-        if let Some(place) = self.place.take() {
-            self.line.leave(place);
-        }
-        Some(Had::PassedOn(write, commit))
+        let (write, commit) = self.wal.take_write_over()?;
+        self.leave();
+        Some(HeldWrite {
+            write,
+            after: Some(commit),
+        })
     }
 
     /// How long to sleep, at most until `until`: `tried` in vain, or not at
@@ -200,14 +207,14 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
     }
 
     /// Tries to take Write, and begins the turn.
-    fn try_write(&mut self) -> Result<Option<Had<C>>> {
+    fn try_write(&mut self) -> Result<Option<HeldWrite<C>>> {
         let write = self.wal.try_lock(Lock::Write, LockMode::Exclusive)?;
         if write.is_some() {
             let from_line = self.place.is_some();
             self.line.begin_turn(self.who, now(), from_line);
-            self.step_out();
+            self.leave();
         }
-        Ok(write.map(Had::Lock))
+        Ok(write.map(HeldWrite::of_lock))
     }
 }
 
@@ -215,7 +222,7 @@ impl<C: WalCoordination> Drop for InLine<'_, C> {
     /// Who gives up may have been woken for its turn, and passes that on.
     fn drop(&mut self) {
         if self.place.is_some() {
-            self.step_out();
+            self.leave();
             self.wal.wake_next_writer();
         }
     }

@@ -3,8 +3,10 @@
 //! # Protocol
 //! The writer holds Write from its beginning to its end. Write is not given to
 //! a reader whose snapshot is stale: what it read may be wrong by now. With
-//! Write held the published header stands still, so whoever takes Write first
-//! and then begins to read has the newest state for sure.
+//! Write taken the published header stands still, so whoever takes Write first
+//! and then begins to read has the newest state for sure. Who takes it over from
+//! another thread begins on what that has left, of which the header may still be
+//! on its way ([`super::relay`]).
 //!
 //! Such a writer needs no read lock. Nobody can begin the log anew, which takes
 //! Write; and a checkpoint may move what the published header covers and no
@@ -33,7 +35,7 @@ use super::read::ReadTx;
 use super::relay::Commit;
 use super::snapshot::Held;
 use super::spill::OwnFrames;
-use super::turn::Had;
+use super::turn::HeldWrite;
 use super::{LockGuard, Synchronous, Wal};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::{Error, Result};
@@ -121,12 +123,12 @@ impl<C: WalCoordination> Wal<C> {
         waiter: &mut Waiter,
         on: Begin,
     ) -> Result<WriteTx<C>> {
-        let had =
+        let held =
             self.observe_wait(Lock::Write, waiter, |waiter| self.wait_for_turn(waiter, on))?;
-        let write = match had.ok_or_else(|| self.busy(Lock::Write))? {
-            Had::Lock(write) => write,
-            Had::PassedOn(write, commit) => return self.begin_on(write, commit),
-        };
+        let HeldWrite { write, after } = held.ok_or_else(|| self.busy(Lock::Write))?;
+        if let Some(commit) = after {
+            return self.begin_on(write, commit);
+        }
         let held = Held {
             write: Some(&write),
             checkpoint: None,
@@ -141,16 +143,16 @@ impl<C: WalCoordination> Wal<C> {
         Ok(WriteTx::new(read, write))
     }
 
-    /// Begins on `commit` of another thread, which has passed `write` on. It has
-    /// left nothing to mend but the entries of a rollback.
+    /// Begins on `commit` of another thread, from which `write` was taken over. It
+    /// has left nothing to mend but the entries of a rollback.
     fn begin_on(self: &Arc<Self>, write: LockGuard<C>, commit: Commit) -> Result<WriteTx<C>> {
         let header = match mutated(Mutation::InheritPublished) {
             true => self.settled_header(&Held::NOTHING)?,
             false => commit.header,
         };
         index::trim(&**self, header.max_frame())?;
-        // As below a lock of its own; and the log does not begin anew while
-        // something is unpublished.
+        // What a checkpoint moves meanwhile is published, and in the log too; and
+        // that does not begin anew while something is unpublished.
         let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
         let read = self.read_tx(write.lent(), &header, None, min_frame)?;
         let mut tx = WriteTx::new(read, write);
@@ -385,8 +387,11 @@ impl<C: WalCoordination> WriteTx<C> {
         Ok(committed.max_frame())
     }
 
-    /// Passes Write on, and returns once the state that the transaction began on
+    /// Gives Write up, and returns once the state that the transaction began on
     /// is durable: whoever has seen it does not get away before.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if it never is.
     fn end_on_published(&mut self) -> Result<()> {
         let Some(number) = self.begun_on.take() else {
             return Ok(());
@@ -396,10 +401,12 @@ impl<C: WalCoordination> WriteTx<C> {
         if mutated(Mutation::LeaveEarly) {
             return Ok(());
         }
-        self.wal().wait_until_published(number)
+        self.wal().wait_for_base(number)
     }
 
-    /// Forgets the changes; dropping the transaction does the same.
+    /// Forgets the changes; dropping the transaction does the same. One that began
+    /// on what was not durable returns when it is; if that fails, the attachment
+    /// refuses to write from then on, and [`WriteTx::rollback_with`] says so.
     pub fn rollback(self) {}
 
     /// As [`WriteTx::rollback`], and calls `undo` for each page that was
@@ -408,13 +415,15 @@ impl<C: WalCoordination> WriteTx<C> {
     /// writes before the last call.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the wal-index contradicts itself. The changes are
-    /// forgotten all the same.
+    /// [`Error::Corrupt`] if the wal-index contradicts itself, [`Error::Poisoned`]
+    /// if the state that the transaction began on turns out not to be durable. The
+    /// changes are forgotten all the same.
     pub fn rollback_with(self, undo: impl FnMut(PageNo)) -> Result<()> {
         let mut changed = self.changes.changed(None)?;
         changed.extend(self.pages_in_log(None)?);
         changed.into_iter().for_each(undo);
-        Ok(())
+        let mut ending = self;
+        ending.end_on_published()
     }
 
     pub(super) fn wal(&self) -> &Arc<Wal<C>> {
@@ -451,7 +460,7 @@ impl<C: WalCoordination> Drop for WriteTx<C> {
             let _ = wal.trim_own_frames(own.start.max_frame());
         }
         if !std::thread::panicking() && wal.check_process().is_ok() {
-            // If it never is, that is told to who has committed it.
+            // That it never is can be told to who has committed it only.
             let _ = self.end_on_published();
         }
     }

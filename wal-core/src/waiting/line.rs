@@ -114,22 +114,25 @@ impl Line {
 
     /// True if a turn, whoever's it is, is not over at `now`.
     pub fn turn_goes_on(&self, now: u32) -> bool {
-        let owner = self.turn_of.load(Ordering::Relaxed);
-        self.turn_left(owner, now).is_some()
+        self.left(now).is_some()
     }
 
-    /// What is left of the turn of `who`.
+    /// What is left of the turn.
+    fn left(&self, now: u32) -> Option<Duration> {
+        let since = self.turn_since.load(Ordering::Relaxed);
+        TURN.checked_sub(between(since, now))
+    }
+
+    /// What is left of the turn, if it is that of `who`.
     fn turn_left(&self, who: u32, now: u32) -> Option<Duration> {
         let has_turn = self.turn_of.load(Ordering::Relaxed) == who;
-        let since = self.turn_since.load(Ordering::Relaxed);
-        let left = TURN.checked_sub(between(since, now));
-        left.filter(|_| has_turn)
+        self.left(now).filter(|_| has_turn)
     }
 
     /// Says that `who` has Write, at `now`. Its turn begins, unless it has
     /// come back within it.
     pub fn begin_turn(&self, who: u32, now: u32, from_line: bool) {
-        if from_line || self.turn_of.load(Ordering::Relaxed) != who {
+        if from_line || self.turn_left(who, now).is_none() {
             self.turn_since.store(now, Ordering::Relaxed);
             self.turn_of.store(who, Ordering::Relaxed);
         }
@@ -200,8 +203,7 @@ impl Line {
     /// What is left at `now` of a turn that is not over, for the first in line
     /// that found Write taken: it is woken then, and not before.
     pub fn be_patient(&self, place: Place, now: u32) -> Option<Duration> {
-        let owner = self.turn_of.load(Ordering::Relaxed);
-        let left = self.turn_left(owner, now);
+        let left = self.left(now);
         let patient = &self.waiters[place.at].patient;
         patient.store(u32::from(left.is_some()), Ordering::SeqCst);
         left
@@ -354,6 +356,9 @@ mod tests {
         assert!(!line.may_pass(TWO, 0));
         line.begin_turn(ONE, 500, false);
         assert!(!line.may_pass(ONE, MS + 1), "coming back does not renew it");
+        line.begin_turn(ONE, MS + 500, false);
+        assert!(line.may_pass(ONE, 2 * MS), "it was over");
+        assert!(line.turn_goes_on(2 * MS) && !line.turn_goes_on(3 * MS));
         line.begin_turn(ONE, 2 * MS, true);
         assert!(line.may_pass(ONE, 3 * MS));
     }
