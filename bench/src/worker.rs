@@ -102,8 +102,10 @@ pub(crate) fn repeat(
         }
     };
     let reads = matches!(order.role, Role::Read | Role::Reads(_));
-    act(reads)?;
+    let first = act(reads);
+    // Also if it has failed: others wait for this one.
     line_up()?;
+    first?;
     let limit = match order.role {
         Role::Reads(count) | Role::Writes(count) => u64::from(count),
         _ => u64::MAX,

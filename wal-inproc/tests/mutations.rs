@@ -36,7 +36,9 @@ mod suite {
 }
 
 fn passes(case: &str, mutation: Option<Mutation>) -> bool {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    // Who breaks a rule may make others wait for ever.
+    let mut command = Command::new("timeout");
+    command.arg("120").arg(std::env::current_exe().unwrap());
     command.args(["--exact", &format!("suite::{case}"), "--quiet"]);
     command.env_remove("WAL_MUTATION");
     if let Some(mutation) = mutation {

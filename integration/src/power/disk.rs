@@ -160,7 +160,7 @@ impl Disk {
         let promise = &mut self.state().promise;
         promise.acknowledged = number;
         if durable {
-            promise.floor = number;
+            promise.floor = promise.floor.max(number);
             promise.void = false;
         }
     }

@@ -368,7 +368,12 @@ impl Work<'_> {
         let committed = self.commit(life, rng);
         self.disk.during_log_sync(None);
         committed.context("a commit that threads build on")?;
-        for (state, thread) in told.try_iter() {
+        let threads: Vec<_> = told.try_iter().collect();
+        ensure!(
+            threads.len() == last - next,
+            "a sync of a commit was not seen"
+        );
+        for (state, thread) in threads {
             let committed = thread?.join();
             let Ok(committed) = committed else {
                 bail!("the thread of state {state} panicked");

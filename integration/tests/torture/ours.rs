@@ -100,7 +100,7 @@ fn open(scene: &Scene, rng: &mut Rng) -> Result<Worker> {
         &[
             (2, Synchronous::Off),
             (2, Synchronous::Normal),
-            (1, Synchronous::Full),
+            (3, Synchronous::Full),
         ],
     );
     settings.group_commit = rng.bool();
@@ -245,8 +245,10 @@ impl Ours<'_> {
     }
 
     fn write_for_a_while(&mut self) -> Result<()> {
-        let role = Role::Writer {
-            id: u64::from(self.number) + 1,
+        let id = u64::from(self.number) + 1;
+        let role = match self.rng.bool() {
+            true => Role::Writer { id },
+            false => Role::BusyWriter { id },
         };
         let duration = Duration::from_millis(self.rng.u64(5..30));
         let load = self.load(role, duration);

@@ -213,12 +213,20 @@ impl Ledger {
 
     /// Looks at what `user` has published since the last call of anybody.
     pub(super) fn observe(&mut self, user: usize, block_zero: Option<&IndexBlock>) {
-        let Some(block) = block_zero.filter(|_| !self.crowded) else {
+        let Some(block) = block_zero else {
             return;
         };
         let Ok(header) = HeaderCell::of(block).load() else {
             return;
         };
+        if self.crowded {
+            let goes_back = |old: IndexHeader| {
+                old.salts() == header.salts() && old.max_frame() > header.max_frame()
+            };
+            self.demand(!self.header.is_some_and(goes_back), "the header went back");
+            self.header = Some(header);
+            return;
+        }
         if self.header != Some(header) {
             self.check_header(user, &header);
             self.header = Some(header);
