@@ -17,7 +17,9 @@
 mod line;
 mod synced;
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 pub use line::{Line, Place, Turn};
 pub(crate) use line::{STILL_HERE, now, who};
@@ -92,13 +94,59 @@ impl CaredFor {
 /// fast disk is over soon, and to sleep and be woken takes more of the processor
 /// than a commit.
 const YIELDS: u32 = 60;
+/// The processors are busy with something else if it takes so long to be let on
+/// again.
+const LONG_YIELD: Duration = Duration::from_millis(2);
+/// How often a thread then sleeps at once.
+const SLEEPS: u32 = 100;
 
-/// Lets others run until something `has_come`; false if it has not soon.
+/// Whether a thread lets others run before it sleeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Yielding {
+    /// How often it sleeps at once before it tries that again.
+    sleeps_left: u32,
+}
+
+impl Yielding {
+    /// True if it is worth it this time.
+    fn may_begin(&mut self) -> bool {
+        let may = self.sleeps_left == 0;
+        self.sleeps_left = self.sleeps_left.saturating_sub(1);
+        may
+    }
+
+    /// Others ran for `time`; true if it may go on.
+    fn goes_on_after(&mut self, time: Duration) -> bool {
+        if time > LONG_YIELD {
+            self.sleeps_left = SLEEPS;
+        }
+        self.sleeps_left == 0
+    }
+}
+
+/// Lets others run until something `has_come`; false if it has not soon. Where the
+/// processors are busy with something else, it takes far longer to be let on than
+/// to be woken, so a thread that has seen that sleeps for a while.
 pub(crate) fn comes_soon(has_come: impl Fn() -> bool) -> bool {
-    (0..YIELDS).any(|_| {
+    thread_local! {
+        static YIELDING: Cell<Yielding> = const { Cell::new(Yielding { sleeps_left: 0 }) };
+    }
+    let mut yielding = YIELDING.get();
+    let mut goes_on = yielding.may_begin();
+    let mut came = false;
+    let mut before = Instant::now();
+    for _ in 0..YIELDS {
+        if !goes_on || came {
+            break;
+        }
         std::thread::yield_now();
-        has_come()
-    })
+        let now = Instant::now();
+        goes_on = yielding.goes_on_after(now - before);
+        came = has_come();
+        before = now;
+    }
+    YIELDING.set(yielding);
+    came
 }
 
 /// A word to sleep on until something has happened.
@@ -138,6 +186,16 @@ impl Bell {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_was_not_let_on_for_long_sleeps_at_once_for_a_while() {
+        let mut yielding = Yielding::default();
+        assert!(yielding.may_begin() && yielding.goes_on_after(LONG_YIELD));
+        assert!(!yielding.goes_on_after(2 * LONG_YIELD));
+        let at_once = (0..1000).take_while(|_| !yielding.may_begin()).count();
+        assert_eq!(at_once, SLEEPS as usize);
+        assert!(yielding.may_begin() && yielding.goes_on_after(Duration::ZERO));
+    }
 
     #[test]
     fn who_expects_something_is_to_be_woken_once() {
