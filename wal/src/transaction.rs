@@ -117,8 +117,9 @@ impl<B: Backend> WriteTx<B> {
     /// drop them. Nobody else writes before the last call.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the wal-index contradicts itself. The changes are
-    /// forgotten all the same.
+    /// [`Error::Corrupt`] if the wal-index contradicts itself, [`Error::Poisoned`] if
+    /// the state that the transaction began on turns out not to be durable. The
+    /// changes are forgotten all the same.
     pub fn rollback_with(self, undo: impl FnMut(PageNo)) -> Result<()> {
         self.tx.rollback_with(undo)
     }

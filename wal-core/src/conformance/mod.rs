@@ -146,6 +146,8 @@ macro_rules! conformance_suite {
         a_log_is_not_written_again_over_unpublished_frames,
         a_thread_that_dies_beside_a_sync_is_in_nobodys_way,
         threads_go_on_when_the_one_that_leads_dies,
+        a_rollback_beside_a_sync_takes_nothing_from_the_next_one,
+        a_log_does_not_begin_anew_before_its_leader_is_done,
         a_snapshot_that_was_never_published_is_gone,
         threads_without_patience_lose_neither_commits_nor_write,
         // Long logs, which are read by a map.

@@ -24,7 +24,7 @@
 //! As for any checkpoint.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::backfill::Backfill;
@@ -67,7 +67,7 @@ enum CaughtUp {
     InVain,
 }
 
-/// When it is tried next. Threads that change it at a time may try once too often.
+/// When it is tried next.
 #[derive(Debug, Default)]
 pub(super) struct TriedAt {
     /// The first salt of the generation in which it was tried.
@@ -76,9 +76,25 @@ pub(super) struct TriedAt {
     frames: AtomicU32,
     /// By how much it is to grow.
     step: AtomicU32,
+    /// A thread is at it.
+    is_tried: AtomicBool,
+}
+
+/// Tries until it is dropped, alone of all threads.
+struct Trying<'t>(&'t TriedAt);
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        self.0.is_tried.store(false, Ordering::Relaxed);
+    }
 }
 
 impl TriedAt {
+    fn begin(&self) -> Option<Trying<'_>> {
+        let is_tried = self.is_tried.swap(true, Ordering::Relaxed);
+        (!is_tried).then(|| Trying(self))
+    }
+
     /// True if it is to be tried in a log of `generation` with `log_frames`.
     fn is_due(&self, generation: u32, log_frames: u32) -> bool {
         let tried = self.frames.load(Ordering::Relaxed);
@@ -119,12 +135,14 @@ impl<C: WalCoordination> Wal<C> {
             checkpoint: threshold,
             restart,
         } = self.config.auto_actions;
+        // Others move frames meanwhile if many are left, and do no more.
+        let trying = self.tried_at.begin();
         let report = self.checkpoint_with(CheckpointOptions::automatic())?;
         let Ok(header) = self.header_cell()?.load() else {
             return Ok(());
         };
         let (generation, frames) = (generation(&header), report.log_frames);
-        if restart && self.tried_at.is_due(generation, frames) {
+        if restart && trying.is_some() && self.tried_at.is_due(generation, frames) {
             let caught_up = match self.may_begin_anew() {
                 Ok(true) => Ok(CaughtUp::NotNow),
                 Ok(false) => self.catch_up(threshold),
@@ -172,7 +190,9 @@ impl<C: WalCoordination> Wal<C> {
         }
         let is_long = |header: &IndexHeader| {
             let frames = header.max_frame();
-            frames >= threshold && self.tried_at.is_due(generation(header), frames)
+            frames >= threshold
+                && !self.tried_at.is_tried.load(Ordering::Relaxed)
+                && self.tried_at.is_due(generation(header), frames)
         };
         let Ok(header) = self.header_cell()?.load() else {
             return Ok(false);

@@ -144,8 +144,9 @@ impl<C: WalCoordination> WriteTx<C> {
     }
 
     /// The state that the transaction began with, or has committed. What it began
-    /// with may be the commit of another thread that is not durable yet; it is when
-    /// the transaction has ended ([`Wal::begin_write`]).
+    /// with may be the commit of another thread that is not durable yet, and newer
+    /// than what is published; it is durable when the transaction has ended
+    /// ([`Wal::begin_write`]).
     pub fn snapshot(&self) -> &super::Snapshot {
         self.read.snapshot()
     }

@@ -1,5 +1,7 @@
 //! A held lock. Nobody calls the coordination's `unlock` but the guard, so
-//! every lock is given back exactly once, on every path out of an operation.
+//! every lock is given back exactly once, on every path out of an operation. A
+//! guard of Write may leave the lock to the [relay](super::relay), which makes
+//! another guard for it.
 
 use std::sync::Arc;
 

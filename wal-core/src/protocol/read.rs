@@ -123,8 +123,9 @@ impl<C: WalCoordination> ReadTx<C> {
     /// True if the database is no longer as this transaction sees it.
     ///
     /// # Errors
-    /// [`Error::UsedAfterFork`] in a forked child, [`Error::CommitOutcomeUnknown`]
-    /// for a writer that began on the commit of a thread whose sync failed.
+    /// [`Error::UsedAfterFork`] in a forked child. The reading side of a writer that
+    /// began on a commit which is not durable waits for that, and gives
+    /// [`Error::Poisoned`] if it never is.
     pub fn is_stale(&self) -> Result<bool> {
         self.wal().check_process()?;
         if self.snapshot.slot.is_none() {

@@ -58,7 +58,8 @@ pub(super) struct Commit {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The newest commit, published or not.
+    /// The newest commit, published or not. It is the state of the log while Write
+    /// is kept; later others may have written.
     newest: Option<Commit>,
     /// The number of the newest one that is published.
     published: u64,
@@ -66,7 +67,8 @@ struct State {
     is_led: bool,
     /// A sync has failed: nothing is published any more.
     has_failed: bool,
-    /// The attachment has Write, and no guard has it.
+    /// The attachment has Write, and no guard has it. Then something is unpublished,
+    /// or somebody leads though it has failed: who ends that gives Write back.
     is_kept: bool,
     /// The places in line of threads that would take it over.
     heirs: VecDeque<Place>,
@@ -140,8 +142,8 @@ impl<C: WalCoordination> Drop for Unpublished<C> {
 /// Leads until it is dropped.
 struct Lead<'w, C: WalCoordination> {
     wal: &'w Arc<Wal<C>>,
-    /// What is published by now.
-    reached: Option<Commit>,
+    /// The number of what is published by now.
+    reached: Option<u64>,
 }
 
 impl<C: WalCoordination> Wal<C> {
@@ -220,7 +222,9 @@ impl<C: WalCoordination> Wal<C> {
         self.wake_heir(state);
     }
 
-    /// Write, if it is kept and the turn goes on; with the commit to begin on.
+    /// Write, if it is kept and the turn goes on, whoever's it is; with the commit to
+    /// begin on. Any thread that comes may have it: one that runs need not be woken,
+    /// and who is woken in vain is woken again.
     pub(super) fn take_write_over(self: &Arc<Self>) -> Option<(LockGuard<C>, Commit)> {
         if !self.relay.has_unpublished.load(Ordering::Acquire) {
             return None;
@@ -273,10 +277,10 @@ impl<C: WalCoordination> Wal<C> {
     /// # Errors
     /// [`Error::Poisoned`] if a sync has failed, [`Error::UsedAfterFork`].
     pub(super) fn publish_all(self: &Arc<Self>) -> Result<()> {
-        self.check_process()?;
         if !self.relay.has_unpublished.load(Ordering::Acquire) {
             return Ok(());
         }
+        self.check_process()?;
         let unpublished = self.relay.state().unpublished();
         unpublished.map_or(Ok(()), |commit| self.wait_for_base(commit.number))
     }
@@ -285,8 +289,9 @@ impl<C: WalCoordination> Wal<C> {
     /// begins on it.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] if a sync has failed.
+    /// [`Error::Poisoned`] if a sync has failed, [`Error::UsedAfterFork`].
     pub(super) fn wait_for_base(self: &Arc<Self>, number: u64) -> Result<()> {
+        self.check_process()?;
         let poisoned = |_| Error::Poisoned {
             path: self.path().to_owned(),
         };
@@ -312,7 +317,7 @@ impl<C: WalCoordination> Wal<C> {
             false => commit,
         };
         self.finalize_committed_pages(header, &commit.header);
-        lead.reached = Some(commit);
+        lead.reached = Some(commit.number);
         Ok(())
     }
 
@@ -341,7 +346,7 @@ impl<C: WalCoordination> Drop for Lead<'_, C> {
         let mut state = self.wal.relay.state();
         state.is_led = false;
         match self.reached {
-            Some(commit) => state.published = commit.number,
+            Some(number) => state.published = number,
             None => state.has_failed = true,
         }
         self.wal.settle(state);

@@ -46,7 +46,12 @@ impl<C: WalCoordination> WriteTx<C> {
         let may_restart =
             self.read.snapshot.bypasses_log() && self.wal().config.auto_actions.restart;
         let restarted = match may_restart {
-            true => self.try_restart_log(next_salts(&self.read.snapshot.header))?,
+            true => {
+                // A leader may have published all, and not said so yet: what it
+                // keeps would be of the log before.
+                self.wal().publish_all()?;
+                self.try_restart_log(next_salts(&self.read.snapshot.header))?
+            }
             false => None,
         };
         if restarted.is_none() {

@@ -115,9 +115,10 @@ impl<C: WalCoordination> ReadTx<C> {
         }
         // Slot 0 does not keep the log from beginning anew, with other pages
         // in these frames. The fence keeps the look at the header behind them.
+        let is_there = wal.has_frames_of(&older.header)?;
         fence(Ordering::SeqCst);
         let live = wal.header_cell()?.load();
-        if !live.is_ok_and(|live| live.salts() == older.salts()) {
+        if !is_there || !live.is_ok_and(|live| live.salts() == older.salts()) {
             return Err(wal.snapshot_gone());
         }
         pages.sort_unstable();

@@ -387,8 +387,18 @@ impl<C: WalCoordination> WriteTx<C> {
         Ok(committed.max_frame())
     }
 
-    /// Gives Write up, and returns once the state that the transaction began on
-    /// is durable: whoever has seen it does not get away before.
+    /// Takes what a rollback or a failed commit leaves out of the index. Write is
+    /// held: behind it stand the frames of others.
+    fn forget_own_frames(&mut self) {
+        if let Some(own) = self.own.take() {
+            // What cannot be trimmed now is trimmed by the next writer.
+            let _ = self.wal().trim_own_frames(own.start.max_frame());
+        }
+    }
+
+    /// Gives Write up, with what the transaction has in the log, and returns once the
+    /// state that it began on is durable: whoever has seen it does not get away
+    /// before. Such a transaction has no slot to give back.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if it never is.
@@ -396,6 +406,7 @@ impl<C: WalCoordination> WriteTx<C> {
         let Some(number) = self.begun_on.take() else {
             return Ok(());
         };
+        self.forget_own_frames();
         let lent = self.write.lent();
         drop(std::mem::replace(&mut self.write, lent));
         if mutated(Mutation::LeaveEarly) {
@@ -451,15 +462,8 @@ impl<C: WalCoordination> Drop for WriteTx<C> {
     /// Write is given back. A child of `fork` leaves it alone, and a panic
     /// leaves it to the next writer, as the death of the process does.
     fn drop(&mut self) {
-        let wal = self.wal().clone();
-        if let Some(own) = &self.own
-            && !std::thread::panicking()
-            && wal.check_process().is_ok()
-        {
-            // What cannot be trimmed now is trimmed by the next writer.
-            let _ = wal.trim_own_frames(own.start.max_frame());
-        }
-        if !std::thread::panicking() && wal.check_process().is_ok() {
+        if !std::thread::panicking() && self.wal().check_process().is_ok() {
+            self.forget_own_frames();
             // That it never is can be told to who has committed it only.
             let _ = self.end_on_published();
         }

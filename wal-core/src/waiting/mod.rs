@@ -95,7 +95,7 @@ impl CaredFor {
 /// than a commit.
 const YIELDS: u32 = 60;
 /// The processors are busy with something else if it takes so long to be let on
-/// again.
+/// again, twice in a row.
 const LONG_YIELD: Duration = Duration::from_millis(2);
 /// How often a thread then sleeps at once.
 const SLEEPS: u32 = 100;
@@ -105,6 +105,8 @@ const SLEEPS: u32 = 100;
 struct Yielding {
     /// How often it sleeps at once before it tries that again.
     sleeps_left: u32,
+    /// The last time was a long one.
+    was_long: bool,
 }
 
 impl Yielding {
@@ -117,9 +119,11 @@ impl Yielding {
 
     /// Others ran for `time`; true if it may go on.
     fn goes_on_after(&mut self, time: Duration) -> bool {
-        if time > LONG_YIELD {
+        let is_long = time > LONG_YIELD;
+        if is_long && self.was_long {
             self.sleeps_left = SLEEPS;
         }
+        self.was_long = is_long;
         self.sleeps_left == 0
     }
 }
@@ -129,7 +133,7 @@ impl Yielding {
 /// to be woken, so a thread that has seen that sleeps for a while.
 pub(crate) fn comes_soon(has_come: impl Fn() -> bool) -> bool {
     thread_local! {
-        static YIELDING: Cell<Yielding> = const { Cell::new(Yielding { sleeps_left: 0 }) };
+        static YIELDING: Cell<Yielding> = const { Cell::new(Yielding { sleeps_left: 0, was_long: false }) };
     }
     let mut yielding = YIELDING.get();
     let mut goes_on = yielding.may_begin();
@@ -191,6 +195,9 @@ mod tests {
     fn who_was_not_let_on_for_long_sleeps_at_once_for_a_while() {
         let mut yielding = Yielding::default();
         assert!(yielding.may_begin() && yielding.goes_on_after(LONG_YIELD));
+        assert!(yielding.goes_on_after(2 * LONG_YIELD));
+        assert!(yielding.goes_on_after(Duration::ZERO), "one by itself");
+        assert!(yielding.goes_on_after(2 * LONG_YIELD));
         assert!(!yielding.goes_on_after(2 * LONG_YIELD));
         let at_once = (0..1000).take_while(|_| !yielding.may_begin()).count();
         assert_eq!(at_once, SLEEPS as usize);

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::super::Backend;
-use super::super::director::{Call, Then, Which, at_every_call, nth, until_death};
+use super::super::director::{Awaited, Call, Then, Which, at_every_call, nth, until_death};
 use super::super::scene::{BOUND, Scene, User, Writing, fill, version_in};
 use super::durability::SYNC;
 use crate::coordination::WalCoordination;
@@ -364,6 +364,79 @@ pub(crate) fn threads_go_on_when_the_one_that_leads_dies<B: Backend>() {
     assert_eq!(other.versions(), [1; 3]);
     other.commit(&[3], 5);
     assert_eq!(other.versions(), [1, 1, 5]);
+}
+
+/// What a transaction has spilled goes before Write does: the next one is at work
+/// while it waits for the state it began on.
+pub(crate) fn a_rollback_beside_a_sync_takes_nothing_from_the_next_one<B: Backend>() {
+    for rolls_back in [true, false] {
+        let (scene, strict, other) = scene::<B>();
+        let (threads, ends) = (Kept::default(), Kept::default());
+        strict.before(|call| *call == SYNC, {
+            let (strict, threads, ends) = (strict.clone(), threads.clone(), ends.clone());
+            move || {
+                let mut tx = begin_beside_a_sync(&strict);
+                let savepoint = tx.savepoint();
+                fill(&mut tx, &[2], 3).expect("it writes");
+                tx.spill().expect("it is spilled");
+                let end = move || match rolls_back {
+                    true => tx.rollback_with(|_| {}),
+                    false => {
+                        tx.rollback_to(savepoint)?;
+                        tx.commit().map(drop)
+                    }
+                };
+                keep(&ends, std::thread::spawn(end));
+                gives_write_up(&strict);
+                let tx = begin_beside_a_sync(&strict);
+                keep(&threads, commit_on_a_thread::<B>(tx, 3, 4));
+                gives_write_up(&strict);
+            }
+        });
+        strict.commit(&[1], 2);
+        for ended in joined(&ends) {
+            ended.expect("it is rolled back");
+        }
+        for committed in joined(&threads) {
+            committed.expect("the next one commits");
+        }
+        strict.assert_stepped_in();
+        assert_eq!(other.versions(), [2, 1, 4]);
+        scene.assert_quiet();
+    }
+}
+
+/// The leader has stored its header and not told so yet; a checkpoint has moved all
+/// of it, so the log could begin anew.
+pub(crate) fn a_log_does_not_begin_anew_before_its_leader_is_done<B: Backend>() {
+    let (scene, strict, other) = scene::<B>();
+    let threads = Kept::default();
+    let room = strict.wal.coordination().waiting_room();
+    // Somebody waits for a commit, so that it is told by a call.
+    room.expect("a waiting room").commits().expect();
+    strict.before(|call| *call == Call::Wake(Awaited::Commit), {
+        let (strict, other, threads) = (strict.clone(), other.clone(), threads.clone());
+        move || {
+            other.checkpoint_all();
+            let before = strict.header().salts();
+            let mut tx = begin_beside_a_sync(&strict);
+            let spills = move || {
+                fill(&mut tx, &[2], 3)?;
+                tx.spill()
+            };
+            keep(&threads, std::thread::spawn(spills));
+            (0..1000).for_each(|_| std::thread::yield_now());
+            assert_eq!(strict.header().salts(), before, "it began anew");
+        }
+    });
+    strict.commit(&[1], 2);
+    strict.assert_stepped_in();
+    for spilled in joined(&threads) {
+        spilled.expect("it is spilled once the leader is done");
+    }
+    strict.commit(&[3], 4);
+    assert_eq!(other.versions(), [2, 1, 4]);
+    scene.assert_quiet();
 }
 
 pub(crate) fn a_snapshot_that_was_never_published_is_gone<B: Backend>() {
