@@ -95,36 +95,38 @@ impl CaredFor {
 /// than a commit.
 const YIELDS: u32 = 60;
 /// The processors are busy with something else if it takes so long to be let on
-/// again, twice in a row.
+/// again.
 const LONG_YIELD: Duration = Duration::from_millis(2);
+/// Within how many waits that has to come again before a thread takes it for the
+/// rule: a checkpoint by another one takes as long, but comes seldom.
+const SOON: u32 = 16;
 /// How often a thread then sleeps at once.
 const SLEEPS: u32 = 100;
 
 /// Whether a thread lets others run before it sleeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Yielding {
-    /// How often it sleeps at once before it tries that again.
-    sleeps_left: u32,
-    /// The last time was a long one.
-    was_long: bool,
+    /// How many waits it remembers that it was not let on for long: it sleeps at
+    /// once in all but the last [`SOON`].
+    remembers: u32,
 }
 
 impl Yielding {
     /// True if it is worth it this time.
     fn may_begin(&mut self) -> bool {
-        let may = self.sleeps_left == 0;
-        self.sleeps_left = self.sleeps_left.saturating_sub(1);
+        let may = self.remembers <= SOON;
+        self.remembers = self.remembers.saturating_sub(1);
         may
     }
 
     /// Others ran for `time`; true if it may go on.
     fn goes_on_after(&mut self, time: Duration) -> bool {
         let is_long = time > LONG_YIELD;
-        if is_long && self.was_long {
-            self.sleeps_left = SLEEPS;
+        if is_long {
+            let again = if self.remembers > 0 { SLEEPS } else { 0 };
+            self.remembers = again + SOON;
         }
-        self.was_long = is_long;
-        self.sleeps_left == 0
+        !is_long
     }
 }
 
@@ -133,7 +135,7 @@ impl Yielding {
 /// to be woken, so a thread that has seen that sleeps for a while.
 pub(crate) fn comes_soon(has_come: impl Fn() -> bool) -> bool {
     thread_local! {
-        static YIELDING: Cell<Yielding> = const { Cell::new(Yielding { sleeps_left: 0, was_long: false }) };
+        static YIELDING: Cell<Yielding> = const { Cell::new(Yielding { remembers: 0 }) };
     }
     let mut yielding = YIELDING.get();
     let mut goes_on = yielding.may_begin();
@@ -192,16 +194,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_was_not_let_on_for_long_sleeps_at_once_for_a_while() {
+    fn who_is_not_let_on_for_long_twice_sleeps_at_once_for_a_while() {
+        let long = 2 * LONG_YIELD;
         let mut yielding = Yielding::default();
+        let at_once = |yielding: &mut Yielding| (0..1000).position(|_| yielding.may_begin());
         assert!(yielding.may_begin() && yielding.goes_on_after(LONG_YIELD));
-        assert!(yielding.goes_on_after(2 * LONG_YIELD));
-        assert!(yielding.goes_on_after(Duration::ZERO), "one by itself");
-        assert!(yielding.goes_on_after(2 * LONG_YIELD));
-        assert!(!yielding.goes_on_after(2 * LONG_YIELD));
-        let at_once = (0..1000).take_while(|_| !yielding.may_begin()).count();
-        assert_eq!(at_once, SLEEPS as usize);
-        assert!(yielding.may_begin() && yielding.goes_on_after(Duration::ZERO));
+        assert!(!yielding.goes_on_after(long));
+        assert!((0..SOON).all(|_| yielding.may_begin()), "it was one");
+        assert!(!yielding.goes_on_after(long));
+        for _ in 0..3 {
+            assert!(yielding.may_begin() && !yielding.goes_on_after(long));
+            assert_eq!(at_once(&mut yielding), Some(100));
+        }
+        assert!((1..SOON).all(|_| yielding.may_begin()));
+        assert!(!yielding.goes_on_after(long));
+        assert_eq!(at_once(&mut yielding), Some(0), "that was long ago");
     }
 
     #[test]
