@@ -95,7 +95,9 @@ impl Snapshot {
 
 impl<C: WalCoordination> ReadTx<C> {
     /// The pages that changed between `older` and this transaction, by number.
-    /// Pages that were cut off are not among them.
+    /// Pages that were cut off are not among them. Where all of the log is in the
+    /// database file, an `older` state that a writer gave away and that was never
+    /// published is not told from the one that took its place.
     ///
     /// # Errors
     /// [`Error::SnapshotGone`] if `older` is of another generation of the log
@@ -115,7 +117,8 @@ impl<C: WalCoordination> ReadTx<C> {
         }
         // Slot 0 does not keep the log from beginning anew, with other pages
         // in these frames. The fence keeps the look at the header behind them.
-        let is_there = wal.has_frames_of(&older.header)?;
+        // Slot 0 does not keep the log to be read either.
+        let is_there = self.snapshot.bypasses_log() || wal.has_frames_of(&older.header)?;
         fence(Ordering::SeqCst);
         let live = wal.header_cell()?.load();
         if !is_there || !live.is_ok_and(|live| live.salts() == older.salts()) {
