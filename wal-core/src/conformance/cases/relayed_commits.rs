@@ -1,13 +1,12 @@
 //! Threads of one attachment that share a sync before anybody sees their
 //! commits. A thread comes while the sync of another is just about to happen.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::super::Backend;
-use super::super::director::{Awaited, Call, Then, Which, at_every_call, nth, until_death};
+use super::super::director::{Awaited, Call, Which};
 use super::super::scene::{BOUND, Scene, User, Writing, fill, version_in};
 use super::durability::SYNC;
 use crate::coordination::WalCoordination;
@@ -17,18 +16,18 @@ use crate::types::PageNo;
 use crate::waiting::{now, who};
 
 /// What is made while a sync waits, and looked at once it is over.
-type Kept<T> = Arc<Mutex<Vec<T>>>;
+pub(super) type Kept<T> = Arc<Mutex<Vec<T>>>;
 
-fn keep<T>(kept: &Kept<T>, value: T) {
+pub(super) fn keep<T>(kept: &Kept<T>, value: T) {
     kept.lock().expect("nobody panicked").push(value);
 }
 
-fn take<T>(kept: &Kept<T>) -> Vec<T> {
+pub(super) fn take<T>(kept: &Kept<T>) -> Vec<T> {
     std::mem::take(&mut *kept.lock().expect("nobody panicked"))
 }
 
 /// A user at [`Synchronous::Full`] whose log has a commit of version 1.
-fn scene<B: Backend>() -> (Scene<B>, User<B>, User<B>) {
+pub(super) fn scene<B: Backend>() -> (Scene<B>, User<B>, User<B>) {
     let scene = Scene::new(3);
     let (strict, other) = (scene.user_at(Synchronous::Full), scene.user());
     scene.director().with_ledger(|ledger| ledger.crowd());
@@ -38,7 +37,7 @@ fn scene<B: Backend>() -> (Scene<B>, User<B>, User<B>) {
 
 /// Begins to write while a commit of the attachment is not published: Write is
 /// passed on, within a turn.
-fn begin_beside_a_sync<B: Backend>(user: &User<B>) -> Writing<B> {
+pub(super) fn begin_beside_a_sync<B: Backend>(user: &User<B>) -> Writing<B> {
     let deadline = Instant::now() + BOUND;
     loop {
         let room = user.wal.coordination().waiting_room();
@@ -53,7 +52,7 @@ fn begin_beside_a_sync<B: Backend>(user: &User<B>) -> Writing<B> {
 }
 
 /// Commits `version` to `page` on a thread, which has begun already.
-fn commit_on_a_thread<B: Backend>(
+pub(super) fn commit_on_a_thread<B: Backend>(
     mut tx: Writing<B>,
     page: u32,
     version: u32,
@@ -67,7 +66,7 @@ where
     })
 }
 
-fn joined<T>(threads: &Kept<JoinHandle<T>>) -> Vec<T> {
+pub(super) fn joined<T>(threads: &Kept<JoinHandle<T>>) -> Vec<T> {
     let threads = take(threads).into_iter();
     threads
         .map(|thread| thread.join().expect("no panic"))
@@ -79,7 +78,7 @@ fn version_of<B: Backend>(tx: &Writing<B>, page: u32) -> u32 {
     version_in(page, &tx.page(number).expect("the page is read"))
 }
 
-fn writes_log(call: &Call) -> bool {
+pub(super) fn writes_log(call: &Call) -> bool {
     let log = Which::Log;
     matches!(call, Call::Write { file, .. } if *file == log)
 }
@@ -163,36 +162,6 @@ pub(crate) fn a_thread_is_not_told_synced_by_a_sync_that_began_before<B: Backend
     scene.assert_quiet();
 }
 
-pub(crate) fn a_sync_that_fails_fails_all_threads_that_wait_for_it<B: Backend>() {
-    let (scene, strict, other) = scene::<B>();
-    let (threads, last) = (Kept::default(), Kept::default());
-    strict.then(|call| *call == SYNC, {
-        let (strict, threads, last) = (strict.clone(), threads.clone(), last.clone());
-        move || {
-            let tx = begin_beside_a_sync(&strict);
-            keep(&threads, commit_on_a_thread::<B>(tx, 2, 3));
-            keep(&last, begin_beside_a_sync(&strict));
-            Then::Fail
-        }
-    });
-    let led = strict.try_commit(&[1], 2);
-    let unknown = |outcome: &Result<_>| matches!(outcome, Err(Error::CommitOutcomeUnknown { .. }));
-    assert!(unknown(&led.map(|()| 0)));
-    assert!(joined(&threads).iter().all(unknown));
-    for mut tx in take(&last) {
-        fill(&mut tx, &[3], 4).expect("it does not know yet");
-        let refused = tx.commit();
-        assert!(
-            matches!(refused, Err(Error::Poisoned { .. })),
-            "{refused:?}"
-        );
-    }
-    scene.assert_quiet();
-    assert_eq!(other.versions(), [1; 3]);
-    other.commit(&[3], 5);
-    assert_eq!(other.versions(), [1, 1, 5]);
-}
-
 pub(crate) fn who_has_seen_a_commit_ends_when_it_is_durable<B: Backend>() {
     let (scene, strict, _) = scene::<B>();
     let (threads, last) = (Kept::default(), Kept::default());
@@ -266,104 +235,13 @@ pub(crate) fn write_is_not_taken_over_when_the_turn_is_over<B: Backend>() {
     scene.assert_quiet();
 }
 
-/// Another process hears that the log could not be synced while a commit is
-/// unpublished, whose own sync is to tell of its frames.
-pub(crate) fn a_log_is_not_written_again_over_unpublished_frames<B: Backend>() {
-    let (scene, strict, other) = scene::<B>();
-    let threads = Kept::default();
-    strict.before(|call| *call == SYNC, {
-        let (strict, other, threads) = (strict.clone(), other.clone(), threads.clone());
-        move || {
-            let room = strict.wal.coordination().waiting_room();
-            let synced = room.expect("a waiting room").synced();
-            synced.fail(strict.header().salts());
-            let tx = begin_beside_a_sync(&strict);
-            strict.before(writes_log, move || {
-                assert_eq!(other.versions(), [2, 1, 1], "it is mended too early");
-            });
-            keep(&threads, commit_on_a_thread::<B>(tx, 2, 3));
-        }
-    });
-    strict.commit(&[1], 2);
-    for committed in joined(&threads) {
-        committed.expect("the thread commits to a log that is mended");
-    }
-    strict.assert_stepped_in();
-    assert_eq!(other.versions(), [2, 3, 1]);
-    scene.assert_quiet();
-}
-
-/// A thread dies at each call of its commit, while the one before is synced.
-pub(crate) fn a_thread_that_dies_beside_a_sync_is_in_nobodys_way<B: Backend>() {
-    at_every_call(|n| {
-        let (scene, strict, other) = scene::<B>();
-        let threads = Kept::default();
-        let died = Arc::new(AtomicBool::new(false));
-        strict.before(|call| *call == SYNC, {
-            let (strict, threads, died) = (strict.clone(), threads.clone(), died.clone());
-            move || {
-                let mut tx = begin_beside_a_sync(&strict);
-                strict.then(nth(n), || Then::Die);
-                let life = move || {
-                    let committed = until_death(|| {
-                        fill(&mut tx, &[2], 3)?;
-                        tx.commit()
-                    });
-                    died.store(committed.is_none(), Ordering::SeqCst);
-                };
-                keep(&threads, std::thread::spawn(life));
-                gives_write_up(&strict);
-            }
-        });
-        let committed = strict.try_commit(&[1], 2);
-        joined(&threads);
-        strict.stepped_in();
-        committed.expect("its own sync was fine");
-        scene.assert_quiet();
-        let seen = other.versions();
-        let expected = [[2, 1, 1], [2, 3, 1]];
-        assert!(expected.iter().any(|state| seen == state), "{seen:?}");
-        other.commit(&[3], 4);
-        assert_eq!(other.versions(), [2, seen[1], 4]);
-        died.load(Ordering::SeqCst)
-    });
-}
-
 /// Returns once no thread of `user` writes.
-fn gives_write_up<B: Backend>(user: &User<B>) {
+pub(super) fn gives_write_up<B: Backend>(user: &User<B>) {
     let deadline = Instant::now() + BOUND;
     while !user.wal.is_write_kept() {
         assert!(Instant::now() < deadline, "a thread keeps Write");
         std::thread::yield_now();
     }
-}
-
-pub(crate) fn threads_go_on_when_the_one_that_leads_dies<B: Backend>() {
-    let (scene, strict, other) = scene::<B>();
-    let threads = Kept::default();
-    strict.then(|call| *call == SYNC, {
-        let (strict, threads) = (strict.clone(), threads.clone());
-        move || {
-            let tx = begin_beside_a_sync(&strict);
-            keep(&threads, commit_on_a_thread::<B>(tx, 2, 3));
-            gives_write_up(&strict);
-            Then::Die
-        }
-    });
-    assert!(until_death(|| strict.commit(&[1], 2)).is_none());
-    for outcome in joined(&threads) {
-        let unknown = matches!(outcome, Err(Error::CommitOutcomeUnknown { .. }));
-        assert!(unknown, "{outcome:?}");
-    }
-    let poisoned = strict.try_commit(&[1], 9);
-    assert!(
-        matches!(poisoned, Err(Error::Poisoned { .. })),
-        "{poisoned:?}"
-    );
-    scene.assert_quiet();
-    assert_eq!(other.versions(), [1; 3]);
-    other.commit(&[3], 5);
-    assert_eq!(other.versions(), [1, 1, 5]);
 }
 
 /// What a transaction has spilled goes before Write does: the next one is at work
@@ -436,35 +314,6 @@ pub(crate) fn a_log_does_not_begin_anew_before_its_leader_is_done<B: Backend>() 
     }
     strict.commit(&[3], 4);
     assert_eq!(other.versions(), [2, 1, 4]);
-    scene.assert_quiet();
-}
-
-pub(crate) fn a_snapshot_that_was_never_published_is_gone<B: Backend>() {
-    let (scene, strict, other) = scene::<B>();
-    let (saved, threads) = (Kept::default(), Kept::default());
-    strict.then(|call| *call == SYNC, {
-        let (strict, saved, threads) = (strict.clone(), saved.clone(), threads.clone());
-        move || {
-            let tx = begin_beside_a_sync(&strict);
-            keep(&saved, tx.snapshot().save());
-            // Its end waits for the sync, which is further up this stack.
-            keep(&threads, std::thread::spawn(move || drop(tx)));
-            gives_write_up(&strict);
-            Then::Fail
-        }
-    });
-    strict.try_commit(&[1], 2).expect_err("its sync failed");
-    joined(&threads);
-    // Other frames take the place of those.
-    other.commit(&[2], 7);
-    other.commit(&[3], 8);
-    for saved in take(&saved) {
-        let opened = other.wal.open_snapshot(&saved);
-        assert!(
-            matches!(opened, Err(Error::SnapshotGone { .. })),
-            "{opened:?}"
-        );
-    }
     scene.assert_quiet();
 }
 
