@@ -73,6 +73,15 @@ pub(super) fn joined<T>(threads: &Kept<JoinHandle<T>>) -> Vec<T> {
         .collect()
 }
 
+/// Lets `thread`, which should wait, come to what it should not do yet: there is
+/// nothing that would tell of it.
+pub(super) fn let_run<T>(thread: &JoinHandle<T>) {
+    let until = Instant::now() + Duration::from_millis(150);
+    while !thread.is_finished() && Instant::now() < until {
+        std::thread::yield_now();
+    }
+}
+
 fn version_of<B: Backend>(tx: &Writing<B>, page: u32) -> u32 {
     let number = PageNo::new(page).expect("a page number");
     version_in(page, &tx.page(number).expect("the page is read"))
@@ -169,19 +178,20 @@ pub(crate) fn who_has_seen_a_commit_ends_when_it_is_durable<B: Backend>() {
         let (strict, threads, last) = (strict.clone(), threads.clone(), last.clone());
         move || {
             for commits in [false, true] {
-                let (tx, strict) = (begin_beside_a_sync(&strict), strict.clone());
+                let (tx, reader) = (begin_beside_a_sync(&strict), strict.clone());
                 let ends = move || {
                     match commits {
                         true => drop(tx.commit().expect("nothing to commit")),
                         false => drop(tx),
                     }
-                    strict.versions()
+                    reader.versions()
                 };
-                keep(&threads, std::thread::spawn(ends));
+                let thread = std::thread::spawn(ends);
+                gives_write_up(&strict);
+                let_run(&thread);
+                keep(&threads, thread);
             }
             keep(&last, begin_beside_a_sync(&strict));
-            // They have passed Write on, and could be away soon.
-            (0..1000).for_each(|_| std::thread::yield_now());
         }
     });
     strict.commit(&[1], 2);
@@ -202,7 +212,9 @@ pub(crate) fn a_commit_of_another_level_waits_for_those_before_it<B: Backend>() 
             let tx = begin_beside_a_sync(&strict);
             strict.wal.set_synchronous(Synchronous::Normal);
             strict.before(writes_log, move || assert_eq!(other.versions(), [2, 1, 1]));
-            keep(&threads, commit_on_a_thread::<B>(tx, 2, 3));
+            let thread = commit_on_a_thread::<B>(tx, 2, 3);
+            let_run(&thread);
+            keep(&threads, thread);
         }
     });
     strict.commit(&[1], 2);
@@ -302,8 +314,9 @@ pub(crate) fn a_log_does_not_begin_anew_before_its_leader_is_done<B: Backend>() 
                 fill(&mut tx, &[2], 3)?;
                 tx.spill()
             };
-            keep(&threads, std::thread::spawn(spills));
-            (0..1000).for_each(|_| std::thread::yield_now());
+            let thread = std::thread::spawn(spills);
+            let_run(&thread);
+            keep(&threads, thread);
             assert_eq!(strict.header().salts(), before, "it began anew");
         }
     });
