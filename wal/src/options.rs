@@ -120,8 +120,8 @@ impl Options {
     }
 
     /// Lets the commits of many processes share their syncs, at
-    /// [`Synchronous::Full`], as those of threads of one handle do anyway: several times as many commits per second, where
-    /// many write. A commit is then *visible before it is durable*. It is
+    /// [`Synchronous::Full`], as those of threads of one handle do anyway: several
+    /// times as many commits per second, where many write. A commit is then *visible before it is durable*. It is
     /// durable when [`crate::WriteTx::commit`] returns; until then others may
     /// read it, and a power failure undoes it together with what was built on
     /// it and is not acknowledged either. So a program that acts on what it has
@@ -178,8 +178,8 @@ impl Options {
     /// complete, and the log would grow for ever. What is left is then moved
     /// while writers wait: for a few pages and a sync, and for some milliseconds
     /// until readers of the log are done. Readers are waited for so also where
-    /// nothing is left, as where another process checkpoints all the time. If they are not done, this handle tries that again only
-    /// when the log is twice as long. Without [`Options::auto_restart`] it is not
+    /// nothing is left, as where another process checkpoints all the time. If they
+    /// are not done, this handle tries that again only when the log is twice as long. Without [`Options::auto_restart`] it is not
     /// done.
     #[must_use]
     pub fn auto_checkpoint(mut self, frames: u32) -> Self {

@@ -70,11 +70,11 @@ pub fn run_load<B: wal::Backend>(database: &Database<B>, load: &Load) -> Result<
     let reports: Result<Vec<LoadReport>> = thread::scope(|scope| {
         let start = |number| scope.spawn(move || run_on_one(database, load, load.seed + number));
         let threads: Vec<_> = (0..load.threads).map(start).collect();
-        let ends = threads.into_iter().map(|thread| match thread.join() {
-            Ok(report) => report,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        ends.collect()
+        let end = |thread: thread::ScopedJoinHandle<'_, _>| {
+            let joined = thread.join();
+            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(end).collect()
     });
     let both = |sum: LoadReport, report: LoadReport| LoadReport {
         rounds: sum.rounds + report.rounds,

@@ -150,31 +150,24 @@ impl<C: WalCoordination> Wal<C> {
         let committed = own
             .start
             .committed(page_size, max_frame, page_count, checksum);
+        #[cfg(feature = "observe")]
         let before = own.start.max_frame();
         // From here on the frames are everybody's, and not to be trimmed.
         *own = OwnFrames::none_after(committed);
         if sync != CommitSync::InRelay {
             self.finalize_committed_pages(header, &committed);
-            self.observe_commit(before, max_frame);
+            observe!(
+                self,
+                Committed {
+                    frames: max_frame - before,
+                    log_frames: max_frame
+                }
+            );
         }
         if mutated(Mutation::IndexAfterHeader) {
             self.index_frames(prepared.first, &appended)?;
         }
         Ok(())
-    }
-
-    /// Counts a commit that went on from frame `before`, and is visible.
-    #[cfg_attr(not(feature = "observe"), allow(clippy::unused_self))]
-    pub(super) fn observe_commit(&self, before: u32, max_frame: u32) {
-        observe!(
-            self,
-            Committed {
-                frames: max_frame - before,
-                log_frames: max_frame
-            }
-        );
-        #[cfg(not(feature = "observe"))]
-        let _ = (before, max_frame);
     }
 
     /// Writes the log header if the log is empty, and gives the state that

@@ -201,18 +201,22 @@ impl<C: WalCoordination> Wal<C> {
     /// log, which turned the state `before` into `published`. If it cannot, that is
     /// no failure of the commit: it was promised no more than to be seen.
     fn let_disk_begin(&self, before: &IndexHeader, published: &IndexHeader) {
-        let goes_on = before.salts() == published.salts();
-        let first = if goes_on {
-            before.max_frame().saturating_add(1)
-        } else {
-            1
-        };
+        let first = last_frame_before(before, published).saturating_add(1);
         if let (Some(first), Some(last)) =
             (FrameNo::new(first), FrameNo::new(published.max_frame()))
         {
             // Whoever syncs the log next hears of it.
             let _ = self.start_writeback(first, last);
         }
+    }
+}
+
+/// The frame from which a commit went on that turned the state `before` into
+/// `committed`: none, if the log began anew.
+fn last_frame_before(before: &IndexHeader, committed: &IndexHeader) -> u32 {
+    match before.salts() == committed.salts() {
+        true => before.max_frame(),
+        false => 0,
     }
 }
 
@@ -377,9 +381,13 @@ impl<C: WalCoordination> WriteTx<C> {
             self.begun_on = None;
             drop(self);
             commit.wait()?;
-            let goes_on = before.salts() == committed.salts();
-            let start = if goes_on { before.max_frame() } else { 0 };
-            wal.observe_commit(start, committed.max_frame());
+            observe!(
+                wal,
+                Committed {
+                    frames: committed.max_frame() - last_frame_before(&before, &committed),
+                    log_frames: committed.max_frame()
+                }
+            );
         } else if wal.synchronous() == Synchronous::Normal {
             drop(self);
             wal.let_disk_begin(&before, &committed);
@@ -401,11 +409,13 @@ impl<C: WalCoordination> WriteTx<C> {
     /// before. Such a transaction has no slot to give back.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] if it never is.
+    /// [`Error::Poisoned`] if it never is, [`Error::UsedAfterFork`].
     fn end_on_published(&mut self) -> Result<()> {
         let Some(number) = self.begun_on.take() else {
             return Ok(());
         };
+        // In a forked child the index and the lock are the parent's.
+        self.wal().check_process()?;
         self.forget_own_frames();
         let lent = self.write.lent();
         drop(std::mem::replace(&mut self.write, lent));

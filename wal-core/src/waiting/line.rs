@@ -195,9 +195,7 @@ impl Line {
 
     /// Changes the word that the one at `place` sleeps on, which is to be woken.
     pub fn call(&self, place: Place) -> &AtomicU32 {
-        let word = self.word(place);
-        word.fetch_add(1, Ordering::SeqCst);
-        word
+        self.waiters[place.at].call()
     }
 
     /// What is left at `now` of a turn that is not over, for the first in line
@@ -235,8 +233,7 @@ impl Line {
         if patient && self.turn_left(who, now()).is_some() {
             return None;
         }
-        waiter.woken.fetch_add(1, Ordering::SeqCst);
-        Some(&waiter.woken)
+        Some(waiter.call())
     }
 
     fn first(&self) -> Option<&Waiting> {
@@ -259,6 +256,12 @@ impl Line {
 }
 
 impl Waiting {
+    /// Changes the word that is slept on.
+    fn call(&self) -> &AtomicU32 {
+        self.woken.fetch_add(1, Ordering::SeqCst);
+        &self.woken
+    }
+
     /// Removes the one that has `ticket` here if it was not heard of for long.
     fn is_removed_if_gone(&self, ticket: u32, now: u32) -> bool {
         let heard = self.heard.load(Ordering::Relaxed);
