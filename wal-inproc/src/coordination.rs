@@ -8,9 +8,10 @@
 //! index is rebuilt from the log.
 //!
 //! # Layout
-//! One [`PackedLock`] per lock, each on a cache line of its own. The read mark
-//! of a slot is the value in the slot's lock, so that taking a slot and
-//! checking its mark is one compare-and-swap.
+//! One [`PackedLock`] per lock, each on a cache line of its own, and for a read
+//! slot one per stripe of threads ([`SlotLock`]). The read mark of a slot is the
+//! value in the slot's lock, so that taking a slot and checking its mark is one
+//! compare-and-swap.
 
 use std::fmt;
 use std::io;
@@ -30,10 +31,14 @@ use wal_core::waiting::WaitingRoom;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
 use crate::packed_lock::PackedLock;
+use crate::slot_lock::SlotLock;
 use crate::sleepers::Sleepers;
 
 /// The locks by which the process owns the database file.
 const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
+
+/// Where the slots begin among the single locks.
+const FIRST_SLOT: usize = Lock::Readers.span().0;
 
 /// Coordination between the threads of one process, which owns the database.
 pub struct InProcessWalCoordination {
@@ -43,7 +48,9 @@ pub struct InProcessWalCoordination {
     database: Option<Arc<OsFile>>,
     process: ProcessGeneration,
     blocks: OnceTable<Box<IndexBlock>>,
-    locks: [CachePadded<PackedLock>; Lock::COUNT],
+    /// Write, Checkpoint and Recover.
+    locks: [CachePadded<PackedLock>; FIRST_SLOT],
+    slots: [SlotLock; ReadSlot::ALL.len()],
     waiting_room: Box<WaitingRoom>,
     sleepers: Sleepers,
 }
@@ -74,26 +81,44 @@ impl InProcessWalCoordination {
     /// Coordination for a database that no other process can reach; `path`
     /// names it in messages.
     pub fn in_memory(path: &Path) -> Self {
-        let unused = |first: bool| PackedLock::new(if first { 0 } else { MARK_NOT_USED });
-        let slot_zero = Lock::Read(ReadSlot::DATABASE).span().0;
+        let mark = |slot| match slot == ReadSlot::DATABASE {
+            true => 0,
+            false => MARK_NOT_USED,
+        };
         InProcessWalCoordination {
             path: path.to_owned(),
             database: None,
             process: ProcessGeneration::current(),
             blocks: OnceTable::new(),
-            locks: std::array::from_fn(|lock| CachePadded::new(unused(lock <= slot_zero))),
+            locks: std::array::from_fn(|_| CachePadded::new(PackedLock::new(0))),
+            slots: ReadSlot::ALL.map(|slot| SlotLock::new(mark(slot))),
             waiting_room: Box::default(),
             sleepers: Sleepers::default(),
         }
     }
 
-    fn lock(&self, lock: Lock) -> &[CachePadded<PackedLock>] {
-        let (first, count) = lock.span();
-        &self.locks[first..first + count]
+    #[inline]
+    fn try_one(&self, at: usize, mode: LockMode) -> bool {
+        match (at.checked_sub(FIRST_SLOT), mode) {
+            (None, LockMode::Shared) => self.locks[at].try_read(),
+            (None, LockMode::Exclusive) => self.locks[at].try_write(),
+            (Some(slot), LockMode::Shared) => self.slots[slot].try_read(),
+            (Some(slot), LockMode::Exclusive) => self.slots[slot].try_write(),
+        }
     }
 
-    fn slot(&self, slot: ReadSlot) -> &PackedLock {
-        &self.locks[Lock::Read(slot).span().0]
+    #[inline]
+    fn unlock_one(&self, at: usize, mode: LockMode) {
+        match (at.checked_sub(FIRST_SLOT), mode) {
+            (None, LockMode::Shared) => self.locks[at].unlock_read(),
+            (None, LockMode::Exclusive) => self.locks[at].unlock_write(),
+            (Some(slot), LockMode::Shared) => self.slots[slot].unlock_read(),
+            (Some(slot), LockMode::Exclusive) => self.slots[slot].unlock_write(),
+        }
+    }
+
+    fn slot(&self, slot: ReadSlot) -> &SlotLock {
+        &self.slots[slot.index()]
     }
 }
 
@@ -113,20 +138,6 @@ fn someone_is_attached(database: &Path) -> Result<bool> {
         .conflict(shm.as_file(), shm_bytes::DMS)
         .map_err(|e| Error::io(&path, "query the lock of", e))?;
     Ok(conflict.is_some())
-}
-
-fn try_one(lock: &PackedLock, mode: LockMode) -> bool {
-    match mode {
-        LockMode::Shared => lock.try_read(),
-        LockMode::Exclusive => lock.try_write(),
-    }
-}
-
-fn unlock_one(lock: &PackedLock, mode: LockMode) {
-    match mode {
-        LockMode::Shared => lock.unlock_read(),
-        LockMode::Exclusive => lock.unlock_write(),
-    }
 }
 
 impl WalCoordination for InProcessWalCoordination {
@@ -149,12 +160,10 @@ impl WalCoordination for InProcessWalCoordination {
 
     #[inline]
     fn try_lock(&self, lock: Lock, mode: LockMode) -> Result<bool> {
-        let span = self.lock(lock);
-        for (taken, single) in span.iter().enumerate() {
-            if !try_one(single, mode) {
-                span[..taken]
-                    .iter()
-                    .for_each(|single| unlock_one(single, mode));
+        let (first, count) = lock.span();
+        for at in first..first + count {
+            if !self.try_one(at, mode) {
+                (first..at).for_each(|taken| self.unlock_one(taken, mode));
                 return Ok(false);
             }
         }
@@ -167,9 +176,13 @@ impl WalCoordination for InProcessWalCoordination {
 
     #[inline]
     fn unlock(&self, lock: Lock, mode: LockMode) {
-        self.lock(lock)
-            .iter()
-            .for_each(|single| unlock_one(single, mode));
+        let (first, count) = lock.span();
+        (first..first + count).for_each(|at| self.unlock_one(at, mode));
+    }
+
+    fn lower(&self, slot: ReadSlot, _mark: u32) -> Result<bool> {
+        self.slot(slot).downgrade();
+        Ok(true)
     }
 
     /// Nobody else can hold a lock.
@@ -178,11 +191,11 @@ impl WalCoordination for InProcessWalCoordination {
     }
 
     fn mark(&self, slot: ReadSlot) -> u32 {
-        self.slot(slot).value()
+        self.slot(slot).mark()
     }
 
     fn set_mark(&self, slot: ReadSlot, mark: u32) {
-        self.slot(slot).set_value(mark);
+        self.slot(slot).set_mark(mark);
     }
 
     fn waiting_room(&self) -> Option<&WaitingRoom> {

@@ -8,6 +8,7 @@
 mod coordination;
 pub mod packed_lock;
 mod sleepers;
+pub mod slot_lock;
 mod sync;
 
 pub use coordination::InProcessWalCoordination;

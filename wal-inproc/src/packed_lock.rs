@@ -148,8 +148,14 @@ impl PackedLock {
     /// Releases one shared hold.
     #[inline]
     pub fn unlock_read(&self) {
-        let held = self.release(|word| (word & READERS != 0).then(|| word - ONE_READER));
+        let held = self.try_unlock_read();
         debug_assert!(held, "shared release of a lock that has no readers");
+    }
+
+    /// Releases one shared hold, if there is one.
+    #[inline]
+    pub(crate) fn try_unlock_read(&self) -> bool {
+        self.release(|word| (word & READERS != 0).then(|| word - ONE_READER))
     }
 
     /// Releases the exclusive hold.

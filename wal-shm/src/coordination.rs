@@ -241,9 +241,8 @@ impl WalCoordination for ShmWalCoordination {
         {
             None => self.unlock(Lock::Read(slot), LockMode::Shared),
             Some(keeper) => {
-                if table.linger(slot) {
-                    keeper.notice();
-                }
+                table.linger(slot);
+                keeper.notice();
             }
         }
     }

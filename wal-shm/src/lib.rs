@@ -33,6 +33,7 @@ mod first_opener;
 mod futex;
 mod index;
 mod keeper;
+mod lock_byte;
 mod lock_table;
 mod main_file;
 mod mapping;

@@ -21,24 +21,20 @@
 //! another one, and it is free when the last of them has left.
 //!
 //! # Protocol
-//! The word of a byte is changed with the mutex held, beside the call to the
-//! system that it stands for; but as long as it says that the system's shared
-//! lock is held, readers count themselves in and out without. So whoever gives
-//! that lock back first takes this from the word, in one exchange that fails
-//! if anybody is counted in.
-//!
-//! # Ordering
-//! Counting in acquires and counting out releases, so that whoever takes the
-//! byte exclusively, by an exchange that acquires, comes behind the readers.
+//! What is held of a byte is changed with the mutex held, beside the call to the
+//! system that it stands for; but as long as the system's shared lock is held,
+//! readers count themselves in and out without ([`LockByte`]). So whoever gives
+//! that lock back first closes the byte, which fails if anybody is counted in.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wal_core::io::shm_bytes;
 use wal_core::{Lock, LockMode, ReadSlot, Result};
 
+use crate::lock_byte::{LockByte, State};
 use crate::side_file::SideFile;
 
 /// Where a lock that is free within the process is taken against all others.
@@ -55,21 +51,10 @@ pub(crate) trait Beyond {
     fn is_held_by_others(&self, bytes: Range<u64>) -> bool;
 }
 
-/// Nobody holds the byte.
-const FREE: u32 = 0;
-/// The system's shared lock is held: whoever counts itself in has it too.
-const SYSTEM: u32 = 1 << 31;
-/// Somebody came since the last sweep.
-const TOUCHED: u32 = 1 << 30;
-/// The byte is held exclusively.
-const EXCLUSIVE: u32 = 1 << 29;
-/// The number of shared holders.
-const COUNT: u32 = EXCLUSIVE - 1;
-
 /// The table of one attachment.
 #[derive(Debug)]
 pub(crate) struct LockTable {
-    bytes: [AtomicU32; Lock::COUNT],
+    bytes: [LockByte; Lock::COUNT],
     /// The bytes that are refused until the next sweep; bit *i* for byte *i*.
     avoided: AtomicU8,
     changing: Mutex<Taken>,
@@ -88,22 +73,18 @@ struct Taken {
 impl LockTable {
     pub(crate) fn new(told: Option<Arc<SideFile>>) -> Self {
         LockTable {
-            bytes: Default::default(),
+            bytes: std::array::from_fn(|_| LockByte::new()),
             avoided: AtomicU8::new(0),
             changing: Mutex::default(),
             told,
         }
     }
 
-    fn word(&self, at: usize) -> u32 {
-        self.bytes[at].load(Ordering::SeqCst)
-    }
-
     /// Tells what is held. Called with the mutex held, so that the last word
     /// is the right one.
     fn tell(&self) {
         if let Some(told) = &self.told {
-            let bit = |at: usize| u8::from(self.word(at) != FREE) << at;
+            let bit = |at: usize| u8::from(self.bytes[at].state() != State::Free) << at;
             told.note((0..Lock::COUNT).map(bit).sum());
         }
     }
@@ -127,7 +108,7 @@ impl LockTable {
             return Ok(false);
         }
         match mode {
-            LockMode::Shared if count == 1 && self.join(first) => Ok(true),
+            LockMode::Shared if count == 1 && self.bytes[first].join() => Ok(true),
             LockMode::Shared => self.lock_shared(beyond, lock),
             LockMode::Exclusive => self.lock_exclusively(beyond, lock),
         }
@@ -141,31 +122,19 @@ impl LockTable {
         avoided != 0 && avoided & bits_of(lock) != 0
     }
 
-    /// Counts the caller in where the system's lock is held already.
-    #[inline]
-    fn join(&self, at: usize) -> bool {
-        let joined = |word: u32| (word & SYSTEM != 0).then_some((word + 1) | TOUCHED);
-        self.bytes[at]
-            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, joined)
-            .is_ok()
-    }
-
     fn lock_shared(&self, beyond: &impl Beyond, lock: Lock) -> Result<bool> {
         let mut taken = self.changing();
         let (first, count) = lock.span();
-        let span = first..first + count;
-        // Without the mutex nobody makes a byte exclusive, or takes SYSTEM off.
-        if span.clone().any(|at| self.word(at) & EXCLUSIVE != 0) {
+        let bytes = &self.bytes[first..first + count];
+        // Without the mutex nobody takes a byte alone, or gives the system's lock back.
+        if bytes.iter().any(|byte| byte.state() == State::Exclusive) {
             return Ok(false);
         }
-        let ours_already = span.clone().all(|at| self.word(at) & SYSTEM != 0);
+        let ours_already = bytes.iter().all(|byte| byte.state() == State::Shared);
         if !ours_already && !beyond.try_lock(shm_bytes::of(lock), LockMode::Shared)? {
             return Ok(false);
         }
-        for at in span {
-            let joined = |word: u32| Some((word + 1) | SYSTEM | TOUCHED);
-            let _ = self.bytes[at].fetch_update(Ordering::SeqCst, Ordering::Relaxed, joined);
-        }
+        bytes.iter().for_each(LockByte::enter);
         if !ours_already {
             self.shared_lock_is_taken(beyond, &mut taken);
         }
@@ -187,12 +156,12 @@ impl LockTable {
         let (at, _) = lock.span();
         let lowered = beyond.try_lock(shm_bytes::of(lock), LockMode::Shared);
         if !matches!(lowered, Ok(true)) {
-            self.bytes[at].store(FREE, Ordering::SeqCst);
+            self.bytes[at].open(State::Free);
             self.tell();
             beyond.unlock(shm_bytes::of(lock), LockMode::Exclusive)?;
             return lowered;
         }
-        self.bytes[at].store(SYSTEM | TOUCHED | 1, Ordering::SeqCst);
+        self.bytes[at].enter();
         self.shared_lock_is_taken(beyond, &mut taken);
         Ok(true)
     }
@@ -200,11 +169,9 @@ impl LockTable {
     fn lock_exclusively(&self, beyond: &impl Beyond, lock: Lock) -> Result<bool> {
         let _changing = self.changing();
         let (first, count) = lock.span();
-        let mut before = [FREE; Lock::COUNT];
-        let close = |word: u32| (word & (COUNT | EXCLUSIVE) == 0).then_some(EXCLUSIVE);
+        let mut before = [State::Free; Lock::COUNT];
         for at in first..first + count {
-            let closed = self.bytes[at].fetch_update(Ordering::SeqCst, Ordering::Relaxed, close);
-            let Ok(was) = closed else {
+            let Some(was) = self.bytes[at].close(State::Exclusive) else {
                 self.reopen(first..at, &before);
                 return Ok(false);
             };
@@ -220,9 +187,9 @@ impl LockTable {
 
     /// Makes `span`, which was closed, what it was. A lock that lingered is
     /// with the system as before.
-    fn reopen(&self, span: Range<usize>, before: &[u32; Lock::COUNT]) {
+    fn reopen(&self, span: Range<usize>, before: &[State; Lock::COUNT]) {
         for at in span {
-            self.bytes[at].store(before[at], Ordering::SeqCst);
+            self.bytes[at].open(before[at]);
         }
     }
 
@@ -233,7 +200,7 @@ impl LockTable {
             LockMode::Shared => (first..first + count).try_for_each(|at| self.part(beyond, at)),
             LockMode::Exclusive => {
                 let _changing = self.changing();
-                self.reopen(first..first + count, &[FREE; Lock::COUNT]);
+                self.reopen(first..first + count, &[State::Free; Lock::COUNT]);
                 self.tell();
                 beyond.unlock(shm_bytes::of(lock), mode)
             }
@@ -242,29 +209,20 @@ impl LockTable {
 
     /// A shared holder goes.
     fn part(&self, beyond: &impl Beyond, at: usize) -> Result<()> {
-        let others = |word: u32| (word & COUNT > 1).then_some(word - 1);
-        if self.change(at, others) {
+        let byte = &self.bytes[at];
+        byte.leave();
+        if byte.is_shared() {
             return Ok(());
         }
         let _changing = self.changing();
-        let mut was_last = false;
-        self.change(at, |word| {
-            was_last = word & COUNT == 1;
-            Some(if was_last { FREE } else { word - 1 })
-        });
-        match was_last {
+        // By now somebody may have come, or another one who left has given it back.
+        match byte.state() == State::Shared && byte.close(State::Free).is_some() {
             true => self.give_back(beyond, at),
             false => Ok(()),
         }
     }
 
-    fn change(&self, at: usize, change: impl FnMut(u32) -> Option<u32>) -> bool {
-        self.bytes[at]
-            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, change)
-            .is_ok()
-    }
-
-    /// The word is [`FREE`]; now the system's lock goes.
+    /// The byte is closed and said to be free; now the system's lock goes.
     fn give_back(&self, beyond: &impl Beyond, at: usize) -> Result<()> {
         self.tell();
         let byte = shm_bytes::of(Lock::Write).start + at as u64;
@@ -272,14 +230,11 @@ impl LockTable {
     }
 
     /// A shared holder of `slot` goes, and leaves the lock to the next one.
-    /// True if nobody is left, so that somebody has to sweep.
+    /// Somebody has to sweep if none comes.
     #[inline]
-    pub(crate) fn linger(&self, slot: ReadSlot) -> bool {
+    pub(crate) fn linger(&self, slot: ReadSlot) {
         let (at, _) = Lock::Read(slot).span();
-        // SeqCst: pairs with whoever sees that nothing lingers, and goes to
-        // sleep; see the keeper.
-        let before = self.bytes[at].fetch_sub(1, Ordering::SeqCst);
-        before & COUNT == 1
+        self.bytes[at].leave();
     }
 
     /// Whether shared locks were taken from the system twice within `period`,
@@ -297,17 +252,15 @@ impl LockTable {
         let _changing = self.changing();
         let mut used = 0;
         for at in 0..Lock::COUNT {
-            used |= u8::from(self.word(at) & TOUCHED != 0) << at;
+            used |= u8::from(self.bytes[at].is_touched()) << at;
         }
         let marks_used = used & bits_of(Lock::ReadMarks);
         let in_the_way =
             marks_used != 0 && beyond.is_held_by_others(shm_bytes::of(Lock::Checkpoint));
         let avoided = if in_the_way { marks_used } else { 0 };
         self.avoided.store(avoided, Ordering::Relaxed);
-        self.give_back_lingering(beyond, |word| avoided != 0 || word & TOUCHED == 0);
-        for at in 0..Lock::COUNT {
-            self.change(at, |word| Some(word & !TOUCHED));
-        }
+        self.give_back_lingering(beyond, |byte| avoided != 0 || !byte.is_touched());
+        self.bytes.iter().for_each(LockByte::forget_touch);
         used != 0
     }
 
@@ -319,10 +272,9 @@ impl LockTable {
 
     /// Gives back the locks that linger and of which `choose` says so. Called
     /// with the mutex held.
-    fn give_back_lingering(&self, beyond: &impl Beyond, choose: impl Fn(u32) -> bool) {
-        let lingers = |word: u32| word & !TOUCHED == SYSTEM && choose(word);
-        for at in 0..Lock::COUNT {
-            if self.change(at, |word| lingers(word).then_some(FREE)) {
+    fn give_back_lingering(&self, beyond: &impl Beyond, choose: impl Fn(&LockByte) -> bool) {
+        for (at, byte) in self.bytes.iter().enumerate() {
+            if byte.lingers() && choose(byte) && byte.close(State::Free).is_some() {
                 // A lock that cannot be given back stays until the process
                 // ends, which is safe.
                 let _ = self.give_back(beyond, at);
@@ -332,13 +284,14 @@ impl LockTable {
 
     /// True if a lock lingers.
     pub(crate) fn lingers(&self) -> bool {
-        (0..Lock::COUNT).any(|at| self.word(at) & !TOUCHED == SYSTEM)
+        self.bytes.iter().any(LockByte::lingers)
     }
 
     /// True if somebody in this process uses a byte of `lock`.
     pub(crate) fn holds(&self, lock: Lock) -> bool {
         let (first, count) = lock.span();
-        (first..first + count).any(|at| self.word(at) & (COUNT | EXCLUSIVE) != 0)
+        let is_held = |byte: &LockByte| byte.state() == State::Exclusive || byte.is_shared();
+        self.bytes[first..first + count].iter().any(is_held)
     }
 }
 

@@ -1,0 +1,120 @@
+//! The lock of a read slot: a [`PackedLock`] for each stripe, so that readers on
+//! different processors do not wait for each other.
+//!
+//! # Protocol
+//! A reader takes the lock of its stripe, with the mark in the same word. Whoever
+//! wants the slot alone takes the locks of all stripes, one after the other, and gives
+//! them back if one is refused; a reader that comes meanwhile is refused, as by a
+//! holder. The mark is stored in each of them while all are held, so it stands still
+//! under every reader.
+//!
+//! Holds have no names: a reader that leaves on another thread takes one from any
+//! stripe. There are as many as holders in all of them together, and that is all that
+//! matters to who wants the slot alone.
+
+use crossbeam_utils::CachePadded;
+use wal_core::stripes;
+
+use crate::packed_lock::PackedLock;
+
+/// A read slot and its mark.
+#[derive(Debug)]
+pub struct SlotLock {
+    stripes: Box<[CachePadded<PackedLock>]>,
+}
+
+impl SlotLock {
+    /// A slot that nobody holds, with `mark`.
+    #[must_use]
+    pub fn new(mark: u32) -> Self {
+        let lock = || CachePadded::new(PackedLock::new(mark));
+        SlotLock {
+            stripes: (0..stripes::count()).map(|_| lock()).collect(),
+        }
+    }
+
+    #[inline]
+    fn mine(&self) -> &PackedLock {
+        &self.stripes[stripes::of_thread(self.stripes.len())]
+    }
+
+    /// Takes the slot shared. `false` while somebody has it alone, or tries to.
+    #[inline]
+    #[must_use = "a lock that was taken has to be released"]
+    pub fn try_read(&self) -> bool {
+        self.mine().try_read()
+    }
+
+    /// As [`SlotLock::try_read`], and `false` if the mark is not `mark`.
+    #[inline]
+    #[must_use = "a lock that was taken has to be released"]
+    pub fn try_read_if(&self, mark: u32) -> bool {
+        self.mine().try_read_if(mark)
+    }
+
+    /// Takes the slot alone. `false` while anybody has it.
+    #[must_use = "a lock that was taken has to be released"]
+    pub fn try_write(&self) -> bool {
+        // A hint, so that seldom a reader is refused for the sake of who is refused too.
+        if self.stripes.iter().any(|lock| lock.readers() > 0) {
+            return false;
+        }
+        for (taken, lock) in self.stripes.iter().enumerate() {
+            if !lock.try_write() {
+                self.stripes[..taken].iter().for_each(|lock| lock.unlock_write());
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Turns the hold of the caller, who has the slot alone, into a shared one, with
+    /// nobody in between who has it alone.
+    pub fn downgrade(&self) {
+        let mine = stripes::of_thread(self.stripes.len());
+        self.stripes[mine].downgrade();
+        for (at, lock) in self.stripes.iter().enumerate() {
+            if at != mine {
+                lock.unlock_write();
+            }
+        }
+    }
+
+    /// Gives a shared hold back, taken by any thread.
+    #[inline]
+    pub fn unlock_read(&self) {
+        if !self.mine().try_unlock_read() {
+            self.unlock_read_of_another();
+        }
+    }
+
+    /// The hold of the caller is in one of the stripes. Others who leave may take that,
+    /// but leave theirs then.
+    #[cold]
+    fn unlock_read_of_another(&self) {
+        // Bounded for who has no hold, which is a bug of the caller.
+        for _ in 0..1000 {
+            if self.stripes.iter().any(|lock| lock.try_unlock_read()) {
+                return;
+            }
+        }
+        debug_assert!(false, "shared release of a slot that has no readers");
+    }
+
+    /// Gives back what [`SlotLock::try_write`] took.
+    pub fn unlock_write(&self) {
+        self.stripes.iter().for_each(|lock| lock.unlock_write());
+    }
+
+    /// The mark: a hint, unless the caller holds the slot.
+    #[inline]
+    #[must_use]
+    pub fn mark(&self) -> u32 {
+        self.mine().value()
+    }
+
+    /// Changes the mark. Only who has the slot alone may.
+    pub fn set_mark(&self, mark: u32) {
+        self.stripes.iter().for_each(|lock| lock.set_value(mark));
+    }
+}

@@ -1,0 +1,180 @@
+//! One lock byte, as the threads of this process hold it: a word for each stripe of
+//! threads, so that readers on different processors do not wait for each other.
+//!
+//! # Protocol
+//! What the system holds for this process is changed under the mutex of the table, in
+//! all words one after the other. As long as a word says that the system's shared lock
+//! is held, readers count themselves in and out there without the mutex. So whoever
+//! takes that away, or the byte alone, [closes](LockByte::close) each word by an exchange
+//! that fails if anybody is counted in, and opens those before again if one fails. Who
+//! comes meanwhile finds the word closed, and waits for the mutex.
+//!
+//! Holds have no names: a reader that leaves on another thread is counted out of any
+//! word. There are as many counted in as there are holders, in all words together.
+//!
+//! # Ordering
+//! Counting in acquires and counting out releases, so that whoever takes the byte
+//! exclusively, by exchanges that acquire, comes behind the readers. Of two who leave,
+//! each counts itself out and then looks at all words, both `SeqCst`: one of them sees
+//! that nobody is left.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crossbeam_utils::CachePadded;
+use wal_core::stripes;
+
+/// The system's shared lock is held: whoever counts itself in has it too.
+const SYSTEM: u32 = 1 << 31;
+/// Somebody came since the last sweep.
+const TOUCHED: u32 = 1 << 30;
+/// The byte is held exclusively.
+const EXCLUSIVE: u32 = 1 << 29;
+/// The number of shared holders.
+const COUNT: u32 = EXCLUSIVE - 1;
+
+/// What the system holds for this process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// Nothing.
+    Free,
+    /// The shared lock, whoever uses it.
+    Shared,
+    /// The exclusive one, or it is being asked for that.
+    Exclusive,
+}
+
+impl State {
+    fn of(word: u32) -> Self {
+        match word & (SYSTEM | EXCLUSIVE) {
+            0 => State::Free,
+            SYSTEM => State::Shared,
+            _ => State::Exclusive,
+        }
+    }
+
+    /// `word` with this state.
+    fn put_into(self, word: u32) -> u32 {
+        let rest = word & !(SYSTEM | EXCLUSIVE);
+        match self {
+            State::Free => 0,
+            State::Shared => rest | SYSTEM,
+            State::Exclusive => rest | EXCLUSIVE,
+        }
+    }
+}
+
+/// A lock byte. What is said to be under the mutex is called with the mutex of the
+/// table held.
+#[derive(Debug)]
+pub(crate) struct LockByte {
+    words: Box<[CachePadded<AtomicU32>]>,
+}
+
+impl LockByte {
+    pub(crate) fn new() -> Self {
+        LockByte {
+            words: (0..stripes::count()).map(|_| CachePadded::default()).collect(),
+        }
+    }
+
+    #[inline]
+    fn mine(&self) -> &AtomicU32 {
+        &self.words[stripes::of_thread(self.words.len())]
+    }
+
+    /// Counts the caller in, if the system's shared lock is held already.
+    #[inline]
+    pub(crate) fn join(&self) -> bool {
+        let joined = |word: u32| (word & SYSTEM != 0).then_some((word + 1) | TOUCHED);
+        change(self.mine(), joined)
+    }
+
+    /// Counts the caller in. Under the mutex; the system's shared lock is held.
+    pub(crate) fn enter(&self) {
+        if self.state() != State::Shared {
+            self.open(State::Shared);
+        }
+        change(self.mine(), |word| Some((word + 1) | TOUCHED));
+    }
+
+    /// Counts one out who was counted in, by any thread.
+    #[inline]
+    pub(crate) fn leave(&self) {
+        // SeqCst: see `Keeper::is_awake` for who leaves a lock that lingers.
+        if !change(self.mine(), |word| (word & COUNT != 0).then(|| word - 1)) {
+            self.leave_another();
+        }
+    }
+
+    /// Others who leave may take the hold of the caller out of a word, but leave
+    /// theirs in one then.
+    #[cold]
+    fn leave_another(&self) {
+        let leaves = |word: u32| (word & COUNT != 0).then(|| word - 1);
+        // Bounded for who is not counted in, which is a bug of the caller.
+        let left = (0..1000).any(|_| self.words.iter().any(|word| change(word, leaves)));
+        debug_assert!(left, "a shared lock is given back that nobody holds");
+    }
+
+    /// True if anybody is counted in.
+    pub(crate) fn is_shared(&self) -> bool {
+        let words = self.words.iter();
+        words.map(|word| word.load(Ordering::SeqCst)).any(|word| word & COUNT != 0)
+    }
+
+    /// What the system holds; for good only under the mutex.
+    pub(crate) fn state(&self) -> State {
+        State::of(self.words[0].load(Ordering::SeqCst))
+    }
+
+    /// Lets nobody in any more, says that the system holds `state`, and tells what it
+    /// was; `None`, and nothing is changed, if anybody has the byte. Under the mutex.
+    pub(crate) fn close(&self, state: State) -> Option<State> {
+        let before = self.state();
+        let close = |word: u32| (word & (COUNT | EXCLUSIVE) == 0).then(|| state.put_into(word));
+        let refused = self.words.iter().position(|word| !change(word, close));
+        match refused {
+            None => Some(before),
+            Some(refused) => {
+                set(&self.words[..refused], before);
+                None
+            }
+        }
+    }
+
+    /// Says what the system holds now. Under the mutex; to say that it holds nothing,
+    /// nobody may be counted in.
+    pub(crate) fn open(&self, state: State) {
+        set(&self.words, state);
+    }
+
+    /// True if somebody came since this was last forgotten.
+    pub(crate) fn is_touched(&self) -> bool {
+        let words = self.words.iter();
+        words.map(|word| word.load(Ordering::SeqCst)).any(|word| word & TOUCHED != 0)
+    }
+
+    /// Forgets that somebody came.
+    pub(crate) fn forget_touch(&self) {
+        for word in &self.words {
+            word.fetch_and(!TOUCHED, Ordering::SeqCst);
+        }
+    }
+
+    /// True if the system's shared lock is held and nobody uses it.
+    pub(crate) fn lingers(&self) -> bool {
+        self.state() == State::Shared && !self.is_shared()
+    }
+}
+
+fn set(words: &[CachePadded<AtomicU32>], state: State) {
+    for word in words {
+        change(word, |word| Some(state.put_into(word)));
+    }
+}
+
+#[inline]
+fn change(word: &AtomicU32, change: impl FnMut(u32) -> Option<u32>) -> bool {
+    word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, change)
+        .is_ok()
+}
