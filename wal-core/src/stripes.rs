@@ -27,11 +27,12 @@ pub fn count() -> usize {
     })
 }
 
-/// Which of `count` stripes is that of this thread. `count` is not 0.
+/// Which of `count` stripes is that of this thread. `count` is a power of two, as
+/// [`count()`] is.
 #[inline]
 #[must_use]
 pub fn of_thread(count: usize) -> usize {
-    number_of_thread() % count
+    number_of_thread() & (count - 1)
 }
 
 /// A number that no other thread of this process has.

@@ -148,7 +148,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
 
     fn begin_write(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.tx, Tx::None) {
-            Tx::Read(read) => match self.wal.try_begin_write_tx(read) {
+            Tx::Read(read) => match read.upgrade() {
                 Ok(write) => self.tx = Tx::Write(write),
                 Err(refused) => {
                     self.tx = Tx::Read(refused.read);

@@ -9,7 +9,7 @@ use wal_core::protocol::{
     self, BackfillProof, BusyHandler, CheckpointMode, CheckpointOptions, CheckpointReport,
     DatabaseKind, SavedSnapshot, Wal, refuse_leftovers,
 };
-use wal_core::{Error, PageSize, Result};
+use wal_core::{Error, PageSize, Result, stripes};
 
 use crate::backend::Backend;
 use crate::checkpointer::Checkpointer;
@@ -26,6 +26,9 @@ const OPEN_AGAIN: Duration = Duration::from_millis(2);
 /// database file and removes it.
 #[derive(Debug)]
 pub struct Database<B: Backend> {
+    /// A handle for each stripe of threads. They, and so the transactions that are
+    /// begun by them, keep `opened`.
+    handles: Arc<[Arc<Wal<B>>]>,
     opened: Arc<Opened<B>>,
 }
 
@@ -44,6 +47,7 @@ struct Opened<B: Backend> {
 impl<B: Backend> Clone for Database<B> {
     fn clone(&self) -> Self {
         Database {
+            handles: self.handles.clone(),
             opened: self.opened.clone(),
         }
     }
@@ -70,15 +74,17 @@ impl<B: Backend> Database<B> {
             true => Some(Checkpointer::start(&wal)?),
             false => None,
         };
-        let opened = Opened {
+        let opened = Arc::new(Opened {
             checkpointer,
             wal,
             successor: Successor::none(),
             file,
             options: options.clone(),
-        };
+        });
+        let handle = |_| opened.wal.another(opened.clone());
         Ok(Database {
-            opened: Arc::new(opened),
+            handles: (0..stripes::count()).map(handle).collect(),
+            opened,
         })
     }
 
@@ -93,10 +99,7 @@ impl<B: Backend> Database<B> {
     /// index after the busy timeout, and [`Error::Superseded`] if writers came
     /// and went all the time.
     pub fn begin_read(&self) -> Result<ReadTx<B>> {
-        Ok(ReadTx {
-            tx: self.opened.begin_read()?,
-            database: self.clone(),
-        })
+        self.opened.begin_read(self.wal()).map(|tx| ReadTx { tx })
     }
 
     /// Begins a read transaction on a state that was saved, by this process or
@@ -131,8 +134,7 @@ impl<B: Backend> Database<B> {
     /// [`Database::begin_read`].
     pub fn open_snapshot(&self, saved: &SavedSnapshot) -> Result<ReadTx<B>> {
         Ok(ReadTx {
-            tx: self.opened.wal.open_snapshot(saved)?,
-            database: self.clone(),
+            tx: self.wal().open_snapshot(saved)?,
         })
     }
 
@@ -151,7 +153,7 @@ impl<B: Backend> Database<B> {
     /// [`Error::ReadOnly`] if the database was opened so, and those of
     /// [`Database::begin_read`].
     pub fn begin_write(&self) -> Result<WriteTx<B>> {
-        let tx = self.opened.wal.begin_write(self.busy().clone())?;
+        let tx = self.wal().begin_write(self.busy().clone())?;
         Ok(WriteTx {
             tx,
             database: self.clone(),
@@ -165,7 +167,7 @@ impl<B: Backend> Database<B> {
     /// [`Error::Busy`] at once if another writer is at work, and those of
     /// [`Database::begin_write`].
     pub fn try_begin_write(&self) -> Result<WriteTx<B>> {
-        let tx = self.opened.wal.begin_write(BusyHandler::FAIL)?;
+        let tx = self.wal().begin_write(BusyHandler::FAIL)?;
         Ok(WriteTx {
             tx,
             database: self.clone(),
@@ -245,7 +247,9 @@ impl<B: Backend> Database<B> {
     /// What the last checkpoint gives. Nothing that was committed is lost
     /// then: the log stays.
     pub fn close(self) -> Result<()> {
-        match Arc::into_inner(self.opened) {
+        let Database { handles, opened } = self;
+        drop(handles);
+        match Arc::into_inner(opened) {
             Some(mut opened) => opened.close(),
             None => Ok(()),
         }
@@ -256,8 +260,10 @@ impl<B: Backend> Database<B> {
         self.opened.options.read_only || self.opened.options.immutable
     }
 
+    /// The handle for this thread.
+    #[inline]
     pub(crate) fn wal(&self) -> &Arc<Wal<B>> {
-        &self.opened.wal
+        &self.handles[stripes::of_thread(self.handles.len())]
     }
 
     pub(crate) fn file(&self) -> &OsFile {
@@ -293,27 +299,28 @@ impl<B: Backend> Opened<B> {
     }
 
     #[inline(always)]
-    fn begin_read(&self) -> Result<protocol::ReadTx<B>> {
+    fn begin_read(&self, by: &Arc<Wal<B>>) -> Result<protocol::ReadTx<B>> {
         if self.successor.get().is_some() {
-            return self.begin_read_waiting();
+            return self.begin_read_waiting(by);
         }
-        match self.wal.begin_read() {
-            Ok(tx) => Ok(tx),
-            Err(Error::Busy { .. } | Error::NeedsRecovery { .. } | Error::Superseded { .. }) => {
-                self.begin_read_waiting()
-            }
-            Err(e) => Err(e),
+        // Looked at where it is, as in `Wal::begin_read`.
+        let begun = by.begin_read();
+        if let Err(Error::Busy { .. } | Error::NeedsRecovery { .. } | Error::Superseded { .. }) =
+            begun
+        {
+            return self.begin_read_waiting(by);
         }
+        begun
     }
 
     #[cold]
-    fn begin_read_waiting(&self) -> Result<protocol::ReadTx<B>> {
+    fn begin_read_waiting(&self, first_by: &Arc<Wal<B>>) -> Result<protocol::ReadTx<B>> {
         let timeout = self.options.busy_timeout;
         let started = Instant::now();
         let mut first = true;
         loop {
             let successor = self.successor.get();
-            let wal = successor.as_ref().unwrap_or(&self.wal);
+            let wal = successor.as_ref().unwrap_or(first_by);
             let left = timeout.saturating_sub(started.elapsed());
             match wal.begin_read_within(left) {
                 Err(Error::Superseded { .. }) if first || !left.is_zero() => {

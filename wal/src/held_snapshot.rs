@@ -49,7 +49,7 @@ impl<B: Backend> ReadTx<B> {
     /// # Errors
     /// [`Error::Io`] if no thread can be started.
     pub fn hold(self, at_most: Duration) -> Result<HeldSnapshot<B>> {
-        let path = self.database.path().to_owned();
+        let path = self.path().to_owned();
         let snapshot = *self.snapshot();
         let held = Arc::new(Mutex::new(Some(self)));
         let (ends, ended) = channel();

@@ -72,7 +72,7 @@ pub mod shm {
     /// A write transaction of a [`Database`].
     pub type WriteTx = crate::transaction::WriteTx<ShmWalCoordination>;
     /// Follows the log of a [`Database`].
-    pub type Tail = crate::tail::Tail<ShmWalCoordination>;
+    pub type Tail = wal_core::protocol::Tail<ShmWalCoordination>;
     /// Adds the frames of another log to that of a [`Database`].
     pub type ApplyTx = crate::apply::ApplyTx<ShmWalCoordination>;
     /// A snapshot of a [`Database`] that is held for a while.
@@ -91,7 +91,7 @@ pub mod inproc {
     /// A write transaction of a [`Database`].
     pub type WriteTx = crate::transaction::WriteTx<InProcessWalCoordination>;
     /// Follows the log of a [`Database`].
-    pub type Tail = crate::tail::Tail<InProcessWalCoordination>;
+    pub type Tail = wal_core::protocol::Tail<InProcessWalCoordination>;
     /// Adds the frames of another log to that of a [`Database`].
     pub type ApplyTx = crate::apply::ApplyTx<InProcessWalCoordination>;
     /// A snapshot of a [`Database`] that is held for a while.
@@ -103,7 +103,7 @@ pub mod generic {
     pub use crate::apply::ApplyTx;
     pub use crate::database::Database;
     pub use crate::held_snapshot::HeldSnapshot;
-    pub use crate::tail::{ResumedTail, Tail};
+    pub use wal_core::protocol::{ResumedTail, Tail};
     pub use crate::transaction::{ReadTx, UpgradeRefused, WriteTx};
 }
 

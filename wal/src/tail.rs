@@ -1,27 +1,15 @@
 //! Follows the log of a database, for a replicator.
 
-use std::ops::{Deref, DerefMut};
-
 use wal_core::Result;
-use wal_core::protocol::{self, TailFrames, TailPosition};
+use wal_core::protocol::{ResumedTail, Tail, TailPosition};
 
 use crate::backend::Backend;
 use crate::database::Database;
 
-/// Follows the log. It keeps the database open, and the log from beginning
-/// anew but by [`protocol::Tail::restart_log`].
-///
-/// All that can be done with it stands in [`protocol::Tail`].
-#[derive(Debug)]
-pub struct Tail<B: Backend> {
-    // Dropped before the database.
-    tail: protocol::Tail<B>,
-    _database: Database<B>,
-}
-
 impl<B: Backend> Database<B> {
     /// Begins to follow the log behind the newest state: every committed frame
-    /// once, in order.
+    /// once, in order. The tail keeps the database open, and the log from
+    /// beginning anew but by [`Tail::restart_log`].
     ///
     /// ```
     /// # fn main() -> wal::Result<()> {
@@ -44,10 +32,7 @@ impl<B: Backend> Database<B> {
     /// # Errors
     /// Those of [`Database::begin_read`].
     pub fn tail(&self) -> Result<Tail<B>> {
-        Ok(Tail {
-            tail: self.wal().tail()?,
-            _database: self.clone(),
-        })
+        self.wal().tail()
     }
 
     /// Goes on where an earlier tail stood.
@@ -57,46 +42,6 @@ impl<B: Backend> Database<B> {
     /// the whole database has to be copied again; those of
     /// [`Database::begin_read`].
     pub fn resume_tail(&self, position: TailPosition) -> Result<ResumedTail<B>> {
-        Ok(ResumedTail {
-            resumed: self.wal().resume_tail(position)?,
-            database: self.clone(),
-        })
-    }
-}
-
-/// A tail that has missed what was committed while there was none.
-#[derive(Debug)]
-pub struct ResumedTail<B: Backend> {
-    // Dropped before the database.
-    resumed: protocol::ResumedTail<B>,
-    database: Database<B>,
-}
-
-impl<B: Backend> ResumedTail<B> {
-    /// The frames that were missed.
-    pub fn missed(&self) -> TailFrames<'_, B> {
-        self.resumed.missed()
-    }
-
-    /// The tail, which stands behind them.
-    pub fn into_tail(self) -> Tail<B> {
-        Tail {
-            tail: self.resumed.into_tail(),
-            _database: self.database,
-        }
-    }
-}
-
-impl<B: Backend> Deref for Tail<B> {
-    type Target = protocol::Tail<B>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.tail
-    }
-}
-
-impl<B: Backend> DerefMut for Tail<B> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.tail
+        self.wal().resume_tail(position)
     }
 }

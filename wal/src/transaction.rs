@@ -14,9 +14,7 @@ use crate::database::Database;
 /// All that can be read through it stands in [`protocol::ReadTx`].
 #[derive(Debug)]
 pub struct ReadTx<B: Backend> {
-    // Dropped before the database.
     pub(crate) tx: protocol::ReadTx<B>,
-    pub(crate) database: Database<B>,
 }
 
 /// The one write transaction. Dropping it without [`WriteTx::commit`] rolls it
@@ -66,25 +64,29 @@ impl<B: Backend> ReadTx<B> {
     pub fn try_clone(&self) -> Result<Self> {
         Ok(ReadTx {
             tx: self.tx.try_clone()?,
-            database: self.database.clone(),
         })
     }
 
-    /// Turns this into a write transaction on the very state that it sees,
-    /// without waiting.
+    /// Turns this, which was begun by `database`, into a write transaction on the
+    /// very state that it sees, without waiting.
     ///
     /// # Errors
     /// [`Error::BusySnapshot`] if somebody wrote since it began,
     /// [`Error::Busy`] if somebody is writing; each with this transaction,
     /// which can go on.
-    pub fn upgrade(self) -> Result<WriteTx<B>, Box<UpgradeRefused<B>>> {
-        let ReadTx { tx, database } = self;
-        match database.wal().try_begin_write_tx(tx) {
-            Ok(tx) => Ok(WriteTx { tx, database }),
+    pub fn upgrade(
+        self,
+        database: &Database<B>,
+    ) -> Result<WriteTx<B>, Box<UpgradeRefused<B>>> {
+        match self.tx.upgrade() {
+            Ok(tx) => Ok(WriteTx {
+                tx,
+                database: database.clone(),
+            }),
             Err(refused) => {
                 let protocol::UpgradeRefused { read, error } = *refused;
                 Err(Box::new(UpgradeRefused {
-                    read: ReadTx { tx: read, database },
+                    read: ReadTx { tx: read },
                     error,
                 }))
             }

@@ -259,7 +259,7 @@ impl User {
 
     fn upgrade(&mut self) {
         let (read, mut state) = self.begin_read();
-        let Ok(mut tx) = self.wal.try_begin_write_tx(read) else {
+        let Ok(mut tx) = read.upgrade() else {
             return;
         };
         let version = {

@@ -229,7 +229,7 @@ impl<B: Backend> User<B> {
         let mut tx = match self.wal.coordination().0.like_stock {
             // Stock SQLite reads at a slot while it writes.
             true => {
-                let begun = self.wal.try_begin_write_tx(self.wal.begin_read()?);
+                let begun = self.wal.begin_read()?.upgrade();
                 begun.map_err(|refused| refused.error)?
             }
             false => self.wal.begin_write(Duration::ZERO)?,

@@ -87,6 +87,8 @@ mod turn;
 mod vacuum;
 mod write;
 
+use std::any::Any;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -229,10 +231,32 @@ impl WalConfig {
     }
 }
 
-/// One attachment to a database: what all threads and transactions of one
-/// opener share.
+/// A handle on one attachment to a database, which all threads and transactions of
+/// one opener share.
+///
+/// A transaction counts itself in at the handle by which it was begun, and threads
+/// that begin many by one handle get in each other's way there. So there can be
+/// [several](Wal::another), on cache lines of their own.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Wal<C: WalCoordination> {
+    attached: Arc<Attached<C>>,
+    /// Dropped with the last transaction of this handle.
+    _keeps: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl<C: WalCoordination> Deref for Wal<C> {
+    type Target = Attached<C>;
+
+    #[inline]
+    fn deref(&self) -> &Attached<C> {
+        &self.attached
+    }
+}
+
+/// One attachment, whatever handle it is used by.
+#[derive(Debug)]
+pub struct Attached<C: WalCoordination> {
     coordination: C,
     storage: Box<dyn Storage>,
     config: WalConfig,
@@ -261,7 +285,7 @@ impl<C: WalCoordination> Wal<C> {
     /// `coordination`. Nothing is read or written before the first
     /// transaction.
     pub fn new(coordination: C, storage: Box<dyn Storage>, config: WalConfig) -> Arc<Self> {
-        Arc::new(Wal {
+        let attached = Attached {
             coordination,
             storage,
             tuning: tuning::Tuning::of(&config),
@@ -278,6 +302,19 @@ impl<C: WalCoordination> Wal<C> {
             proof: proof::LastProof::none(),
             #[cfg(feature = "observe")]
             observed: observe::Observed::default(),
+        };
+        Arc::new(Wal {
+            attached: Arc::new(attached),
+            _keeps: None,
+        })
+    }
+
+    /// Another handle on this attachment. `keeps` is not dropped before the handle and
+    /// each transaction that was begun by it are.
+    pub fn another(&self, keeps: Arc<dyn Any + Send + Sync>) -> Arc<Self> {
+        Arc::new(Wal {
+            attached: self.attached.clone(),
+            _keeps: Some(keeps),
         })
     }
 

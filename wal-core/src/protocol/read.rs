@@ -22,6 +22,7 @@
 //! A reader that dies loses its lock and nothing else. Its mark stays, which
 //! holds nobody up: whoever can lock the slot exclusively may change it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -118,6 +119,11 @@ impl<C: WalCoordination> ReadTx<C> {
     /// The size of the database in pages.
     pub fn page_count(&self) -> u32 {
         self.snapshot.page_count
+    }
+
+    /// The path of the database.
+    pub fn path(&self) -> &Path {
+        self.wal().path()
     }
 
     /// True if the database is no longer as this transaction sees it.

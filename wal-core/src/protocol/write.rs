@@ -160,25 +160,6 @@ impl<C: WalCoordination> Wal<C> {
         Ok(tx)
     }
 
-    /// Turns a read transaction into a write transaction, without waiting.
-    ///
-    /// # Errors
-    /// [`Error::BusySnapshot`] if somebody wrote since it began,
-    /// [`Error::Busy`] if somebody is writing, and what [`Wal::begin_write`]
-    /// gives; each with the read transaction, which can go on.
-    pub fn try_begin_write_tx(
-        self: &Arc<Self>,
-        mut read: ReadTx<C>,
-    ) -> Result<WriteTx<C>, Box<UpgradeRefused<C>>> {
-        match self.write_lock_for(&read) {
-            Ok(write) => {
-                read.lasts();
-                Ok(WriteTx::new(read, write))
-            }
-            Err(error) => Err(Box::new(UpgradeRefused { read, error })),
-        }
-    }
-
     fn write_lock_for(self: &Arc<Self>, read: &ReadTx<C>) -> Result<LockGuard<C>> {
         self.check_writable()?;
         let write = self
@@ -193,6 +174,25 @@ impl<C: WalCoordination> Wal<C> {
         }
         index::trim(&**self, read.snapshot.max_frame())?;
         Ok(write)
+    }
+}
+
+impl<C: WalCoordination> ReadTx<C> {
+    /// Turns this into a write transaction on the very state that it sees, without
+    /// waiting.
+    ///
+    /// # Errors
+    /// [`Error::BusySnapshot`] if somebody wrote since it began,
+    /// [`Error::Busy`] if somebody is writing, and what [`Wal::begin_write`]
+    /// gives; each with this transaction, which can go on.
+    pub fn upgrade(mut self) -> Result<WriteTx<C>, Box<UpgradeRefused<C>>> {
+        match self.wal().write_lock_for(&self) {
+            Ok(write) => {
+                self.lasts();
+                Ok(WriteTx::new(self, write))
+            }
+            Err(error) => Err(Box::new(UpgradeRefused { read: self, error })),
+        }
     }
 }
 

@@ -142,10 +142,7 @@ pub(crate) fn a_committed_transaction_goes_on_reading_at_its_commit<B: Backend>(
         let going_on = tx.into_read().unwrap();
         assert_eq!(read_on(&going_on, 2), Some(content(2, 2)));
         assert!(!going_on.is_stale().unwrap());
-        let mut tx = writer
-            .wal
-            .try_begin_write_tx(going_on)
-            .expect("it is not stale");
+        let mut tx = going_on.upgrade().expect("it is not stale");
         commit::<B>(&mut tx, &[3, 4], 3, 4);
         assert_eq!(read::<B>(&tx, 2), Some(content(2, 2)));
         assert_eq!(read::<B>(&tx, 4), Some(content(4, 3)));

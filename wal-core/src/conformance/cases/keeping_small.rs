@@ -53,7 +53,7 @@ pub(crate) fn a_snapshot_that_is_too_old_gives_no_more_pages<B: Backend>() {
     assert!(too_old(opened.page(PageNo::ONE).err()));
     drop(opened);
     // Who writes, or follows the log, is not limited.
-    let write = user.wal.try_begin_write_tx(read).expect("it is current");
+    let write = read.upgrade().expect("it is current");
     assert!(write.page(PageNo::ONE).is_ok());
     drop(write);
     let tail = user.wal.tail().expect("a tail begins");

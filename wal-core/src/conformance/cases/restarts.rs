@@ -150,7 +150,7 @@ pub(crate) fn a_count_that_a_dead_restart_left_hides_no_frame<B: Backend>() {
     expect_stored(&scene, &user, [2, 2, 2]);
     // A reader that becomes the writer.
     let (scene, user) = after_the_restart();
-    let upgraded = user.wal.try_begin_write_tx(user.read());
+    let upgraded = user.read().upgrade();
     let refused = upgraded.expect_err("its snapshot went by the count");
     assert!(matches!(refused.error, Error::BusySnapshot));
     drop(refused);

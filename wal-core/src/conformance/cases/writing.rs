@@ -85,10 +85,7 @@ pub(crate) fn a_stale_reader_cannot_become_a_writer<B: Backend>() {
     let (one, two) = scene.two();
     let read = one.read();
     two.commit(&[1], 1);
-    let refused = one
-        .wal
-        .try_begin_write_tx(read)
-        .expect_err("the snapshot is stale");
+    let refused = read.upgrade().expect_err("the snapshot is stale");
     assert!(
         matches!(refused.error, Error::BusySnapshot),
         "{}",
@@ -110,10 +107,7 @@ pub(crate) fn a_current_reader_becomes_a_writer<B: Backend>() {
     let (one, two) = scene.two();
     one.commit(&[1], 1);
     let writing = two.write();
-    let refused = one
-        .wal
-        .try_begin_write_tx(one.read())
-        .expect_err("somebody is writing");
+    let refused = one.read().upgrade().expect_err("somebody is writing");
     assert!(matches!(
         refused.error,
         Error::Busy {
@@ -122,10 +116,7 @@ pub(crate) fn a_current_reader_becomes_a_writer<B: Backend>() {
         }
     ));
     drop(writing);
-    let mut tx = one
-        .wal
-        .try_begin_write_tx(refused.read)
-        .expect("nobody wrote");
+    let mut tx = refused.read.upgrade().expect("nobody wrote");
     fill(&mut tx, &[2], 2).unwrap();
     tx.commit().unwrap();
     assert_eq!(two.versions(), [1, 2]);
