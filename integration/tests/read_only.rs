@@ -335,7 +335,7 @@ fn whatever_writes_is_refused() {
         assert!(is_read_only(&database.begin_write().unwrap_err()));
         let checkpoint = database.checkpoint(CheckpointMode::Passive);
         assert!(is_read_only(&checkpoint.unwrap_err()));
-        let upgraded = database.begin_read().unwrap().upgrade(&database);
+        let upgraded = database.begin_read().unwrap().upgrade();
         assert!(is_read_only(&upgraded.unwrap_err().error));
     };
     refused(&open_patient(&path));

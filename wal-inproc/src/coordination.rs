@@ -31,8 +31,8 @@ use wal_core::waiting::WaitingRoom;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
 use crate::packed_lock::PackedLock;
-use crate::slot_lock::SlotLock;
 use crate::sleepers::Sleepers;
+use crate::slot_lock::SlotLock;
 
 /// The locks by which the process owns the database file.
 const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);

@@ -61,7 +61,9 @@ impl SlotLock {
         }
         for (taken, lock) in self.stripes.iter().enumerate() {
             if !lock.try_write() {
-                self.stripes[..taken].iter().for_each(|lock| lock.unlock_write());
+                self.stripes[..taken]
+                    .iter()
+                    .for_each(|lock| lock.unlock_write());
                 return false;
             }
         }

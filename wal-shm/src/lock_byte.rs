@@ -73,7 +73,9 @@ pub(crate) struct LockByte {
 impl LockByte {
     pub(crate) fn new() -> Self {
         LockByte {
-            words: (0..stripes::count()).map(|_| CachePadded::default()).collect(),
+            words: (0..stripes::count())
+                .map(|_| CachePadded::default())
+                .collect(),
         }
     }
 
@@ -119,7 +121,9 @@ impl LockByte {
     /// True if anybody is counted in.
     pub(crate) fn is_shared(&self) -> bool {
         let words = self.words.iter();
-        words.map(|word| word.load(Ordering::SeqCst)).any(|word| word & COUNT != 0)
+        words
+            .map(|word| word.load(Ordering::SeqCst))
+            .any(|word| word & COUNT != 0)
     }
 
     /// What the system holds; for good only under the mutex.
@@ -151,7 +155,9 @@ impl LockByte {
     /// True if somebody came since this was last forgotten.
     pub(crate) fn is_touched(&self) -> bool {
         let words = self.words.iter();
-        words.map(|word| word.load(Ordering::SeqCst)).any(|word| word & TOUCHED != 0)
+        words
+            .map(|word| word.load(Ordering::SeqCst))
+            .any(|word| word & TOUCHED != 0)
     }
 
     /// Forgets that somebody came.

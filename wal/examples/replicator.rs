@@ -64,7 +64,7 @@ fn main() -> Result<()> {
     assert!(writer.wait()?.success());
     let pages = pages_of(tail.state())?;
     assert!(
-        pages_of(&*replica.begin_read()?)? == pages,
+        pages_of(&replica.begin_read()?)? == pages,
         "the replica is the database"
     );
     println!(

@@ -1,23 +1,10 @@
 //! Keeps a database the same as another one, frame by frame.
 
-use std::ops::{Deref, DerefMut};
-
 use wal_core::Result;
-use wal_core::protocol::{self, TailPosition};
+use wal_core::protocol::ApplyTx;
 
 use crate::backend::Backend;
 use crate::database::Database;
-
-/// A transaction that adds frames of another database's log. Dropping it
-/// without [`ApplyTx::commit`] forgets them.
-///
-/// All that can be done through it stands in [`protocol::ApplyTx`].
-#[derive(Debug)]
-pub struct ApplyTx<B: Backend> {
-    // Dropped before the database.
-    tx: protocol::ApplyTx<B>,
-    database: Database<B>,
-}
 
 impl<B: Backend> Database<B> {
     /// Begins to apply frames that a [`crate::Tail`] of another database gave:
@@ -65,36 +52,6 @@ impl<B: Backend> Database<B> {
     /// # Errors
     /// Those of [`Database::begin_write`].
     pub fn begin_apply(&self) -> Result<ApplyTx<B>> {
-        Ok(ApplyTx {
-            tx: self.wal().begin_apply(self.busy().clone())?,
-            database: self.clone(),
-        })
-    }
-}
-
-impl<B: Backend> ApplyTx<B> {
-    /// As [`protocol::ApplyTx::commit`], followed by the automatic checkpoint
-    /// of any commit.
-    ///
-    /// # Errors
-    /// As [`protocol::ApplyTx::commit`].
-    pub fn commit(self) -> Result<TailPosition> {
-        let position = self.tx.commit()?;
-        self.database.after_commit();
-        Ok(position)
-    }
-}
-
-impl<B: Backend> Deref for ApplyTx<B> {
-    type Target = protocol::ApplyTx<B>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.tx
-    }
-}
-
-impl<B: Backend> DerefMut for ApplyTx<B> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.tx
+        self.wal().begin_apply(self.busy().clone())
     }
 }

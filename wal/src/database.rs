@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use wal_core::io::OsFile;
 use wal_core::protocol::{
-    self, BackfillProof, BusyHandler, CheckpointMode, CheckpointOptions, CheckpointReport,
-    DatabaseKind, SavedSnapshot, Wal, refuse_leftovers,
+    BackfillProof, BusyHandler, CheckpointMode, CheckpointOptions, CheckpointReport, DatabaseKind,
+    Opener, ReadTx, SavedSnapshot, Wal, WriteTx, refuse_leftovers,
 };
 use wal_core::{Error, PageSize, Result, stripes};
 
@@ -15,7 +15,6 @@ use crate::backend::Backend;
 use crate::checkpointer::Checkpointer;
 use crate::options::Options;
 use crate::successor::Successor;
-use crate::transaction::{ReadTx, WriteTx};
 
 /// How long an opener sleeps before it looks again at a locked database. Who
 /// has it locked may be a stock SQLite, which wakes nobody.
@@ -89,7 +88,24 @@ impl<B: Backend> Database<B> {
     }
 
     /// Begins a read transaction on the newest state. Any number of them can
-    /// be open, on any thread; none waits for a writer, only for a recovery.
+    /// be open, on any thread; none waits for a writer, only for a recovery. One
+    /// can be held for a while, so that others begin on the same state:
+    ///
+    /// ```
+    /// # fn main() -> wal::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = wal::Database::open(dir.path().join("pages"))?;
+    /// # use std::time::Duration;
+    /// let held = db.begin_read()?.hold(Duration::from_secs(60))?;
+    /// let mut write = db.begin_write()?;
+    /// write.page_mut(wal::PageNo::ONE)?[0] = 1;
+    /// write.commit()?;
+    /// let read = held.begin_read()?; // as often as you like, on any thread
+    /// assert_eq!(read.page(wal::PageNo::ONE)?[0], 0);
+    /// # drop((read, held));
+    /// # db.close()
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Busy`] if another process still recovers the log after the
@@ -99,7 +115,7 @@ impl<B: Backend> Database<B> {
     /// index after the busy timeout, and [`Error::Superseded`] if writers came
     /// and went all the time.
     pub fn begin_read(&self) -> Result<ReadTx<B>> {
-        self.opened.begin_read(self.wal()).map(|tx| ReadTx { tx })
+        self.opened.begin_read(self.wal())
     }
 
     /// Begins a read transaction on a state that was saved, by this process or
@@ -133,13 +149,30 @@ impl<B: Backend> Database<B> {
     /// beyond it, [`Error::Busy`] while a checkpoint is running, and those of
     /// [`Database::begin_read`].
     pub fn open_snapshot(&self, saved: &SavedSnapshot) -> Result<ReadTx<B>> {
-        Ok(ReadTx {
-            tx: self.wal().open_snapshot(saved)?,
-        })
+        self.wal().open_snapshot(saved)
     }
 
     /// Begins a write transaction on the newest state, once other writers are
-    /// done: never on a stale snapshot.
+    /// done: never on a stale snapshot. Its commit is followed by an automatic
+    /// checkpoint if one is due ([`Options::auto_checkpoint`]).
+    ///
+    /// ```
+    /// # fn main() -> wal::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = wal::Database::open(dir.path().join("pages"))?;
+    /// use wal::PageNo;
+    ///
+    /// let mut tx = db.begin_write()?;
+    /// tx.set_page_count(2)?;
+    /// tx.page_mut(PageNo::ONE)?[0] = 1;
+    /// let savepoint = tx.savepoint();
+    /// tx.page_mut(PageNo::ONE)?[0] = 2;
+    /// tx.rollback_to(savepoint)?;
+    /// tx.commit()?;
+    /// assert_eq!(db.begin_read()?.page(PageNo::ONE)?[0], 1);
+    /// # db.close()
+    /// # }
+    /// ```
     ///
     /// At [`crate::Synchronous::Full`] that state may be a commit of another thread of
     /// this handle which is not durable yet, and which readers do not see. The
@@ -153,11 +186,7 @@ impl<B: Backend> Database<B> {
     /// [`Error::ReadOnly`] if the database was opened so, and those of
     /// [`Database::begin_read`].
     pub fn begin_write(&self) -> Result<WriteTx<B>> {
-        let tx = self.wal().begin_write(self.busy().clone())?;
-        Ok(WriteTx {
-            tx,
-            database: self.clone(),
-        })
+        self.wal().begin_write(self.busy().clone())
     }
 
     /// As [`Database::begin_write`], but without waiting (`BEGIN IMMEDIATE`
@@ -167,11 +196,7 @@ impl<B: Backend> Database<B> {
     /// [`Error::Busy`] at once if another writer is at work, and those of
     /// [`Database::begin_write`].
     pub fn try_begin_write(&self) -> Result<WriteTx<B>> {
-        let tx = self.wal().begin_write(BusyHandler::FAIL)?;
-        Ok(WriteTx {
-            tx,
-            database: self.clone(),
-        })
+        self.wal().begin_write(BusyHandler::FAIL)
     }
 
     /// Moves committed pages from the log into the database file. The modes
@@ -220,7 +245,7 @@ impl<B: Backend> Database<B> {
     /// What has happened to this handle and its clones since it was opened.
     /// The same is told as `tracing` events with the target `wal`.
     #[cfg(feature = "observe")]
-    pub fn counters(&self) -> protocol::Counters {
+    pub fn counters(&self) -> wal_core::protocol::Counters {
         self.opened.wal.counters()
     }
 
@@ -278,13 +303,20 @@ impl<B: Backend> Database<B> {
         self.opened.options.busy_timeout
     }
 
-    /// What a commit does for later ones, so that its failure is not that of
-    /// this one; a failed sync shows itself at the next write.
-    pub(crate) fn after_commit(&self) {
-        let wal = &self.opened.wal;
-        match &self.opened.checkpointer {
-            None => drop(wal.checkpoint_automatically()),
-            Some(checkpointer) if wal.checkpoint_is_due().unwrap_or(false) => checkpointer.wake(),
+    /// The handle whose commits no automatic checkpoint follows.
+    pub(crate) fn quiet_wal(&self) -> &Arc<Wal<B>> {
+        &self.opened.wal
+    }
+}
+
+impl<B: Backend> Opener for Opened<B> {
+    /// The automatic checkpoint. A failed sync shows itself at the next write.
+    fn committed(&self) {
+        match &self.checkpointer {
+            None => drop(self.wal.checkpoint_automatically()),
+            Some(checkpointer) if self.wal.checkpoint_is_due().unwrap_or(false) => {
+                checkpointer.wake();
+            }
             Some(_) => {}
         }
     }
@@ -299,7 +331,7 @@ impl<B: Backend> Opened<B> {
     }
 
     #[inline(always)]
-    fn begin_read(&self, by: &Arc<Wal<B>>) -> Result<protocol::ReadTx<B>> {
+    fn begin_read(&self, by: &Arc<Wal<B>>) -> Result<ReadTx<B>> {
         if self.successor.get().is_some() {
             return self.begin_read_waiting(by);
         }
@@ -314,7 +346,7 @@ impl<B: Backend> Opened<B> {
     }
 
     #[cold]
-    fn begin_read_waiting(&self, first_by: &Arc<Wal<B>>) -> Result<protocol::ReadTx<B>> {
+    fn begin_read_waiting(&self, first_by: &Arc<Wal<B>>) -> Result<ReadTx<B>> {
         let timeout = self.options.busy_timeout;
         let started = Instant::now();
         let mut first = true;

@@ -40,11 +40,9 @@ mod backup;
 mod change;
 mod checkpointer;
 mod database;
-mod held_snapshot;
 mod options;
 mod successor;
 mod tail;
-mod transaction;
 mod vacuum;
 
 pub use backend::Backend;
@@ -68,15 +66,15 @@ pub mod shm {
     /// A database that several processes share.
     pub type Database = crate::database::Database<ShmWalCoordination>;
     /// A read transaction of a [`Database`].
-    pub type ReadTx = crate::transaction::ReadTx<ShmWalCoordination>;
+    pub type ReadTx = wal_core::protocol::ReadTx<ShmWalCoordination>;
     /// A write transaction of a [`Database`].
-    pub type WriteTx = crate::transaction::WriteTx<ShmWalCoordination>;
+    pub type WriteTx = wal_core::protocol::WriteTx<ShmWalCoordination>;
     /// Follows the log of a [`Database`].
     pub type Tail = wal_core::protocol::Tail<ShmWalCoordination>;
     /// Adds the frames of another log to that of a [`Database`].
-    pub type ApplyTx = crate::apply::ApplyTx<ShmWalCoordination>;
+    pub type ApplyTx = wal_core::protocol::ApplyTx<ShmWalCoordination>;
     /// A snapshot of a [`Database`] that is held for a while.
-    pub type HeldSnapshot = crate::held_snapshot::HeldSnapshot<ShmWalCoordination>;
+    pub type HeldSnapshot = wal_core::protocol::HeldSnapshot<ShmWalCoordination>;
 }
 
 /// Databases that one process owns.
@@ -87,24 +85,23 @@ pub mod inproc {
     /// A database that one process owns.
     pub type Database = crate::database::Database<InProcessWalCoordination>;
     /// A read transaction of a [`Database`].
-    pub type ReadTx = crate::transaction::ReadTx<InProcessWalCoordination>;
+    pub type ReadTx = wal_core::protocol::ReadTx<InProcessWalCoordination>;
     /// A write transaction of a [`Database`].
-    pub type WriteTx = crate::transaction::WriteTx<InProcessWalCoordination>;
+    pub type WriteTx = wal_core::protocol::WriteTx<InProcessWalCoordination>;
     /// Follows the log of a [`Database`].
     pub type Tail = wal_core::protocol::Tail<InProcessWalCoordination>;
     /// Adds the frames of another log to that of a [`Database`].
-    pub type ApplyTx = crate::apply::ApplyTx<InProcessWalCoordination>;
+    pub type ApplyTx = wal_core::protocol::ApplyTx<InProcessWalCoordination>;
     /// A snapshot of a [`Database`] that is held for a while.
-    pub type HeldSnapshot = crate::held_snapshot::HeldSnapshot<InProcessWalCoordination>;
+    pub type HeldSnapshot = wal_core::protocol::HeldSnapshot<InProcessWalCoordination>;
 }
 
 /// The types of whichever backend is asked for, to be named generically.
 pub mod generic {
-    pub use crate::apply::ApplyTx;
     pub use crate::database::Database;
-    pub use crate::held_snapshot::HeldSnapshot;
-    pub use wal_core::protocol::{ResumedTail, Tail};
-    pub use crate::transaction::{ReadTx, UpgradeRefused, WriteTx};
+    pub use wal_core::protocol::{
+        ApplyTx, HeldSnapshot, ReadTx, ResumedTail, Tail, UpgradeRefused, WriteTx,
+    };
 }
 
 #[cfg(all(feature = "inproc", not(feature = "shm")))]

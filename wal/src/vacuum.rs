@@ -109,11 +109,11 @@ impl<B: Backend> Database<B> {
         if options.exclusive {
             return self.vacuum_exclusively(options, rewrite);
         }
-        let mut write = self.begin_write()?;
+        let mut write = self.quiet_wal().begin_write(self.busy().clone())?;
         let pages_before = write.page_count();
         write.rewrite(options.btrees_rewritten, rewrite)?;
         let pages_after = write.page_count();
-        write.tx.commit()?;
+        write.commit()?;
         Ok(VacuumReport {
             pages_before,
             pages_after,

@@ -221,7 +221,7 @@ impl<B: Backend> Run<B> {
             !is_newest || state == self.state,
             "a stale reader is newest"
         );
-        match read.upgrade(&self.database) {
+        match read.upgrade() {
             Ok(mut write) => {
                 prop_assert!(is_newest);
                 let version = self.next_version();

@@ -428,7 +428,7 @@ fn commit_on_a_thread(
     wal: &Handle,
     disk: &Disk,
     (state, page_count, changed): Step,
-) -> Result<JoinHandle<wal_core::Result<u32>>> {
+) -> Result<JoinHandle<wal_core::Result<()>>> {
     let deadline = Instant::now() + PATIENCE;
     let mut tx = loop {
         // Write is passed on within a turn, however long it took to come here.

@@ -301,6 +301,8 @@ impl<C: WalCoordination> ApplyTx<C> {
                 log_frames: end.max_frame,
             }
         );
+        drop(self);
+        wal.tell_opener();
         Ok(position(&committed))
     }
 

@@ -8,6 +8,7 @@
 //! | `page` | finds a page of a snapshot in the log or the database file |
 //! | `database_size` | when the length of the database file is looked at again |
 //! | `page_map` | makes that as quick in a long log as in a short one |
+//! | `held_snapshot` | a snapshot that is held for a bounded time |
 //! | `saved_snapshot` | a snapshot as a value, opened again while the log has it |
 //! | `tail` | follows the log, for a replicator |
 //! | `apply` | adds the frames of another log, for a replica |
@@ -62,6 +63,7 @@ mod dirty;
 mod frames;
 mod group_commit;
 mod guard;
+mod held_snapshot;
 mod linger;
 mod mend_log;
 #[cfg(feature = "observe")]
@@ -87,7 +89,7 @@ mod turn;
 mod vacuum;
 mod write;
 
-use std::any::Any;
+use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,6 +114,7 @@ pub use checkpoint::{
 pub use dirty::Savepoint;
 pub use frames::FramesMark;
 pub use guard::LockGuard;
+pub use held_snapshot::HeldSnapshot;
 #[cfg(feature = "observe")]
 pub use observe::Counters;
 pub use open::{DatabaseKind, create_page_store, inspect, inspect_immutable, refuse_leftovers};
@@ -231,18 +234,31 @@ impl WalConfig {
     }
 }
 
+/// Whoever opened a database, as far as its transactions have to do with it.
+pub trait Opener: Send + Sync {
+    /// Something was committed; the transaction holds no lock any more. What is done
+    /// now is done for later ones, and its failure is not that of the commit.
+    fn committed(&self);
+}
+
 /// A handle on one attachment to a database, which all threads and transactions of
 /// one opener share.
 ///
 /// A transaction counts itself in at the handle by which it was begun, and threads
 /// that begin many by one handle get in each other's way there. So there can be
 /// [several](Wal::another), on cache lines of their own.
-#[derive(Debug)]
 #[repr(align(128))]
 pub struct Wal<C: WalCoordination> {
     attached: Arc<Attached<C>>,
-    /// Dropped with the last transaction of this handle.
-    _keeps: Option<Arc<dyn Any + Send + Sync>>,
+    opener: Option<Arc<dyn Opener>>,
+}
+
+impl<C: WalCoordination + fmt::Debug> fmt::Debug for Wal<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wal")
+            .field("attached", &self.attached)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<C: WalCoordination> Deref for Wal<C> {
@@ -305,17 +321,24 @@ impl<C: WalCoordination> Wal<C> {
         };
         Arc::new(Wal {
             attached: Arc::new(attached),
-            _keeps: None,
+            opener: None,
         })
     }
 
-    /// Another handle on this attachment. `keeps` is not dropped before the handle and
-    /// each transaction that was begun by it are.
-    pub fn another(&self, keeps: Arc<dyn Any + Send + Sync>) -> Arc<Self> {
+    /// Another handle on this attachment, for the transactions of `opener`. It is told
+    /// of each commit, and is not dropped before all of them are.
+    pub fn another(&self, opener: Arc<dyn Opener>) -> Arc<Self> {
         Arc::new(Wal {
             attached: self.attached.clone(),
-            _keeps: Some(keeps),
+            opener: Some(opener),
         })
+    }
+
+    /// Called when a commit has given back all it held.
+    fn tell_opener(&self) {
+        if let Some(opener) = &self.opener {
+            opener.committed();
+        }
     }
 
     /// The coordination of this attachment.

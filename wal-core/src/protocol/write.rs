@@ -348,8 +348,8 @@ impl<C: WalCoordination> WriteTx<C> {
     }
 
     /// Makes the changes visible to everyone, and durable as the database's
-    /// [`super::Synchronous`] promises, and tells how many frames the log has
-    /// now. A transaction that changed nothing leaves no trace.
+    /// [`super::Synchronous`] promises. A transaction that changed nothing leaves no
+    /// trace.
     ///
     /// # Errors
     /// The transaction is rolled back, except for
@@ -357,7 +357,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// tells whether it is there. With [`super::WalConfig::group_commit`] also
     /// [`Error::DurabilityUnknown`]: it is visible, but may not survive a power
     /// failure.
-    pub fn commit(mut self) -> Result<u32> {
+    pub fn commit(mut self) -> Result<()> {
         let wal = self.wal().clone();
         wal.check_writable()?;
         let shared = wal.shared_sync();
@@ -368,8 +368,7 @@ impl<C: WalCoordination> WriteTx<C> {
         };
         let before = self.read.snapshot.header;
         let Some(committed) = append::commit(&mut self, sync)? else {
-            self.end_on_published()?;
-            return Ok(before.max_frame());
+            return self.end_on_published();
         };
         // Others write while this one has to do with the disk.
         if let Some(room) = shared {
@@ -392,7 +391,8 @@ impl<C: WalCoordination> WriteTx<C> {
             drop(self);
             wal.let_disk_begin(&before, &committed);
         }
-        Ok(committed.max_frame())
+        wal.tell_opener();
+        Ok(())
     }
 
     /// Takes what a rollback or a failed commit leaves out of the index. Write is

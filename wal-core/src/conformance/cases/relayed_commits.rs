@@ -56,7 +56,7 @@ pub(super) fn commit_on_a_thread<B: Backend>(
     mut tx: Writing<B>,
     page: u32,
     version: u32,
-) -> JoinHandle<Result<u32>>
+) -> JoinHandle<Result<()>>
 where
     Writing<B>: Send + 'static,
 {
@@ -181,7 +181,7 @@ pub(crate) fn who_has_seen_a_commit_ends_when_it_is_durable<B: Backend>() {
                 let (tx, reader) = (begin_beside_a_sync(&strict), strict.clone());
                 let ends = move || {
                     match commits {
-                        true => drop(tx.commit().expect("nothing to commit")),
+                        true => tx.commit().expect("nothing to commit"),
                         false => drop(tx),
                     }
                     reader.versions()

@@ -29,7 +29,7 @@ pub(crate) fn a_sync_that_fails_fails_all_threads_that_wait_for_it<B: Backend>()
     });
     let led = strict.try_commit(&[1], 2);
     let unknown = |outcome: &Result<_>| matches!(outcome, Err(Error::CommitOutcomeUnknown { .. }));
-    assert!(unknown(&led.map(|()| 0)));
+    assert!(unknown(&led));
     assert!(joined(&threads).iter().all(unknown));
     for mut tx in take(&last) {
         fill(&mut tx, &[3], 4).expect("it does not know yet");

@@ -7,48 +7,31 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
-use wal_core::protocol::Snapshot;
-use wal_core::{Error, Result};
 
-use crate::backend::Backend;
-use crate::transaction::ReadTx;
+use super::{ReadTx, Snapshot};
+use crate::coordination::WalCoordination;
+use crate::error::{Error, Result};
 
 /// A snapshot that is held against checkpoints, so that transactions can be
 /// begun on it again and again, for a bounded time. After that it is given up,
 /// whatever its holder does meanwhile.
 #[derive(Debug)]
-pub struct HeldSnapshot<B: Backend> {
-    held: Arc<Held<B>>,
+pub struct HeldSnapshot<C: WalCoordination> {
+    held: Arc<Held<C>>,
     snapshot: Snapshot,
     path: PathBuf,
     /// Its end ends the thread that gives the snapshot up.
     _ends: Sender<()>,
 }
 
-type Held<B> = Mutex<Option<ReadTx<B>>>;
+type Held<C> = Mutex<Option<ReadTx<C>>>;
 
-impl<B: Backend> ReadTx<B> {
+impl<C: WalCoordination> ReadTx<C> {
     /// Holds the state that this transaction sees for `at_most`.
-    ///
-    /// ```
-    /// # fn main() -> wal::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// # let db = wal::Database::open(dir.path().join("pages"))?;
-    /// # use std::time::Duration;
-    /// let held = db.begin_read()?.hold(Duration::from_secs(60))?;
-    /// let mut write = db.begin_write()?;
-    /// write.page_mut(wal::PageNo::ONE)?[0] = 1;
-    /// write.commit()?;
-    /// let read = held.begin_read()?; // as often as you like, on any thread
-    /// assert_eq!(read.page(wal::PageNo::ONE)?[0], 0);
-    /// # drop((read, held));
-    /// # db.close()
-    /// # }
-    /// ```
     ///
     /// # Errors
     /// [`Error::Io`] if no thread can be started.
-    pub fn hold(self, at_most: Duration) -> Result<HeldSnapshot<B>> {
+    pub fn hold(self, at_most: Duration) -> Result<HeldSnapshot<C>> {
         let path = self.path().to_owned();
         let snapshot = *self.snapshot();
         let held = Arc::new(Mutex::new(Some(self)));
@@ -72,7 +55,7 @@ impl<B: Backend> ReadTx<B> {
     }
 }
 
-impl<B: Backend> HeldSnapshot<B> {
+impl<C: WalCoordination> HeldSnapshot<C> {
     /// The state that is held.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
@@ -83,7 +66,7 @@ impl<B: Backend> HeldSnapshot<B> {
     /// # Errors
     /// [`Error::SnapshotTooOld`] once it was given up,
     /// [`Error::UsedAfterFork`], [`Error::Io`].
-    pub fn begin_read(&self) -> Result<ReadTx<B>> {
+    pub fn begin_read(&self) -> Result<ReadTx<C>> {
         lock(&self.held)
             .as_ref()
             .ok_or_else(|| self.too_old())?
@@ -97,13 +80,13 @@ impl<B: Backend> HeldSnapshot<B> {
     }
 }
 
-impl<B: Backend> Drop for HeldSnapshot<B> {
+impl<C: WalCoordination> Drop for HeldSnapshot<C> {
     /// At once, and not when the thread comes to it.
     fn drop(&mut self) {
         drop(lock(&self.held).take());
     }
 }
 
-fn lock<B: Backend>(held: &Held<B>) -> MutexGuard<'_, Option<ReadTx<B>>> {
+fn lock<C: WalCoordination>(held: &Held<C>) -> MutexGuard<'_, Option<ReadTx<C>>> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
