@@ -52,33 +52,31 @@ impl<C: WalCoordination> Wal<C> {
                 self.check_page_size(&header)?;
                 Ok(Some(header))
             }
-            None => self.recover_or_wait(held),
+            None => self.recover_or_wait(held).map(|()| None),
         }
     }
 
-    /// As [`Wal::load_snapshot`], for a header that is not whole.
+    /// Sees to it that a header which is not whole is worth loading again. It is not
+    /// handed on from here, so that one which is whole stays in registers.
     #[cold]
-    fn recover_or_wait(self: &Arc<Self>, held: &Held<'_, C>) -> Result<Option<IndexHeader>> {
-        let header = match held.write {
-            Some(_) => {
-                let recovered = self.recover_if_still_bad(held)?;
-                Some(recovered.ok_or_else(|| self.busy(Lock::CheckpointAndRecover))?)
-            }
-            None => match self.try_lock(Lock::Write, LockMode::Exclusive)? {
-                Some(write) => {
-                    let held = Held {
-                        write: Some(&write),
-                        checkpoint: held.checkpoint,
-                    };
-                    self.recover_if_still_bad(&held)?
-                }
-                None => self.wait_for_recovery()?,
-            },
-        };
-        if let Some(header) = &header {
-            self.check_page_size(header)?;
+    fn recover_or_wait(self: &Arc<Self>, held: &Held<'_, C>) -> Result<()> {
+        if held.write.is_some() {
+            let recovered = self.recover_if_still_bad(held)?;
+            return match recovered {
+                Some(_) => Ok(()),
+                None => Err(self.busy(Lock::CheckpointAndRecover)),
+            };
         }
-        Ok(header)
+        match self.try_lock(Lock::Write, LockMode::Exclusive)? {
+            Some(write) => {
+                let held = Held {
+                    write: Some(&write),
+                    checkpoint: held.checkpoint,
+                };
+                self.recover_if_still_bad(&held).map(drop)
+            }
+            None => self.wait_for_recovery().map(drop),
+        }
     }
 
     /// The published header, for who writes or checkpoints, and is not held up
