@@ -36,8 +36,8 @@ test-sql: ## an SQL engine on our log, beside stock SQLite
 	  $(CARGO) test -p wal-libsql --features inproc && \
 	  $(CARGO) run --quiet -p wal-libsql --example sql_processes; fi
 
-loom: ## interleavings of the packed lock, header cell, index, page map and snapshots
-	$(LOOM) -p wal-inproc --test loom_packed_lock --test loom_protocol
+loom: ## interleavings of the packed lock, slot lock, header cell, index, page map and snapshots
+	$(LOOM) -p wal-inproc --test loom_packed_lock --test loom_slot_lock --test loom_protocol
 	$(LOOM) -p wal-core --lib index::
 
 test-mutations: ## each rule broken on purpose, and the test that notices

@@ -47,36 +47,40 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         held: &Held<'_, C>,
     ) -> Result<Option<IndexHeader>> {
-        match self.load_header()? {
-            Some(header) => {
+        loop {
+            if let Some(header) = self.load_header()? {
                 self.check_page_size(&header)?;
-                Ok(Some(header))
+                return Ok(Some(header));
             }
-            None => self.recover_or_wait(held).map(|()| None),
+            if !self.recover_or_wait(held)? {
+                return Ok(None);
+            }
         }
     }
 
-    /// Sees to it that a header which is not whole is worth loading again. It is not
-    /// handed on from here, so that one which is whole stays in registers.
+    /// Called with a header that is not whole; true if it is by now, false if it is
+    /// being written. The header is not handed on from here, so that one which is whole
+    /// at once stays in registers.
     #[cold]
-    fn recover_or_wait(self: &Arc<Self>, held: &Held<'_, C>) -> Result<()> {
+    fn recover_or_wait(self: &Arc<Self>, held: &Held<'_, C>) -> Result<bool> {
         if held.write.is_some() {
             let recovered = self.recover_if_still_bad(held)?;
             return match recovered {
-                Some(_) => Ok(()),
+                Some(_) => Ok(true),
                 None => Err(self.busy(Lock::CheckpointAndRecover)),
             };
         }
-        match self.try_lock(Lock::Write, LockMode::Exclusive)? {
+        let header = match self.try_lock(Lock::Write, LockMode::Exclusive)? {
             Some(write) => {
                 let held = Held {
                     write: Some(&write),
                     checkpoint: held.checkpoint,
                 };
-                self.recover_if_still_bad(&held).map(drop)
+                self.recover_if_still_bad(&held)?
             }
-            None => self.wait_for_recovery().map(drop),
-        }
+            None => self.wait_for_recovery()?,
+        };
+        Ok(header.is_some())
     }
 
     /// The published header, for who writes or checkpoints, and is not held up
