@@ -184,3 +184,76 @@ fn change(word: &AtomicU32, change: impl FnMut(u32) -> Option<u32>) -> bool {
     word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, change)
         .is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicU32};
+    use std::thread;
+
+    #[test]
+    fn who_leaves_on_another_thread_is_counted_out() {
+        let byte = LockByte::new();
+        assert!(!byte.join(), "the system holds nothing");
+        byte.enter();
+        assert!(byte.join());
+        for left in 1..=2 {
+            assert_eq!(byte.close(State::Free), None);
+            assert_eq!(byte.state(), State::Shared);
+            // Threads of every stripe.
+            thread::scope(|scope| scope.spawn(|| byte.leave()).join().unwrap());
+            assert_eq!(byte.is_shared(), left < 2);
+        }
+        assert!(byte.lingers() && byte.is_touched());
+        byte.forget_touch();
+        assert!(!byte.is_touched());
+        assert_eq!(byte.close(State::Exclusive), Some(State::Shared));
+        assert!(!byte.join());
+        byte.open(State::Shared);
+        assert!(byte.join());
+    }
+
+    /// Readers of all stripes beside one who takes the byte alone, as the table does.
+    #[test]
+    fn nobody_is_in_while_the_byte_is_held_alone() {
+        let (byte, mutex) = (LockByte::new(), Mutex::new(()));
+        let (inside, over) = (AtomicU32::new(0), AtomicBool::new(false));
+        let reads = AtomicU32::new(0);
+        let read = || {
+            while !over.load(Ordering::Relaxed) {
+                if !byte.join() {
+                    let _mutex = mutex.lock().unwrap();
+                    if byte.state() == State::Exclusive {
+                        continue;
+                    }
+                    byte.enter();
+                }
+                inside.fetch_add(1, Ordering::SeqCst);
+                inside.fetch_sub(1, Ordering::SeqCst);
+                // Some holds are given back on another thread.
+                match reads.fetch_add(1, Ordering::Relaxed) % 16 {
+                    0 => thread::scope(|scope| scope.spawn(|| byte.leave()).join().unwrap()),
+                    _ => byte.leave(),
+                }
+            }
+        };
+        let mut in_the_way = 0;
+        thread::scope(|scope| {
+            (0..4).for_each(|_| drop(scope.spawn(read)));
+            let mut held = 0;
+            // Nothing panics before the readers are told that it is over.
+            while in_the_way == 0 && (held < 500 || reads.load(Ordering::Relaxed) < 20_000) {
+                let _mutex = mutex.lock().unwrap();
+                if byte.close(State::Exclusive).is_some() {
+                    in_the_way = inside.load(Ordering::SeqCst);
+                    held += 1;
+                    byte.open(State::Free);
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(in_the_way, 0, "readers are in");
+        assert!(!byte.is_shared());
+    }
+}
