@@ -266,6 +266,22 @@ pub(crate) const ROWS: &[Row] = &[
         "flat per processor",
     ),
     row(
+        "S-readt-2",
+        "2 threads of one process that read one page at a time",
+        "reads/s",
+        true,
+        TREE,
+        "as many as processes",
+    ),
+    row(
+        "S-readt-8",
+        "8 threads",
+        "reads/s",
+        true,
+        TREE,
+        "as many as processes",
+    ),
+    row(
         "S-write-16",
         "16 processes that commit one page, NORMAL (tail: 99.9 %)",
         "commits/s",

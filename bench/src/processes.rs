@@ -1,4 +1,5 @@
-//! W2n, W2p, W2t, M1, N1 and S-read, S-write: several processes at once, or threads.
+//! W2n, W2p, W2t, M1, N1 and S-read, S-readt, S-write: several processes at once, or
+//! threads.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -109,14 +110,14 @@ impl Group {
 }
 
 impl Group {
-    /// Runs `count` threads of this process that commit.
-    fn run_threads(&self, count: usize) -> Result<Vec<Told>> {
+    /// Runs `count` threads of this process.
+    fn run_threads(&self, role: Role, count: usize) -> Result<Vec<Told>> {
         let stores = (0..count).map(|_| self.store.another());
         let stores: Vec<Box<dyn Store>> = stores.collect::<Result<_>>()?;
         let ready = &Barrier::new(count);
         std::thread::scope(|scope| {
             let start = |(mut store, seed): (Box<dyn Store>, u64)| {
-                let order = self.order(Role::Write, seed);
+                let order = self.order(role, seed);
                 let line_up = move || {
                     ready.wait();
                     Ok(())
@@ -168,16 +169,18 @@ pub(crate) fn same(
     }))
 }
 
-/// W2t: so many threads of one process that commit.
+/// W2t, S-readt: so many threads of one process.
 pub(crate) fn threads(
     system: System,
     directory: &Path,
     scale: Scale,
     settings: Settings,
-    count: usize,
+    (role, count): (Role, usize),
 ) -> Result<Box<dyn Bench>> {
     let group = Group::new(system, directory, settings, scale)?;
-    Ok(Box::new(move || Ok(together(&group.run_threads(count)?))))
+    Ok(Box::new(move || {
+        Ok(together(&group.run_threads(role, count)?))
+    }))
 }
 
 /// M1: three readers and a writer, of which one side is told.

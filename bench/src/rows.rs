@@ -25,7 +25,7 @@ pub(crate) fn systems(id: &str) -> &'static [System] {
         "C2-500k" => &[Shm, Sqlite],
         "N1" => &[Shm],
         "W2p-8" | "W2p-16" => &[Shm, ShmGroup, Sqlite, Lmdb],
-        "W2t-8" | "W2t-16" => &[Shm, Inproc, Sqlite, Lmdb, Redb],
+        "W2t-8" | "W2t-16" | "S-readt-2" | "S-readt-8" => &[Shm, Inproc, Sqlite, Lmdb, Redb],
         _ if id.starts_with("R3") => &[Shm, Sqlite],
         _ if id.starts_with("S-db") => &[Shm],
         _ if id.starts_with("S-tx") => &[Shm, Sqlite, Lmdb],
@@ -51,6 +51,9 @@ pub(crate) fn build(
     let quiet = Settings::new(Durability::Normal, false);
     let checkpointed = Settings::new(Durability::Normal, true);
     let durable = Settings::new(Durability::Full, true);
+    let threads = |settings, role, count| {
+        processes::threads(system, directory, scale, settings, (role, count))
+    };
     let same =
         |settings, role, count| processes::same(system, directory, scale, settings, (role, count));
     match (id, system) {
@@ -75,14 +78,16 @@ pub(crate) fn build(
         ("W3", _) => writes::large(system, directory, scale),
         ("W2p-8", _) => same(durable, Role::Write, 8),
         ("W2p-16", _) => same(durable, Role::Write, 16),
-        ("W2t-8", _) => processes::threads(system, directory, scale, durable, 8),
-        ("W2t-16", _) => processes::threads(system, directory, scale, durable, 16),
+        ("W2t-8", _) => threads(durable, Role::Write, 8),
+        ("W2t-16", _) => threads(durable, Role::Write, 16),
         ("W2n", _) => same(checkpointed, Role::Write, 4),
         ("S-write-16", _) => same(checkpointed, Role::Write, 16),
         ("S-write-64", _) => same(checkpointed, Role::Write, 64),
         ("S-read-1", _) => same(checkpointed, Role::Read, 1),
         ("S-read-8", _) => same(checkpointed, Role::Read, 8),
         ("S-read-64", _) => same(checkpointed, Role::Read, 64),
+        ("S-readt-2", _) => threads(checkpointed, Role::Read, 2),
+        ("S-readt-8", _) => threads(checkpointed, Role::Read, 8),
         ("M1r", _) => processes::mixed(system, directory, scale, checkpointed, Role::Read),
         ("M1w", _) => processes::mixed(system, directory, scale, checkpointed, Role::Write),
         ("C1-off", _) => checkpoints::checkpoint(system, directory, scale, false),
