@@ -282,8 +282,10 @@ impl LockTable {
         }
     }
 
-    /// True if a lock lingers.
+    /// True if a lock lingers. Who tries to take one alone is waited for: it is closed
+    /// meanwhile, and lingers again if that was in vain.
     pub(crate) fn lingers(&self) -> bool {
+        let _changing = self.changing();
         self.bytes.iter().any(LockByte::lingers)
     }
 
@@ -303,6 +305,9 @@ fn bits_of(lock: Lock) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
     use super::*;
     use crate::main_file::MainFile;
     use crate::shm_file::ShmFile;
@@ -356,6 +361,65 @@ mod tests {
     }
 
     const READ_1: Lock = Lock::Read(ReadSlot::MARKED[0]);
+
+    /// Another process has what is asked for exclusively, and while this is being found
+    /// out somebody looks whether a lock lingers.
+    struct Looking<'t> {
+        table: &'t Arc<LockTable>,
+        seen: Sender<bool>,
+        looked: Receiver<bool>,
+        first: Cell<Option<bool>>,
+    }
+
+    impl<'t> Looking<'t> {
+        fn new(table: &'t Arc<LockTable>) -> Self {
+            let (seen, looked) = channel();
+            Looking {
+                table,
+                seen,
+                looked,
+                first: Cell::new(None),
+            }
+        }
+    }
+
+    impl Beyond for Looking<'_> {
+        fn try_lock(&self, _bytes: Range<u64>, mode: LockMode) -> Result<bool> {
+            if mode == LockMode::Exclusive {
+                let (table, seen) = (self.table.clone(), self.seen.clone());
+                std::thread::spawn(move || seen.send(table.lingers()));
+                // In vain, if who looks waits until it is found out.
+                let first = self.looked.recv_timeout(Duration::from_millis(100));
+                self.first.set(first.ok());
+            }
+            Ok(mode == LockMode::Shared)
+        }
+
+        fn unlock(&self, _bytes: Range<u64>, _mode: LockMode) -> Result<()> {
+            Ok(())
+        }
+
+        fn is_held_by_others(&self, _bytes: Range<u64>) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_lock_lingers_also_while_somebody_tries_to_take_it_alone() {
+        let table = Arc::new(LockTable::new(None));
+        let beyond = Looking::new(&table);
+        assert!(table.try_lock(&beyond, READ_1, LockMode::Shared).unwrap());
+        table.linger(ReadSlot::MARKED[0]);
+        assert!(
+            !table
+                .try_lock(&beyond, READ_1, LockMode::Exclusive)
+                .unwrap()
+        );
+        let seen = beyond.first.get();
+        let patience = Duration::from_secs(60);
+        let seen = seen.map_or_else(|| beyond.looked.recv_timeout(patience), Ok);
+        assert_eq!(seen, Ok(true), "the keeper would sleep");
+    }
 
     #[test]
     fn a_shared_lock_stays_until_its_last_holder_in_the_process_goes() {
