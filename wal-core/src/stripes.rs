@@ -1,5 +1,5 @@
-//! Words that many threads change, kept several times over, so that each thread has
-//! one that hardly another one changes.
+//! Words that many threads change, kept several times over, so that few threads
+//! change the same one.
 //!
 //! Two processors that change one word hand its cache line to each other, which takes
 //! longer than all else that a short read does. A backend that counts readers in a

@@ -2,11 +2,12 @@
 //! different processors do not wait for each other.
 //!
 //! # Protocol
-//! A reader takes the lock of its stripe, with the mark in the same word. Whoever
-//! wants the slot alone takes the locks of all stripes, one after the other, and gives
-//! them back if one is refused; a reader that comes meanwhile is refused, as by a
-//! holder. The mark is stored in each of them while all are held, so it stands still
-//! under every reader.
+//! A reader takes the lock of its stripe, with the mark in the same word, or that of
+//! another one if it is refused. Whoever wants the slot alone takes the locks of all
+//! stripes, one after the other, and gives them back if one is refused, because a
+//! reader is in there; so who holds the slot can always take it once more, and a
+//! reader that comes while somebody tries is seldom refused. The mark is stored in each
+//! of them while all are held, so it stands still under every reader.
 //!
 //! Holds have no names: a reader that leaves on another thread takes one from any
 //! stripe. There are as many as holders in all of them together, and that is all that
@@ -16,6 +17,9 @@ use crossbeam_utils::CachePadded;
 use wal_core::stripes;
 
 use crate::packed_lock::PackedLock;
+
+/// Far more than the holds that others can take while one looks for its own.
+const MOST_LOOKS: u32 = 1_000_000;
 
 /// A read slot and its mark.
 #[derive(Debug)]
@@ -44,18 +48,20 @@ impl SlotLock {
         &self.stripes[stripes::of_thread(self.stripes.len())]
     }
 
-    /// Takes the slot shared. `false` while somebody has it alone, or tries to.
+    /// Takes the slot shared. `false` while somebody has it alone, or is about to find
+    /// out that nobody holds it; never if the caller holds it.
     #[inline]
     #[must_use = "a lock that was taken has to be released"]
     pub fn try_read(&self) -> bool {
-        self.mine().try_read()
+        self.mine().try_read() || self.stripes.iter().any(|lock| lock.try_read())
     }
 
     /// As [`SlotLock::try_read`], and `false` if the mark is not `mark`.
     #[inline]
     #[must_use = "a lock that was taken has to be released"]
     pub fn try_read_if(&self, mark: u32) -> bool {
-        self.mine().try_read_if(mark)
+        let take = |lock: &PackedLock| lock.try_read_if(mark);
+        take(self.mine()) || self.stripes.iter().any(|lock| take(lock))
     }
 
     /// Takes the slot alone. `false` while anybody has it.
@@ -102,10 +108,11 @@ impl SlotLock {
     #[cold]
     fn unlock_read_of_another(&self) {
         // Bounded for who has no hold, which is a bug of the caller.
-        for _ in 0..1000 {
+        for _ in 0..MOST_LOOKS {
             if self.stripes.iter().any(|lock| lock.try_unlock_read()) {
                 return;
             }
+            std::hint::spin_loop();
         }
         debug_assert!(false, "shared release of a slot that has no readers");
     }

@@ -139,6 +139,24 @@ fn a_hold_is_given_back_on_another_thread_while_others_come_and_go() {
 }
 
 #[test]
+fn who_holds_a_slot_takes_it_again_on_any_thread_while_others_try_to_have_it_alone() {
+    loom::model(|| {
+        let guarded = Guarded::new();
+        assert!(guarded.slot.try_read());
+        let again = spawn(&guarded, |guarded| {
+            assert!(guarded.slot.try_read(), "it is held");
+            assert!(guarded.slot.try_read_if(0));
+            guarded.slot.unlock_read();
+            guarded.slot.unlock_read();
+        });
+        assert!(!guarded.write(1));
+        again.join().unwrap();
+        guarded.slot.unlock_read();
+        guarded.assert_free(0);
+    });
+}
+
+#[test]
 fn nobody_has_a_slot_alone_between_a_downgrade_and_its_shared_hold() {
     loom::model(|| {
         let guarded = Guarded::new();

@@ -1,7 +1,7 @@
 //! The thread that gives back locks that linger and are not used any more.
 //!
 //! It is started when the first lock lingers, and sleeps without a timer as
-//! long as none does. While one does, who waits for readers calls it in.
+//! long as nobody leaves one. While one does, who waits for readers calls it in.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -77,7 +77,8 @@ impl Keeper {
         self.shared.awake.load(Ordering::SeqCst)
     }
 
-    /// A lock lingers. If the thread cannot be started, it is given back now.
+    /// A reader has left a lock, which lingers if it was the last. If the thread cannot
+    /// be started, what lingers is given back now.
     pub(crate) fn notice(&self) {
         if !self.is_awake() && self.wake().is_err() {
             self.shared.table.sweep_all(&*self.shared.index);

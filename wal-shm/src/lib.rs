@@ -16,6 +16,7 @@
 //! | `private_index` | reading safely beside writers that come later, without writing `-shm` |
 //! | `shm_file` | the mapped blocks of the wal-index |
 //! | `lock_table` | who holds what within this process |
+//! | `lock_byte` | the same of one lock byte, for threads that read side by side |
 //! | `side_file` | wake-ups and names, for which SQLite's format has no room |
 //! | `process_table` | which processes hold which locks, for messages |
 //! | `file_system` | refuses file systems on which this cannot work |

@@ -32,6 +32,9 @@ const EXCLUSIVE: u32 = 1 << 29;
 /// The number of shared holders.
 const COUNT: u32 = EXCLUSIVE - 1;
 
+/// Far more than the holds that others can take while one looks for its own.
+const MOST_LOOKS: u32 = 1_000_000;
+
 /// What the system holds for this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
@@ -52,7 +55,7 @@ impl State {
         }
     }
 
-    /// `word` with this state.
+    /// `word` with this state. Nobody is in a byte that is free, nor was there.
     fn put_into(self, word: u32) -> u32 {
         let rest = word & !(SYSTEM | EXCLUSIVE);
         match self {
@@ -71,11 +74,10 @@ pub(crate) struct LockByte {
 }
 
 impl LockByte {
-    pub(crate) fn new() -> Self {
+    /// A byte that is free, with a word for each of `stripes`, a power of two.
+    pub(crate) fn new(stripes: usize) -> Self {
         LockByte {
-            words: (0..stripes::count())
-                .map(|_| CachePadded::default())
-                .collect(),
+            words: (0..stripes).map(|_| CachePadded::default()).collect(),
         }
     }
 
@@ -114,8 +116,13 @@ impl LockByte {
     fn leave_another(&self) {
         let leaves = |word: u32| (word & COUNT != 0).then(|| word - 1);
         // Bounded for who is not counted in, which is a bug of the caller.
-        let left = (0..1000).any(|_| self.words.iter().any(|word| change(word, leaves)));
-        debug_assert!(left, "a shared lock is given back that nobody holds");
+        for _ in 0..MOST_LOOKS {
+            if self.words.iter().any(|word| change(word, leaves)) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        debug_assert!(false, "a shared lock is given back that nobody holds");
     }
 
     /// True if anybody is counted in.
@@ -134,6 +141,10 @@ impl LockByte {
     /// Lets nobody in any more, says that the system holds `state`, and tells what it
     /// was; `None`, and nothing is changed, if anybody has the byte. Under the mutex.
     pub(crate) fn close(&self, state: State) -> Option<State> {
+        // Else readers would wait for the mutex for the sake of who is refused.
+        if self.is_shared() {
+            return None;
+        }
         let before = self.state();
         let close = |word: u32| (word & (COUNT | EXCLUSIVE) == 0).then(|| state.put_into(word));
         let refused = self.words.iter().position(|word| !change(word, close));
@@ -152,12 +163,12 @@ impl LockByte {
         set(&self.words, state);
     }
 
-    /// True if somebody came since this was last forgotten.
+    /// True if the system's shared lock is held and somebody came since this was last
+    /// forgotten.
     pub(crate) fn is_touched(&self) -> bool {
-        let words = self.words.iter();
-        words
-            .map(|word| word.load(Ordering::SeqCst))
-            .any(|word| word & TOUCHED != 0)
+        let touched = |word: u32| word & SYSTEM != 0 && word & TOUCHED != 0;
+        let mut words = self.words.iter();
+        words.any(|word| touched(word.load(Ordering::SeqCst)))
     }
 
     /// Forgets that somebody came.
@@ -194,7 +205,7 @@ mod tests {
 
     #[test]
     fn who_leaves_on_another_thread_is_counted_out() {
-        let byte = LockByte::new();
+        let byte = LockByte::new(4);
         assert!(!byte.join(), "the system holds nothing");
         byte.enter();
         assert!(byte.join());
@@ -217,7 +228,7 @@ mod tests {
     /// Readers of all stripes beside one who takes the byte alone, as the table does.
     #[test]
     fn nobody_is_in_while_the_byte_is_held_alone() {
-        let (byte, mutex) = (LockByte::new(), Mutex::new(()));
+        let (byte, mutex) = (LockByte::new(4), Mutex::new(()));
         let (inside, over) = (AtomicU32::new(0), AtomicBool::new(false));
         let reads = AtomicU32::new(0);
         let read = || {

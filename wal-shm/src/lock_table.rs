@@ -9,7 +9,8 @@
 //!
 //! # Lingering
 //! A shared lock that its last holder lets [linger](LockTable::linger) stays
-//! with the system, so that the next reader joins it by counting itself in.
+//! with the system, so that the next reader joins it by counting itself in. Others
+//! linger for the moment between the leave of the last holder and its call to the system.
 //! Within the process it is in nobody's way: who wants the byte exclusively
 //! takes the system's lock over it. [`LockTable::sweep`] gives it back once
 //! nobody has used it for a while.
@@ -32,7 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wal_core::io::shm_bytes;
-use wal_core::{Lock, LockMode, ReadSlot, Result};
+use wal_core::{Lock, LockMode, ReadSlot, Result, stripes};
 
 use crate::lock_byte::{LockByte, State};
 use crate::side_file::SideFile;
@@ -44,7 +45,8 @@ pub(crate) trait Beyond {
     /// held of them before is then held as before.
     fn try_lock(&self, bytes: Range<u64>, mode: LockMode) -> Result<bool>;
 
-    /// Gives `bytes` back, which were taken in `mode`.
+    /// Gives `bytes` back, which were taken in `mode`; exclusively, maybe, over a shared
+    /// lock that lingered, of which nothing is left then.
     fn unlock(&self, bytes: Range<u64>, mode: LockMode) -> Result<()>;
 
     /// True if another process holds one of `bytes`.
@@ -73,7 +75,7 @@ struct Taken {
 impl LockTable {
     pub(crate) fn new(told: Option<Arc<SideFile>>) -> Self {
         LockTable {
-            bytes: std::array::from_fn(|_| LockByte::new()),
+            bytes: std::array::from_fn(|at| LockByte::new(stripes_of(at))),
             avoided: AtomicU8::new(0),
             changing: Mutex::default(),
             told,
@@ -297,6 +299,16 @@ impl LockTable {
     }
 }
 
+/// How many stripes the byte at `at` has. The locks that are held by one at a time
+/// gain nothing by more than one.
+fn stripes_of(at: usize) -> usize {
+    let (first, count) = Lock::Readers.span();
+    match (first..first + count).contains(&at) {
+        true => stripes::count(),
+        false => 1,
+    }
+}
+
 /// Bit *i* for byte *i* of `lock`.
 fn bits_of(lock: Lock) -> u8 {
     let (first, count) = lock.span();
@@ -401,6 +413,87 @@ mod tests {
 
         fn is_held_by_others(&self, _bytes: Range<u64>) -> bool {
             false
+        }
+    }
+
+    /// Another process as the system shows it: nobody is in the way, and a lock that is
+    /// given back is gone, however often it was taken.
+    #[derive(Default)]
+    struct Recording(AtomicU8);
+
+    fn bits(bytes: &Range<u64>) -> u8 {
+        let first = shm_bytes::of(Lock::Write).start;
+        bytes.clone().map(|byte| 1 << (byte - first)).sum()
+    }
+
+    impl Beyond for Recording {
+        fn try_lock(&self, bytes: Range<u64>, _mode: LockMode) -> Result<bool> {
+            self.0.fetch_or(bits(&bytes), Ordering::SeqCst);
+            Ok(true)
+        }
+
+        fn unlock(&self, bytes: Range<u64>, _mode: LockMode) -> Result<()> {
+            let held = self.0.fetch_and(!bits(&bytes), Ordering::SeqCst);
+            assert_eq!(held & bits(&bytes), bits(&bytes), "it was not held");
+            Ok(())
+        }
+
+        fn is_held_by_others(&self, _bytes: Range<u64>) -> bool {
+            false
+        }
+    }
+
+    /// What a thread does again and again: bits of `turn` choose.
+    fn take_and_give(table: &LockTable, beyond: &Recording, turn: u32) {
+        let slot = ReadSlot::MARKED[usize::from(turn & 1 != 0)];
+        let lock = Lock::Read(slot);
+        let exclusive = turn & 2 != 0;
+        let mode = match exclusive {
+            true => LockMode::Exclusive,
+            false => LockMode::Shared,
+        };
+        if !table.try_lock(beyond, lock, mode).unwrap() {
+            return;
+        }
+        assert!(table.holds(lock));
+        assert_ne!(beyond.0.load(Ordering::SeqCst) & bits_of(lock), 0);
+        let mode = match exclusive && turn & 4 != 0 {
+            true => {
+                assert!(table.lower(beyond, slot).unwrap());
+                LockMode::Shared
+            }
+            false => mode,
+        };
+        match mode == LockMode::Shared && turn & 8 != 0 {
+            true => table.linger(slot),
+            false => table.unlock(beyond, lock, mode).unwrap(),
+        }
+        if turn & 48 == 48 {
+            table.sweep(beyond);
+        }
+    }
+
+    #[test]
+    fn the_system_holds_what_the_table_says_whatever_threads_do() {
+        let (table, beyond) = (LockTable::new(None), Recording::default());
+        for seed in 1..=40_u32 {
+            let work = |seed: u32| {
+                let mut random = seed;
+                for _ in 0..500 {
+                    // An xorshift.
+                    random ^= random << 13;
+                    random ^= random >> 17;
+                    random ^= random << 5;
+                    take_and_give(&table, &beyond, random >> 8);
+                }
+            };
+            std::thread::scope(|scope| {
+                (0..4).for_each(|thread| drop(scope.spawn(move || work(seed * 4 + thread))));
+            });
+            table.sweep_all(&beyond);
+            let held = (0..Lock::COUNT).filter(|&at| table.bytes[at].state() != State::Free);
+            assert_eq!(held.count(), 0, "seed {seed}");
+            assert_eq!(beyond.0.load(Ordering::SeqCst), 0, "seed {seed}");
         }
     }
 

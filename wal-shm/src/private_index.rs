@@ -25,7 +25,7 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use wal_core::index::IndexBlock;
 use wal_core::io::{ByteLocks, File, OsFile, ReadOnlyLog, shm_bytes};
@@ -52,8 +52,9 @@ struct Outside {
     shm: OsFile,
     locks: ByteLocks,
     log: ReadOnlyLog,
-    /// How many slots have readers. Changed under the mutex of the lock table.
-    slots_in_use: AtomicU32,
+    /// Bit *i* for a slot that is held shared in byte *i*. Changed under the mutex of
+    /// the lock table.
+    shared_slots: AtomicU64,
 }
 
 impl PrivateIndex {
@@ -66,7 +67,7 @@ impl PrivateIndex {
                 shm,
                 locks,
                 log: ReadOnlyLog::beside(path, false),
-                slots_in_use: AtomicU32::new(0),
+                shared_slots: AtomicU64::new(0),
             }),
         }
     }
@@ -134,9 +135,10 @@ impl Outside {
         }
     }
 
-    /// A slot gets its first reader.
-    fn slot_taken(&self) -> Result<()> {
-        if self.slots_in_use.load(Ordering::Relaxed) == 0 {
+    /// Slots get their first readers, unless they had some.
+    fn slots_taken(&self, slots: u64) -> Result<()> {
+        let shared = self.shared_slots.load(Ordering::Relaxed);
+        if shared == 0 && slots != 0 {
             let held = self
                 .locks
                 .try_lock(self.shm.as_file(), shm_bytes::of(READ_0), LockMode::Shared)
@@ -146,13 +148,15 @@ impl Outside {
                 return Err(self.superseded());
             }
         }
-        self.slots_in_use.fetch_add(1, Ordering::Relaxed);
+        self.shared_slots.store(shared | slots, Ordering::Relaxed);
         Ok(())
     }
 
-    /// The last reader of a slot has gone.
-    fn slot_left(&self) -> Result<()> {
-        if self.slots_in_use.fetch_sub(1, Ordering::Relaxed) > 1 {
+    /// Slots are free. They may never have been shared.
+    fn slots_left(&self, slots: u64) -> Result<()> {
+        let shared = self.shared_slots.load(Ordering::Relaxed);
+        self.shared_slots.store(shared & !slots, Ordering::Relaxed);
+        if shared == 0 || shared & !slots != 0 {
             return Ok(());
         }
         self.locks
@@ -161,9 +165,11 @@ impl Outside {
     }
 }
 
-fn is_read_slot(bytes: &Range<u64>) -> bool {
+/// Bit *i* for each read slot in `bytes` whose lock byte is *i*.
+fn slots_of(bytes: &Range<u64>) -> u64 {
     let slots = shm_bytes::of(Lock::Readers);
-    slots.start <= bytes.start && bytes.end <= slots.end
+    let bit = |byte: u64| u64::from(slots.contains(&byte)) << (byte % 64);
+    bytes.clone().map(bit).sum()
 }
 
 /// Nobody outside has a say in the locks, and readers are what others must be
@@ -172,24 +178,66 @@ impl Beyond for PrivateIndex {
     fn try_lock(&self, bytes: Range<u64>, mode: LockMode) -> Result<bool> {
         if let Some(outside) = &self.outside
             && mode == LockMode::Shared
-            && is_read_slot(&bytes)
         {
-            outside.slot_taken()?;
+            outside.slots_taken(slots_of(&bytes))?;
         }
         Ok(true)
     }
 
-    fn unlock(&self, bytes: Range<u64>, mode: LockMode) -> Result<()> {
+    fn unlock(&self, bytes: Range<u64>, _mode: LockMode) -> Result<()> {
         match &self.outside {
-            Some(outside) if mode == LockMode::Shared && is_read_slot(&bytes) => {
-                outside.slot_left()
-            }
-            _ => Ok(()),
+            // Whoever had a slot alone may have taken it over our own shared lock.
+            Some(outside) => outside.slots_left(slots_of(&bytes)),
+            None => Ok(()),
         }
     }
 
     /// Nobody else has this index.
     fn is_held_by_others(&self, _: Range<u64>) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock_table::LockTable;
+    use wal_core::ReadSlot;
+    use wal_core::io::{LockKind, OpenMode};
+
+    const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
+
+    /// Another thread may take a slot alone in the moment between the leave of its last
+    /// reader and the call that gives it back.
+    #[test]
+    fn others_are_told_of_readers_until_the_last_has_left_whoever_had_a_slot_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db-shm");
+        let shm = OsFile::open(&path, OpenMode::Create).unwrap();
+        let stranger = std::fs::File::options().read(true).write(true).open(&path);
+        let stranger = stranger.unwrap();
+        let told = || LOCKS.conflict(&stranger, shm_bytes::of(READ_0)).unwrap();
+        let index = PrivateIndex::new(&dir.path().join("db"), shm, LOCKS);
+        let table = LockTable::new(None);
+        let [one, two, ..] = ReadSlot::MARKED;
+        let try_lock = |slot, mode| table.try_lock(&index, Lock::Read(slot), mode).unwrap();
+        for lowered in [false, true] {
+            assert!(try_lock(one, LockMode::Shared) && try_lock(two, LockMode::Shared));
+            table.linger(one);
+            assert!(try_lock(one, LockMode::Exclusive));
+            match lowered {
+                false => table.unlock(&index, Lock::Read(one), LockMode::Exclusive),
+                true => {
+                    assert!(table.lower(&index, one).unwrap());
+                    table.unlock(&index, Lock::Read(one), LockMode::Shared)
+                }
+            }
+            .unwrap();
+            assert!(told().is_some(), "slot 2 is in use");
+            table
+                .unlock(&index, Lock::Read(two), LockMode::Shared)
+                .unwrap();
+            assert!(told().is_none(), "nobody reads");
+        }
     }
 }

@@ -15,7 +15,8 @@ impl<B: Backend> Database<B> {
     /// Open a replica with [`crate::Options::persistent_log`] on, so that its
     /// last closer does not forget where it stands, and with
     /// [`crate::Options::auto_restart`] off. Before the source's log begins
-    /// anew here too, all of it must be in the database file: checkpoint it.
+    /// anew here too, all of it must be in the database file: checkpoint it. A commit is
+    /// followed by an automatic checkpoint, as any commit.
     ///
     /// ```
     /// # fn main() -> wal::Result<()> {

@@ -331,7 +331,7 @@ impl<B: Backend> Opened<B> {
     }
 
     #[inline(always)]
-    fn begin_read(&self, by: &Arc<Wal<B>>) -> Result<ReadTx<B>> {
+    fn begin_read(self: &Arc<Self>, by: &Arc<Wal<B>>) -> Result<ReadTx<B>> {
         if self.successor.get().is_some() {
             return self.begin_read_waiting(by);
         }
@@ -346,17 +346,23 @@ impl<B: Backend> Opened<B> {
     }
 
     #[cold]
-    fn begin_read_waiting(&self, first_by: &Arc<Wal<B>>) -> Result<ReadTx<B>> {
+    fn begin_read_waiting(self: &Arc<Self>, by: &Arc<Wal<B>>) -> Result<ReadTx<B>> {
         let timeout = self.options.busy_timeout;
         let started = Instant::now();
         let mut first = true;
         loop {
             let successor = self.successor.get();
-            let wal = successor.as_ref().unwrap_or(first_by);
+            // By a handle that keeps the database, which the successor itself must not.
+            let by = match &successor {
+                Some(successor) => &successor.another(self.clone()),
+                None => by,
+            };
             let left = timeout.saturating_sub(started.elapsed());
-            match wal.begin_read_within(left) {
+            match by.begin_read_within(left) {
                 Err(Error::Superseded { .. }) if first || !left.is_zero() => {
-                    self.successor.replace(wal, || self.attach_again(left))?;
+                    let superseded = successor.as_ref();
+                    self.successor
+                        .replace(superseded, || self.attach_again(left))?;
                 }
                 begun => return begun,
             }

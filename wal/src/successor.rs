@@ -39,15 +39,17 @@ impl<B: Backend> Successor<B> {
         wal.clone()
     }
 
-    /// Puts what `attach` gives in the place of `superseded`, unless another
-    /// thread has done that.
+    /// Puts what `attach` gives in the place of `superseded`, which [`Successor::get`]
+    /// gave, unless another thread has done that.
     pub(crate) fn replace(
         &self,
-        superseded: &Arc<Wal<B>>,
+        superseded: Option<&Arc<Wal<B>>>,
         attach: impl FnOnce() -> Result<Arc<Wal<B>>>,
     ) -> Result<()> {
         let mut wal = self.wal.write().unwrap_or_else(PoisonError::into_inner);
-        if wal.as_ref().is_none_or(|wal| Arc::ptr_eq(wal, superseded)) {
+        let is_superseded =
+            |wal: &Arc<Wal<B>>| superseded.is_some_and(|superseded| Arc::ptr_eq(wal, superseded));
+        if wal.as_ref().is_none_or(is_superseded) {
             *wal = Some(attach()?);
             self.exists.store(true, Ordering::Release);
         }

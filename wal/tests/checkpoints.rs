@@ -70,6 +70,23 @@ fn the_committing_thread_checkpoints_unless_told_otherwise() {
     database.close().unwrap();
 }
 
+/// The checkpoint behind a commit finds all that the commit held given back, its read
+/// slot too.
+#[test]
+fn the_checkpoint_behind_a_commit_is_complete_at_each_level() {
+    for level in [Synchronous::Off, Synchronous::Normal, Synchronous::Full] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options().synchronous(level).auto_checkpoint(1);
+        let database = options.open(dir.path().join("pages")).unwrap();
+        commit(&database, 1);
+        let mut write = database.begin_read().unwrap().upgrade().unwrap();
+        write.page_mut(PageNo::ONE).unwrap().fill(2);
+        write.commit().unwrap();
+        let proof = database.prove_backfill().unwrap();
+        assert!(proof.is_some(), "{level:?}: something is left in the log");
+    }
+}
+
 #[test]
 fn an_owner_of_the_log_restarts_it_with_a_proof() {
     let directory = tempfile::tempdir().unwrap();

@@ -254,7 +254,8 @@ impl<C: WalCoordination> ApplyTx<C> {
 
     /// Makes what was given visible, up to its last commit mark, as durable as
     /// the database's [`Synchronous`] promises, and tells how far the log has
-    /// come. Frames behind that mark have to be given again.
+    /// come. Frames behind that mark have to be given again. For an
+    /// [`super::Opener`] it is a commit like any other.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Poisoned`]. Open the database again, if need

@@ -20,8 +20,8 @@ use crate::testing::{Point, step};
 
 impl<C: WalCoordination> Wal<C> {
     /// Ends this attachment. The last one of all cleans up: it checkpoints
-    /// and removes the log. Call it when no transaction is open; the handle
-    /// is of no use afterwards. A second call does nothing.
+    /// and removes the log. Call it when no transaction is open; none of its
+    /// handles is of use afterwards. A second call does nothing.
     ///
     /// # Errors
     /// What the checkpoint or the removal gives. The attachment is ended all

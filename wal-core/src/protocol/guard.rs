@@ -61,7 +61,7 @@ impl<C: WalCoordination> LockGuard<C> {
         }))
     }
 
-    /// The attachment through which it is held.
+    /// The handle on the attachment that holds it.
     pub(super) fn wal(&self) -> &Arc<Wal<C>> {
         &self.wal
     }

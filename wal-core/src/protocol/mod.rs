@@ -236,8 +236,10 @@ impl WalConfig {
 
 /// Whoever opened a database, as far as its transactions have to do with it.
 pub trait Opener: Send + Sync {
-    /// Something was committed; the transaction holds no lock any more. What is done
-    /// now is done for later ones, and its failure is not that of the commit.
+    /// [`WriteTx::commit`] or [`ApplyTx::commit`] has committed something, and holds no
+    /// lock any more. What is done now is done for later ones, and its failure is not
+    /// that of the commit. An engine's frames and an exclusive vacuum are not told of:
+    /// who commits these sees to the log.
     fn committed(&self);
 }
 
@@ -270,7 +272,7 @@ impl<C: WalCoordination> Deref for Wal<C> {
     }
 }
 
-/// One attachment, whatever handle it is used by.
+/// One attachment, whichever of its handles it is used by.
 #[derive(Debug)]
 pub struct Attached<C: WalCoordination> {
     coordination: C,
@@ -326,7 +328,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Another handle on this attachment, for the transactions of `opener`. It is told
-    /// of each commit, and is not dropped before all of them are.
+    /// of their commits, and is not dropped before all of them are.
     pub fn another(&self, opener: Arc<dyn Opener>) -> Arc<Self> {
         Arc::new(Wal {
             attached: self.attached.clone(),

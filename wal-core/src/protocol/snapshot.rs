@@ -47,15 +47,17 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         held: &Held<'_, C>,
     ) -> Result<Option<IndexHeader>> {
-        loop {
+        // Once more if it was mended; the callers try again, with pauses.
+        for mended in [false, true] {
             if let Some(header) = self.load_header()? {
                 self.check_page_size(&header)?;
                 return Ok(Some(header));
             }
-            if !self.recover_or_wait(held)? {
-                return Ok(None);
+            if mended || !self.recover_or_wait(held)? {
+                break;
             }
         }
+        Ok(None)
     }
 
     /// Called with a header that is not whole; true if it is by now, false if it is

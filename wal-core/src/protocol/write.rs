@@ -356,7 +356,8 @@ impl<C: WalCoordination> WriteTx<C> {
     /// [`Error::CommitOutcomeUnknown`]: then only opening the database again
     /// tells whether it is there. With [`super::WalConfig::group_commit`] also
     /// [`Error::DurabilityUnknown`]: it is visible, but may not survive a power
-    /// failure.
+    /// failure. [`super::Opener::committed`] is called unless there is an error or
+    /// nothing was changed.
     pub fn commit(mut self) -> Result<()> {
         let wal = self.wal().clone();
         wal.check_writable()?;
@@ -387,9 +388,11 @@ impl<C: WalCoordination> WriteTx<C> {
                     log_frames: committed.max_frame()
                 }
             );
-        } else if wal.synchronous() == Synchronous::Normal {
+        } else {
             drop(self);
-            wal.let_disk_begin(&before, &committed);
+            if wal.synchronous() == Synchronous::Normal {
+                wal.let_disk_begin(&before, &committed);
+            }
         }
         wal.tell_opener();
         Ok(())
