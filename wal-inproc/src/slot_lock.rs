@@ -53,15 +53,26 @@ impl SlotLock {
     #[inline]
     #[must_use = "a lock that was taken has to be released"]
     pub fn try_read(&self) -> bool {
-        self.mine().try_read() || self.stripes.iter().any(|lock| lock.try_read())
+        self.take(PackedLock::try_read)
     }
 
     /// As [`SlotLock::try_read`], and `false` if the mark is not `mark`.
     #[inline]
     #[must_use = "a lock that was taken has to be released"]
     pub fn try_read_if(&self, mark: u32) -> bool {
-        let take = |lock: &PackedLock| lock.try_read_if(mark);
-        take(self.mine()) || self.stripes.iter().any(|lock| take(lock))
+        self.take(|lock| lock.try_read_if(mark))
+    }
+
+    #[inline]
+    fn take(&self, take: impl Fn(&PackedLock) -> bool) -> bool {
+        let mine = self.mine();
+        take(mine) || self.others(mine).any(take)
+    }
+
+    /// The locks of all stripes but that of `mine`.
+    fn others<'s>(&'s self, mine: &'s PackedLock) -> impl Iterator<Item = &'s PackedLock> {
+        let locks = self.stripes.iter().map(|lock| &**lock);
+        locks.filter(move |lock| !std::ptr::eq(*lock, mine))
     }
 
     /// Takes the slot alone. `false` while anybody has it.
@@ -86,13 +97,9 @@ impl SlotLock {
     /// Turns the hold of the caller, who has the slot alone, into a shared one, with
     /// nobody in between who has it alone.
     pub fn downgrade(&self) {
-        let mine = stripes::of_thread(self.stripes.len());
-        self.stripes[mine].downgrade();
-        for (at, lock) in self.stripes.iter().enumerate() {
-            if at != mine {
-                lock.unlock_write();
-            }
-        }
+        let mine = self.mine();
+        mine.downgrade();
+        self.others(mine).for_each(PackedLock::unlock_write);
     }
 
     /// Gives a shared hold back, taken by any thread.
