@@ -134,8 +134,10 @@ impl Group {
     }
 }
 
+/// What those who did `role` side by side reached. Reads are too short for each to be
+/// timed.
 #[allow(clippy::cast_precision_loss)] // Counts, for people to read.
-fn together(told: &[Told]) -> Sample {
+fn together(role: Role, told: &[Told]) -> Sample {
     let rates = || told.iter().map(|told| told.count as f64 / told.seconds);
     let (least, most) = (
         rates().fold(f64::INFINITY, f64::min),
@@ -144,8 +146,8 @@ fn together(told: &[Told]) -> Sample {
     let longest = |of: fn(&Told) -> f64| told.iter().map(of).fold(0.0, f64::max);
     Sample {
         value: rates().sum(),
-        tail: Some(longest(|told| told.tail)),
-        worst: Some(longest(|told| told.worst)),
+        tail: (role != Role::Read).then(|| longest(|told| told.tail)),
+        worst: (role != Role::Read).then(|| longest(|told| told.worst)),
         fairness: Some(least / most),
     }
 }
@@ -161,11 +163,8 @@ pub(crate) fn same(
     let group = Group::new(system, directory, settings, scale)?;
     let (role, count) = roles;
     Ok(Box::new(move || {
-        let mut sample = together(&group.run(&vec![role; count])?);
-        if role == Role::Read {
-            (sample.tail, sample.worst) = (None, None);
-        }
-        Ok(sample)
+        let told = group.run(&vec![role; count])?;
+        Ok(together(role, &told))
     }))
 }
 
@@ -179,7 +178,7 @@ pub(crate) fn threads(
 ) -> Result<Box<dyn Bench>> {
     let group = Group::new(system, directory, settings, scale)?;
     Ok(Box::new(move || {
-        Ok(together(&group.run_threads(role, count)?))
+        Ok(together(role, &group.run_threads(role, count)?))
     }))
 }
 
@@ -198,13 +197,9 @@ pub(crate) fn mixed(
         Ok(match side {
             Role::Write => Sample {
                 fairness: None,
-                ..together(writer)
+                ..together(side, writer)
             },
-            _ => Sample {
-                tail: None,
-                worst: None,
-                ..together(readers)
-            },
+            _ => together(side, readers),
         })
     }))
 }
