@@ -13,49 +13,19 @@
 //!
 //!     RUSTFLAGS="--cfg loom" cargo test -p wal-inproc --release --test loom_packed_lock
 #![cfg(loom)]
-// The guarded cell is reached through raw pointers; loom checks each access.
-#![allow(unsafe_code)]
 
-use loom::cell::UnsafeCell;
+mod guarded;
+
+use guarded::spawn;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
-use loom::thread;
 use wal_inproc::packed_lock::PackedLock;
 
-/// A lock and the data it guards.
-struct Guarded {
-    lock: PackedLock,
-    data: UnsafeCell<u32>,
-}
-
-// SAFETY: `data` is reached only while `lock` is held in the matching way; that
-// this is enough is what the tests check.
-unsafe impl Sync for Guarded {}
+type Guarded = guarded::Guarded<PackedLock>;
 
 impl Guarded {
     fn new() -> Arc<Self> {
-        Arc::new(Self {
-            lock: PackedLock::new(0),
-            data: UnsafeCell::new(0),
-        })
-    }
-
-    /// Reads the data; the caller holds the lock.
-    fn get(&self) -> u32 {
-        self.data.with(|data| {
-            // SAFETY: the pointer is the cell's own, and loom has just checked
-            // that every write to it happened before.
-            unsafe { *data }
-        })
-    }
-
-    /// Writes the data; the caller holds the lock exclusively.
-    fn set(&self, value: u32) {
-        self.data.with_mut(|data| {
-            // SAFETY: the pointer is the cell's own, and loom has just checked
-            // that every other access to it happened before.
-            unsafe { *data = value }
-        });
+        Guarded::by(PackedLock::new(0))
     }
 
     /// Writes the data under the exclusive lock, if it can be had.
@@ -83,15 +53,6 @@ impl Guarded {
         assert_eq!(self.lock.value(), value);
         assert!(self.lock.try_write());
     }
-}
-
-/// Runs `work` on a thread of its own.
-fn spawn<T: 'static>(
-    guarded: &Arc<Guarded>,
-    work: impl FnOnce(&Guarded) -> T + 'static,
-) -> thread::JoinHandle<T> {
-    let guarded = Arc::clone(guarded);
-    thread::spawn(move || work(&guarded))
 }
 
 #[test]

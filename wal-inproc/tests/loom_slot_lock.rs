@@ -6,23 +6,14 @@
 //!
 //!     RUSTFLAGS="--cfg loom" cargo test -p wal-inproc --release --test loom_slot_lock
 #![cfg(loom)]
-// The guarded cell is reached through raw pointers; loom checks each access.
-#![allow(unsafe_code)]
 
-use loom::cell::UnsafeCell;
+mod guarded;
+
+use guarded::spawn;
 use loom::sync::Arc;
-use loom::thread;
 use wal_inproc::slot_lock::SlotLock;
 
-/// A slot and the data it guards.
-struct Guarded {
-    slot: SlotLock,
-    data: UnsafeCell<u32>,
-}
-
-// SAFETY: `data` is reached only while `slot` is held in the matching way; that
-// this is enough is what the tests check.
-unsafe impl Sync for Guarded {}
+type Guarded = guarded::Guarded<SlotLock>;
 
 impl Guarded {
     fn new() -> Arc<Self> {
@@ -30,67 +21,37 @@ impl Guarded {
         // Threads are numbered as they come: this one is at the first stripe, the
         // next one at the second.
         assert_eq!(slot.mark(), 0);
-        Arc::new(Self {
-            slot,
-            data: UnsafeCell::new(0),
-        })
-    }
-
-    /// Reads the data; the caller holds the slot.
-    fn get(&self) -> u32 {
-        self.data.with(|data| {
-            // SAFETY: the pointer is the cell's own, and loom has just checked
-            // that every write to it happened before.
-            unsafe { *data }
-        })
-    }
-
-    /// Writes the data; the caller has the slot alone.
-    fn set(&self, value: u32) {
-        self.data.with_mut(|data| {
-            // SAFETY: the pointer is the cell's own, and loom has just checked
-            // that every other access to it happened before.
-            unsafe { *data = value }
-        });
+        Guarded::by(slot)
     }
 
     /// Writes data and mark, if the slot can be had alone.
     fn write(&self, value: u32) -> bool {
-        let granted = self.slot.try_write();
+        let granted = self.lock.try_write();
         if granted {
-            self.slot.set_mark(value);
+            self.lock.set_mark(value);
             self.set(value);
-            self.slot.unlock_write();
+            self.lock.unlock_write();
         }
         granted
     }
 
     /// Reads the data, if the slot can be had with `mark`.
     fn read_if(&self, mark: u32) -> bool {
-        let granted = self.slot.try_read_if(mark);
+        let granted = self.lock.try_read_if(mark);
         if granted {
             assert_eq!(self.get(), mark);
-            assert_eq!(self.slot.mark(), mark);
-            self.slot.unlock_read();
+            assert_eq!(self.lock.mark(), mark);
+            self.lock.unlock_read();
         }
         granted
     }
 
     fn assert_free(&self, value: u32) {
-        assert_eq!(self.slot.mark(), value);
-        assert!(self.slot.try_write());
-        self.slot.unlock_write();
+        assert_eq!(self.lock.mark(), value);
+        assert!(self.lock.try_write());
+        self.lock.unlock_write();
         assert!(self.read_if(value));
     }
-}
-
-/// Runs `work` on a thread of its own.
-fn spawn<T: 'static>(
-    guarded: &Arc<Guarded>,
-    work: impl FnOnce(&Guarded) -> T + 'static,
-) -> thread::JoinHandle<T> {
-    let guarded = Arc::clone(guarded);
-    thread::spawn(move || work(&guarded))
 }
 
 #[test]
@@ -112,7 +73,7 @@ fn writers_exclude_each_other() {
         let mine = guarded.write(2);
         let others = other.join().unwrap();
         // Each may be refused for the sake of the other, who only tried.
-        let last = guarded.slot.mark();
+        let last = guarded.lock.mark();
         assert!(match last {
             1 => others,
             2 => mine,
@@ -126,17 +87,17 @@ fn writers_exclude_each_other() {
 fn a_hold_is_given_back_on_another_thread_while_others_come_and_go() {
     loom::model(|| {
         let guarded = Guarded::new();
-        assert!(guarded.slot.try_read());
-        assert!(guarded.slot.try_read());
+        assert!(guarded.lock.try_read());
+        assert!(guarded.lock.try_read());
         let other = spawn(&guarded, |guarded| {
             assert_eq!(guarded.get(), 0);
-            guarded.slot.unlock_read();
+            guarded.lock.unlock_read();
             guarded.read_if(0);
         });
         assert!(!guarded.write(1), "the other hold is still there");
         other.join().unwrap();
         assert!(!guarded.write(1));
-        guarded.slot.unlock_read();
+        guarded.lock.unlock_read();
         guarded.assert_free(0);
     });
 }
@@ -146,13 +107,13 @@ fn who_holds_a_slot_takes_it_again_on_any_thread_while_another_tries_to_have_it_
     loom::model(|| {
         let guarded = Guarded::new();
         // At the stripe that is looked at last.
-        let held = spawn(&guarded, |guarded| guarded.slot.try_read());
+        let held = spawn(&guarded, |guarded| guarded.lock.try_read());
         assert!(held.join().unwrap());
         let writer = spawn(&guarded, |guarded| guarded.write(1));
-        assert!(guarded.slot.try_read(), "it is held");
+        assert!(guarded.lock.try_read(), "it is held");
         assert!(!writer.join().unwrap());
-        guarded.slot.unlock_read();
-        guarded.slot.unlock_read();
+        guarded.lock.unlock_read();
+        guarded.lock.unlock_read();
         guarded.assert_free(0);
     });
 }
@@ -161,13 +122,13 @@ fn who_holds_a_slot_takes_it_again_on_any_thread_while_another_tries_to_have_it_
 fn nobody_has_a_slot_alone_between_a_downgrade_and_its_shared_hold() {
     loom::model(|| {
         let guarded = Guarded::new();
-        assert!(guarded.slot.try_write());
+        assert!(guarded.lock.try_write());
         let writer = spawn(&guarded, |guarded| guarded.write(2));
-        guarded.slot.set_mark(1);
+        guarded.lock.set_mark(1);
         guarded.set(1);
-        guarded.slot.downgrade();
+        guarded.lock.downgrade();
         assert_eq!(guarded.get(), 1);
-        guarded.slot.unlock_read();
+        guarded.lock.unlock_read();
         let written = writer.join().unwrap();
         guarded.assert_free(if written { 2 } else { 1 });
     });

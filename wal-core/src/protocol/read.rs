@@ -16,7 +16,7 @@
 //! system's, and so does the load of the count: the loads of the header stay
 //! behind both. No fence is needed beside them, as there is no store of ours
 //! that somebody has to see before we load: who takes the slot exclusively
-//! changes the same word.
+//! changes that word too.
 //!
 //! # Crash
 //! A reader that dies loses its lock and nothing else. Its mark stays, which
