@@ -37,6 +37,7 @@
 //! | `linger` | which read slots stay locked for the next reader |
 //! | `proof` | shows that a backfilled log may be overwritten |
 //! | `observe` | counts and tells what happens, if that is compiled in |
+//! | `config` | what an attachment is told when it is made |
 //! | `tuning` | what is told to an attachment while it is in use |
 //! | `open`, `close` | what a file is; what the last user cleans up |
 
@@ -58,6 +59,7 @@ mod busy;
 mod change;
 mod checkpoint;
 mod close;
+mod config;
 mod database_size;
 mod dirty;
 mod frames;
@@ -94,7 +96,6 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
@@ -102,7 +103,6 @@ use crate::fork::ProcessGeneration;
 use crate::index::{CheckpointInfo, HeaderCell, IndexBlock};
 use crate::io::{File, FileSyncType, Storage};
 use crate::testing::{Mutation, mutated};
-use crate::types::PageSize;
 
 pub use append::PreparedFrames;
 pub use apply::ApplyTx;
@@ -111,6 +111,7 @@ pub use busy::{BusyHandler, Cancel};
 pub use checkpoint::{
     CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
 };
+pub use config::{CACHE_SPILL, Synchronous, WalAutoActions, WalConfig};
 pub use dirty::Savepoint;
 pub use frames::FramesMark;
 pub use guard::LockGuard;
@@ -126,113 +127,6 @@ pub use saved_snapshot::SavedSnapshot;
 pub use tail::{RawFrame, ResumedTail, Tail, TailFrames, TailPosition};
 pub use vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
 pub use write::{UpgradeRefused, WriteTx};
-
-/// How much survives a power failure. A process that is killed loses nothing
-/// at any level.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
-pub enum Synchronous {
-    /// Nothing is synced. A power failure can corrupt the database.
-    Off,
-    /// The log is synced before it is checkpointed, and its header when it
-    /// begins anew. A power failure can undo the last commits, and nothing
-    /// else.
-    Normal,
-    /// The log is also synced at each commit, before it becomes visible, or
-    /// before [`WriteTx::commit`] returns if [`WalConfig::group_commit`] is
-    /// set. A power failure undoes nothing that was acknowledged. Threads of one
-    /// attachment share syncs: see [`Wal::begin_write`].
-    #[default]
-    Full,
-}
-
-/// What is done to the log without being asked. A program that owns the life
-/// of the log, a replicator for one, switches both off, and calls
-/// [`Wal::checkpoint_with`] and [`Wal::restart_log`] when it has what it needs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct WalAutoActions {
-    /// A commit that leaves at least this many frames in the log that are not in
-    /// the database file is followed by [`Wal::checkpoint_automatically`]; 0
-    /// switches it off. The facade does it, not the protocol.
-    pub checkpoint: u32,
-    /// A commit begins the log anew if all of it is in the database file and
-    /// nobody reads it.
-    pub restart: bool,
-}
-
-impl Default for WalAutoActions {
-    /// As SQLite: a checkpoint at 1000 frames, and restarts.
-    fn default() -> Self {
-        WalAutoActions {
-            checkpoint: 1000,
-            restart: true,
-        }
-    }
-}
-
-/// What an attachment is told about its database.
-#[derive(Clone, Copy, Debug)]
-pub struct WalConfig {
-    /// What [`inspect`] found.
-    pub kind: DatabaseKind,
-    /// The page size of the database.
-    pub page_size: PageSize,
-    /// How much survives a power failure.
-    pub synchronous: Synchronous,
-    /// After a restart of the log, its file is cut to this many bytes, or to
-    /// its committed frames if they need more (`journal_size_limit`). `None`
-    /// leaves it as long as it is.
-    pub log_size_limit: Option<u64>,
-    /// A write transaction whose changed pages need more bytes than this
-    /// spills them to the log (`cache_spill`). 0 lets it keep all of them on
-    /// the heap.
-    pub cache_spill: u64,
-    /// A read transaction that is older than this is refused further pages.
-    /// `None` lets it last.
-    pub snapshot_age_limit: Option<Duration>,
-    /// A write transaction waits to begin while the log has this many frames
-    /// or more and cannot begin anew; 0 sets no limit.
-    pub max_log_frames: u32,
-    /// Whether the last closer leaves the log and the index where they are
-    /// (`SQLITE_FCNTL_PERSIST_WAL`).
-    pub persistent_log: bool,
-    /// Whether whatever writes is refused. The files may not even be
-    /// writable.
-    pub read_only: bool,
-    /// What is done to the log without being asked.
-    pub auto_actions: WalAutoActions,
-    /// Whether a commit at [`Synchronous::Full`] is visible before it is
-    /// durable, so that one sync serves the commits of many users. It is
-    /// durable when [`WriteTx::commit`] returns. Others may see it before, and
-    /// a power failure in between undoes it, with whatever was committed on
-    /// top of it and not acknowledged either. Frames of an engine are synced
-    /// before anybody sees them all the same.
-    pub group_commit: bool,
-}
-
-/// How many bytes of changed pages are kept on the heap unless told otherwise:
-/// so few that an allocator hands the same memory out again, which is faster
-/// than what the system gives anew.
-pub const CACHE_SPILL: u64 = 8 << 20;
-
-impl WalConfig {
-    /// A database of `kind` with pages of `page_size`, and defaults for the
-    /// rest.
-    pub fn new(kind: DatabaseKind, page_size: PageSize) -> Self {
-        WalConfig {
-            kind,
-            page_size,
-            synchronous: Synchronous::default(),
-            log_size_limit: None,
-            cache_spill: CACHE_SPILL,
-            snapshot_age_limit: None,
-            max_log_frames: 0,
-            persistent_log: false,
-            read_only: false,
-            auto_actions: WalAutoActions::default(),
-            group_commit: false,
-        }
-    }
-}
 
 /// Whoever opened a database, as far as its transactions have to do with it.
 pub trait Opener: Send + Sync {
