@@ -1,16 +1,22 @@
 //! Words that many threads change, kept several times over, so that few threads
 //! change the same one.
 //!
-//! Two processors that change one word hand its cache line to each other, which takes
-//! longer than all else that a short read does. A backend that counts readers in a
-//! word, and whoever counts references to what all of them use, keeps that word once
-//! for each stripe, and a thread goes by the one at [`of_thread`].
+//! Processors that change one word hand its cache line to each other, and wait for it.
+//! A backend that counts readers in a word, and whoever counts references to what all
+//! of them use, keeps that word once for each stripe, and a thread goes by [`mine`].
+//!
+//! A hold that is counted in a word has no name: whoever gives one back on another
+//! thread than took it may take it out of any stripe ([`leave`]). There are as many as
+//! holders in all of them together.
 
 use std::sync::OnceLock;
 
 /// More would help on larger machines only, and who takes a lock alone goes through
 /// all of them.
 const MOST: usize = 16;
+
+/// Far more than the holds that others can take while one looks for its own.
+const MOST_LOOKS: u32 = 1_000_000;
 
 /// How many stripes there are: twice as many as processors, so that threads seldom
 /// share one, and a power of two.
@@ -27,12 +33,30 @@ pub fn count() -> usize {
     })
 }
 
-/// Which of `count` stripes is that of this thread. `count` is a power of two, as
-/// [`count()`] is.
+/// The one of `stripes` that is of this thread. There are a power of two of them, as
+/// [`count`] is.
 #[inline]
 #[must_use]
-pub fn of_thread(count: usize) -> usize {
-    number_of_thread() & (count - 1)
+pub fn mine<T>(stripes: &[T]) -> &T {
+    &stripes[number_of_thread() & (stripes.len() - 1)]
+}
+
+/// Gives one hold back, of this thread's stripe or, if there is none, of any. `try_leave`
+/// takes one out of a stripe, or says that it has none. False if the caller has no
+/// hold, which is a bug of the caller.
+#[inline]
+#[must_use]
+pub fn leave<T>(stripes: &[T], try_leave: impl Fn(&T) -> bool) -> bool {
+    try_leave(mine(stripes)) || leave_another(stripes, try_leave)
+}
+
+/// Others who leave may take the hold of the caller, but leave theirs in a stripe then.
+#[cold]
+fn leave_another<T>(stripes: &[T], try_leave: impl Fn(&T) -> bool) -> bool {
+    (0..MOST_LOOKS).any(|_| {
+        std::hint::spin_loop();
+        stripes.iter().any(&try_leave)
+    })
 }
 
 /// A number that no other thread of this process has.
@@ -84,6 +108,8 @@ mod tests {
         all.dedup();
         assert_eq!(all.len(), 9);
         assert_eq!(number_of_thread(), mine);
-        assert!(count().is_power_of_two() && of_thread(count()) < count());
+        assert!(count().is_power_of_two());
+        let stripes: Vec<usize> = (0..count()).collect();
+        assert_eq!(*super::mine(&stripes), mine % count());
     }
 }

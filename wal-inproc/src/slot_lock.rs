@@ -9,17 +9,13 @@
 //! reader that comes while somebody tries is seldom refused. The mark is stored in each
 //! of them while all are held, so it stands still under every reader.
 //!
-//! Holds have no names: a reader that leaves on another thread takes one from any
-//! stripe. There are as many as holders in all of them together, and that is all that
-//! matters to who wants the slot alone.
+//! A reader that leaves on another thread takes a hold from any stripe; only their
+//! number matters to who wants the slot alone.
 
 use crossbeam_utils::CachePadded;
 use wal_core::stripes;
 
 use crate::packed_lock::PackedLock;
-
-/// Far more than the holds that others can take while one looks for its own.
-const MOST_LOOKS: u32 = 1_000_000;
 
 /// A read slot and its mark.
 #[derive(Debug)]
@@ -45,7 +41,7 @@ impl SlotLock {
 
     #[inline]
     fn mine(&self) -> &PackedLock {
-        &self.stripes[stripes::of_thread(self.stripes.len())]
+        stripes::mine::<CachePadded<_>>(&self.stripes)
     }
 
     /// Takes the slot shared. `false` while somebody has it alone, or is about to find
@@ -105,23 +101,8 @@ impl SlotLock {
     /// Gives a shared hold back, taken by any thread.
     #[inline]
     pub fn unlock_read(&self) {
-        if !self.mine().try_unlock_read() {
-            self.unlock_read_of_another();
-        }
-    }
-
-    /// The hold of the caller is in one of the stripes. Others who leave may take that,
-    /// but leave theirs then.
-    #[cold]
-    fn unlock_read_of_another(&self) {
-        // Bounded for who has no hold, which is a bug of the caller.
-        for _ in 0..MOST_LOOKS {
-            if self.stripes.iter().any(|lock| lock.try_unlock_read()) {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-        debug_assert!(false, "shared release of a slot that has no readers");
+        let held = stripes::leave(&self.stripes, |lock| lock.try_unlock_read());
+        debug_assert!(held, "shared release of a slot that has no readers");
     }
 
     /// Gives back what [`SlotLock::try_write`] took.

@@ -9,8 +9,7 @@
 //! that fails if anybody is counted in, and opens those before again if one fails. Who
 //! comes meanwhile finds the word closed, and waits for the mutex.
 //!
-//! Holds have no names: a reader that leaves on another thread is counted out of any
-//! word. There are as many counted in as there are holders, in all words together.
+//! A reader that leaves on another thread is counted out of any word.
 //!
 //! # Ordering
 //! Counting in acquires and counting out releases, so that whoever takes the byte
@@ -31,9 +30,6 @@ const TOUCHED: u32 = 1 << 30;
 const EXCLUSIVE: u32 = 1 << 29;
 /// The number of shared holders.
 const COUNT: u32 = EXCLUSIVE - 1;
-
-/// Far more than the holds that others can take while one looks for its own.
-const MOST_LOOKS: u32 = 1_000_000;
 
 /// What the system holds for this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,7 +79,7 @@ impl LockByte {
 
     #[inline]
     fn mine(&self) -> &AtomicU32 {
-        &self.words[stripes::of_thread(self.words.len())]
+        stripes::mine::<CachePadded<_>>(&self.words)
     }
 
     /// Counts the caller in, if the system's shared lock is held already.
@@ -105,24 +101,9 @@ impl LockByte {
     #[inline]
     pub(crate) fn leave(&self) {
         // SeqCst: see `Keeper::is_awake` for who leaves a lock that lingers.
-        if !change(self.mine(), |word| (word & COUNT != 0).then(|| word - 1)) {
-            self.leave_another();
-        }
-    }
-
-    /// Others who leave may take the hold of the caller out of a word, but leave
-    /// theirs in one then.
-    #[cold]
-    fn leave_another(&self) {
-        let leaves = |word: u32| (word & COUNT != 0).then(|| word - 1);
-        // Bounded for who is not counted in, which is a bug of the caller.
-        for _ in 0..MOST_LOOKS {
-            if self.words.iter().any(|word| change(word, leaves)) {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-        debug_assert!(false, "a shared lock is given back that nobody holds");
+        let out = |word: u32| (word & COUNT != 0).then(|| word - 1);
+        let left = stripes::leave(&self.words, |word| change(word, &out));
+        debug_assert!(left, "a shared lock is given back that nobody holds");
     }
 
     /// True if anybody is counted in.

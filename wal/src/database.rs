@@ -288,7 +288,7 @@ impl<B: Backend> Database<B> {
     /// The handle for this thread.
     #[inline]
     pub(crate) fn wal(&self) -> &Arc<Wal<B>> {
-        &self.handles[stripes::of_thread(self.handles.len())]
+        stripes::mine(&self.handles)
     }
 
     pub(crate) fn file(&self) -> &OsFile {

@@ -99,8 +99,8 @@ impl Beyond for Looking<'_> {
     }
 }
 
-/// Another process as the system shows it: nobody is in the way, and a lock that is
-/// given back is gone, however often it was taken.
+/// The system with nobody in the way: a lock that is given back is gone, however often
+/// it was taken.
 #[derive(Default)]
 struct Recording(AtomicU8);
 
@@ -159,15 +159,11 @@ fn take_and_give(table: &LockTable, beyond: &Recording, turn: u32) {
 #[test]
 fn the_system_holds_what_the_table_says_whatever_threads_do() {
     let (table, beyond) = (LockTable::new(None), Recording::default());
-    for seed in 1..=40_u32 {
-        let work = |seed: u32| {
-            let mut random = seed;
+    for seed in 1..=40_u64 {
+        let work = |seed: u64| {
+            let mut random = fastrand::Rng::with_seed(seed);
             for _ in 0..500 {
-                // An xorshift.
-                random ^= random << 13;
-                random ^= random >> 17;
-                random ^= random << 5;
-                take_and_give(&table, &beyond, random >> 8);
+                take_and_give(&table, &beyond, random.u32(..));
             }
         };
         std::thread::scope(|scope| {
