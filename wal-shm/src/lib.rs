@@ -42,6 +42,7 @@ mod private_index;
 mod process_table;
 mod shm_file;
 mod side_file;
+mod sync;
 
 pub use coordination::{Access, ShmOptions, ShmWalCoordination};
 pub use main_file::DatabaseOwner;

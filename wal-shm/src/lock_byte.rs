@@ -17,10 +17,10 @@
 //! each counts itself out and then looks at all words, both `SeqCst`: one of them sees
 //! that nobody is left.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use crossbeam_utils::CachePadded;
 use wal_core::stripes;
+
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// The system's shared lock is held: whoever counts itself in has it too.
 const SYSTEM: u32 = 1 << 31;
@@ -177,7 +177,7 @@ fn change(word: &AtomicU32, change: impl FnMut(u32) -> Option<u32>) -> bool {
         .is_ok()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::Mutex;

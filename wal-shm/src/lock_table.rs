@@ -28,8 +28,7 @@
 //! that lock back first closes the byte, which fails if anybody is counted in.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use wal_core::io::shm_bytes;
@@ -37,6 +36,8 @@ use wal_core::{Lock, LockMode, ReadSlot, Result, stripes};
 
 use crate::lock_byte::{LockByte, State};
 use crate::side_file::SideFile;
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Where a lock that is free within the process is taken against all others.
 /// A table makes one call at a time.
@@ -74,6 +75,15 @@ struct Taken {
 
 impl LockTable {
     pub(crate) fn new(told: Option<Arc<SideFile>>) -> Self {
+        Self::with_stripes(told, stripes::count())
+    }
+
+    /// A table whose read slots have that many stripes, a power of two. The locks that
+    /// are held by one at a time gain nothing by more than one.
+    fn with_stripes(told: Option<Arc<SideFile>>, stripes: usize) -> Self {
+        let (first, count) = Lock::Readers.span();
+        let of_readers = first..first + count;
+        let stripes_of = |at: usize| if of_readers.contains(&at) { stripes } else { 1 };
         LockTable {
             bytes: std::array::from_fn(|at| LockByte::new(stripes_of(at))),
             avoided: AtomicU8::new(0),
@@ -299,21 +309,13 @@ impl LockTable {
     }
 }
 
-/// How many stripes the byte at `at` has. The locks that are held by one at a time
-/// gain nothing by more than one.
-fn stripes_of(at: usize) -> usize {
-    let (first, count) = Lock::Readers.span();
-    match (first..first + count).contains(&at) {
-        true => stripes::count(),
-        false => 1,
-    }
-}
-
 /// Bit *i* for byte *i* of `lock`.
 fn bits_of(lock: Lock) -> u8 {
     let (first, count) = lock.span();
     (first..first + count).map(|at| 1 << at).sum()
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(all(test, not(loom)))]
 mod tests;
