@@ -36,9 +36,10 @@ test-sql: ## an SQL engine on our log, beside stock SQLite
 	  $(CARGO) test -p wal-libsql --features inproc && \
 	  $(CARGO) run --quiet -p wal-libsql --example sql_processes; fi
 
-loom: ## interleavings of the packed lock, slot lock, header cell, index, page map and snapshots
+loom: ## interleavings of the locks of both backends, header cell, index, page map and snapshots
 	$(LOOM) -p wal-inproc --test loom_packed_lock --test loom_slot_lock --test loom_protocol
 	$(LOOM) -p wal-core --lib index::
+	$(LOOM) -p wal-shm --lib lock_table
 
 test-mutations: ## each rule broken on purpose, and the test that notices
 	$(CARGO) test -p wal-inproc --features mutations --test mutations

@@ -17,6 +17,7 @@
 //! | `shm_file` | the mapped blocks of the wal-index |
 //! | `lock_table` | who holds what within this process |
 //! | `lock_byte` | the same of one lock byte, for threads that read side by side |
+//! | `sync` | the atomics of both, which the model checker replaces |
 //! | `side_file` | wake-ups and names, for which SQLite's format has no room |
 //! | `process_table` | which processes hold which locks, for messages |
 //! | `file_system` | refuses file systems on which this cannot work |
