@@ -180,20 +180,41 @@ impl<C: WalCoordination> Log for BackendLog<C> {
     }
 
     fn read_frame(&self, frame: u32, buffer: &mut [u8]) -> Result<()> {
-        self.reading()?.read_frame(self.frame_no(frame)?, buffer)
+        let frame = self.frame_no(frame)?;
+        match &self.tx {
+            Tx::Write(write) => write.read_frame(frame, buffer),
+            _ => self.reading()?.read_frame(frame, buffer),
+        }
     }
 
     /// False if there is no such frame.
     fn read_raw_frame(&mut self, frame: u32, buffer: &mut [u8]) -> Result<bool> {
-        if !(1..=self.frame_count()?).contains(&frame) {
+        if frame == 0 {
             return Ok(false);
         }
-        let frame = self.frame_no(frame)?;
+        let is_there = |snapshot: &Snapshot| (1..=snapshot.max_frame()).contains(&frame);
+        let number = self.frame_no(frame)?;
         match &self.tx {
-            Tx::None => self.wal.begin_read()?.read_raw_frame(frame, buffer)?,
-            _ => self.reading()?.read_raw_frame(frame, buffer)?,
+            Tx::Write(write) if (1..=write.frame_count()).contains(&frame) => {
+                write.read_raw_frame(number, buffer)?;
+                return Ok(true);
+            }
+            Tx::Read(read) if !read.snapshot().bypasses_log() && is_there(read.snapshot()) => {
+                read.read_raw_frame(number, buffer)?;
+                return Ok(true);
+            }
+            Tx::Write(_) => return Ok(false),
+            Tx::Read(_) | Tx::None => {}
         }
-        Ok(true)
+        // Who has no transaction, or one that bypasses the log, does not keep it.
+        let keeps = self.wal.tail()?;
+        let kept = keeps.state().snapshot();
+        let same = |own: &Snapshot| own.salts() == kept.salts() && is_there(own);
+        let found = is_there(kept) && self.snapshot().is_none_or(same);
+        if found {
+            keeps.state().read_raw_frame(number, buffer)?;
+        }
+        Ok(found)
     }
 
     fn page_count(&self) -> u32 {

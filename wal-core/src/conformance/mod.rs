@@ -281,6 +281,8 @@ macro_rules! conformance_suite {
         a_mark_of_frames_outlives_a_restart_of_the_log,
         a_committed_transaction_goes_on_reading_at_its_commit,
         what_an_engine_reads_on_is_not_overwritten,
+        frames_that_could_not_be_written_hide_none_that_are_committed,
+        only_frames_that_are_kept_in_the_log_are_read,
         pages_of_another_size_are_refused_as_frames,
         a_proof_without_a_sync_does_not_serve_who_syncs_now,
         // Waiting.
@@ -320,6 +322,7 @@ macro_rules! conformance_suite {
         an_owner_of_the_log_lets_writers_wait_for_it,
         applied_frames_make_the_log_the_same,
         applied_frames_show_themselves_at_a_commit_mark,
+        a_generation_is_begun_once_whatever_was_given_since,
         a_frame_that_is_not_the_next_of_its_log_is_refused,
         a_generation_is_followed_by_the_next_without_a_gap,
         a_copy_that_dies_while_it_catches_up_is_never_mixed,
@@ -332,6 +335,7 @@ macro_rules! conformance_suite {
         a_rewrite_without_pages_or_with_part_of_one_is_refused,
         an_exclusive_vacuum_leaves_a_short_file_and_an_empty_log,
         an_exclusive_vacuum_that_dies_at_any_call_is_whole_or_not_there,
+        a_vacuum_after_a_failed_sync_is_refused,
         // The end.
         the_last_one_out_removes_the_log_and_no_one_before,
         a_log_that_is_not_backfilled_survives_the_last_one,

@@ -24,9 +24,10 @@ use super::group_commit::CommitSync;
 use super::spill::{LogEnd, OwnFrames};
 use super::write::WriteTx;
 use super::{ReadTx, Wal};
-use crate::coordination::WalCoordination;
+use crate::coordination::{ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
 use crate::format::{Checksum, FRAME_HEADER_LEN, frame_offset};
+use crate::index;
 use crate::testing::Point;
 use crate::types::{FrameNo, PageNo};
 
@@ -59,7 +60,7 @@ impl FramesMark {
 impl<C: WalCoordination> WriteTx<C> {
     /// Writes `pages` to the log without committing them; nobody else sees
     /// them. They are not kept: reading them again is [`WriteTx::find_frame`]
-    /// and [`ReadTx::read_frame`]. Not to be mixed with changes by
+    /// and [`WriteTx::read_frame`]. Not to be mixed with changes by
     /// [`WriteTx::page_mut`].
     ///
     /// # Errors
@@ -78,8 +79,13 @@ impl<C: WalCoordination> WriteTx<C> {
         let Some(prepared) = wal.prepare_frames(own, &appended, None)? else {
             return wal.overwrite_frames(own, &overwritten);
         };
-        wal.index_frames(prepared.first, &appended)?;
-        wal.write_frames(&prepared, Point::SpillWrite)?;
+        let written = wal
+            .index_frames(prepared.first, &appended)
+            .and_then(|()| wal.write_frames(&prepared, Point::SpillWrite));
+        if let Err(e) = written {
+            wal.forget_entries_behind(own);
+            return Err(e);
+        }
         own.end = prepared.end_after(own.end, appended.len());
         wal.overwrite_frames(own, &overwritten)
     }
@@ -102,7 +108,10 @@ impl<C: WalCoordination> WriteTx<C> {
         };
         let first = own.first();
         let pages = pages.iter().copied();
-        wal.commit_pages(own, pages, page_count, CommitSync::BeforeVisible)?;
+        if let Err(e) = wal.commit_pages(own, pages, page_count, CommitSync::BeforeVisible) {
+            wal.forget_entries_behind(own);
+            return Err(e);
+        }
         let snapshot = &mut self.read.snapshot;
         if snapshot.reads_database_only() {
             snapshot.min_frame = first;
@@ -205,7 +214,7 @@ impl<C: WalCoordination> WriteTx<C> {
     }
 
     /// Gives up Write and goes on reading. What was not committed is rolled
-    /// back.
+    /// back. Its age as a snapshot begins now.
     ///
     /// # Errors
     /// Those of [`Wal::begin_read`], for a transaction that was not made of a
@@ -213,21 +222,20 @@ impl<C: WalCoordination> WriteTx<C> {
     pub fn into_read(mut self) -> Result<ReadTx<C>> {
         self.wal().publish_all()?;
         // What is left behind does not give the slot back.
-        self.read.hand_over()
+        Ok(self.read.hand_over()?.aging())
     }
 }
 
 impl<C: WalCoordination> ReadTx<C> {
-    /// Reads the page in `frame`, which this transaction has found, into
-    /// `buffer`: as much of it as that takes.
+    /// Reads the page in `frame` into `buffer`: as much of it as that takes.
     ///
     /// # Errors
+    /// [`Error::Refused`] for a frame that this transaction does not keep in the log: one
+    /// behind its state, or, if all of that is in the database file, any;
     /// [`Error::Corrupt`] if the log is too short, [`Error::Io`].
     pub fn read_frame(&self, frame: FrameNo, buffer: &mut [u8]) -> Result<()> {
-        let wal = self.wal();
-        let len = buffer.len().min(wal.config.page_size.len());
-        let offset = frame_offset(frame, wal.config.page_size) + FRAME_HEADER_LEN as u64;
-        wal.read_log(offset, &mut buffer[..len])
+        self.check_frame(frame)?;
+        self.wal().read_page_of(frame, buffer)
     }
 
     /// As [`ReadTx::read_frame`], with the header of the frame before the page.
@@ -235,14 +243,79 @@ impl<C: WalCoordination> ReadTx<C> {
     /// # Errors
     /// As [`ReadTx::read_frame`].
     pub fn read_raw_frame(&self, frame: FrameNo, buffer: &mut [u8]) -> Result<()> {
-        let wal = self.wal();
-        let page_size = wal.config.page_size;
-        let len = buffer.len().min(FRAME_HEADER_LEN + page_size.len());
-        wal.read_log(frame_offset(frame, page_size), &mut buffer[..len])
+        self.check_frame(frame)?;
+        self.wal().read_raw_frame(frame, buffer)
+    }
+
+    /// At slot 0 the log may begin anew at any moment, but for what the transaction
+    /// itself has committed there.
+    fn check_frame(&self, frame: FrameNo) -> Result<()> {
+        let first = match self.snapshot.slot {
+            Some(ReadSlot::DATABASE) => self.snapshot.min_frame,
+            _ => 1,
+        };
+        match (first..=self.snapshot.max_frame()).contains(&frame.get()) {
+            true => Ok(()),
+            false => Err(self.wal().no_such_frame(frame)),
+        }
+    }
+}
+
+impl<C: WalCoordination> WriteTx<C> {
+    /// As [`ReadTx::read_frame`], also for what this transaction has written.
+    ///
+    /// # Errors
+    /// As [`ReadTx::read_frame`].
+    pub fn read_frame(&self, frame: FrameNo, buffer: &mut [u8]) -> Result<()> {
+        self.check_frame(frame)?;
+        self.wal().read_page_of(frame, buffer)
+    }
+
+    /// As [`ReadTx::read_raw_frame`], also for what this transaction has written.
+    ///
+    /// # Errors
+    /// As [`ReadTx::read_frame`].
+    pub fn read_raw_frame(&self, frame: FrameNo, buffer: &mut [u8]) -> Result<()> {
+        self.check_frame(frame)?;
+        self.wal().read_raw_frame(frame, buffer)
+    }
+
+    /// With Write held nobody else begins the log anew.
+    fn check_frame(&self, frame: FrameNo) -> Result<()> {
+        match (1..=self.frame_count()).contains(&frame.get()) {
+            true => Ok(()),
+            false => Err(self.wal().no_such_frame(frame)),
+        }
     }
 }
 
 impl<C: WalCoordination> Wal<C> {
+    /// Takes out of the index what was not written after all. Else an entry that comes
+    /// behind it in a chain would be lost with it, when the next writer takes it out.
+    /// What cannot be taken out now is so by that one.
+    fn forget_entries_behind(&self, own: &OwnFrames) {
+        let _ = index::trim(self, own.end.max_frame);
+    }
+
+    /// The caller's transaction keeps `frame` in the log.
+    fn read_page_of(&self, frame: FrameNo, buffer: &mut [u8]) -> Result<()> {
+        let len = buffer.len().min(self.config.page_size.len());
+        let offset = frame_offset(frame, self.config.page_size) + FRAME_HEADER_LEN as u64;
+        self.read_log(offset, &mut buffer[..len])
+    }
+
+    /// As [`Wal::read_page_of`].
+    fn read_raw_frame(&self, frame: FrameNo, buffer: &mut [u8]) -> Result<()> {
+        let page_size = self.config.page_size;
+        let len = buffer.len().min(FRAME_HEADER_LEN + page_size.len());
+        self.read_log(frame_offset(frame, page_size), &mut buffer[..len])
+    }
+
+    fn no_such_frame(&self, frame: FrameNo) -> Error {
+        let reason = format!("{frame:?} is none that this transaction keeps in the log");
+        Error::refused(self.path(), "reading a frame", reason)
+    }
+
     pub(super) fn read_log(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.check_process()?;
         let log = self.storage.log();

@@ -270,7 +270,7 @@ impl<C: WalCoordination> Wal<C> {
                 path: self.path().to_owned(),
             });
         }
-        if self.poisoned.load(Ordering::Relaxed) && !mutated(Mutation::RetryFailedSync) {
+        if self.is_poisoned() {
             return Err(Error::Poisoned {
                 path: self.path().to_owned(),
             });
@@ -302,6 +302,11 @@ impl<C: WalCoordination> Wal<C> {
             observe!(self, SyncFailed { path: file.path() });
         }
         synced
+    }
+
+    /// True after a sync that failed.
+    fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Relaxed) && !mutated(Mutation::RetryFailedSync)
     }
 
     fn poison(&self) {

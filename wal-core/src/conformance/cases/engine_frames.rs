@@ -1,12 +1,13 @@
 //! Write transactions of an engine that gives its pages as frames.
 
 use super::super::Backend;
-use super::super::director::{Call, Which};
+use super::super::director::{Call, Then, Which};
 use super::super::scene::{Scene, User, Writing, content};
 use super::spilling::{expect_recovered, number};
 use crate::coordination::WalCoordination;
 use crate::error::Error;
 use crate::protocol::{CheckpointMode, ReadTx, Synchronous};
+use crate::types::FrameNo;
 
 /// The pages `numbers` with `version`.
 fn pages(numbers: &[u32], version: u32) -> Vec<(u32, Vec<u8>)> {
@@ -38,7 +39,7 @@ fn commit<B: Backend>(tx: &mut Writing<B>, numbers: &[u32], version: u32, count:
 fn read<B: Backend>(tx: &Writing<B>, page: u32) -> Option<Vec<u8>> {
     let frame = tx.find_frame(number(page)).unwrap()?;
     let mut bytes = vec![0; 512];
-    tx.as_read().read_frame(frame, &mut bytes).unwrap();
+    tx.read_frame(frame, &mut bytes).unwrap();
     Some(bytes)
 }
 
@@ -167,6 +168,57 @@ pub(crate) fn what_an_engine_reads_on_is_not_overwritten<B: Backend>() {
         assert_eq!(*going_on.page(number(1)).unwrap(), *content(1, 1));
         drop(going_on);
         assert_eq!(other.versions(), [8, 8, 8]);
+    });
+}
+
+pub(crate) fn frames_that_could_not_be_written_hide_none_that_are_committed<B: Backend>() {
+    for commits in [false, true] {
+        let scene = Scene::<B>::new(3);
+        let (writer, other) = scene.two();
+        writer.commit(&[1, 2, 3], 1);
+        let mut tx = writer.write();
+        let pages = pages(&[2, 3], 2);
+        let slices: Vec<_> = pages
+            .iter()
+            .map(|(n, page)| (number(*n), &page[..]))
+            .collect();
+        let writes_log =
+            |call: &Call| matches!(call, Call::Write { file, .. } if *file == Which::Log);
+        writer.then(writes_log, || Then::Fail);
+        let failed = match commits {
+            false => tx.write_frames(&slices).map(|()| 0),
+            true => tx.commit_frames(&slices, 3),
+        };
+        assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
+        commit::<B>(&mut tx, &[3], 3, 3);
+        drop(tx);
+        assert_eq!(other.versions(), [1, 1, 3]);
+        // Who writes next takes out of the index what is behind the log.
+        other.commit(&[1], 4);
+        assert_eq!(other.versions(), [4, 1, 3]);
+    }
+}
+
+pub(crate) fn only_frames_that_are_kept_in_the_log_are_read<B: Backend>() {
+    in_each_state::<B>(|_, writer, other| {
+        let read = writer.read();
+        let read_by = |read: &ReadTx<_>, frame: u32| {
+            let frame = FrameNo::new(frame).unwrap();
+            let raw = read.read_raw_frame(frame, &mut [0; 16]);
+            let page = read.read_frame(frame, &mut [0; 16]);
+            assert_eq!(raw.is_ok(), page.is_ok());
+            page
+        };
+        let are_kept = !read.snapshot().bypasses_log();
+        assert_eq!(read_by(&read, 1).is_ok(), are_kept);
+        let behind = read.snapshot().max_frame() + 1;
+        // Whether there is such a frame or not.
+        for _ in 0..2 {
+            let refused = read_by(&read, behind);
+            assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+            other.commit(&[1], 2);
+        }
+        assert_eq!(read_by(&read, 1).is_ok(), are_kept);
     });
 }
 

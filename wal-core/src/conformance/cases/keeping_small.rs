@@ -55,7 +55,9 @@ pub(crate) fn a_snapshot_that_is_too_old_gives_no_more_pages<B: Backend>() {
     // Who writes, or follows the log, is not limited.
     let write = read.upgrade().expect("it is current");
     assert!(write.page(PageNo::ONE).is_ok());
-    drop(write);
+    let going_on = write.into_read().expect("it goes on");
+    assert!(too_old(going_on.page(PageNo::ONE).err()));
+    drop(going_on);
     let tail = user.wal.tail().expect("a tail begins");
     assert!(tail.state().page(PageNo::ONE).is_ok());
     drop(tail);
