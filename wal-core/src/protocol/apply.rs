@@ -123,6 +123,7 @@ impl<C: WalCoordination> ApplyTx<C> {
         after: Option<TailPosition>,
     ) -> Result<()> {
         let wal = self.tx.wal().clone();
+        wal.check_process()?;
         let DecodedHeader::Valid(log, checksum) = LogHeader::decode(header) else {
             return Err(self.refused("the bytes are no header of a log"));
         };
@@ -134,14 +135,15 @@ impl<C: WalCoordination> ApplyTx<C> {
             });
         }
         let position = self.position();
-        if position.salts == log.salts && position.frame > 0 {
-            return Ok(());
-        }
-        if !self.pending.is_empty() || self.complete.is_some() {
-            return Err(self.refused("frames of the generation before are not committed"));
-        }
         // One that was begun and has no frame yet follows the same one.
         let begun = position.salts == log.salts;
+        let is_given = !self.own.is_empty() || !self.pending.is_empty();
+        if begun && (position.frame > 0 || is_given) {
+            return Ok(());
+        }
+        if is_given {
+            return Err(self.refused("frames of the generation before are not committed"));
+        }
         if after.is_some_and(|after| after != position && !begun) {
             return Err(self.diverged(0, "it does not end where the generation before did"));
         }

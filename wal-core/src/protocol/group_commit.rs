@@ -96,8 +96,14 @@ impl<C: WalCoordination> Wal<C> {
     fn wait_until_synced(&self, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
         let (salts, frame) = (published.salts(), published.max_frame());
         loop {
+            // Before it is asked how far the log is synced: what a sync that failed has
+            // lost may be missing behind a later one that did not.
             if log.has_failed(salts) && !mutated(Mutation::RetryFailedGroupSync) {
                 self.poison();
+                return Err(self.failed_elsewhere());
+            }
+            // Its next sync would fail, and tell it of a log that is mended by now.
+            if self.is_poisoned() {
                 return Err(self.failed_elsewhere());
             }
             if log.covers(salts, frame) {

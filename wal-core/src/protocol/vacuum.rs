@@ -258,6 +258,7 @@ impl<C: WalCoordination> VacuumTx<C> {
     /// # Errors
     /// As [`WriteTx::commit`]; everybody is let in again then.
     pub fn commit(mut self) -> Result<VacuumLockGuard<C>> {
+        self.tx.wal().check_writable()?;
         append::commit(&mut self.tx, CommitSync::BeforeVisible)?;
         let VacuumTx { tx, locks } = self;
         drop(tx);

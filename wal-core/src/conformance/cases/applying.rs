@@ -122,6 +122,41 @@ pub(crate) fn applied_frames_show_themselves_at_a_commit_mark<B: Backend>() {
     copy.assert_quiet();
 }
 
+pub(crate) fn a_generation_is_begun_once_whatever_was_given_since<B: Backend>() {
+    for (cache_spill, first, again) in [
+        (0, true, true),
+        (512, true, true),
+        // In between, one that is not to be published before all of it is there.
+        (512, false, true),
+        (512, false, false),
+    ] {
+        let (_source, copy, writer) = source_and_copy::<B>();
+        let replica = copy.user_with(|config| config.cache_spill = cache_spill);
+        let batch = Batch::whole_log(&writer);
+        let mut tx = replica.wal.begin_apply(Duration::ZERO).expect("it begins");
+        let stands = |is_told: bool, at| is_told.then_some(at);
+        let position = tx.position();
+        tx.begin_generation(&batch.header, stands(first, position))
+            .expect("it begins");
+        for (at, (number, header, content)) in batch.frames.iter().enumerate() {
+            // Before each frame, and whether the one before was the last of a
+            // transaction or not.
+            tx.begin_generation(&batch.header, stands(again, position))
+                .unwrap_or_else(|e| panic!("before frame {at}: {e}"));
+            tx.apply(*number, header, content).expect("it is the next");
+        }
+        let mut other = batch.header;
+        other[16] ^= 1;
+        let other = tx.begin_generation(&other, None);
+        assert!(matches!(other, Err(Error::Refused { .. })), "{other:?}");
+        tx.commit().expect("it is committed");
+        assert_eq!(replica.versions(), [3, 2, 0, 3]);
+        let (database, log) = copy.files();
+        let recovered = Scene::<B>::from_files(&database, Some(&log));
+        assert_eq!(recovered.user().versions(), [3, 2, 0, 3]);
+    }
+}
+
 pub(crate) fn a_frame_that_is_not_the_next_of_its_log_is_refused<B: Backend>() {
     let (_source, copy, writer) = source_and_copy::<B>();
     let replica = copy.user();

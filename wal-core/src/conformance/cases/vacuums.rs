@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::Backend;
-use super::super::director::{at_every_call, nth};
+use super::super::director::{Call, Then, Which, at_every_call, nth};
 use super::super::scene::{Scene, User, Writing, content, versions};
 use crate::error::Error;
 use crate::protocol::CheckpointMode;
@@ -119,4 +119,20 @@ pub(crate) fn an_exclusive_vacuum_that_dies_at_any_call_is_whole_or_not_there<B:
         assert_eq!(other.versions()[1], 5, "call {n}");
         true
     });
+}
+
+pub(crate) fn a_vacuum_after_a_failed_sync_is_refused<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let user = scene.user();
+    let locks = user.wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO);
+    let mut vacuum = locks
+        .expect("nobody is there")
+        .begin_vacuum_blocking_tx()
+        .expect("it begins");
+    halve::<B>(vacuum.tx());
+    user.then(|call| *call == Call::Sync(Which::Log), || Then::Fail);
+    assert!(vacuum.tx().spill().is_err(), "the log's header is synced");
+    let refused = vacuum.commit().expect_err("a sync has failed");
+    assert!(matches!(refused, Error::Poisoned { .. }), "{refused}");
+    scene.assert_quiet();
 }
