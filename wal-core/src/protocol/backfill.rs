@@ -32,6 +32,7 @@ use super::{BackfillProof, LockGuard, PageRef, Synchronous, Wal};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::{self, IndexHeader, MARK_NOT_USED};
+use crate::sync::{Ordering, fence};
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::{FrameNo, PageNo};
 
@@ -166,6 +167,10 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         if self.backfilled()? >= safe || mutated(Mutation::IgnoreReadMarks) {
             return Ok((safe, None));
         }
+        // The header, and the commits up to it, before the marks: a reader that sets one
+        // which is not seen here sees a newer header. Pairs with the fence in
+        // `Wal::lock_some_mark`.
+        fence(Ordering::SeqCst);
         for slot in ReadSlot::MARKED {
             let mark = wal.coordination.mark(slot);
             if mark >= safe {

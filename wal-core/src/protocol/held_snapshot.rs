@@ -11,6 +11,7 @@ use nix::sys::signal::SigSet;
 use super::{ReadTx, Snapshot};
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
+use crate::fork::ProcessGeneration;
 
 /// A snapshot that is held against checkpoints, so that transactions can be
 /// begun on it again and again, for a bounded time. After that it is given up,
@@ -20,6 +21,7 @@ pub struct HeldSnapshot<C: WalCoordination> {
     held: Arc<Held<C>>,
     snapshot: Snapshot,
     path: PathBuf,
+    process: ProcessGeneration,
     /// Its end ends the thread that gives the snapshot up.
     _ends: Sender<()>,
 }
@@ -50,6 +52,7 @@ impl<C: WalCoordination> ReadTx<C> {
             held,
             snapshot,
             path,
+            process: ProcessGeneration::current(),
             _ends: ends,
         })
     }
@@ -67,6 +70,9 @@ impl<C: WalCoordination> HeldSnapshot<C> {
     /// [`Error::SnapshotTooOld`] once it was given up,
     /// [`Error::UsedAfterFork`], [`Error::Io`].
     pub fn begin_read(&self) -> Result<ReadTx<C>> {
+        if self.process.is_over() {
+            return Err(Error::UsedAfterFork);
+        }
         lock(&self.held)
             .as_ref()
             .ok_or_else(|| self.too_old())?
@@ -83,7 +89,10 @@ impl<C: WalCoordination> HeldSnapshot<C> {
 impl<C: WalCoordination> Drop for HeldSnapshot<C> {
     /// At once, and not when the thread comes to it.
     fn drop(&mut self) {
-        drop(lock(&self.held).take());
+        // In a forked child the mutex may be that of a thread which is not there.
+        if !self.process.is_over() {
+            drop(lock(&self.held).take());
+        }
     }
 }
 

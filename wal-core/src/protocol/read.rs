@@ -14,9 +14,9 @@
 //! beyond our header; then the header has moved too, the comparison fails, and
 //! we start over. Taking a lock acquires, in the table of a process and in the
 //! system's, and so does the load of the count: the loads of the header stay
-//! behind both. No fence is needed beside them, as there is no store of ours
-//! that somebody has to see before we load: who takes the slot exclusively
-//! changes that word too.
+//! behind both. Who joins a slot stores nothing that somebody has to see before it
+//! loads: who takes the slot exclusively changes that word too. Who has set a mark
+//! does, as a checkpoint passes over a slot by its mark alone; so a fence follows.
 //!
 //! # Crash
 //! A reader that dies loses its lock and nothing else. Its mark stays, which
@@ -32,6 +32,7 @@ use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
+use crate::sync::{Ordering, fence};
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::Salts;
 
@@ -313,12 +314,25 @@ impl<C: WalCoordination> Wal<C> {
         let Lock::Read(slot) = guard.lock() else {
             return Ok(None);
         };
-        let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
+        let min_frame = self.first_in_log(&header)?;
         if !self.header_cell()?.is(&header) && !mutated(Mutation::SkipHeaderRecheck) {
             return Ok(None);
         }
         self.read_tx(guard, &header, Some(slot), min_frame)
             .map(Some)
+    }
+
+    /// The first frame of `header` that is not in the database file by the count, which
+    /// is loaded before the header is compared again. A count that is larger than the
+    /// log is of an older one, left by a restart that died.
+    pub(super) fn first_in_log(&self, header: &IndexHeader) -> Result<u32> {
+        let backfilled = self.checkpoint_info()?.backfilled();
+        let of_this_log = backfilled <= header.max_frame() || mutated(Mutation::KeepStaleCount);
+        Ok(if of_this_log {
+            backfilled.saturating_add(1)
+        } else {
+            1
+        })
     }
 
     /// Takes a slot to read at in a log of `max_frame` frames: the one whose
@@ -338,7 +352,14 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(Some(guard));
         }
         match (self.claim_mark(max_frame)?, best) {
-            (Some(exclusive), _) => exclusive.lower(max_frame),
+            (Some(exclusive), _) => {
+                let lowered = exclusive.lower(max_frame);
+                // The mark before the header that is compared then: a checkpoint that
+                // has not seen the mark has loaded a header that this one sees. Pairs
+                // with the fence in `Backfill::safe_frame`.
+                fence(Ordering::SeqCst);
+                lowered
+            }
             (None, Some((slot, mark))) => self.try_lock_mark(slot, mark),
             // Who may write changes a mark as soon as a slot is free. Who may
             // not waits until another process does (`SQLITE_READONLY_CANTINIT`).

@@ -138,7 +138,7 @@ impl<C: WalCoordination> Wal<C> {
         index::trim(&**self, header.max_frame())?;
         // Behind Write, so no restart sets it back; a checkpoint may raise it,
         // and what it has moved by then is in the log too.
-        let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
+        let min_frame = self.first_in_log(&header)?;
         let read = self.read_tx(write.lent(), &header, None, min_frame)?;
         Ok(WriteTx::new(read, write))
     }
@@ -153,7 +153,7 @@ impl<C: WalCoordination> Wal<C> {
         index::trim(&**self, header.max_frame())?;
         // What a checkpoint moves meanwhile is published, and in the log too; and
         // that does not begin anew while something is unpublished.
-        let min_frame = self.checkpoint_info()?.backfilled().saturating_add(1);
+        let min_frame = self.first_in_log(&header)?;
         let read = self.read_tx(write.lent(), &header, None, min_frame)?;
         let mut tx = WriteTx::new(read, write);
         tx.begun_on = Some(commit.number);

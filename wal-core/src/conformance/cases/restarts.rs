@@ -160,6 +160,7 @@ pub(crate) fn a_count_that_a_dead_restart_left_hides_no_frame<B: Backend>() {
     let (scene, user) = after_the_restart();
     user.commit(&[1, 2], 4);
     user.leave_count(3);
+    assert_eq!(user.versions(), [4, 4, 1], "a reader goes by the log");
     user.checkpoint_all();
     expect_stored(&scene, &user, [4, 4, 1]);
 }
