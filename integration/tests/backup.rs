@@ -125,5 +125,16 @@ fn a_backup_replaces_nothing() {
         assert_eq!(std::fs::read(&there).unwrap(), b"mine");
         std::fs::remove_file(there).unwrap();
     }
+    // Names that a backup might use, before it gets its own.
+    let others: Vec<_> = (0..64)
+        .map(|n| format!("-backup-{}-{n}", std::process::id()))
+        .map(|suffix| wal_core::io::beside(&scene.copy, &suffix))
+        .collect();
+    for other in &others {
+        std::fs::write(other, "mine").unwrap();
+    }
     ours.backup(&scene.copy, |_| Ok(())).unwrap();
+    for other in &others {
+        assert_eq!(std::fs::read(other).unwrap(), b"mine");
+    }
 }

@@ -9,7 +9,7 @@
 //! thread than took it may take it out of any stripe ([`leave`]). There are as many as
 //! holders in all of them together.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// More would help on larger machines only, and who takes a lock alone goes through
 /// all of them.
@@ -22,15 +22,24 @@ const MOST_LOOKS: u32 = 1_000_000;
 /// share one, and a power of two.
 #[must_use]
 pub fn count() -> usize {
-    static COUNT: OnceLock<usize> = OnceLock::new();
-    *COUNT.get_or_init(|| {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        match cfg!(loom) {
-            // A model of the protocol would not end with more.
-            true => 1,
-            false => (2 * processors).next_power_of_two().min(MOST),
-        }
-    })
+    // No `OnceLock`: a child may be forked while a thread is at it, and would wait for
+    // ever.
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let known = COUNT.load(Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = match cfg!(loom) {
+        // A model of the protocol would not end with more.
+        true => 1,
+        false => (2 * processors).next_power_of_two().min(MOST),
+    };
+    // Those who came at the same time may have found another number of processors.
+    match COUNT.compare_exchange(0, count, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => count,
+        Err(known) => known,
+    }
 }
 
 /// The one of `stripes` that is of this thread. There are a power of two of them, as
@@ -64,7 +73,6 @@ fn leave_another<T>(stripes: &[T], try_leave: impl Fn(&T) -> bool) -> bool {
 #[inline]
 fn number_of_thread() -> usize {
     use std::cell::Cell;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     const NONE: usize = usize::MAX;
     static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -84,8 +92,6 @@ fn number_of_thread() -> usize {
 /// Threads of a model are numbered as they come, anew in each execution.
 #[cfg(loom)]
 fn number_of_thread() -> usize {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     loom::lazy_static! {
         static ref NEXT: AtomicUsize = AtomicUsize::new(0);
     }

@@ -18,13 +18,20 @@ use crate::database::Database;
 struct Unnamed(PathBuf);
 
 impl Unnamed {
-    /// A name beside `path` that nobody has.
-    fn beside(path: &Path) -> Self {
+    /// A new file beside `path`, with the owner and permissions of `like`. Another
+    /// process may have the name, one of the same number in another container.
+    fn beside(path: &Path, like: &OsFile) -> Result<(Self, OsFile)> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut name = OsString::from(path);
-        name.push(format!("-backup-{}-{number}", std::process::id()));
-        Unnamed(name.into())
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let mut name = OsString::from(path);
+            name.push(format!("-backup-{}-{number}", std::process::id()));
+            let name = PathBuf::from(name);
+            match OsFile::open(&name, OpenMode::NewLike(like)) {
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
+                made => return Ok((Unnamed(name), made?)),
+            }
+        }
     }
 
     /// Gives the file its name, at which nothing may be yet.
@@ -81,10 +88,7 @@ impl<B: Backend> Database<B> {
             return Err(Error::io(path, "name the backup", exists));
         }
         refuse_leftovers(path)?;
-        let unnamed = Unnamed::beside(path);
-        let file = OsFile::open(&unnamed.0, OpenMode::CreateLike(self.file()))?;
-        // No SQLite knows the file, so no lock of one is lost by closing it.
-        file.close_for_real();
+        let (unnamed, file) = Unnamed::beside(path, self.file())?;
         self.begin_read()?.copy_to(&file, progress)?;
         drop(file);
         unnamed.become_named(path)

@@ -145,7 +145,7 @@ impl<B: Backend> Database<B> {
     /// waiting: what is busy is tried again, with all locks given back
     /// between, until the busy timeout.
     fn empty_log(&self) -> Option<CheckpointReport> {
-        let deadline = Instant::now() + self.busy_timeout();
+        let (started, timeout) = (Instant::now(), self.busy_timeout());
         loop {
             let truncate = CheckpointOptions::new(CheckpointMode::Truncate).busy(BusyHandler::FAIL);
             let report = match self.checkpoint_with(truncate) {
@@ -153,7 +153,7 @@ impl<B: Backend> Database<B> {
                 report => Some(report.ok()?),
             };
             let done = report.as_ref().is_some_and(|r| r.held_back_by.is_none());
-            if done || Instant::now() >= deadline {
+            if done || started.elapsed() >= timeout {
                 return report;
             }
             std::thread::sleep(PAUSE);

@@ -154,14 +154,24 @@ impl Line {
             ticket = self.drawn.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         }
         let free = |waiter: &Waiting| {
+            if waiter.ticket.load(Ordering::SeqCst) != 0 {
+                return false;
+            }
+            // Before the place is taken: who looks at it then finds somebody who is there.
+            waiter.heard.store(now, Ordering::SeqCst);
             let claimed =
                 waiter
                     .ticket
                     .compare_exchange(0, ticket, Ordering::SeqCst, Ordering::Relaxed);
             claimed.is_ok()
         };
-        let at = self.waiters.iter().position(free)?;
-        self.waiters[at].heard.store(now, Ordering::Relaxed);
+        let at = self.waiters.iter().position(free).or_else(|| {
+            // Nobody is left in line to remove those who died there.
+            for waiter in &self.waiters {
+                waiter.is_removed_if_gone(waiter.ticket.load(Ordering::SeqCst), now);
+            }
+            self.waiters.iter().position(free)
+        })?;
         self.waiters[at].patient.store(0, Ordering::Relaxed);
         // Behind the ticket: who sees nobody and takes this back has not seen
         // the ticket, and so takes it back before.
@@ -416,6 +426,9 @@ mod tests {
         assert_eq!(line.enter(0), None);
         line.leave(places[7]);
         assert!(line.enter(0).is_some());
+        // All of them have died, and nobody else is in line.
+        assert!(line.enter(90 * MS).is_some());
+        assert_eq!(line.len(), 1);
     }
 
     #[test]
