@@ -16,10 +16,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-/// How many descriptors that carry locks a process can have open at a time.
+/// How many descriptors that carry locks a process can have, those that are parked
+/// included.
 const CAPACITY: usize = 4096;
 /// A place of the table that is free.
 const FREE: RawFd = -1;
+/// A place for a descriptor that is not opened yet.
+const RESERVED: RawFd = -2;
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 static DESCRIPTORS: [AtomicI32; CAPACITY] = [const { AtomicI32::new(FREE) }; CAPACITY];
@@ -95,15 +98,22 @@ pub struct ClosedInChild {
 }
 
 impl ClosedInChild {
-    /// Enters `descriptor` into the table; `None` if the table is full.
-    pub fn register(descriptor: BorrowedFd<'_>) -> Option<Self> {
+    /// A place in the table for a descriptor that is to be opened; `None` if the table
+    /// is full.
+    pub fn reserve() -> Option<Self> {
         let generation = ProcessGeneration::current();
-        let number = descriptor.as_raw_fd();
         DESCRIPTORS.iter().enumerate().find_map(|(place, cell)| {
-            cell.compare_exchange(FREE, number, Ordering::Relaxed, Ordering::Relaxed)
+            cell.compare_exchange(FREE, RESERVED, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
                 .then(|| ClosedInChild { place, generation })
         })
+    }
+
+    /// Enters `descriptor` at this place.
+    pub fn register(&self, descriptor: BorrowedFd<'_>) {
+        if !self.is_closed() {
+            DESCRIPTORS[self.place].store(descriptor.as_raw_fd(), Ordering::Relaxed);
+        }
     }
 
     /// True in a child, where the descriptor is closed already and its number
@@ -125,7 +135,7 @@ extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
     for cell in &DESCRIPTORS {
         let descriptor = cell.swap(FREE, Ordering::Relaxed);
-        if descriptor != FREE {
+        if descriptor >= 0 {
             // SAFETY: the number was registered by its owner, who does not
             // use or close it any more once the generation has changed, so
             // this is its only close in the child.
@@ -149,7 +159,11 @@ mod tests {
         let files: Vec<_> = (0..3).map(|_| tempfile::tempfile().unwrap()).collect();
         let mut registered: Vec<_> = files
             .iter()
-            .map(|file| ClosedInChild::register(file.as_fd()).unwrap())
+            .map(|file| {
+                let place = ClosedInChild::reserve().unwrap();
+                place.register(file.as_fd());
+                place
+            })
             .collect();
         assert!(files.iter().all(|file| is_there(file.as_raw_fd())));
         registered.pop();

@@ -236,10 +236,12 @@ impl WalCoordination for InProcessWalCoordination {
 
 impl Drop for InProcessWalCoordination {
     fn drop(&mut self) {
-        // The descriptor may be parked, and must not keep the lock. In a
-        // child the lock is the parent's. If the system does not unlock, the
+        // A descriptor that is parked must not keep the lock; one that is closed keeps it
+        // until it is. In a child the lock is the parent's. If the system does not unlock, the
         // lock stays until the process ends; there is nobody to tell here.
-        if let Some(database) = self.database.take().filter(|_| !self.process.is_over()) {
+        let is_parked = |database: &Arc<OsFile>| !database.is_closed_for_real();
+        let ours = self.database.take().filter(|_| !self.process.is_over());
+        if let Some(database) = ours.filter(is_parked) {
             let _ = LOCKS.unlock(database.as_file(), database_bytes::ALL);
         }
     }

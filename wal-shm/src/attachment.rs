@@ -52,8 +52,19 @@ pub(crate) struct Attachment {
     kind: LockKind,
     access: Access,
     process: ProcessGeneration,
-    /// Set once all locks are given back.
-    gone: Arc<AtomicBool>,
+    /// Dropped last.
+    gone: Gone,
+}
+
+/// Tells, when it is dropped, that no lock and no descriptor of an attachment is left.
+#[derive(Debug, Default)]
+struct Gone(Arc<AtomicBool>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        // Release: see `attach`.
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// An attachment in the registry.
@@ -93,7 +104,7 @@ pub(crate) fn attach<T>(
     look: impl FnOnce(&OsFile) -> Result<T>,
 ) -> Result<(Arc<Attachment>, T)> {
     let mut registry = registry();
-    // Acquire: pairs with the release in `drop`, behind the last unlock.
+    // Acquire: pairs with the release in `Gone`, behind the last unlock and close.
     registry.retain(|entry| !entry.gone.load(Ordering::Acquire));
     if let Some((entry, attachment)) = find(&mut registry, path, options, false)? {
         if attachment.kind != options.lock_kind {
@@ -279,7 +290,7 @@ impl Attachment {
             kind: options.lock_kind,
             access: options.access,
             process: ProcessGeneration::current(),
-            gone: Arc::default(),
+            gone: Gone::default(),
         }
     }
 
@@ -292,7 +303,7 @@ impl Attachment {
             users: 1,
             locks_of_process: self.access != Access::Immutable
                 && !self.locks.belong_to_description(),
-            gone: self.gone.clone(),
+            gone: self.gone.0.clone(),
         })
     }
 
@@ -333,8 +344,8 @@ impl Attachment {
         // With classic locks the next attachment of this process may be there
         // before the descriptors are closed, so they are parked.
         if alone && self.locks.belong_to_description() {
-            // Nobody else, no SQLite of this process either, holds a lock
-            // that closing these descriptors could drop.
+            // Nobody else, no SQLite of this process either, holds a lock that closing
+            // these descriptors could drop, or gets one before: EXCLUSIVE goes with them.
             if let Some(file) = self.database.own() {
                 file.close_for_real();
             }
@@ -379,19 +390,20 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         // In a child the locks are the parent's. Of an immutable database
-        // nothing was locked, and the descriptors may be another's too.
+        // nothing was locked, and the descriptors may be another's too. What is closed
+        // for real stays locked until it is: with EXCLUSIVE given back, a SQLite of this
+        // process could take a lock on it, which the close would drop.
         if !self.process.is_over() && self.access != Access::Immutable {
             // An unlock that fails leaves a lock that goes when the process
             // does; there is nobody to tell here.
-            if let Some(file) = self.index.file() {
+            let is_parked = |file: &&OsFile| !file.is_closed_for_real();
+            if let Some(file) = self.index.file().filter(is_parked) {
                 let _ = self.locks.unlock(file.as_file(), 0..shm_bytes::DMS.end);
             }
-            if let Some(file) = self.database.own() {
+            if let Some(file) = self.database.own().map(|file| &**file).filter(is_parked) {
                 unlock_database(file, self.locks);
             }
         }
-        // Release: see `attach`.
-        self.gone.store(true, Ordering::Release);
     }
 }
 

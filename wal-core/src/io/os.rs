@@ -34,7 +34,9 @@ pub enum OpenMode<'a> {
     /// It is made if it is not there, with the owner and the permissions of
     /// this file (`findCreateFileMode`).
     CreateLike(&'a OsFile),
-    /// The same with the file at this path as the model, which another program
+    /// The same, and it must not be there.
+    NewLike(&'a OsFile),
+    /// As [`OpenMode::CreateLike`] with the file at this path as the model, which another program
     /// has open.
     CreateLikeAt(&'a Path),
     /// It must be there, and is opened for reading alone. Shared locks can be
@@ -50,7 +52,7 @@ impl OpenMode<'_> {
     /// What a new file is to be like.
     fn model(self) -> io::Result<fs::Metadata> {
         match self {
-            OpenMode::CreateLike(model) => model.as_file().metadata(),
+            OpenMode::CreateLike(model) | OpenMode::NewLike(model) => model.as_file().metadata(),
             OpenMode::CreateLikeAt(path) => fs::metadata(path),
             OpenMode::Existing | OpenMode::Create | OpenMode::ReadOnly => {
                 Err(io::ErrorKind::InvalidInput.into())
@@ -84,7 +86,7 @@ impl OsFile {
     /// regular file.
     pub fn open(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
         let file = open(path, mode).map_err(|e| Error::io(path, "open", e))?;
-        let opened = Self::wrap(path, file)?;
+        let opened = Self::wrap(path, file, None)?;
         let existing = matches!(mode, OpenMode::Existing | OpenMode::ReadOnly);
         opened.name_is_new.store(!existing, Ordering::Relaxed);
         Ok(opened)
@@ -95,25 +97,29 @@ impl OsFile {
     /// [`OsFile::close_for_real`] says that nobody else uses the file.
     ///
     /// # Errors
-    /// As [`OsFile::open`].
+    /// As [`OsFile::open`], and [`Error::CannotOpen`] if the process has some thousand
+    /// of them.
     pub fn open_for_locks(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
         let parked = parking::reuse(path, mode.writes()).map_err(|e| Error::io(path, "stat", e))?;
         let (file, in_child) = match parked {
-            Some((file, in_child)) => (file, Some(in_child)),
-            None => (
-                open(path, mode).map_err(|e| Error::io(path, "open", e))?,
-                None,
-            ),
+            Some(parked) => parked,
+            None => {
+                // Before it is opened: to close it again would drop the locks of others.
+                let in_child = ClosedInChild::reserve().ok_or_else(|| {
+                    let reason = "this process has used too many databases; start another one";
+                    Error::cannot_open(path, reason)
+                })?;
+                let file = open(path, mode).map_err(|e| Error::io(path, "open", e))?;
+                in_child.register(file.as_fd());
+                (file, in_child)
+            }
         };
-        let mut opened = Self::wrap(path, file)?;
-        let in_child = in_child.or_else(|| ClosedInChild::register(opened.as_file().as_fd()));
-        opened.in_child = Some(in_child.ok_or_else(|| {
-            Error::cannot_open(path, "this process has too many databases open; close some")
-        })?);
-        Ok(opened)
+        Self::wrap(path, file, Some(in_child))
     }
 
-    fn wrap(path: &Path, file: fs::File) -> Result<Self> {
+    // What is refused is taken from the table of children before it is closed, as
+    // arguments are dropped from the last to the first.
+    fn wrap(path: &Path, file: fs::File, in_child: Option<ClosedInChild>) -> Result<Self> {
         let metadata = file.metadata().map_err(|e| Error::io(path, "fstat", e))?;
         if !metadata.is_file() {
             return Err(Error::cannot_open(path, "it is not a regular file"));
@@ -122,7 +128,7 @@ impl OsFile {
             path: path.to_owned(),
             file: Some(Arc::new(file)),
             mapped: None,
-            in_child: None,
+            in_child,
             close_for_real: AtomicBool::new(false),
             name_is_new: AtomicBool::new(false),
             sync_failed: Mutex::new(false),
@@ -152,10 +158,16 @@ impl OsFile {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells that nobody else in this process can hold locks on the file, so
-    /// that dropping it may close the descriptor.
+    /// Tells that nobody else in this process holds locks on the file, or can take any
+    /// until this is dropped, so that dropping it may close the descriptor.
     pub fn close_for_real(&self) {
         self.close_for_real.store(true, Ordering::Relaxed);
+    }
+
+    /// True after [`OsFile::close_for_real`]. If it is locked against all others, it
+    /// stays so until it is closed: one who got a lock before would lose it.
+    pub fn is_closed_for_real(&self) -> bool {
+        self.close_for_real.load(Ordering::Relaxed)
     }
 
     /// Refuses if the path no longer leads to this very file.
@@ -199,7 +211,7 @@ impl Drop for OsFile {
             Some(in_child) if in_child.is_closed() => {
                 let _ = file.into_raw_fd();
             }
-            Some(in_child) if !self.close_for_real.load(Ordering::Relaxed) => {
+            Some(in_child) if !self.is_closed_for_real() => {
                 parking::park(file, in_child);
             }
             _ => {}
@@ -214,20 +226,25 @@ fn open(path: &Path, mode: OpenMode<'_>) -> io::Result<fs::File> {
     options
         .read(true)
         .write(mode.writes())
-        .custom_flags(libc::O_NOFOLLOW);
+        // Nor is a pipe waited for, which is refused then.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     match mode {
         OpenMode::Existing | OpenMode::ReadOnly => options.open(path),
         OpenMode::Create => options.create(true).truncate(false).mode(0o644).open(path),
-        OpenMode::CreateLike(_) | OpenMode::CreateLikeAt(_) => {
+        OpenMode::CreateLike(_) | OpenMode::CreateLikeAt(_) | OpenMode::NewLike(_) => {
+            let must_be_new = matches!(mode, OpenMode::NewLike(_));
             // Existing files keep their owner and permissions.
-            match options.open(path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                other => return other,
+            if !must_be_new {
+                match options.open(path) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    other => return other,
+                }
             }
             let like = mode.model()?;
             let permissions = like.mode() & 0o777;
             let file = options
                 .create(true)
+                .create_new(must_be_new)
                 .truncate(false)
                 .mode(permissions)
                 .open(path)?;

@@ -15,7 +15,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::fork::{ClosedInChild, ProcessGeneration};
+use crate::io::byte_lock::{ByteLocks, LockKind};
 use crate::once_table::OnceTable;
+
+/// Classic locks belong to the process, and are not looked after here.
+const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 
 /// A descriptor without locks. It is still closed in children, because
 /// whoever uses it again takes locks that a child must not keep alive.
@@ -41,10 +45,14 @@ fn same_file(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// Keeps `file`, which holds no locks any more. Files that were removed are
+/// Keeps `file`, which is to hold no locks any more: one that could not be given back
+/// goes now, as the system needs no memory to give all back. Files that were removed are
 /// let go on the occasion: nobody can open them again, so their descriptors
 /// would be of no use and would only grow in number.
 pub(super) fn park(file: File, in_child: ClosedInChild) {
+    if LOCKS.belong_to_description() {
+        let _ = LOCKS.unlock(&file, 0..i64::MAX as u64);
+    }
     let mut parked = parked();
     parked.retain(|parked| !is_removed(&parked.file));
     if !is_removed(&file) {
@@ -91,6 +99,7 @@ fn is_writable(file: &File) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coordination::LockMode;
     use std::os::fd::{AsFd, AsRawFd};
 
     fn open(path: &Path) -> (File, ClosedInChild) {
@@ -101,7 +110,8 @@ mod tests {
             .truncate(false)
             .open(path);
         let file = file.unwrap();
-        let in_child = ClosedInChild::register(file.as_fd()).unwrap();
+        let in_child = ClosedInChild::reserve().unwrap();
+        in_child.register(file.as_fd());
         (file, in_child)
     }
 
@@ -126,10 +136,25 @@ mod tests {
         let path = dir.path().join("a");
         std::fs::write(&path, "").unwrap();
         let file = File::open(&path).unwrap();
-        let in_child = ClosedInChild::register(file.as_fd()).unwrap();
+        let in_child = ClosedInChild::reserve().unwrap();
+        in_child.register(file.as_fd());
         park(file, in_child);
         assert!(reuse(&path, true).unwrap().is_none());
         assert!(reuse(&path, false).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_parked_descriptor_holds_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let (file, in_child) = open(&path);
+        let (stranger, _in_child) = open(&path);
+        let byte = 1..2;
+        let locked = LOCKS.try_lock(&file, byte.clone(), LockMode::Exclusive);
+        assert!(locked.unwrap());
+        park(file, in_child);
+        let held = LOCKS.conflict(&stranger, byte).unwrap();
+        assert_eq!(held.is_some(), !LOCKS.belong_to_description());
     }
 
     #[test]
