@@ -209,6 +209,8 @@ named! {
     PublishNewest => "publish-newest",
     /// Saved snapshots: one that was never published is opened all the same.
     SkipSnapshotSeal => "skip-snapshot-seal",
+    /// A tail goes on in a log that has another frame where it stood.
+    SkipTailSeal => "skip-tail-seal",
     /// Relay: Write is taken over when the turn is over, too.
     PassBeyondTurn => "pass-beyond-turn",
     /// Relay: the log is written again over what is not published.

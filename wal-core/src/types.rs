@@ -183,6 +183,12 @@ impl Salts {
         Salts(bytes)
     }
 
+    /// True for the salts that SQLite gives an empty log, which is no generation: each of
+    /// them has these.
+    pub fn name_nothing(self) -> bool {
+        self.0 == [0; 8]
+    }
+
     /// The salts of the next generation: the first counts up as a big-endian
     /// integer, the second is random (`walRestartHdr`).
     #[must_use]

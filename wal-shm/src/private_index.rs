@@ -18,19 +18,24 @@
 //! 2. Does the log hold more than the index, or something else? Somebody came
 //!    and left. The header is forgotten, and recovered by the next attempt.
 //!    Recovery changes nothing for readers that are there: their log was only
-//!    added to.
+//!    added to. One empty log looks like another, so there the database file is asked
+//!    whether it was written since. By its clock: a file that was written only just now
+//!    may be written once more without that being seen, so for a moment it counts as
+//!    written (SQLite takes it for written each time).
 //!
 //! # Crash
 //! The index goes with the process, and Read 0 with it.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use wal_core::index::IndexBlock;
 use wal_core::io::{ByteLocks, File, OsFile, ReadOnlyLog, shm_bytes};
 use wal_core::once_table::OnceTable;
-use wal_core::protocol::is_index_of;
+use wal_core::protocol::frames_if_index_of;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result};
 
 use crate::lock_table::Beyond;
@@ -52,6 +57,9 @@ struct Outside {
     shm: OsFile,
     locks: ByteLocks,
     log: ReadOnlyLog,
+    database: PathBuf,
+    /// What the database file was like when it was asked last.
+    seen: Mutex<Option<Written>>,
     /// Bit *i* for a slot that is held shared in byte *i*. Changed under the mutex of
     /// the lock table.
     shared_slots: AtomicU64,
@@ -67,6 +75,8 @@ impl PrivateIndex {
                 shm,
                 locks,
                 log: ReadOnlyLog::beside(path, false),
+                database: path.to_owned(),
+                seen: Mutex::new(None),
                 shared_slots: AtomicU64::new(0),
             }),
         }
@@ -113,10 +123,42 @@ impl PrivateIndex {
         if outside.others_attached()? {
             return Err(outside.superseded());
         }
-        match self.block(0) {
-            Some(block) => is_index_of(block, &outside.log),
+        let Some(block) = self.block(0) else {
+            return Ok(false);
+        };
+        match frames_if_index_of(block, &outside.log)? {
             None => Ok(false),
+            Some(0) => outside.database_is_as_it_was(),
+            Some(_) => Ok(true),
         }
+    }
+}
+
+/// When a file was written, and how long it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Written {
+    len: u64,
+    modified: SystemTime,
+}
+
+/// The clocks of file systems tick less often than files can be written.
+const TICK: Duration = Duration::from_millis(20);
+
+impl Written {
+    fn of(path: &Path) -> Result<Self> {
+        let io = |e| Error::io(path, "stat", e);
+        let metadata = std::fs::metadata(path).map_err(io)?;
+        Ok(Written {
+            len: metadata.len(),
+            modified: metadata.modified().map_err(io)?,
+        })
+    }
+
+    /// True if it may be written now without this being another moment.
+    fn is_fresh(self) -> bool {
+        let now = SystemTime::now();
+        let (earlier, later) = (self.modified.min(now), self.modified.max(now));
+        later.duration_since(earlier).is_ok_and(|age| age < TICK)
     }
 }
 
@@ -127,6 +169,17 @@ impl Outside {
             .conflict(self.shm.as_file(), shm_bytes::DMS)
             .map_err(|e| Error::io(self.shm.path(), "query the lock of", e))?;
         Ok(conflict.is_some())
+    }
+
+    /// True if the database file was not written since this was asked last.
+    fn database_is_as_it_was(&self) -> Result<bool> {
+        let now = Written::of(&self.database)?;
+        let before = self
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(now);
+        Ok(before == Some(now) && !now.is_fresh())
     }
 
     fn superseded(&self) -> Error {

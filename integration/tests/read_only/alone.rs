@@ -107,12 +107,20 @@ fn what_a_writer_left_is_seen_though_it_came_and_went() {
         let database = open_patient(&path);
         assert_newest_is_the_truth(&database, &path, "as it was left");
         for sql in steps {
+            let seen = *database.begin_read().unwrap().snapshot();
             let mut peer = StockSqlite::spawn(kind, &path, None).unwrap();
             run(&mut peer, sql);
             peer.close().unwrap();
             assert_eq!(held(&path, shm_bytes::DMS), None);
             let when = format!("{kind}, after {sql}");
+            assert!(database.changed_since(&seen).unwrap(), "{when}");
             assert_newest_is_the_truth(&database, &path, &when);
+        }
+        // Once a moment has passed, nothing changes any more.
+        let deadline = Instant::now() + PATIENT;
+        let seen = || *database.begin_read().unwrap().snapshot();
+        while database.changed_since(&seen()).unwrap() {
+            assert!(Instant::now() < deadline, "it changes all the time");
         }
     }
 }

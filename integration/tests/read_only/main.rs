@@ -15,7 +15,7 @@ mod refused;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use integration::fixtures::folder::FolderState;
 use integration::fixtures::reading::Contents;

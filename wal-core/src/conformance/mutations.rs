@@ -89,6 +89,10 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_snapshot_that_was_never_published_is_gone"),
         ),
         (
+            M::SkipTailSeal,
+            Case("a_tail_is_not_resumed_where_the_log_has_lost_frames"),
+        ),
+        (
             M::LeaveEarly,
             Case("who_has_seen_a_commit_ends_when_it_is_durable"),
         ),

@@ -43,7 +43,15 @@ pub(crate) enum BadHeader {
 }
 
 impl IndexHeader {
-    /// The state that recovery finds in an empty log.
+    /// The state that recovery finds in an empty log. It gets salts of its own: with
+    /// zeros, as SQLite leaves them, what was seen of another empty log, before commits
+    /// that are in the database file, would be taken for it. Whoever writes the first
+    /// frame draws new ones in any case.
+    pub(crate) fn of_empty_log() -> Self {
+        Self::empty().with_generation(Salts::random(), ByteOrder::NATIVE, Checksum::ZERO)
+    }
+
+    /// A header with nothing in it.
     pub(crate) fn empty() -> Self {
         let mut words = [0; 12];
         words[VERSION_AT] = VERSION;

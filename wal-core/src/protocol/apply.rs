@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::format::{
     DecodedHeader, FRAME_HEADER_LEN, FrameHeader, LOG_HEADER_LEN, LogHeader, frame_offset,
 };
-use crate::index::{self, IndexHeader};
+use crate::index;
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::{FrameNo, PageNo};
 
@@ -100,7 +100,7 @@ impl<C: WalCoordination> ApplyTx<C> {
     /// How far the log has come, without what is not committed. Frames up to
     /// here need not be given again.
     pub fn position(&self) -> TailPosition {
-        position(&self.own.start)
+        TailPosition::of(&self.own.start)
     }
 
     /// Begins the generation that `header` names: the first 32 bytes of the
@@ -144,7 +144,9 @@ impl<C: WalCoordination> ApplyTx<C> {
         if is_given {
             return Err(self.refused("frames of the generation before are not committed"));
         }
-        if after.is_some_and(|after| after != position && !begun) {
+        // Where an empty log ends that SQLite left, no salts tell.
+        let is_there = |after: TailPosition| after == position && !after.salts.name_nothing();
+        if after.is_some_and(|after| !is_there(after) && !begun) {
             return Err(self.diverged(0, "it does not end where the generation before did"));
         }
         let mut published = self.own.start;
@@ -306,7 +308,7 @@ impl<C: WalCoordination> ApplyTx<C> {
         );
         drop(self);
         wal.tell_opener();
-        Ok(position(&committed))
+        Ok(TailPosition::of(&committed))
     }
 
     /// The end of the log, with what was given.
@@ -421,12 +423,5 @@ impl<C: WalCoordination> Wal<C> {
         self.storage
             .log()
             .write_all_at(&mut [IoSlice::new(header)], 0)
-    }
-}
-
-fn position(header: &IndexHeader) -> TailPosition {
-    TailPosition {
-        salts: header.salts(),
-        frame: header.max_frame(),
     }
 }

@@ -120,7 +120,7 @@ pub use held_snapshot::HeldSnapshot;
 pub use observe::Counters;
 pub use open::{DatabaseKind, create_page_store, inspect, inspect_immutable, refuse_leftovers};
 pub use page::PageRef;
-pub use private_index::{forget_header, is_index_of};
+pub use private_index::{forget_header, frames_if_index_of};
 pub use proof::BackfillProof;
 pub use read::{ReadTx, Snapshot};
 pub use saved_snapshot::SavedSnapshot;

@@ -13,22 +13,24 @@ use crate::format;
 use crate::index::{HeaderCell, IndexBlock};
 use crate::io::File;
 
-/// True if the index that begins with `block_zero` covers all that is
-/// committed in `log`. The caller holds what keeps the log from beginning
+/// How many frames the index that begins with `block_zero` has, if these are all that is
+/// committed in `log`; `None` if they are not. Without any, nothing tells one empty log
+/// from another, between which commits may have come to the database file. The caller holds what keeps the log from beginning
 /// anew.
 ///
 /// # Errors
 /// What reading the log gives.
-pub fn is_index_of(block_zero: &IndexBlock, log: &dyn File) -> Result<bool> {
-    match HeaderCell::of(block_zero).load() {
-        Ok(header) => format::is_covered(
-            log,
-            header.salts(),
-            header.max_frame(),
-            header.frame_checksum(),
-        ),
-        Err(_) => Ok(false),
-    }
+pub fn frames_if_index_of(block_zero: &IndexBlock, log: &dyn File) -> Result<Option<u32>> {
+    let Ok(header) = HeaderCell::of(block_zero).load() else {
+        return Ok(None);
+    };
+    let is_covered = format::is_covered(
+        log,
+        header.salts(),
+        header.max_frame(),
+        header.frame_checksum(),
+    )?;
+    Ok(is_covered.then(|| header.max_frame()))
 }
 
 /// Makes the next reader of the index recover it. The caller holds Write.

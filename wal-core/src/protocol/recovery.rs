@@ -89,7 +89,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     fn publish_recovered(self: &Arc<Self>, scan: Option<&LogScan>) -> Result<IndexHeader> {
-        let header = scan.map_or_else(IndexHeader::empty, recovered_header);
+        let header = scan.map_or_else(IndexHeader::of_empty_log, recovered_header);
         let info = self.checkpoint_info()?;
         if !mutated(Mutation::KeepBackfilled) {
             info.set_backfilled(0);

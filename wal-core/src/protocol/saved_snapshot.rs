@@ -31,7 +31,8 @@ use crate::sync::{Ordering, fence};
 use crate::testing::{Mutation, mutated};
 use crate::types::{PageNo, Salts};
 
-/// After this many attempts others kept changing the log.
+/// After this many attempts, which take a millisecond, readers of newer states have all
+/// slots.
 const MAX_ATTEMPTS: u32 = 12;
 
 /// A state of the database that can be opened again ([`Wal::open_snapshot`]),
@@ -77,9 +78,10 @@ impl SavedSnapshot {
     }
 
     /// Which of the two is older (`sqlite3_snapshot_cmp`); `None` if they are
-    /// of different generations of the log, which have no order.
+    /// of different generations of the log, or of empty logs as SQLite leaves them,
+    /// which have no order.
     pub fn compare(&self, other: &Self) -> Option<Order> {
-        let same = self.salts() == other.salts();
+        let same = self.salts() == other.salts() && !self.salts().name_nothing();
         same.then(|| self.max_frame().cmp(&other.max_frame()))
     }
 }
@@ -100,15 +102,16 @@ impl<C: WalCoordination> ReadTx<C> {
     /// published is not told from the one that took its place.
     ///
     /// # Errors
-    /// [`Error::SnapshotGone`] if `older` is of another generation of the log
-    /// or newer than this transaction, [`Error::UsedAfterFork`],
-    /// [`Error::Corrupt`].
+    /// [`Error::SnapshotGone`] if `older` is of another generation of the log,
+    /// newer than this transaction, or of an empty log as SQLite leaves it, which no
+    /// salts tell from another one; [`Error::UsedAfterFork`], [`Error::Corrupt`].
     pub fn pages_changed_since(&self, older: &SavedSnapshot) -> Result<Vec<PageNo>> {
         let wal = self.wal();
         wal.check_process()?;
         self.check_age()?;
         let (from, to) = (older.max_frame(), self.snapshot.max_frame());
-        if older.salts() != self.snapshot.salts() || from > to {
+        let same = older.salts() == self.snapshot.salts() && !older.salts().name_nothing();
+        if !same || from > to {
             return Err(wal.snapshot_gone());
         }
         let mut pages = Vec::new();
@@ -135,9 +138,9 @@ impl<C: WalCoordination> Wal<C> {
     /// Begins a read transaction on the state that `saved` names.
     ///
     /// # Errors
-    /// [`Error::SnapshotGone`] if the log does not have it any more,
-    /// [`Error::Busy`] while a checkpoint is running, and those of
-    /// [`Wal::begin_read`].
+    /// [`Error::SnapshotGone`] if the log does not have it any more, or if it is of an
+    /// empty log as SQLite leaves it; [`Error::Busy`] while a checkpoint is running, or
+    /// if readers of newer states have all slots; and those of [`Wal::begin_read`].
     pub fn open_snapshot(self: &Arc<Self>, saved: &SavedSnapshot) -> Result<ReadTx<C>> {
         self.check_process()?;
         for attempt in 1..=MAX_ATTEMPTS {
@@ -151,10 +154,7 @@ impl<C: WalCoordination> Wal<C> {
                 return Ok(tx.aging());
             }
         }
-        Err(Error::Protocol {
-            path: self.path().to_owned(),
-            attempts: MAX_ATTEMPTS,
-        })
+        Err(self.busy(Lock::ReadMarks))
     }
 
     fn try_open_snapshot(self: &Arc<Self>, saved: &SavedSnapshot) -> Result<Option<ReadTx<C>>> {
@@ -181,6 +181,7 @@ impl<C: WalCoordination> Wal<C> {
             false => info.attempted(),
         };
         let there = live.salts() == header.salts()
+            && !header.salts().name_nothing()
             && live.max_frame() >= header.max_frame()
             && attempted <= header.max_frame();
         // A state that a writer has handed on and that was never published may have

@@ -42,6 +42,25 @@ pub struct TailPosition {
     pub salts: Salts,
     /// The last frame that was handed out; 0 for none.
     pub frame: u32,
+    /// The checksum of that frame, bytes 16 to 23 of its header, which depends on all
+    /// before it; zeros for none. After a power failure the log may have other frames in
+    /// the place of those that were not synced.
+    pub checksum: [u8; 8],
+}
+
+impl TailPosition {
+    /// The place at the end of what `header` covers.
+    pub(super) fn of(header: &IndexHeader) -> Self {
+        let frame = header.max_frame();
+        TailPosition {
+            salts: header.salts(),
+            frame,
+            checksum: match frame {
+                0 => [0; 8],
+                _ => header.frame_checksum().to_be_bytes(),
+            },
+        }
+    }
 }
 
 /// Follows the log. It keeps the log from beginning anew until it is dropped.
@@ -88,19 +107,30 @@ impl<C: WalCoordination> Wal<C> {
     /// Goes on where an earlier tail stood.
     ///
     /// # Errors
-    /// [`Error::SnapshotGone`] if the log has begun anew since, and those of
+    /// [`Error::SnapshotGone`] if the log has begun anew since, has lost frames in a
+    /// power failure, or was empty as SQLite leaves it; and those of
     /// [`Wal::begin_read`].
     pub fn resume_tail(self: &Arc<Self>, position: TailPosition) -> Result<ResumedTail<C>> {
         let at = self.pin_newest(&Held::NOTHING)?;
-        let there =
-            at.snapshot().salts() == position.salts && position.frame <= at.snapshot().max_frame();
-        if !there {
+        let there = at.snapshot().salts() == position.salts
+            && !position.salts.name_nothing()
+            && position.frame <= at.snapshot().max_frame();
+        if !there || !self.has_frame(position)? {
             return Err(self.snapshot_gone());
         }
         Ok(ResumedTail {
             tail: Tail { at },
             missed: position.frame.saturating_add(1),
         })
+    }
+
+    /// True if the log, which the caller's mark keeps, has that very frame.
+    fn has_frame(&self, position: TailPosition) -> Result<bool> {
+        if position.frame == 0 || mutated(Mutation::SkipTailSeal) {
+            return Ok(true);
+        }
+        let [.., a, b, c, d, e, f, g, h] = self.seal_at(position.frame)?;
+        Ok([a, b, c, d, e, f, g, h] == position.checksum)
     }
 
     /// A read transaction at a marked slot, on the newest state, though all of
@@ -175,10 +205,7 @@ impl<C: WalCoordination> Tail<C> {
 
     /// Where the tail stands.
     pub fn position(&self) -> TailPosition {
-        TailPosition {
-            salts: self.at.snapshot().salts(),
-            frame: self.at.snapshot().max_frame(),
-        }
+        TailPosition::of(&self.at.snapshot().header)
     }
 
     /// All frames of the log up to where the tail stands: what a copy of its

@@ -39,7 +39,11 @@ impl Batch {
     /// All of the log of `user`.
     fn whole_log<B: Backend>(user: &User<B>) -> Self {
         let salts = user.header().salts();
-        let start = TailPosition { salts, frame: 0 };
+        let start = TailPosition {
+            salts,
+            frame: 0,
+            checksum: [0; 8],
+        };
         let resumed = user.wal.resume_tail(start).expect("the log is there");
         Batch::of(resumed.missed(), None)
     }
@@ -172,6 +176,7 @@ pub(crate) fn a_frame_that_is_not_the_next_of_its_log_is_refused<B: Backend>() {
     let elsewhere = Some(TailPosition {
         salts: writer.header().salts(),
         frame: 9,
+        checksum: [0; 8],
     });
     let elsewhere = tx.begin_generation(&batch.header, elsewhere);
     assert!(matches!(elsewhere, Err(Error::Diverged { .. })));

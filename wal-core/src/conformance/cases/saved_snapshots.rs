@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use super::super::Backend;
 use super::super::director::{Call, Which, at_every_call, nth};
 use super::super::scene::{Reading, Scene, User, versions};
+use crate::coordination::Lock;
 use crate::error::{Error, Result};
 use crate::protocol::{CheckpointMode, SavedSnapshot};
 
@@ -168,4 +169,26 @@ pub(crate) fn bytes_that_are_no_snapshot_are_refused<B: Backend>() {
         damaged[byte] ^= 1;
         assert_eq!(SavedSnapshot::from_bytes(damaged), None, "byte {byte}");
     }
+}
+
+pub(crate) fn a_snapshot_for_which_readers_leave_no_slot_is_busy<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    writer.commit(&[1], 1);
+    let saved = writer.read().snapshot().save();
+    let readers: Vec<_> = (2..6)
+        .map(|version| {
+            writer.commit(&[1], version);
+            other.read()
+        })
+        .collect();
+    let refused = other.wal.open_snapshot(&saved).expect_err("all are newer");
+    let lock = Lock::ReadMarks;
+    assert!(
+        matches!(refused, Error::Busy { lock: it, .. } if it == lock),
+        "{refused}"
+    );
+    drop(readers);
+    assert!(other.wal.open_snapshot(&saved).is_ok());
+    scene.assert_quiet();
 }

@@ -133,6 +133,48 @@ pub(crate) fn a_tail_goes_on_where_it_stood_while_the_log_is_the_same<B: Backend
     assert!(matches!(gone, Err(Error::SnapshotGone { .. })), "{gone:?}");
 }
 
+pub(crate) fn a_tail_is_not_resumed_where_the_log_has_lost_frames<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let writer = scene.user();
+    writer.commit(&[1], 1);
+    let kept = scene.files().1.len();
+    let before = writer.wal.tail().expect("a tail begins").position();
+    writer.commit(&[2], 2);
+    let lost = writer.wal.tail().expect("a tail begins").position();
+    // The power fails, and what was not synced is not there.
+    let (database, log) = scene.files();
+    let recovered = Scene::<B>::from_files(&database, Some(&log[..kept]));
+    let user = recovered.user();
+    user.commit(&[3], 3);
+    user.commit(&[1], 4);
+    let gone = user.wal.resume_tail(lost);
+    assert!(matches!(gone, Err(Error::SnapshotGone { .. })), "{gone:?}");
+    let resumed = user.wal.resume_tail(before).expect("that frame is there");
+    assert_eq!(frames(resumed.missed()).len(), 2);
+}
+
+pub(crate) fn what_was_seen_of_an_empty_log_is_not_taken_for_another_one<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let user = scene.user();
+    let seen = *user.read().snapshot();
+    let saved = seen.save();
+    let position = user.wal.tail().expect("a tail begins").position();
+    assert!(user.wal.open_snapshot(&saved).is_ok());
+    assert!(user.wal.resume_tail(position).is_ok());
+    user.commit(&[1], 1);
+    user.checkpoint_all();
+    // The last user removes the log, and somebody else opens the database.
+    let (database, _) = scene.files();
+    let again = Scene::<B>::from_files(&database, None);
+    let user = again.user();
+    let is_gone = |error: Option<Error>| matches!(error, Some(Error::SnapshotGone { .. }));
+    assert!(is_gone(user.wal.open_snapshot(&saved).err()));
+    assert!(is_gone(user.read().pages_changed_since(&saved).err()));
+    assert!(is_gone(user.wal.resume_tail(position).err()));
+    assert!(user.wal.changed_since(&seen).unwrap());
+    assert_eq!(user.read().snapshot().save().compare(&saved), None);
+}
+
 pub(crate) fn a_replica_of_what_a_tail_gives_is_the_database<B: Backend>() {
     let scene = Scene::<B>::new(3);
     let (writer, other) = scene.two();
