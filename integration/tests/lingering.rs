@@ -18,8 +18,8 @@ use integration::worker::{
     Worker,
 };
 use rusqlite::types::Value;
-use wal_core::io::{beside, shm_bytes};
-use wal_core::{Lock, ReadSlot};
+use wal_core::io::{ByteLocks, LockKind, beside, shm_bytes};
+use wal_core::{Lock, LockMode, ReadSlot};
 
 const LINGER: Duration = Duration::from_millis(5);
 /// How often stock SQLite commits beside the readers.
@@ -262,4 +262,41 @@ fn expect_all_read(readers: &mut [Worker]) {
         let report: LoadReport = reader.finish(WATCHDOG).unwrap();
         assert!(report.rounds > 100, "{report:?}");
     }
+}
+
+/// New readers leave a slot that a checkpointer may wait for; who holds it does not.
+#[test]
+fn a_held_snapshot_is_read_again_beside_a_checkpoint_of_another() {
+    let scene = Scene::new();
+    let options = wal::Options::new().auto_checkpoint(0).linger(LINGER);
+    let database = options.open(&scene.settings.path).unwrap();
+    let commit = || {
+        let mut write = database.begin_write().unwrap();
+        let _ = write.page_mut(wal::PageNo::ONE).unwrap();
+        write.commit().unwrap();
+    };
+    commit();
+    let held = database.begin_read().unwrap().hold(WATCHDOG).unwrap();
+    commit();
+    let stranger = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(scene.file("-shm"));
+    let stranger = stranger.unwrap();
+    let locks = ByteLocks::new(LockKind::OpenFileDescription);
+    let checkpoint = shm_bytes::of(Lock::Checkpoint);
+    assert!(
+        locks
+            .try_lock(&stranger, checkpoint.clone(), LockMode::Exclusive)
+            .unwrap()
+    );
+    // Some sweeps of the locks that linger, of which each may find the slot in use.
+    let until = Instant::now() + 20 * LINGER;
+    while Instant::now() < until {
+        drop(database.begin_read().unwrap());
+        drop(held.begin_read().unwrap());
+    }
+    locks.unlock(&stranger, checkpoint).unwrap();
+    drop(held);
+    database.close().unwrap();
 }

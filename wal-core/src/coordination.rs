@@ -36,7 +36,7 @@
 //!     and for others before long, whatever its last holder does: at once when
 //!     [`WaitingRoom::called_in`] rings, if the holder has a waiting room. For
 //!     their sake a slot with a mark may be refused for a moment though it is
-//!     free.
+//!     free, but not to who takes again what it holds.
 //! 12. *What is lowered is shared.* After [`WalCoordination::lower`] has
 //!     answered true the caller holds the slot as if it had taken it shared by
 //!     its mark, and after any other answer not at all.
@@ -176,6 +176,14 @@ pub trait WalCoordination: Send + Sync + 'static {
     /// # Errors
     /// As [`WalCoordination::try_lock`].
     fn try_lock_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool>;
+
+    /// Takes slot `slot`, which the caller holds shared, once more. It is not refused.
+    ///
+    /// # Errors
+    /// As [`WalCoordination::try_lock`].
+    fn lock_again(&self, slot: ReadSlot) -> Result<bool> {
+        self.try_lock(Lock::Read(slot), LockMode::Shared)
+    }
 
     /// Releases `lock`, which the caller holds in `mode`.
     fn unlock(&self, lock: Lock, mode: LockMode);

@@ -224,6 +224,13 @@ impl WalCoordination for ShmWalCoordination {
         Ok(table.lower(&**index, slot)? && self.is_current_or_unlocks(slot)?)
     }
 
+    /// What the caller reads stays as it is, also in a private index that others have
+    /// superseded, and beside a checkpoint for which new readers keep out of the slot.
+    fn lock_again(&self, slot: ReadSlot) -> Result<bool> {
+        self.attachment.table.join_again(slot);
+        Ok(true)
+    }
+
     fn unlock(&self, lock: Lock, mode: LockMode) {
         let Attachment { table, index, .. } = &*self.attachment;
         // The system refuses to unlock only if it is out of memory for the

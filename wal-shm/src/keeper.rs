@@ -19,6 +19,9 @@ use crate::side_file::{self, SideFile};
 /// A moment that is further ahead may not be one that can be told.
 const LONGEST_PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long a slot is avoided at a time, however long locks linger.
+const LONGEST_AVOIDED: Duration = Duration::from_millis(5);
+
 /// The locks of one attachment, and what sweeps them. Dropping it ends the
 /// thread.
 #[derive(Debug)]
@@ -106,10 +109,10 @@ impl Shared {
         while self.sleeps_until_awake() {
             let called_in = self.is_called_in_within_a_period();
             self.awake.store(false, Ordering::SeqCst);
-            let used = self.table.sweep(&*self.index);
             if called_in {
                 self.table.sweep_all(&*self.index);
             }
+            let used = self.table.sweep(&*self.index);
             // Looked at behind the store; see `is_awake`.
             if used || self.table.lingers() {
                 self.awake.store(true, Ordering::SeqCst);
@@ -128,17 +131,21 @@ impl Shared {
 
     /// Sleeps until what lingers is to be looked at; true if it was called in.
     fn is_called_in_within_a_period(&self) -> bool {
+        let period = match self.table.avoids_any() {
+            true => self.period.min(LONGEST_AVOIDED),
+            false => self.period.min(LONGEST_PERIOD),
+        };
         let Some(room) = self.side.as_ref().and_then(|side| side.waiting_room()) else {
             let over = lock(&self.is_over);
             if !*over {
-                drop(self.bell.wait_timeout(over, self.period));
+                drop(self.bell.wait_timeout(over, period));
             }
             return false;
         };
         let called_in = room.called_in();
         let seen = called_in.expect();
         let rings = || called_in.word().load(Ordering::SeqCst) != seen;
-        let until = Instant::now() + self.period.min(LONGEST_PERIOD);
+        let until = Instant::now() + period;
         // Behind the look at the word, which is changed behind this.
         while !*lock(&self.is_over) && !rings() && Instant::now() < until {
             side_file::sleep(called_in.word(), seen, until);

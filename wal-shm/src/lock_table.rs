@@ -126,6 +126,16 @@ impl LockTable {
         }
     }
 
+    /// Counts one more in at `slot`, of which the caller is a shared holder.
+    pub(crate) fn join_again(&self, slot: ReadSlot) {
+        let (at, _) = Lock::Read(slot).span();
+        if !self.bytes[at].join() {
+            // Somebody who tries to take the byte alone has closed this word for now.
+            let _changing = self.changing();
+            self.bytes[at].enter();
+        }
+    }
+
     /// True if a byte of `lock` is refused for now. It may be taken by mistake
     /// while that changes, which costs the one who waits another period.
     #[inline]
@@ -276,9 +286,10 @@ impl LockTable {
         used != 0
     }
 
-    /// Gives back each lock that lingers.
+    /// Gives back each lock that lingers, and avoids none.
     pub(crate) fn sweep_all(&self, beyond: &impl Beyond) {
         let _changing = self.changing();
+        self.avoided.store(0, Ordering::Relaxed);
         self.give_back_lingering(beyond, |_| true);
     }
 
@@ -292,6 +303,11 @@ impl LockTable {
                 let _ = self.give_back(beyond, at);
             }
         }
+    }
+
+    /// True if a slot is to be avoided until the next sweep.
+    pub(crate) fn avoids_any(&self) -> bool {
+        self.avoided.load(Ordering::Relaxed) != 0
     }
 
     /// True if a lock lingers. Who tries to take one alone is waited for: it is closed

@@ -149,7 +149,7 @@ impl<B: Backend> Database<B> {
     /// beyond it, [`Error::Busy`] while a checkpoint is running, and those of
     /// [`Database::begin_read`].
     pub fn open_snapshot(&self, saved: &SavedSnapshot) -> Result<ReadTx<B>> {
-        self.wal().open_snapshot(saved)
+        self.begin_reading(|wal| wal.open_snapshot(saved))
     }
 
     /// Begins a write transaction on the newest state, once other writers are
@@ -291,6 +291,12 @@ impl<B: Backend> Database<B> {
         stripes::mine(&self.handles)
     }
 
+    /// Lets `begin` begin where reading goes on, if the attachment was superseded.
+    pub(crate) fn begin_reading<T>(&self, begin: impl Fn(&Arc<Wal<B>>) -> Result<T>) -> Result<T> {
+        let begin = |wal: &Arc<Wal<B>>, _| begin(wal);
+        self.opened.where_reading_goes_on(self.wal(), begin)
+    }
+
     pub(crate) fn file(&self) -> &OsFile {
         &self.opened.file
     }
@@ -347,6 +353,16 @@ impl<B: Backend> Opened<B> {
 
     #[cold]
     fn begin_read_waiting(self: &Arc<Self>, by: &Arc<Wal<B>>) -> Result<ReadTx<B>> {
+        self.where_reading_goes_on(by, |wal, left| wal.begin_read_within(left))
+    }
+
+    /// Lets `begin` begin, within a time, by the newest attachment; by a newer one if
+    /// that is superseded.
+    fn where_reading_goes_on<T>(
+        self: &Arc<Self>,
+        by: &Arc<Wal<B>>,
+        begin: impl Fn(&Arc<Wal<B>>, Duration) -> Result<T>,
+    ) -> Result<T> {
         let timeout = self.options.busy_timeout;
         let started = Instant::now();
         let mut first = true;
@@ -358,7 +374,7 @@ impl<B: Backend> Opened<B> {
                 None => by,
             };
             let left = timeout.saturating_sub(started.elapsed());
-            match by.begin_read_within(left) {
+            match begin(by, left) {
                 Err(Error::Superseded { .. }) if first || !left.is_zero() => {
                     let superseded = successor.as_ref();
                     self.successor

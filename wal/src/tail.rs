@@ -32,7 +32,7 @@ impl<B: Backend> Database<B> {
     /// # Errors
     /// Those of [`Database::begin_read`].
     pub fn tail(&self) -> Result<Tail<B>> {
-        self.wal().tail()
+        self.begin_reading(|wal| wal.tail())
     }
 
     /// Goes on where an earlier tail stood.
@@ -42,6 +42,6 @@ impl<B: Backend> Database<B> {
     /// the whole database has to be copied again; those of
     /// [`Database::begin_read`].
     pub fn resume_tail(&self, position: TailPosition) -> Result<ResumedTail<B>> {
-        self.wal().resume_tail(position)
+        self.begin_reading(|wal| wal.resume_tail(position))
     }
 }

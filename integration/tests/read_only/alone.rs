@@ -167,6 +167,37 @@ fn a_reader_and_a_later_writer_of_one_process_do_not_share_an_attachment() {
 }
 
 #[test]
+fn what_a_lone_reader_holds_is_read_again_whoever_has_come() {
+    for stays in [false, true] {
+        let (_folder, path) = abandoned(StockKind::Bundled);
+        let database = open_patient(&path);
+        let read = database.begin_read().unwrap();
+        let pages = seen(&database, &read);
+        assert!(!read.is_stale().unwrap());
+        let held = read.try_clone().unwrap().hold(PATIENT).unwrap();
+        let mut peer = StockSqlite::spawn(StockKind::Bundled, &path, None).unwrap();
+        insert(&mut peer, 1);
+        let peer = match stays {
+            true => Some(peer),
+            false => {
+                peer.close().unwrap();
+                None
+            }
+        };
+        assert_eq!(seen(&database, &held.begin_read().unwrap()), pages);
+        assert_eq!(seen(&database, &read.try_clone().unwrap()), pages);
+        assert!(read.is_stale().unwrap());
+        // What begins now begins where the writer is.
+        let state = *database.tail().unwrap().state().snapshot();
+        assert!(!state.is_same_state(read.snapshot()));
+        let opened = database.open_snapshot(&state.save()).unwrap();
+        assert_eq!(seen(&database, &opened), newest(&database));
+        drop(peer);
+        assert_eq!(seen(&database, &held.begin_read().unwrap()), pages);
+    }
+}
+
+#[test]
 fn classic_locks_read_beside_a_live_writer_and_not_alone() {
     let (_folder, path, peer) = database_of(StockKind::Bundled);
     let classic = read_only(IMPATIENT).lock_kind(LockKind::Classic);

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::mpsc::channel;
+use std::thread;
 
 use integration::fixtures::{self, DATABASE, JOURNAL, LOG, copy_folder};
+use integration::worker::WATCHDOG;
 use nix::sys::stat::Mode;
-use wal::Error;
+use wal::{Error, Options};
 
 use crate::refusal::Refusal;
 
@@ -115,6 +118,18 @@ fn a_pipe_is_no_database() {
         nix::unistd::mkfifo(&folder.join("pipe"), Mode::S_IRWXU).unwrap();
         "pipe".into()
     });
+    // To open one for reading alone waits until somebody writes to it.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+    for options in [
+        Options::new().read_only(true),
+        Options::new().immutable(true),
+    ] {
+        let (path, (tell, told)) = (path.clone(), channel());
+        thread::spawn(move || tell.send(options.open(path).unwrap_err()));
+        refusal.check(&told.recv_timeout(WATCHDOG).expect("it waits"));
+    }
 }
 
 #[test]

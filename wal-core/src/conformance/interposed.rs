@@ -102,6 +102,16 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         })
     }
 
+    fn lock_again(&self, slot: ReadSlot) -> Result<bool> {
+        let (lock, mode) = (Lock::Read(slot), LockMode::Shared);
+        self.0.pass(Call::TryLock(lock, mode), self.path())?;
+        self.0.director.with_ledger(|ledger| {
+            let granted = self.0.inner().lock_again(slot)?;
+            ledger.tried(self.0.user, lock, mode, granted);
+            Ok(granted)
+        })
+    }
+
     fn try_lock_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
         self.0.pass(Call::TryLockMark(slot, mark), self.path())?;
         self.0.director.with_ledger(|ledger| {

@@ -139,6 +139,25 @@ impl<C: WalCoordination> Wal<C> {
         }))
     }
 
+    /// Takes the slot once more that `held` keeps; `None` if it is refused all the same.
+    pub(super) fn lock_again(
+        self: &Arc<Self>,
+        held: &LockGuard<C>,
+    ) -> Result<Option<LockGuard<C>>> {
+        let Lock::Read(slot) = held.lock() else {
+            return Ok(None);
+        };
+        step(Point::Lock);
+        let again = self.coordination.lock_again(slot)?;
+        Ok(again.then(|| LockGuard {
+            wal: self.clone(),
+            lock: held.lock,
+            mode: LockMode::Shared,
+            lent: false,
+            lingers: false,
+        }))
+    }
+
     /// Stores the mark of `slot`, which the caller holds exclusively.
     pub(super) fn set_mark(&self, slot: ReadSlot, mark: u32) {
         step(Point::MarkStore);

@@ -127,18 +127,29 @@ impl<C: WalCoordination> ReadTx<C> {
         self.wal().path()
     }
 
-    /// True if the database is no longer as this transaction sees it.
+    /// True if the database is no longer as this transaction sees it; at worst once too
+    /// often, if a writer comes beside a lone reader that may not write.
     ///
     /// # Errors
-    /// [`Error::UsedAfterFork`] in a forked child. The reading side of a writer that
+    /// [`Error::UsedAfterFork`] in a forked child; opened read-only, those of
+    /// [`Wal::begin_read`]. The reading side of a writer that
     /// began on a commit which is not durable waits for that, and gives
     /// [`Error::Poisoned`] if it never is.
     pub fn is_stale(&self) -> Result<bool> {
-        self.wal().check_process()?;
+        let wal = self.wal();
+        wal.check_process()?;
         if self.snapshot.slot.is_none() {
-            self.wal().publish_all()?;
+            wal.publish_all()?;
         }
-        Ok(!self.wal().header_cell()?.is(&self.snapshot.header))
+        if wal.config.read_only {
+            // A private index is not kept up to date by others.
+            return match wal.begin_read() {
+                Ok(newest) => Ok(!newest.snapshot.is_same_state(&self.snapshot)),
+                Err(Error::Superseded { .. }) => Ok(true),
+                Err(e) => Err(e),
+            };
+        }
+        Ok(!wal.header_cell()?.is(&self.snapshot.header))
     }
 
     /// Begins another read transaction on the very same state, however much
@@ -160,7 +171,7 @@ impl<C: WalCoordination> ReadTx<C> {
         }
         let guard = match mutated(Mutation::CloneWithoutLock) {
             true => Some(self.guard.lent()),
-            false => wal.try_lock(self.guard.lock(), LockMode::Shared)?,
+            false => wal.lock_again(&self.guard)?,
         };
         Ok(ReadTx {
             guard: guard.ok_or_else(|| wal.busy(self.guard.lock()))?,

@@ -209,6 +209,23 @@ fn a_lock_that_lingers_is_joined_or_swept_or_taken_over() {
 }
 
 #[test]
+fn who_holds_a_slot_takes_it_again_while_another_tries_to_have_it_alone() {
+    loom::model(|| {
+        let scene = Scene::new();
+        // At the stripe that is looked at last.
+        let held = spawn(&scene, |scene| scene.take(LockMode::Shared));
+        assert!(held.join().unwrap());
+        let writer = spawn(&scene, |scene| scene.write());
+        scene.table.join_again(SLOT);
+        scene.look();
+        assert!(!writer.join().unwrap());
+        scene.give(LockMode::Shared);
+        scene.give(LockMode::Shared);
+        scene.assert_free();
+    });
+}
+
+#[test]
 fn a_slot_that_is_lowered_is_joined_and_not_had_alone() {
     loom::model(|| {
         let scene = Scene::new();

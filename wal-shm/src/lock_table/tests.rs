@@ -252,6 +252,9 @@ fn a_slot_in_use_is_left_while_a_stranger_is_at_a_checkpoint() {
         Some(LockMode::Shared),
         "one is still there"
     );
+    scene.table.join_again(ReadSlot::MARKED[0]);
+    scene.give(READ_1, LockMode::Shared);
+    assert_eq!(scene.seen(READ_1), Some(LockMode::Shared), "and came twice");
     scene.give(READ_1, LockMode::Shared);
     assert_eq!(scene.seen(READ_1), None);
     assert!(scene.take(Lock::Read(ReadSlot::MARKED[1]), LockMode::Shared));
