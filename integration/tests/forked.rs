@@ -14,9 +14,10 @@ use integration::worker::{Command, HeldByte, Settings, Stamp, WATCHDOG, Worker, 
 use serial_test::serial;
 use tempfile::TempDir;
 use wal::{CheckpointMode, Database, Error, PageNo};
-use wal_core::Lock;
-use wal_core::io::{beside, shm_bytes};
+use wal_core::fork::ClosedInChild;
+use wal_core::io::{ByteLocks, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes};
 use wal_core::testing::{Point, set_hook};
+use wal_core::{Lock, LockMode};
 
 struct Fixture {
     settings: Settings,
@@ -279,4 +280,28 @@ fn children_forked_while_a_thread_commits_without_end_all_work() {
     }
     assert_eq!(newest(&database).unwrap(), Some(stamp(1, last)));
     database.close().unwrap();
+}
+
+/// In a child, as nothing else in this process could open a database meanwhile.
+#[test]
+#[serial]
+fn who_finds_no_place_for_a_descriptor_drops_no_lock_of_its_file() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("pages");
+    std::fs::write(&path, "").unwrap();
+    let child = fork(|| {
+        let file = || std::fs::File::options().read(true).write(true).open(&path);
+        let (theirs, onlooker) = (file()?, file()?);
+        let classic = ByteLocks::new(LockKind::Classic);
+        let bytes = database_bytes::SHARED;
+        ensure!(classic.try_lock(&theirs, bytes.clone(), LockMode::Shared)?);
+        let taken: Vec<_> = std::iter::from_fn(ClosedInChild::reserve).collect();
+        ensure!(!taken.is_empty());
+        let refused = OsFile::open_for_locks(&path, OpenMode::Existing);
+        ensure!(matches!(refused, Err(Error::CannotOpen { .. })));
+        let of_file = ByteLocks::new(LockKind::OpenFileDescription);
+        ensure!(of_file.conflict(&onlooker, bytes)?.is_some(), "it is lost");
+        Ok(())
+    });
+    child.unwrap().finish(WATCHDOG).unwrap();
 }
