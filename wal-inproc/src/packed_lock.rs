@@ -33,9 +33,10 @@
 //! sequences before it. This is why a writer that follows many readers
 //! synchronises with all of them and not just with the last one to leave.
 //!
-//! The lock orders what it guards, and is no full fence: a load that has to
-//! come after the acquisition in the single total order, such as the second
-//! look at the wal-index header, needs a `SeqCst` fence of the caller's own.
+//! The lock orders what it guards, and is no full fence: a load that has to come
+//! after a store of the caller's in the single total order, such as the second look at
+//! the wal-index header behind a mark that was set, needs a `SeqCst` fence of the
+//! caller's own.
 
 use std::fmt;
 

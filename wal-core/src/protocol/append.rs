@@ -11,10 +11,11 @@
 //!    on made right;
 //! 4. index blocks for all other frames are made, and the entries stored:
 //!    nobody looks above the published frame, and whatever fails here has cost
-//!    nothing;
+//!    nothing that anybody else sees;
 //! 5. all of these are written in vectored writes, the commit frame last;
 //! 6. the log is synced, if each commit is to survive a power failure and does
-//!    not share a sync with others after step 7;
+//!    not share a sync with others after step 7; a log that begins anew is cut to its
+//!    limit;
 //! 7. the header is published: the commit is visible.
 //!
 //! Steps 6 and 7 may be left to the [relay](super::relay).
@@ -55,7 +56,7 @@ const PART: u64 = 512 << 10;
 /// Frames that are ready to be written: their headers, with the checksums that
 /// chain them to the log.
 #[derive(Debug)]
-pub struct PreparedFrames<'p> {
+pub(super) struct PreparedFrames<'p> {
     pub(super) frames: Vec<([u8; FRAME_HEADER_LEN], &'p [u8])>,
     pub(super) first: FrameNo,
     pub(super) last: FrameNo,

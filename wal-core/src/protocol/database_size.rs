@@ -1,9 +1,12 @@
 //! How long the database file is, and how many pages the database has.
 //!
 //! # Protocol
-//! While a snapshot is read nobody cuts the file below what it counts, so a
-//! length that was seen will do for all of it, and for later ones in which nobody
-//! can have cut it since. Only bytes within that length are read from the mapping:
+//! While a snapshot is read nobody cuts the file below what it counts, but for pages
+//! that are in no frame: a checkpoint of an older state, which is past its last look at
+//! the header, may cut those that a commit has added since without writing them, as
+//! SQLite does with pages that are free again. So a
+//! length that was seen will do for all that is read of a snapshot, and for later ones in
+//! which nobody can have cut it since. Only bytes within that length are read from the mapping:
 //! beyond the end of the file they would be a signal.
 //!
 //! # Crash

@@ -104,7 +104,6 @@ use crate::index::{CheckpointInfo, HeaderCell, IndexBlock};
 use crate::io::{File, FileSyncType, Storage};
 use crate::testing::{Mutation, mutated};
 
-pub use append::PreparedFrames;
 pub use apply::ApplyTx;
 pub use backup::BackupProgress;
 pub use busy::{BusyHandler, Cancel};

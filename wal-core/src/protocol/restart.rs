@@ -1,11 +1,13 @@
 //! Begins the log anew, so that it does not grow for ever.
 //!
 //! # Protocol
-//! A writer that reads at slot 0 has seen that all of the log is in the
+//! A writer whose snapshot bypasses the log has seen that all of it is in the
 //! database file. If nobody reads the log (Read 1–4 are to be had at once) it
 //! publishes an empty log of a new generation, and its frames overwrite the
-//! old ones from the start. It holds Write, Read 0 shared, Read 1–4, and
-//! Checkpoint from before the check until the new header is published: an old
+//! old ones from the start. It holds Write, Read 1–4, and
+//! Checkpoint from before the check until the new header is published, and Read 0
+//! shared only if it began as a reader, as every writer of SQLite does: what that is
+//! for, that nobody is at a checkpoint, Checkpoint says too. An old
 //! SQLite that checkpoints can then not be between its look at the header and
 //! its copying, where a restart would make it publish a count of the old
 //! generation for the new one (the WAL-reset bug). If any of them is busy the
@@ -24,7 +26,7 @@
 //!
 //! SQLite stores the header first (`walRestartHdr`). One that is killed right
 //! behind it leaves a count that is larger than the log is long; whoever takes
-//! Write next mends that (`mend_backfilled`).
+//! Write next mends that (`mend_backfilled`), and readers do not believe it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,7 +64,7 @@ impl<C: WalCoordination> WriteTx<C> {
     }
 
     /// Begins the log anew as generation `salts`, if that can be done at once.
-    /// The caller reads at slot 0.
+    /// All of the log that the caller sees is in the database file.
     pub(super) fn try_restart_log(&mut self, salts: Salts) -> Result<Option<IndexHeader>> {
         let wal = self.wal().clone();
         let header = self.read.snapshot.header;

@@ -144,7 +144,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Begins on `commit` of another thread, from which `write` was taken over. It
-    /// has left nothing to mend but the entries of a rollback.
+    /// has left nothing to mend but the entries of a rollback, or of one that panicked.
     fn begin_on(self: &Arc<Self>, write: LockGuard<C>, commit: Commit) -> Result<WriteTx<C>> {
         let header = match mutated(Mutation::InheritPublished) {
             true => self.settled_header(&Held::NOTHING)?,
