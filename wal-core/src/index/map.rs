@@ -16,14 +16,17 @@
 //! Entries without a header that covers them are never read.
 
 use super::block::{IndexBlock, SLOTS, block_of_frame, frame_before_block};
+use super::chain_ends::ChainEnds;
 use crate::error::Result;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU16, AtomicU32, Ordering};
 use crate::testing::{Mutation, Point, mutated, step};
 
 /// How the blocks of the index are reached.
 pub(crate) trait Blocks {
     /// Block `index`, which must be there.
     fn existing(&self, index: u32) -> Result<&IndexBlock>;
+    /// Where chains were walked to.
+    fn chain_ends(&self) -> &ChainEnds;
     /// The error for contents that no writer leaves.
     fn corrupt(&self, reason: &str) -> crate::Error;
 }
@@ -31,6 +34,39 @@ pub(crate) trait Blocks {
 /// The slot at which the chain of `page` begins (`walHash`).
 fn hash(page: u32) -> usize {
     (page as usize).wrapping_mul(383) & (SLOTS - 1)
+}
+
+/// After so many slots of a chain it is asked to where it was walked before.
+const FAR: usize = 8;
+/// After so many it is worth it to remember where it ended, for who only looks.
+const VERY_FAR: usize = 64;
+
+/// The slots of a block, and the page of each of its frames.
+type Entries<'b> = (&'b [AtomicU16; SLOTS], &'b [AtomicU32]);
+
+/// An entry of a page that is further on in its chain.
+struct Further {
+    slot: usize,
+    /// The entry, counted from 1.
+    value: u16,
+}
+
+impl Further {
+    /// The entry of `page` at the slot that is remembered, if it is beyond `at`, which is
+    /// in the chain too.
+    fn than(at: usize, page: u32, entries: Entries<'_>, ends: &ChainEnds) -> Option<Self> {
+        let slot = ends.get(page).filter(|&slot| slot < SLOTS)?;
+        let from_begin = |slot: usize| slot.wrapping_sub(hash(page)) & (SLOTS - 1);
+        if from_begin(slot) <= from_begin(at) {
+            return None;
+        }
+        // Acquire: as in `find_in_block`.
+        let (slots, pages) = entries;
+        let value = slots[slot].load(Ordering::Acquire);
+        let cell = pages.get(usize::from(value).checked_sub(1)?)?;
+        let is_there = cell.load(Ordering::Relaxed) == page;
+        is_there.then_some(Further { slot, value })
+    }
 }
 
 /// Adds the entry that frame `frame` holds `page`.
@@ -44,15 +80,24 @@ pub(crate) fn append(blocks: &impl Blocks, frame: u32, page: u32) -> Result<()> 
     step(Point::IndexPageStore);
     block.pages(index)[place].store(page, Ordering::Relaxed);
     let value = slot_value(place);
+    let entries = (block.slots(), block.pages(index));
     let mut at = hash(page);
     // A block of n entries has at most n full slots; more means a foreign hand.
-    for _ in 0..=place {
+    for walked in 0..=place {
         if block.slots()[at].load(Ordering::Relaxed) == 0 {
             step(Point::IndexHashStore);
             // Release: pairs with the acquire of `find`, so the page number
             // is there when the slot is.
             block.slots()[at].store(value, Ordering::Release);
+            if walked >= FAR {
+                blocks.chain_ends().remember(page, at);
+            }
             return Ok(());
+        }
+        if walked == FAR
+            && let Some(further) = Further::than(at, page, entries, blocks.chain_ends())
+        {
+            at = further.slot;
         }
         at = (at + 1) & (SLOTS - 1);
     }
@@ -74,8 +119,14 @@ pub(crate) fn find(
     let (first, _) = block_of_frame(min_frame.max(1));
     for index in (first..=last).rev() {
         let block = blocks.existing(index)?;
-        let found = find_in_block(block, index, page, min_frame, max_frame)
-            .ok_or_else(|| blocks.corrupt("a wal-index block has no empty hash slot"))?;
+        let found = find_in_block(
+            block,
+            index,
+            page,
+            (min_frame, max_frame),
+            blocks.chain_ends(),
+        )
+        .ok_or_else(|| blocks.corrupt("a wal-index block has no empty hash slot"))?;
         if found != 0 {
             return Ok(Some(found));
         }
@@ -84,13 +135,22 @@ pub(crate) fn find(
 }
 
 /// The frame, 0 if there is none, or `None` if the chain never ends.
-fn find_in_block(block: &IndexBlock, index: u32, page: u32, min: u32, max: u32) -> Option<u32> {
+fn find_in_block(
+    block: &IndexBlock,
+    index: u32,
+    page: u32,
+    (min, max): (u32, u32),
+    ends: &ChainEnds,
+) -> Option<u32> {
     let (before, pages) = (frame_before_block(index), block.pages(index));
-    let mut newest = 0;
+    let (mut newest, mut newest_at) = (0, 0);
     let mut at = hash(page);
-    for _ in 0..SLOTS {
+    for walked in 0..SLOTS {
         let value = block.slots()[at].load(Ordering::Acquire);
         if value == 0 {
+            if walked >= VERY_FAR && newest != 0 {
+                ends.remember(page, newest_at);
+            }
             return Some(newest);
         }
         let frame = before + u32::from(value);
@@ -99,10 +159,18 @@ fn find_in_block(block: &IndexBlock, index: u32, page: u32, min: u32, max: u32) 
         // is looked up with `get`.
         let holds = |cell: &crate::sync::AtomicU32| cell.load(Ordering::Relaxed) == page;
         if in_range && frame > newest && pages.get(usize::from(value) - 1).is_some_and(holds) {
-            newest = frame;
+            (newest, newest_at) = (frame, at);
             if mutated(Mutation::FirstHitWins) {
                 return Some(newest);
             }
+        }
+        // Entries before it are older than this one, which is to be seen.
+        if walked == FAR
+            && let Some(further) = Further::than(at, page, (block.slots(), pages), ends)
+            && before + u32::from(further.value) <= max
+        {
+            at = further.slot;
+            continue;
         }
         at = (at + 1) & (SLOTS - 1);
     }
@@ -185,12 +253,15 @@ fn slot_value(place: usize) -> u16 {
 
 /// Blocks on the heap, for tests.
 #[cfg(test)]
-pub(super) struct Heap(pub(super) Vec<Box<IndexBlock>>);
+pub(super) struct Heap(pub(super) Vec<Box<IndexBlock>>, ChainEnds);
 
 #[cfg(test)]
 impl Blocks for Heap {
     fn existing(&self, index: u32) -> Result<&IndexBlock> {
         Ok(&self.0[index as usize])
+    }
+    fn chain_ends(&self) -> &ChainEnds {
+        &self.1
     }
     fn corrupt(&self, reason: &str) -> crate::Error {
         crate::Error::corrupt(std::path::Path::new("heap"), reason)
@@ -200,7 +271,8 @@ impl Blocks for Heap {
 /// Blocks on the heap that are zero.
 #[cfg(test)]
 pub(super) fn heap(blocks: usize) -> Heap {
-    Heap((0..blocks).map(|_| IndexBlock::zeroed()).collect())
+    let blocks = (0..blocks).map(|_| IndexBlock::zeroed()).collect();
+    Heap(blocks, ChainEnds::default())
 }
 
 #[cfg(all(test, not(loom)))]
@@ -255,6 +327,56 @@ mod tests {
         }
     }
 
+    /// Whoever adds to a log, in another process too, with guesses of its own from any
+    /// time, leaves what recovery would.
+    #[test]
+    fn a_chain_goes_on_where_it_would_without_a_guess() {
+        let number = |frames: usize| u32::try_from(frames).unwrap();
+        for seed in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut heap = heap(1);
+            let others = [(); 3].map(|()| ChainEnds::default());
+            let mut others = Vec::from(others);
+            let mut log: Vec<u32> = Vec::new();
+            let pages = rng.u32(1..40);
+            for _ in 0..2_000 {
+                match rng.u8(..100) {
+                    // Another process goes on.
+                    0..5 => {
+                        let other = rng.usize(..others.len());
+                        std::mem::swap(&mut heap.1, &mut others[other]);
+                    }
+                    // A rollback; the log begins anew.
+                    5 if !log.is_empty() => {
+                        log.truncate(rng.usize(1..=log.len()));
+                        trim(&heap, number(log.len())).unwrap();
+                    }
+                    6 if rng.u8(..10) == 0 => log.clear(),
+                    // Some hash to the same slots.
+                    _ => {
+                        let page = rng.u32(1..=pages) << (10 * rng.u32(..2));
+                        log.push(page);
+                        append(&heap, number(log.len()), page).unwrap();
+                    }
+                }
+                let page = rng.u32(1..=pages);
+                let max = rng.usize(..=log.len());
+                let newest = log[..max].iter().rposition(|&at| at == page);
+                let found = find(&heap, page, 1, number(max)).unwrap();
+                assert_eq!(found, newest.map(|at| number(at) + 1), "seed {seed}");
+            }
+            let built = super::heap(1);
+            build_block(&built.0[0], 0, &log);
+            for (at, slot) in built.0[0].slots().iter().enumerate() {
+                let expected = slot.load(Ordering::Relaxed);
+                let found = heap.0[0].slots()[at].load(Ordering::Relaxed);
+                // What an earlier log left is cleared with the first frame.
+                let is_there = log.is_empty() || found == expected;
+                assert!(is_there, "seed {seed}, slot {at}: {found}, not {expected}");
+            }
+        }
+    }
+
     #[test]
     fn a_full_hash_table_is_corrupt_and_does_not_hang() {
         let heap = heap(1);
@@ -278,12 +400,16 @@ mod loom_tests {
     /// header, whose cell has tests of its own, a word and the same fences.
     struct Published {
         block: Box<IndexBlock>,
+        ends: ChainEnds,
         max_frame: AtomicU32,
     }
 
     impl Blocks for Published {
         fn existing(&self, _: u32) -> Result<&IndexBlock> {
             Ok(&self.block)
+        }
+        fn chain_ends(&self) -> &ChainEnds {
+            &self.ends
         }
         fn corrupt(&self, reason: &str) -> crate::Error {
             crate::Error::corrupt(Path::new("loom"), reason)
@@ -295,6 +421,7 @@ mod loom_tests {
         fn new(pages: &[u32], max_frame: u32) -> Arc<Self> {
             let published = Published {
                 block: IndexBlock::zeroed(),
+                ends: ChainEnds::default(),
                 max_frame: AtomicU32::new(max_frame),
             };
             for (frame, &page) in (1..).zip(pages) {

@@ -13,6 +13,7 @@
 //! ```
 
 mod block;
+mod chain_ends;
 mod checkpoint_info;
 mod header;
 mod header_cell;
@@ -22,6 +23,7 @@ mod page_tree;
 
 pub use block::{BLOCK_LEN, IndexBlock, MARK_NOT_USED};
 pub(crate) use block::{block_of_frame, last_frame_of_block};
+pub(crate) use chain_ends::ChainEnds;
 pub(crate) use checkpoint_info::CheckpointInfo;
 pub(crate) use header::BadHeader;
 pub use header::IndexHeader;

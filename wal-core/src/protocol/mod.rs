@@ -100,7 +100,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
-use crate::index::{CheckpointInfo, HeaderCell, IndexBlock};
+use crate::index::{ChainEnds, CheckpointInfo, HeaderCell, IndexBlock};
 use crate::io::{File, FileSyncType, Storage};
 use crate::testing::{Mutation, mutated};
 
@@ -183,6 +183,7 @@ pub struct Attached<C: WalCoordination> {
     /// looked at.
     database_seen_in: AtomicU64,
     page_map: page_map::SharedMap,
+    chain_ends: ChainEnds,
     leading: group_commit::Leading,
     relay: relay::Relay,
     tried_at: auto_checkpoint::TriedAt,
@@ -207,6 +208,7 @@ impl<C: WalCoordination> Wal<C> {
             closed: AtomicBool::new(false),
             database_seen_in: AtomicU64::new(0),
             page_map: page_map::SharedMap::default(),
+            chain_ends: ChainEnds::default(),
             leading: group_commit::Leading::default(),
             relay: relay::Relay::default(),
             tried_at: auto_checkpoint::TriedAt::default(),
@@ -340,6 +342,10 @@ impl<C: WalCoordination> crate::index::Blocks for Wal<C> {
         self.coordination.block(index)?.ok_or_else(|| {
             crate::index::Blocks::corrupt(self, "the wal-index is shorter than its header says")
         })
+    }
+
+    fn chain_ends(&self) -> &ChainEnds {
+        &self.chain_ends
     }
 
     #[cold]

@@ -1,0 +1,61 @@
+//! Where the hash chains of pages that are written all the time end, so that they are
+//! not walked each time.
+//!
+//! Such a page has an entry for each of its frames in the chain of a block, thousands
+//! maybe, and whoever adds one or looks for the newest passes all others. So who has
+//! walked far remembers to which slot.
+//!
+//! # Protocol
+//! A slot that is remembered is a guess, and of use only if an entry of that page is
+//! there *now*, whoever has stored it, in whichever generation. Then all slots from the
+//! beginning of the chain to it are in use, and the entries of the page in them are
+//! older: a new entry takes the first free slot, and slots are freed from the newest
+//! frame on, or all at once. So whoever goes on from there finds what it would have
+//! found from the beginning.
+//!
+//! # Ordering
+//! None: the slot and the page number are loaded anew, as on the way there.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many pages are remembered at a time, a power of two.
+const PAGES: usize = 256;
+
+/// The slots that are remembered.
+pub(crate) struct ChainEnds {
+    /// A page number and a slot.
+    ends: [AtomicU64; PAGES],
+}
+
+impl Default for ChainEnds {
+    fn default() -> Self {
+        ChainEnds {
+            ends: [const { AtomicU64::new(0) }; PAGES],
+        }
+    }
+}
+
+impl fmt::Debug for ChainEnds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainEnds").finish_non_exhaustive()
+    }
+}
+
+impl ChainEnds {
+    fn of(&self, page: u32) -> &AtomicU64 {
+        &self.ends[page as usize & (PAGES - 1)]
+    }
+
+    /// The slot that is remembered for `page`.
+    pub(super) fn get(&self, page: u32) -> Option<usize> {
+        let end = self.of(page).load(Ordering::Relaxed);
+        (end >> 32 == u64::from(page)).then_some((end & 0xffff) as usize)
+    }
+
+    /// Remembers `slot` for `page`.
+    pub(super) fn remember(&self, page: u32, slot: usize) {
+        let end = u64::from(page) << 32 | slot as u64;
+        self.of(page).store(end, Ordering::Relaxed);
+    }
+}
