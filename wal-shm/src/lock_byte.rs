@@ -177,7 +177,8 @@ fn change(word: &AtomicU32, change: impl FnMut(u32) -> Option<u32>) -> bool {
         .is_ok()
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use std::sync::Mutex;

@@ -331,7 +331,9 @@ fn bits_of(lock: Lock) -> u8 {
     (first..first + count).map(|at| 1 << at).sum()
 }
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod model;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

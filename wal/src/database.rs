@@ -146,8 +146,8 @@ impl<B: Backend> Database<B> {
     ///
     /// # Errors
     /// [`Error::SnapshotGone`] if the log began anew or a checkpoint went
-    /// beyond it, [`Error::Busy`] while a checkpoint is running, and those of
-    /// [`Database::begin_read`].
+    /// beyond it, [`Error::Busy`] while a checkpoint is running or readers of newer
+    /// states have all four slots, and those of [`Database::begin_read`].
     pub fn open_snapshot(&self, saved: &SavedSnapshot) -> Result<ReadTx<B>> {
         self.begin_reading(|wal| wal.open_snapshot(saved))
     }

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use wal::generic::{Database, ReadTx, WriteTx};
 use wal::{
-    Backend, CheckpointMode, CheckpointOptions, Error, Options, PageNo, PageSize, SavedSnapshot,
-    Synchronous, VacuumOptions,
+    Backend, CheckpointMode, CheckpointOptions, Error, Lock, Options, PageNo, PageSize,
+    SavedSnapshot, Synchronous, VacuumOptions,
 };
 
 const HANDLES: usize = 3;
@@ -249,7 +249,10 @@ impl<B: Backend> Run<B> {
             Ok(read) => self.readers[reader] = Some((read, state.clone())),
             Err(Error::SnapshotGone { .. }) => {}
             // Four older states are held, so there is no mark for this one.
-            Err(Error::Protocol { .. }) => {}
+            Err(Error::Busy {
+                lock: Lock::ReadMarks,
+                ..
+            }) => {}
             Err(error) => panic!("{error}"),
         }
     }
