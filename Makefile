@@ -46,6 +46,9 @@ test-mutations: ## each rule broken on purpose, and the test that notices
 	@for fence in drop-store-fence drop-load-fence; do \
 	  if WAL_MUTATION=$$fence $(LOOM) -p wal-core --features mutations --lib header_cell >/dev/null 2>&1; \
 	  then echo "$$fence survives loom"; exit 1; else echo "$$fence: caught by loom"; fi; done
+	@if WAL_MUTATION=drop-mark-fence $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
+	  mark_is_new >/dev/null 2>&1; \
+	then echo "drop-mark-fence survives loom"; exit 1; else echo "drop-mark-fence: caught by loom"; fi
 	$(CARGO) test --quiet -p integration --features test-points --test killed_worker --no-run
 	@if WAL_MUTATION=header-before-count $(CARGO) test --quiet -p integration --features test-points \
 	  --test killed_worker a_commit_is_there >/dev/null 2>&1; \

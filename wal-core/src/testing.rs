@@ -225,6 +225,8 @@ named! {
     SkipMend => "skip-mend",
     /// Header: no fence between the copies when they are stored.
     DropStoreFence => "drop-store-fence",
+    /// Readers: a mark that is set, and the look at the header behind it, are in no order.
+    DropMarkFence => "drop-mark-fence",
     /// Header: no fence between the copies when they are loaded.
     DropLoadFence => "drop-load-fence",
     /// Guards: the lock is released before the data it protects is cleared.

@@ -192,6 +192,39 @@ fn a_snapshot_is_whole_when_its_frames_are_backfilled_and_overwritten() {
     );
 }
 
+/// Page 2 is in the database file, and a checkpoint that does not see the mark of a new
+/// reader moves a newer one there.
+#[test]
+fn a_snapshot_keeps_a_page_of_the_database_though_its_mark_is_new() {
+    let set = |wal: &Handle, page: u32, number: u8, count: u32| {
+        let mut tx = wal.begin_write(Duration::ZERO).unwrap();
+        tx.set_page_count(count).unwrap();
+        let page = tx.page_mut(PageNo::new(page).unwrap());
+        page.unwrap().fill(number);
+        tx.commit().unwrap();
+    };
+    explore(2, move || {
+        let wal = database();
+        checkpoint(&wal);
+        set(&wal, 1, 2, 2);
+        // It holds the first slot, so the reader takes the next one.
+        let earlier = wal.begin_read().unwrap();
+        set(&wal, 1, 3, 2);
+        let reader = {
+            let wal = wal.clone();
+            thread::spawn(move || {
+                let read = wal.begin_read().unwrap();
+                let page = read.page(PageNo::new(2).unwrap()).unwrap()[9];
+                assert_eq!(page, if read.page_count() == 2 { 1 } else { 4 });
+            })
+        };
+        set(&wal, 2, 4, 3);
+        drop(earlier);
+        checkpoint(&wal);
+        reader.join().unwrap();
+    });
+}
+
 #[test]
 fn no_commit_of_two_writers_is_lost() {
     /// Adds one to what page 1 holds; true unless the other writer was busy.

@@ -272,6 +272,10 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Loom("a_reader_never_takes_a_mixture_for_a_header"),
         ),
         (
+            M::DropMarkFence,
+            Loom("a_snapshot_keeps_a_page_of_the_database_though_its_mark_is_new"),
+        ),
+        (
             M::DropLoadFence,
             Loom("a_reader_never_takes_a_mixture_for_a_header"),
         ),

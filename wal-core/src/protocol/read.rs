@@ -368,7 +368,9 @@ impl<C: WalCoordination> Wal<C> {
                 // The mark before the header that is compared then: a checkpoint that
                 // has not seen the mark has loaded a header that this one sees. Pairs
                 // with the fence in `Backfill::safe_frame`.
-                fence(Ordering::SeqCst);
+                if !mutated(Mutation::DropMarkFence) {
+                    fence(Ordering::SeqCst);
+                }
                 lowered
             }
             (None, Some((slot, mark))) => self.try_lock_mark(slot, mark),
