@@ -243,7 +243,8 @@ impl<B: Backend> Database<B> {
     }
 
     /// What has happened to this handle and its clones since it was opened.
-    /// The same is told as `tracing` events with the target `wal`.
+    /// The same is told as `tracing` events with the target `wal`. A subscriber is called
+    /// in the middle of an operation, and must not use the database.
     #[cfg(feature = "observe")]
     pub fn counters(&self) -> wal_core::protocol::Counters {
         self.opened.wal.counters()

@@ -1,5 +1,8 @@
 //! Counts what happens, and tells it to whoever subscribed to `tracing`: only
 //! with the feature `observe`, without which nothing of this is compiled.
+//!
+//! A subscriber is called in the middle of an operation, which may hold locks: it must not
+//! use the database.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -18,6 +18,14 @@
 //! wait for that, for the transaction that runs at its end, for what is left of a
 //! sync, and for one more.
 //!
+//! | unpublished | leads | Write is | then |
+//! |---|---|---|---|
+//! | nothing | nobody | free, or a thread's | as without a relay |
+//! | something | nobody | kept, or a thread's | the first who waits for a commit leads |
+//! | something | somebody | kept, or a thread's | it publishes, and gives back what is kept if no more was left meanwhile |
+//! | for good, as a sync has failed | somebody | kept, or a thread's | it steps down, and gives back what is kept |
+//! | for good | nobody | free, or a thread's | the attachment is poisoned: nothing is left here any more |
+//!
 //! Who reads, here or elsewhere, goes by the header, and sees what is durable.
 //! Only a write transaction that took Write over sees what is not; its commit or
 //! rollback returns when that is.
