@@ -212,11 +212,6 @@ impl WalCoordination for InProcessWalCoordination {
 
     /// The database has one user, whoever opened it.
     fn leave(&self) -> Result<bool> {
-        if let Some(database) = &self.database {
-            // EXCLUSIVE is held, so no other SQLite of this process holds a
-            // lock on the file that closing it could drop.
-            database.close_for_real();
-        }
         Ok(true)
     }
 
@@ -236,12 +231,10 @@ impl WalCoordination for InProcessWalCoordination {
 
 impl Drop for InProcessWalCoordination {
     fn drop(&mut self) {
-        // A descriptor that is parked must not keep the lock; one that is closed keeps it
-        // until it is. In a child the lock is the parent's. If the system does not unlock, the
+        // The descriptor is parked, and must not keep the lock. In a
+        // child the lock is the parent's. If the system does not unlock, the
         // lock stays until the process ends; there is nobody to tell here.
-        let is_parked = |database: &Arc<OsFile>| !database.is_closed_for_real();
-        let ours = self.database.take().filter(|_| !self.process.is_over());
-        if let Some(database) = ours.filter(is_parked) {
+        if let Some(database) = self.database.take().filter(|_| !self.process.is_over()) {
             let _ = LOCKS.unlock(database.as_file(), database_bytes::ALL);
         }
     }

@@ -9,8 +9,7 @@
 //! nothing touched if it is not to be used; then `-shm`, with its lock; then
 //! the side file. Detaching goes the other way, SHARED last.
 //!
-//! Descriptors are parked, not closed, unless this process was the last user
-//! of all (see `wal_core::io::OsFile`). Classic locks are the process's own:
+//! Descriptors are parked, not closed (see `wal_core::io::OsFile`). Classic locks are the process's own:
 //! releasing those of an attachment that ends would release those of the next
 //! one too. So with them an attachment stays in the registry, and the database
 //! locked, until its last lock is given back, and descriptors are never closed.
@@ -56,7 +55,8 @@ pub(crate) struct Attachment {
     gone: Gone,
 }
 
-/// Tells, when it is dropped, that no lock and no descriptor of an attachment is left.
+/// Tells, when it is dropped, that no lock of an attachment is left, and no descriptor
+/// whose close could drop one of its successor.
 #[derive(Debug, Default)]
 struct Gone(Arc<AtomicBool>);
 
@@ -341,18 +341,6 @@ impl Attachment {
             (None, Some(owner)) => owner.try_lock_exclusive()?,
             (None, None) => false,
         };
-        // With classic locks the next attachment of this process may be there
-        // before the descriptors are closed, so they are parked.
-        if alone && self.locks.belong_to_description() {
-            // Nobody else, no SQLite of this process either, holds a lock that closing
-            // these descriptors could drop, or gets one before: EXCLUSIVE goes with them.
-            if let Some(file) = self.database.own() {
-                file.close_for_real();
-            }
-            if let Some(file) = self.index.file() {
-                file.close_for_real();
-            }
-        }
         Ok(alone)
     }
 
@@ -390,17 +378,14 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         // In a child the locks are the parent's. Of an immutable database
-        // nothing was locked, and the descriptors may be another's too. What is closed
-        // for real stays locked until it is: with EXCLUSIVE given back, a SQLite of this
-        // process could take a lock on it, which the close would drop.
+        // nothing was locked, and the descriptors may be another's too.
         if !self.process.is_over() && self.access != Access::Immutable {
             // An unlock that fails leaves a lock that goes when the process
             // does; there is nobody to tell here.
-            let is_parked = |file: &&OsFile| !file.is_closed_for_real();
-            if let Some(file) = self.index.file().filter(is_parked) {
+            if let Some(file) = self.index.file() {
                 let _ = self.locks.unlock(file.as_file(), 0..shm_bytes::DMS.end);
             }
-            if let Some(file) = self.database.own().map(|file| &**file).filter(is_parked) {
+            if let Some(file) = self.database.own() {
                 unlock_database(file, self.locks);
             }
         }

@@ -85,6 +85,7 @@ impl OsFile {
     /// [`Error::Io`] if the system refuses, [`Error::CannotOpen`] if it is no
     /// regular file.
     pub fn open(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
+        refuse_pipe(path, mode)?;
         let file = open(path, mode).map_err(|e| Error::io(path, "open", e))?;
         let opened = Self::wrap(path, file, None)?;
         let existing = matches!(mode, OpenMode::Existing | OpenMode::ReadOnly);
@@ -104,9 +105,10 @@ impl OsFile {
         let (file, in_child) = match parked {
             Some(parked) => parked,
             None => {
+                refuse_pipe(path, mode)?;
                 // Before it is opened: to close it again would drop the locks of others.
                 let in_child = ClosedInChild::reserve().ok_or_else(|| {
-                    let reason = "this process has used too many databases; start another one";
+                    let reason = "this process has used too many databases; use another process";
                     Error::cannot_open(path, reason)
                 })?;
                 let file = open(path, mode).map_err(|e| Error::io(path, "open", e))?;
@@ -122,7 +124,7 @@ impl OsFile {
     fn wrap(path: &Path, file: fs::File, in_child: Option<ClosedInChild>) -> Result<Self> {
         let metadata = file.metadata().map_err(|e| Error::io(path, "fstat", e))?;
         if !metadata.is_file() {
-            return Err(Error::cannot_open(path, "it is not a regular file"));
+            return Err(not_regular(path));
         }
         Ok(OsFile {
             path: path.to_owned(),
@@ -158,16 +160,10 @@ impl OsFile {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells that nobody else in this process holds locks on the file, or can take any
-    /// until this is dropped, so that dropping it may close the descriptor.
+    /// Tells that nobody else in this process ever holds locks on the file, so that
+    /// dropping it may close the descriptor.
     pub fn close_for_real(&self) {
         self.close_for_real.store(true, Ordering::Relaxed);
-    }
-
-    /// True after [`OsFile::close_for_real`]. If it is locked against all others, it
-    /// stays so until it is closed: one who got a lock before would lose it.
-    pub fn is_closed_for_real(&self) -> bool {
-        self.close_for_real.load(Ordering::Relaxed)
     }
 
     /// Refuses if the path no longer leads to this very file.
@@ -211,12 +207,25 @@ impl Drop for OsFile {
             Some(in_child) if in_child.is_closed() => {
                 let _ = file.into_raw_fd();
             }
-            Some(in_child) if !self.is_closed_for_real() => {
+            Some(in_child) if !self.close_for_real.load(Ordering::Relaxed) => {
                 parking::park(file, in_child);
             }
             _ => {}
         }
     }
+}
+
+/// To open a pipe for reading alone waits until somebody writes to it.
+fn refuse_pipe(path: &Path, mode: OpenMode<'_>) -> Result<()> {
+    let reads_only = matches!(mode, OpenMode::ReadOnly);
+    match fs::metadata(path) {
+        Ok(metadata) if reads_only && !metadata.is_file() => Err(not_regular(path)),
+        _ => Ok(()),
+    }
+}
+
+fn not_regular(path: &Path) -> Error {
+    Error::cannot_open(path, "it is not a regular file")
 }
 
 fn open(path: &Path, mode: OpenMode<'_>) -> io::Result<fs::File> {
@@ -226,8 +235,7 @@ fn open(path: &Path, mode: OpenMode<'_>) -> io::Result<fs::File> {
     options
         .read(true)
         .write(mode.writes())
-        // Nor is a pipe waited for, which is refused then.
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        .custom_flags(libc::O_NOFOLLOW);
     match mode {
         OpenMode::Existing | OpenMode::ReadOnly => options.open(path),
         OpenMode::Create => options.create(true).truncate(false).mode(0o644).open(path),

@@ -6,20 +6,24 @@
 //! `-shm` file that others may still use is kept here, without locks, and is
 //! used again by the next one who opens the same file.
 
+use std::collections::VecDeque;
 use std::fs::{File, Metadata};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use crate::coordination::LockMode;
 use crate::fork::{ClosedInChild, ProcessGeneration};
 use crate::io::byte_lock::{ByteLocks, LockKind};
 use crate::once_table::OnceTable;
 
 /// Classic locks belong to the process, and are not looked after here.
 const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
+const EVERY_BYTE: Range<u64> = 0..i64::MAX as u64;
 
 /// A descriptor without locks. It is still closed in children, because
 /// whoever uses it again takes locks that a child must not keep alive.
@@ -31,9 +35,9 @@ struct Parked {
 
 /// One list for each generation of forks: the parent's descriptors are closed
 /// in a child, and its mutex may have been held at the fork.
-static PARKED: OnceTable<Mutex<Vec<Parked>>> = OnceTable::new();
+static PARKED: OnceTable<Mutex<VecDeque<Parked>>> = OnceTable::new();
 
-fn parked() -> MutexGuard<'static, Vec<Parked>> {
+fn parked() -> MutexGuard<'static, VecDeque<Parked>> {
     let generation = ProcessGeneration::current().number();
     PARKED
         .get_or_make(generation, Mutex::default)
@@ -45,18 +49,42 @@ fn same_file(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// Keeps `file`, which is to hold no locks any more: one that could not be given back
-/// goes now, as the system needs no memory to give all back. Files that were removed are
-/// let go on the occasion: nobody can open them again, so their descriptors
+/// How many descriptors are kept for their own sake; beyond that, those that nobody needs
+/// are let go.
+const KEPT: usize = 64;
+/// How many are looked at then.
+const LOOKS: usize = 8;
+
+/// Keeps `file`, which is to hold no locks any more: a lock that could not be given back
+/// before is given back now, for which the system needs no memory. Files that were
+/// removed are let go on the occasion: nobody can open them again, so their descriptors
 /// would be of no use and would only grow in number.
 pub(super) fn park(file: File, in_child: ClosedInChild) {
     if LOCKS.belong_to_description() {
-        let _ = LOCKS.unlock(&file, 0..i64::MAX as u64);
+        let _ = LOCKS.unlock(&file, EVERY_BYTE);
     }
     let mut parked = parked();
     parked.retain(|parked| !is_removed(&parked.file));
     if !is_removed(&file) {
-        parked.push(Parked { file, in_child });
+        parked.push_back(Parked { file, in_child });
+    }
+    if parked.len() > KEPT {
+        let_go(&mut parked);
+    }
+}
+
+/// Closes some of those that have been there longest, if nobody has a lock on their
+/// files. That is so if all bytes can be locked, and stays so until they are closed: the
+/// lock goes with them, and was taken for that alone.
+fn let_go(parked: &mut VecDeque<Parked>) {
+    for oldest in parked.drain(..LOOKS).collect::<Vec<_>>() {
+        let alone = LOCKS.belong_to_description()
+            && LOCKS
+                .try_lock(&oldest.file, EVERY_BYTE, LockMode::Exclusive)
+                .is_ok_and(|locked| locked);
+        if !alone {
+            parked.push_back(oldest);
+        }
     }
 }
 
@@ -86,7 +114,7 @@ pub(super) fn reuse(path: &Path, writes: bool) -> io::Result<Option<(File, Close
     let found = parked
         .iter()
         .position(is_wanted)
-        .map(|at| parked.swap_remove(at));
+        .and_then(|at| parked.remove(at));
     Ok(found.map(|Parked { file, in_child }| (file, in_child)))
 }
 
@@ -99,8 +127,10 @@ fn is_writable(file: &File) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coordination::LockMode;
     use std::os::fd::{AsFd, AsRawFd};
+
+    /// There is one list for all tests of a process.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
     fn open(path: &Path) -> (File, ClosedInChild) {
         let file = File::options()
@@ -117,6 +147,7 @@ mod tests {
 
     #[test]
     fn a_parked_descriptor_is_used_again_for_the_same_file_only() {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("a"), dir.path().join("b"));
         let (file, in_child) = open(&path);
@@ -132,6 +163,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_for_reading_alone_is_not_used_again_for_writing() {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         std::fs::write(&path, "").unwrap();
@@ -145,6 +177,7 @@ mod tests {
 
     #[test]
     fn a_parked_descriptor_holds_no_lock() {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         let (file, in_child) = open(&path);
@@ -158,7 +191,35 @@ mod tests {
     }
 
     #[test]
+    fn beyond_some_those_are_let_go_that_nobody_needs() {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::tempdir().unwrap();
+        let path = |n: usize| dir.path().join(format!("file {n}"));
+        let strangers: Vec<_> = (0..4 * KEPT)
+            .map(|n| {
+                let (file, in_child) = open(&path(n));
+                park(file, in_child);
+                let stranger = File::options().read(true).write(true).open(path(n));
+                let stranger = stranger.unwrap();
+                // Every fourth one is in use.
+                let locked = LOCKS.try_lock(&stranger, 1..2, LockMode::Shared).unwrap();
+                assert!(locked);
+                if n % 4 > 0 {
+                    LOCKS.unlock(&stranger, 1..2).unwrap();
+                }
+                stranger
+            })
+            .collect();
+        let is_there = |n: &usize| reuse(&path(*n), true).unwrap().is_some();
+        let there: Vec<usize> = (0..strangers.len()).filter(is_there).collect();
+        let in_use = there.iter().filter(|n| *n % 4 == 0).count();
+        assert_eq!(in_use, KEPT, "one that is in use was let go");
+        assert!(there.len() <= 2 * KEPT, "{} are kept", there.len());
+    }
+
+    #[test]
     fn descriptors_of_removed_files_are_let_go() {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("a"), dir.path().join("b"));
         let (file, in_child) = open(&path);
