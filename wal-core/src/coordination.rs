@@ -177,7 +177,8 @@ pub trait WalCoordination: Send + Sync + 'static {
     /// As [`WalCoordination::try_lock`].
     fn try_lock_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool>;
 
-    /// Takes slot `slot`, which the caller holds shared, once more. It is not refused.
+    /// Takes slot `slot`, which the caller holds shared, once more. A backend answers
+    /// false only if it cannot tell that from others who want the slot.
     ///
     /// # Errors
     /// As [`WalCoordination::try_lock`].

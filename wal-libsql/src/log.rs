@@ -204,6 +204,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
                 return Ok(true);
             }
             Tx::Write(_) => return Ok(false),
+            Tx::Read(read) if !read.snapshot().bypasses_log() => return Ok(false),
             Tx::Read(_) | Tx::None => {}
         }
         // Who has no transaction, or one that bypasses the log, does not keep it.

@@ -18,10 +18,10 @@
 //! 2. Does the log hold more than the index, or something else? Somebody came
 //!    and left. The header is forgotten, and recovered by the next attempt.
 //!    Recovery changes nothing for readers that are there: their log was only
-//!    added to. One empty log looks like another, so there the database file is asked
-//!    whether it was written since. By its clock: a file that was written only just now
-//!    may be written once more without that being seen, so for a moment it counts as
-//!    written (SQLite takes it for written each time).
+//!    added to. Where there is no log nothing tells, so there the database file is asked
+//!    whether it was written since this index was first read. By its clock: if it was
+//!    written only just before that, it may have been once more without that being
+//!    seen, and counts as written (SQLite takes it for written each time).
 //!
 //! # Crash
 //! The index goes with the process, and Read 0 with it.
@@ -35,8 +35,8 @@ use std::time::{Duration, SystemTime};
 use wal_core::index::IndexBlock;
 use wal_core::io::{ByteLocks, File, OsFile, ReadOnlyLog, shm_bytes};
 use wal_core::once_table::OnceTable;
-use wal_core::protocol::frames_if_index_of;
-use wal_core::{Error, Lock, LockMode, ReadSlot, Result};
+use wal_core::protocol::{IndexOf, index_of};
+use wal_core::{Error, Lock, LockMode, ReadSlot, Result, Salts};
 
 use crate::lock_table::Beyond;
 
@@ -58,8 +58,8 @@ struct Outside {
     locks: ByteLocks,
     log: ReadOnlyLog,
     database: PathBuf,
-    /// What the database file was like when it was asked last.
-    seen: Mutex<Option<Written>>,
+    /// What the database file was like when the index was first read that has these salts.
+    seen: Mutex<Option<(Salts, Written)>>,
     /// Bit *i* for a slot that is held shared in byte *i*. Changed under the mutex of
     /// the lock table.
     shared_slots: AtomicU64,
@@ -126,39 +126,52 @@ impl PrivateIndex {
         let Some(block) = self.block(0) else {
             return Ok(false);
         };
-        match frames_if_index_of(block, &outside.log)? {
-            None => Ok(false),
-            Some(0) => outside.database_is_as_it_was(),
-            Some(_) => Ok(true),
+        match index_of(block, &outside.log)? {
+            IndexOf::AnotherLog => Ok(false),
+            IndexOf::ThisLog => Ok(true),
+            IndexOf::NoLog(salts) => outside.database_is_that_of(salts),
         }
     }
 }
 
-/// When a file was written, and how long it is.
+/// When a file was written, and how long it was, when it was looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Written {
     len: u64,
     modified: SystemTime,
+    /// It was written only just before, so it may be once more at what passes for the
+    /// same time.
+    is_fresh: bool,
 }
 
 /// The clocks of file systems tick less often than files can be written.
 const TICK: Duration = Duration::from_millis(20);
+/// Those of old ones, which know no parts of a second.
+const LONG_TICK: Duration = Duration::from_secs(2);
 
 impl Written {
     fn of(path: &Path) -> Result<Self> {
         let io = |e| Error::io(path, "stat", e);
         let metadata = std::fs::metadata(path).map_err(io)?;
+        let modified = metadata.modified().map_err(io)?;
+        let tick = match modified.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) if since.subsec_nanos() == 0 => LONG_TICK,
+            _ => TICK,
+        };
+        let is_fresh = match SystemTime::now().duration_since(modified) {
+            Ok(age) => age < tick,
+            Err(ahead) => ahead.duration() < tick,
+        };
         Ok(Written {
             len: metadata.len(),
-            modified: metadata.modified().map_err(io)?,
+            modified,
+            is_fresh,
         })
     }
 
-    /// True if it may be written now without this being another moment.
-    fn is_fresh(self) -> bool {
-        let now = SystemTime::now();
-        let (earlier, later) = (self.modified.min(now), self.modified.max(now));
-        later.duration_since(earlier).is_ok_and(|age| age < TICK)
+    /// True if nothing can have been written until `now`.
+    fn still_is(self, now: Written) -> bool {
+        !self.is_fresh && (self.len, self.modified) == (now.len, now.modified)
     }
 }
 
@@ -171,15 +184,18 @@ impl Outside {
         Ok(conflict.is_some())
     }
 
-    /// True if the database file was not written since this was asked last.
-    fn database_is_as_it_was(&self) -> Result<bool> {
+    /// True if the database file is what it was when an index with `salts`, which is of
+    /// no log, was first read. While the caller reads, it stays so.
+    fn database_is_that_of(&self, salts: Salts) -> Result<bool> {
         let now = Written::of(&self.database)?;
-        let before = self
-            .seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(now);
-        Ok(before == Some(now) && !now.is_fresh())
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match *seen {
+            Some((of, before)) if of == salts => Ok(before.still_is(now)),
+            _ => {
+                *seen = Some((salts, now));
+                Ok(true)
+            }
+        }
     }
 
     fn superseded(&self) -> Error {
@@ -254,11 +270,38 @@ impl Beyond for PrivateIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File as StdFile;
+
     use crate::lock_table::LockTable;
     use wal_core::ReadSlot;
     use wal_core::io::{LockKind, OpenMode};
 
     const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
+
+    #[test]
+    fn a_database_that_was_written_is_not_that_of_the_same_index_however_often_it_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let write = |content: &str, age: Duration| {
+            std::fs::write(&path, content).unwrap();
+            let file = StdFile::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        };
+        let shm = OsFile::open(&dir.path().join("db-shm"), OpenMode::Create).unwrap();
+        let index = PrivateIndex::new(&path, shm, LOCKS);
+        let is_that_of = |salts: u8| {
+            let outside = index.outside.as_ref().unwrap();
+            outside.database_is_that_of(Salts([salts; 8])).unwrap()
+        };
+        write("one", Duration::from_millis(9_500));
+        assert!(is_that_of(1) && is_that_of(1));
+        write("two", Duration::from_millis(8_500));
+        assert!(!is_that_of(1) && !is_that_of(1));
+        assert!(is_that_of(2) && is_that_of(2));
+        // One that was written just before it was looked at may be written again.
+        write("six", Duration::ZERO);
+        assert!(!is_that_of(2) && is_that_of(3) && !is_that_of(3));
+    }
 
     /// Another thread may take a slot alone in the moment between the leave of its last
     /// reader and the call that gives it back.

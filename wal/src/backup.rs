@@ -29,7 +29,11 @@ impl Unnamed {
             let name = PathBuf::from(name);
             match OsFile::open(&name, OpenMode::NewLike(like)) {
                 Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
-                made => return Ok((Unnamed(name), made?)),
+                made => {
+                    // Another one's, if it was not made.
+                    let file = made?;
+                    return Ok((Unnamed(name), file));
+                }
             }
         }
     }

@@ -294,6 +294,8 @@ impl<B: Backend> Database<B> {
 
     /// Lets `begin` begin where reading goes on, if the attachment was superseded.
     pub(crate) fn begin_reading<T>(&self, begin: impl Fn(&Arc<Wal<B>>) -> Result<T>) -> Result<T> {
+        // In a forked child the successor's lock may be that of a thread which is not there.
+        self.wal().check_process()?;
         let begin = |wal: &Arc<Wal<B>>, _| begin(wal);
         self.opened.where_reading_goes_on(self.wal(), begin)
     }

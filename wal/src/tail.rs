@@ -38,8 +38,9 @@ impl<B: Backend> Database<B> {
     /// Goes on where an earlier tail stood.
     ///
     /// # Errors
-    /// [`wal_core::Error::SnapshotGone`] if the log has begun anew since: then
-    /// the whole database has to be copied again; those of
+    /// [`wal_core::Error::SnapshotGone`] if the log has begun anew since, has lost frames
+    /// in a power failure, or was empty as SQLite leaves it: then the whole database has
+    /// to be copied again; those of
     /// [`Database::begin_read`].
     pub fn resume_tail(&self, position: TailPosition) -> Result<ResumedTail<B>> {
         self.begin_reading(|wal| wal.resume_tail(position))

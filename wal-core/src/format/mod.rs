@@ -21,5 +21,5 @@ pub use database_header::DatabaseHeader;
 pub use frame::{FRAME_HEADER_LEN, FrameHeader, frame_offset};
 pub(crate) use log_header::DecodedHeader;
 pub use log_header::{LOG_HEADER_LEN, LogHeader};
-pub(crate) use scan::is_covered;
+pub(crate) use scan::{Covered, is_covered};
 pub use scan::{LogScan, scan};

@@ -61,39 +61,49 @@ pub fn scan(log: &dyn File) -> Result<Option<LogScan>> {
     }
 }
 
-/// True if `log` holds nothing that an index does not cover which ends at
+/// What a log is to an index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Covered {
+    /// It is another log, or has more.
+    No,
+    /// It is covered.
+    Yes,
+    /// There is no log.
+    NothingThere,
+}
+
+/// Whether `log` holds nothing that an index does not cover which ends at
 /// frame `max_frame` of the generation `salts`, whose checksum is `checksum`:
 /// the log still is of that generation, and no commit follows
-/// (`walBeginShmUnreliable`). Without any frame, a log without a header is
-/// covered as well.
+/// (`walBeginShmUnreliable`).
 pub(crate) fn is_covered(
     log: &dyn File,
     salts: Salts,
     max_frame: u32,
     checksum: Checksum,
-) -> Result<bool> {
+) -> Result<Covered> {
     let mut bytes = [0; LOG_HEADER_LEN];
     if log.read_at(&mut bytes, 0)? < LOG_HEADER_LEN {
-        return Ok(max_frame == 0);
+        return Ok(Covered::NothingThere);
     }
     let DecodedHeader::Valid(header, _) = LogHeader::decode(&bytes) else {
-        return Ok(max_frame == 0);
+        return Ok(Covered::NothingThere);
     };
     if header.salts != salts {
-        return Ok(false);
+        return Ok(Covered::No);
     }
     let mut frame = vec![0; FRAME_HEADER_LEN + header.page_size.len()];
     let mut offset = LOG_HEADER_LEN as u64 + u64::from(max_frame) * frame.len() as u64;
     let mut running = checksum;
     while log.read_at(&mut frame, offset)? == frame.len() {
         match decode(&frame, &header, running) {
-            Some((decoded, _)) if decoded.is_commit() => return Ok(false),
+            Some((decoded, _)) if decoded.is_commit() => return Ok(Covered::No),
             Some((_, after)) => running = after,
             None => break,
         }
         offset += frame.len() as u64;
     }
-    Ok(true)
+    Ok(Covered::Yes)
 }
 
 fn scan_frames(log: &dyn File, header: LogHeader, checksum: Checksum) -> Result<LogScan> {

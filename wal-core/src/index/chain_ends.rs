@@ -9,8 +9,8 @@
 //! A slot that is remembered is a guess, and of use only if an entry of that page is
 //! there *now*, whoever has stored it, in whichever generation. Then all slots from the
 //! beginning of the chain to it are in use, and the entries of the page in them are
-//! older: a new entry takes the first free slot, and slots are freed from the newest
-//! frame on, or all at once. So whoever goes on from there finds what it would have
+//! older: a new entry takes the first free slot, and whoever adds one has cleared all that
+//! was behind the newest frame, or the whole block. So whoever goes on from there finds what it would have
 //! found from the beginning.
 //!
 //! # Ordering

@@ -46,9 +46,14 @@ impl IndexHeader {
     /// The state that recovery finds in an empty log. It gets salts of its own: with
     /// zeros, as SQLite leaves them, what was seen of another empty log, before commits
     /// that are in the database file, would be taken for it. Whoever writes the first
-    /// frame draws new ones in any case.
+    /// frame draws new ones, or, a SQLite that has written the log before, keeps these.
     pub(crate) fn of_empty_log() -> Self {
         Self::empty().with_generation(Salts::random(), ByteOrder::NATIVE, Checksum::ZERO)
+    }
+
+    /// True for a state that was recovered where there was no log.
+    pub(crate) fn is_of_no_log(&self) -> bool {
+        self.max_frame() == 0 && self.frame_checksum() == Checksum::ZERO
     }
 
     /// A header with nothing in it.

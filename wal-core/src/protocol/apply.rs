@@ -113,7 +113,8 @@ impl<C: WalCoordination> ApplyTx<C> {
     /// be given before the first [`ApplyTx::commit`].
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the database does not stand at `after`;
+    /// [`Error::Diverged`] if the database does not stand at `after`, or if that is in an
+    /// empty log as SQLite leaves it, where no salts tell;
     /// [`Error::Refused`] if the bytes are no header, or not all of this log
     /// is in the database file yet: checkpoint it; [`Error::Busy`] if somebody
     /// reads or checkpoints it; [`Error::PageSizeMismatch`], [`Error::Io`].

@@ -102,7 +102,8 @@ impl<C: WalCoordination> Wal<C> {
                 self.poison();
                 return Err(self.failed_elsewhere());
             }
-            // Its next sync would fail, and tell it of a log that is mended by now.
+            // A sync by this attachment would fail, and be told of a log that others may
+            // have mended by now.
             if self.is_poisoned() {
                 return Err(self.failed_elsewhere());
             }

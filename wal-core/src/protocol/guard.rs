@@ -139,7 +139,7 @@ impl<C: WalCoordination> Wal<C> {
         }))
     }
 
-    /// Takes the slot once more that `held` keeps; `None` if it is refused all the same.
+    /// Takes the slot once more that `held` keeps; `None` if the backend cannot do that.
     pub(super) fn lock_again(
         self: &Arc<Self>,
         held: &LockGuard<C>,

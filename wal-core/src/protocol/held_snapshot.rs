@@ -22,8 +22,8 @@ pub struct HeldSnapshot<C: WalCoordination> {
     snapshot: Snapshot,
     path: PathBuf,
     process: ProcessGeneration,
-    /// Its end ends the thread that gives the snapshot up.
-    _ends: Sender<()>,
+    /// Its end ends the thread that gives the snapshot up. `None` in `drop` only.
+    ends: Option<Sender<()>>,
 }
 
 type Held<C> = Mutex<Option<ReadTx<C>>>;
@@ -53,7 +53,7 @@ impl<C: WalCoordination> ReadTx<C> {
             snapshot,
             path,
             process: ProcessGeneration::current(),
-            _ends: ends,
+            ends: Some(ends),
         })
     }
 }
@@ -89,9 +89,11 @@ impl<C: WalCoordination> HeldSnapshot<C> {
 impl<C: WalCoordination> Drop for HeldSnapshot<C> {
     /// At once, and not when the thread comes to it.
     fn drop(&mut self) {
-        // In a forked child the mutex may be that of a thread which is not there.
-        if !self.process.is_over() {
-            drop(lock(&self.held).take());
+        // In a forked child the mutexes, that of the channel too, may be those of a thread
+        // which is not there.
+        match self.process.is_over() {
+            true => std::mem::forget(self.ends.take()),
+            false => drop(lock(&self.held).take()),
         }
     }
 }

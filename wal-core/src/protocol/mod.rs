@@ -119,7 +119,7 @@ pub use held_snapshot::HeldSnapshot;
 pub use observe::Counters;
 pub use open::{DatabaseKind, create_page_store, inspect, inspect_immutable, refuse_leftovers};
 pub use page::PageRef;
-pub use private_index::{forget_header, frames_if_index_of};
+pub use private_index::{IndexOf, forget_header, index_of};
 pub use proof::BackfillProof;
 pub use read::{ReadTx, Snapshot};
 pub use saved_snapshot::SavedSnapshot;
@@ -254,7 +254,11 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Refuses in a forked child.
-    fn check_process(&self) -> Result<()> {
+    /// Refuses in a forked child.
+    ///
+    /// # Errors
+    /// [`Error::UsedAfterFork`].
+    pub fn check_process(&self) -> Result<()> {
         if self.process.is_over() {
             Err(Error::UsedAfterFork)
         } else {

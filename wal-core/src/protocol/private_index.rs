@@ -9,28 +9,43 @@
 //! (`walBeginShmUnreliable`).
 
 use crate::error::Result;
-use crate::format;
+use crate::format::{self, Covered};
 use crate::index::{HeaderCell, IndexBlock};
 use crate::io::File;
+use crate::types::Salts;
 
-/// How many frames the index that begins with `block_zero` has, if these are all that is
-/// committed in `log`; `None` if they are not. Without any, nothing tells one empty log
-/// from another, between which commits may have come to the database file. The caller holds what keeps the log from beginning
+/// What a log is to an index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IndexOf {
+    /// The index is that of another log, or of a part of it.
+    AnotherLog,
+    /// The index covers all that is committed in the log.
+    ThisLog,
+    /// There is no log, nor was there when the index was recovered, which drew these
+    /// salts. Nothing tells whether commits have come to the database file between.
+    NoLog(Salts),
+}
+
+/// What `log` is to the index that begins with `block_zero`. The caller holds what keeps the log from beginning
 /// anew.
 ///
 /// # Errors
 /// What reading the log gives.
-pub fn frames_if_index_of(block_zero: &IndexBlock, log: &dyn File) -> Result<Option<u32>> {
+pub fn index_of(block_zero: &IndexBlock, log: &dyn File) -> Result<IndexOf> {
     let Ok(header) = HeaderCell::of(block_zero).load() else {
-        return Ok(None);
+        return Ok(IndexOf::AnotherLog);
     };
-    let is_covered = format::is_covered(
+    let covered = format::is_covered(
         log,
         header.salts(),
         header.max_frame(),
         header.frame_checksum(),
     )?;
-    Ok(is_covered.then(|| header.max_frame()))
+    Ok(match covered {
+        Covered::Yes => IndexOf::ThisLog,
+        Covered::NothingThere if header.is_of_no_log() => IndexOf::NoLog(header.salts()),
+        Covered::NothingThere | Covered::No => IndexOf::AnotherLog,
+    })
 }
 
 /// Makes the next reader of the index recover it. The caller holds Write.

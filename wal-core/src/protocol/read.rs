@@ -127,8 +127,9 @@ impl<C: WalCoordination> ReadTx<C> {
         self.wal().path()
     }
 
-    /// True if the database is no longer as this transaction sees it; at worst once too
-    /// often, if a writer comes beside a lone reader that may not write.
+    /// True if the database is no longer as this transaction sees it; also if that of a
+    /// lone reader, which may not write, is no longer looked after because a writer has
+    /// come.
     ///
     /// # Errors
     /// [`Error::UsedAfterFork`] in a forked child; opened read-only, those of
@@ -141,7 +142,8 @@ impl<C: WalCoordination> ReadTx<C> {
         if self.snapshot.slot.is_none() {
             wal.publish_all()?;
         }
-        if wal.config.read_only {
+        let is_published = wal.header_cell()?.is(&self.snapshot.header);
+        if is_published && wal.config.read_only {
             // A private index is not kept up to date by others.
             return match wal.begin_read() {
                 Ok(newest) => Ok(!newest.snapshot.is_same_state(&self.snapshot)),
@@ -149,7 +151,7 @@ impl<C: WalCoordination> ReadTx<C> {
                 Err(e) => Err(e),
             };
         }
-        Ok(!wal.header_cell()?.is(&self.snapshot.header))
+        Ok(!is_published)
     }
 
     /// Begins another read transaction on the very same state, however much

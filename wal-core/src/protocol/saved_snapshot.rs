@@ -32,7 +32,7 @@ use crate::testing::{Mutation, mutated};
 use crate::types::{PageNo, Salts};
 
 /// After this many attempts, which take a millisecond, readers of newer states have all
-/// slots.
+/// slots, or a writer was stopped while it published.
 const MAX_ATTEMPTS: u32 = 12;
 
 /// A state of the database that can be opened again ([`Wal::open_snapshot`]),
@@ -143,18 +143,21 @@ impl<C: WalCoordination> Wal<C> {
     /// if readers of newer states have all slots; and those of [`Wal::begin_read`].
     pub fn open_snapshot(self: &Arc<Self>, saved: &SavedSnapshot) -> Result<ReadTx<C>> {
         self.check_process()?;
+        let mut in_the_way = Lock::Write;
         for attempt in 1..=MAX_ATTEMPTS {
             pause_before(attempt);
             // A header that is not whole is mended before Checkpoint is held,
             // which a recovery needs for itself.
+            in_the_way = Lock::Write;
             if self.load_snapshot(&Held::NOTHING)?.is_none() {
                 continue;
             }
+            in_the_way = Lock::ReadMarks;
             if let Some(tx) = self.try_open_snapshot(saved)? {
                 return Ok(tx.aging());
             }
         }
-        Err(self.busy(Lock::ReadMarks))
+        Err(self.busy(in_the_way))
     }
 
     fn try_open_snapshot(self: &Arc<Self>, saved: &SavedSnapshot) -> Result<Option<ReadTx<C>>> {
@@ -206,9 +209,14 @@ impl<C: WalCoordination> Wal<C> {
         if header.max_frame() == 0 || mutated(Mutation::SkipSnapshotSeal) {
             return Ok(true);
         }
-        let [.., a, b, c, d, e, f, g, h] = self.seal_at(header.max_frame())?;
-        let found = Checksum::from_be_bytes([a, b, c, d, e, f, g, h]);
-        Ok(found == header.frame_checksum())
+        Ok(self.checksum_at(header.max_frame())? == header.frame_checksum())
+    }
+
+    /// The checksum at the end of `frame`, as it stands in the log, which the caller's
+    /// lock keeps.
+    pub(super) fn checksum_at(&self, frame: u32) -> Result<Checksum> {
+        let [.., a, b, c, d, e, f, g, h] = self.seal_at(frame)?;
+        Ok(Checksum::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 
     pub(super) fn snapshot_gone(&self) -> Error {

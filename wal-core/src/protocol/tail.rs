@@ -129,8 +129,7 @@ impl<C: WalCoordination> Wal<C> {
         if position.frame == 0 || mutated(Mutation::SkipTailSeal) {
             return Ok(true);
         }
-        let [.., a, b, c, d, e, f, g, h] = self.seal_at(position.frame)?;
-        Ok([a, b, c, d, e, f, g, h] == position.checksum)
+        Ok(self.checksum_at(position.frame)?.to_be_bytes() == position.checksum)
     }
 
     /// A read transaction at a marked slot, on the newest state, though all of
