@@ -126,10 +126,13 @@ impl PrivateIndex {
         let Some(block) = self.block(0) else {
             return Ok(false);
         };
+        // Locked before the header is loaded: else one who has loaded an older header could
+        // come behind one who has loaded this.
+        let mut seen = outside.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match index_of(block, &outside.log)? {
             IndexOf::AnotherLog => Ok(false),
             IndexOf::ThisLog => Ok(true),
-            IndexOf::NoLog(salts) => outside.database_is_that_of(salts),
+            IndexOf::NoLog(salts) => outside.database_is_that_of(salts, &mut seen),
         }
     }
 }
@@ -186,9 +189,12 @@ impl Outside {
 
     /// True if the database file is what it was when an index with `salts`, which is of
     /// no log, was first read. While the caller reads, it stays so.
-    fn database_is_that_of(&self, salts: Salts) -> Result<bool> {
+    fn database_is_that_of(
+        &self,
+        salts: Salts,
+        seen: &mut Option<(Salts, Written)>,
+    ) -> Result<bool> {
         let now = Written::of(&self.database)?;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match *seen {
             Some((of, before)) if of == salts => Ok(before.still_is(now)),
             _ => {
@@ -291,7 +297,9 @@ mod tests {
         let index = PrivateIndex::new(&path, shm, LOCKS);
         let is_that_of = |salts: u8| {
             let outside = index.outside.as_ref().unwrap();
-            outside.database_is_that_of(Salts([salts; 8])).unwrap()
+            let mut seen = outside.seen.lock().unwrap();
+            let salts = Salts([salts; 8]);
+            outside.database_is_that_of(salts, &mut seen).unwrap()
         };
         write("one", Duration::from_millis(9_500));
         assert!(is_that_of(1) && is_that_of(1));
