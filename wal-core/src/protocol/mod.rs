@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `guard` | holds a lock, and gives it back exactly once |
 //! | `snapshot` | loads the header, and mends it when its writer died |
-//! | `read` | begins a read transaction: which slot, checked again under the lock |
+//! | `read` | begins a read transaction, which is checked again under its lock |
+//! | `marks` | which slot that takes, and with which mark |
 //! | `page` | finds a page of a snapshot in the log or the database file |
 //! | `database_size` | when the length of the database file is looked at again |
 //! | `page_map` | makes that as quick in a long log as in a short one |
@@ -67,6 +68,7 @@ mod group_commit;
 mod guard;
 mod held_snapshot;
 mod linger;
+mod marks;
 mod mend_log;
 #[cfg(feature = "observe")]
 mod observe;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::super::Backend;
 use super::super::director::{Call, Then, Which, at_every_call, nth};
+use super::super::interposed::Interposed;
 use super::super::scene::{Scene, User, Writing, content, versions};
 use crate::error::Error;
-use crate::protocol::CheckpointMode;
+use crate::protocol::{CheckpointMode, VacuumTx};
 use crate::types::PageNo;
 
 /// Keeps each second page, and gives it version 9.
@@ -22,13 +23,20 @@ fn halve<B: Backend>(tx: &mut Writing<B>) {
     rewritten.expect("it is rewritten");
 }
 
-fn vacuum_exclusively<B: Backend>(user: &User<B>) {
+type Vacuuming<B> = VacuumTx<Interposed<<B as Backend>::Coordination>>;
+
+fn begin_and_halve<B: Backend>(user: &User<B>) -> Vacuuming<B> {
     let locks = user.wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO);
     let mut vacuum = locks
         .expect("nobody is there")
         .begin_vacuum_blocking_tx()
         .expect("it begins");
     halve::<B>(vacuum.tx());
+    vacuum
+}
+
+fn vacuum_exclusively<B: Backend>(user: &User<B>) {
+    let vacuum = begin_and_halve::<B>(user);
     let locks = vacuum.commit().expect("it is committed");
     let report = locks
         .vacuum_checkpoint_with_held_lock()
@@ -124,12 +132,7 @@ pub(crate) fn an_exclusive_vacuum_that_dies_at_any_call_is_whole_or_not_there<B:
 pub(crate) fn a_vacuum_after_a_failed_sync_is_refused<B: Backend>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user();
-    let locks = user.wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO);
-    let mut vacuum = locks
-        .expect("nobody is there")
-        .begin_vacuum_blocking_tx()
-        .expect("it begins");
-    halve::<B>(vacuum.tx());
+    let mut vacuum = begin_and_halve::<B>(&user);
     user.then(|call| *call == Call::Sync(Which::Log), || Then::Fail);
     assert!(vacuum.tx().spill().is_err(), "the log's header is synced");
     let refused = vacuum.commit().expect_err("a sync has failed");
