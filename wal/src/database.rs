@@ -146,8 +146,9 @@ impl<B: Backend> Database<B> {
     ///
     /// # Errors
     /// [`Error::SnapshotGone`] if the log began anew or a checkpoint went
-    /// beyond it, [`Error::Busy`] while a checkpoint is running or readers of newer
-    /// states have all four slots, and those of [`Database::begin_read`].
+    /// beyond it, [`Error::Busy`] while a checkpoint is running, readers of newer states
+    /// have all four slots or a writer was stopped while it published, and those of
+    /// [`Database::begin_read`].
     pub fn open_snapshot(&self, saved: &SavedSnapshot) -> Result<ReadTx<B>> {
         self.begin_reading(|wal| wal.open_snapshot(saved))
     }
@@ -294,9 +295,17 @@ impl<B: Backend> Database<B> {
 
     /// Lets `begin` begin where reading goes on, if the attachment was superseded.
     pub(crate) fn begin_reading<T>(&self, begin: impl Fn(&Arc<Wal<B>>) -> Result<T>) -> Result<T> {
-        // In a forked child the successor's lock may be that of a thread which is not there.
         self.wal().check_process()?;
-        let begin = |wal: &Arc<Wal<B>>, _| begin(wal);
+        let started = Instant::now();
+        // A thread that looks while another one mends a private index may be refused.
+        let begin = |wal: &Arc<Wal<B>>, left| loop {
+            match begin(wal) {
+                Err(Error::NeedsRecovery { .. }) if started.elapsed() < left => {
+                    std::thread::sleep(OPEN_AGAIN);
+                }
+                begun => return begun,
+            }
+        };
         self.opened.where_reading_goes_on(self.wal(), begin)
     }
 
@@ -341,7 +350,9 @@ impl<B: Backend> Opened<B> {
 
     #[inline(always)]
     fn begin_read(self: &Arc<Self>, by: &Arc<Wal<B>>) -> Result<ReadTx<B>> {
-        if self.successor.get().is_some() {
+        if self.successor.exists() {
+            // In a forked child its lock may be that of a thread which is not there.
+            by.check_process()?;
             return self.begin_read_waiting(by);
         }
         // Looked at where it is, as in `Wal::begin_read`.

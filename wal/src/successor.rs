@@ -29,10 +29,16 @@ impl<B: Backend> Successor<B> {
         }
     }
 
-    pub(crate) fn get(&self) -> Option<Arc<Wal<B>>> {
+    /// True if there is one.
+    #[inline]
+    pub(crate) fn exists(&self) -> bool {
         // Acquire: pairs with the release in `replace`. The lock would do
         // for the value; this is for who looks at the flag alone.
-        if !self.exists.load(Ordering::Acquire) {
+        self.exists.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn get(&self) -> Option<Arc<Wal<B>>> {
+        if !self.exists() {
             return None;
         }
         let wal = self.wal.read().unwrap_or_else(PoisonError::into_inner);

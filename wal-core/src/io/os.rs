@@ -94,8 +94,8 @@ impl OsFile {
     }
 
     /// Opens a file on which locks are taken. Its descriptor is closed in
-    /// forked children, and parked instead of closed in this process, unless
-    /// [`OsFile::close_for_real`] says that nobody else uses the file.
+    /// forked children, and parked instead of closed in this process while anybody else
+    /// has the file open, unless [`OsFile::close_for_real`] says otherwise.
     ///
     /// # Errors
     /// As [`OsFile::open`], and [`Error::CannotOpen`] if the process has some thousand
@@ -259,7 +259,13 @@ fn open(path: &Path, mode: OpenMode<'_>) -> io::Result<fs::File> {
             let made = file.metadata()?;
             if made.mode() & 0o777 != permissions {
                 // The mask of the process took bits away.
-                file.set_permissions(fs::Permissions::from_mode(permissions))?;
+                let permissions = fs::Permissions::from_mode(permissions);
+                if let Err(e) = file.set_permissions(permissions) {
+                    if must_be_new {
+                        let _ = fs::remove_file(path);
+                    }
+                    return Err(e);
+                }
             }
             if (made.uid(), made.gid()) != (like.uid(), like.gid())
                 && nix::unistd::geteuid().is_root()

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -49,43 +50,59 @@ fn same_file(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// How many descriptors are kept for their own sake; beyond that, those that nobody needs
-/// are let go.
-const KEPT: usize = 64;
-/// How many are looked at then.
-const LOOKS: usize = 8;
+/// How many of those that are kept are looked at when another one comes.
+const LOOKS: usize = 2;
 
-/// Keeps `file`, which is to hold no locks any more: a lock that could not be given back
-/// before is given back now, for which the system needs no memory. Files that were
-/// removed are let go on the occasion: nobody can open them again, so their descriptors
-/// would be of no use and would only grow in number.
+/// Keeps `file`, unless nobody needs that. It is to hold no locks any more: a lock that
+/// could not be given back before is given back now, for which the system needs no
+/// memory. On the occasion some of those are let go that were kept before, if nobody
+/// needs them any more; all whose files were removed, so that nobody can open them again.
 pub(super) fn park(file: File, in_child: ClosedInChild) {
     if LOCKS.belong_to_description() {
         let _ = LOCKS.unlock(&file, EVERY_BYTE);
     }
     let mut parked = parked();
+    parked.push_back(Parked { file, in_child });
     parked.retain(|parked| !is_removed(&parked.file));
-    if !is_removed(&file) {
-        parked.push_back(Parked { file, in_child });
-    }
-    if parked.len() > KEPT {
-        let_go(&mut parked);
-    }
+    let newest = parked.pop_back();
+    let looks = LOOKS.min(parked.len());
+    let oldest = parked.drain(..looks).collect::<Vec<_>>();
+    let looked_at = newest.into_iter().chain(oldest);
+    parked.extend(looked_at.filter(|parked| is_needed(&parked.file)));
 }
 
-/// Closes some of those that have been there longest, if nobody has a lock on their
-/// files. That is so if all bytes can be locked, and stays so until they are closed: the
-/// lock goes with them, and was taken for that alone.
-fn let_go(parked: &mut VecDeque<Parked>) {
-    for oldest in parked.drain(..LOOKS).collect::<Vec<_>>() {
-        let alone = LOCKS.belong_to_description()
-            && LOCKS
-                .try_lock(&oldest.file, EVERY_BYTE, LockMode::Exclusive)
-                .is_ok_and(|locked| locked);
-        if !alone {
-            parked.push_back(oldest);
+/// False if nobody has a lock on `file`, as all of its bytes can be locked, and nobody
+/// else in this process has it open: who opens it now takes its first lock long after
+/// this descriptor is closed. It is not closed while it is locked, for then a child that
+/// is just being made would keep the file locked. A descriptor that cannot be written
+/// through takes no such lock, and is kept.
+fn is_needed(file: &File) -> bool {
+    if !LOCKS.belong_to_description() {
+        return true;
+    }
+    let is_alone = LOCKS
+        .try_lock(file, EVERY_BYTE, LockMode::Exclusive)
+        .is_ok_and(|locked| locked);
+    let is_needed = !is_alone || is_open_elsewhere(file).unwrap_or(true);
+    let is_unlocked = LOCKS.unlock(file, EVERY_BYTE).is_ok();
+    is_needed || !is_unlocked
+}
+
+/// True if another descriptor of this process is of the same file.
+fn is_open_elsewhere(file: &File) -> io::Result<bool> {
+    let this = file.metadata()?;
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let path = entry?.path();
+        let number = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok());
+        // One that is gone by now is no longer open.
+        let is_same = std::fs::metadata(&path).is_ok_and(|other| same_file(&other, &this));
+        if is_same && number != Some(file.as_raw_fd()) {
+            return Ok(true);
         }
     }
+    Ok(false)
 }
 
 fn is_removed(file: &File) -> bool {
@@ -127,7 +144,7 @@ fn is_writable(file: &File) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsFd;
 
     /// There is one list for all tests of a process.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -145,12 +162,20 @@ mod tests {
         (file, in_child)
     }
 
+    /// Somebody who needs the file at `path` to be kept.
+    fn user_of(path: &Path) -> File {
+        let (file, _in_child) = open(path);
+        assert!(LOCKS.try_lock(&file, 9..10, LockMode::Shared).unwrap());
+        file
+    }
+
     #[test]
     fn a_parked_descriptor_is_used_again_for_the_same_file_only() {
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
         let (path, other) = (dir.path().join("a"), dir.path().join("b"));
         let (file, in_child) = open(&path);
+        let _user = user_of(&path);
         let number = file.as_raw_fd();
         park(file, in_child);
         std::fs::write(&other, "").unwrap();
@@ -181,7 +206,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         let (file, in_child) = open(&path);
-        let (stranger, _in_child) = open(&path);
+        let stranger = user_of(&path);
         let byte = 1..2;
         let locked = LOCKS.try_lock(&file, byte.clone(), LockMode::Exclusive);
         assert!(locked.unwrap());
@@ -191,30 +216,34 @@ mod tests {
     }
 
     #[test]
-    fn beyond_some_those_are_let_go_that_nobody_needs() {
+    fn a_descriptor_is_kept_as_long_as_somebody_needs_it() {
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        if !LOCKS.belong_to_description() {
+            return;
+        }
         let dir = tempfile::tempdir().unwrap();
         let path = |n: usize| dir.path().join(format!("file {n}"));
-        let strangers: Vec<_> = (0..4 * KEPT)
-            .map(|n| {
-                let (file, in_child) = open(&path(n));
-                park(file, in_child);
-                let stranger = File::options().read(true).write(true).open(path(n));
-                let stranger = stranger.unwrap();
-                // Every fourth one is in use.
-                let locked = LOCKS.try_lock(&stranger, 1..2, LockMode::Shared).unwrap();
-                assert!(locked);
-                if n % 4 > 0 {
-                    LOCKS.unlock(&stranger, 1..2).unwrap();
-                }
-                stranger
-            })
-            .collect();
-        let is_there = |n: &usize| reuse(&path(*n), true).unwrap().is_some();
-        let there: Vec<usize> = (0..strangers.len()).filter(is_there).collect();
-        let in_use = there.iter().filter(|n| *n % 4 == 0).count();
-        assert_eq!(in_use, KEPT, "one that is in use was let go");
-        assert!(there.len() <= 2 * KEPT, "{} are kept", there.len());
+        let is_kept = |n: usize| {
+            let is_there = |parked: &Parked| {
+                let there = std::fs::metadata(path(n)).unwrap();
+                same_file(&parked.file.metadata().unwrap(), &there)
+            };
+            parked().iter().any(is_there)
+        };
+        let park_one = |n: usize| {
+            let (file, in_child) = open(&path(n));
+            park(file, in_child);
+        };
+        park_one(0);
+        assert!(!is_kept(0), "nobody has it open");
+        // Nobody else has a lock, but somebody who has it open may take one.
+        let users: Vec<File> = (1..=LOOKS).map(|n| open(&path(n)).0).collect();
+        (1..=LOOKS).for_each(park_one);
+        assert!((1..=LOOKS).all(is_kept));
+        drop(users);
+        assert!((1..=LOOKS).all(is_kept), "nobody has looked");
+        park_one(0);
+        assert!(!(0..=LOOKS).any(is_kept));
     }
 
     #[test]
@@ -224,6 +253,7 @@ mod tests {
         let (path, other) = (dir.path().join("a"), dir.path().join("b"));
         let (file, in_child) = open(&path);
         let inode = file.metadata().unwrap().ino();
+        let _user = user_of(&path);
         park(file, in_child);
         std::fs::remove_file(&path).unwrap();
         let (file, in_child) = open(&other);

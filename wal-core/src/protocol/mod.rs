@@ -256,7 +256,6 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Refuses in a forked child.
-    /// Refuses in a forked child.
     ///
     /// # Errors
     /// [`Error::UsedAfterFork`].
