@@ -5,7 +5,7 @@ CARGO ?= cargo
 LOOM  := RUSTFLAGS="--cfg loom" $(CARGO) test --quiet --release --target-dir target/loom
 
 # How long the isolation tests run for each page size, in seconds.
-WAL_TEST_SECONDS ?= 10
+WAL_TEST_SECONDS ?= 7
 export WAL_TEST_SECONDS
 
 .PHONY: help bench bench-quick bench-sql demo test test-unit examples test-bench test-sql test-processes test-mutations loom lint soak fuzz asan miri tsan fixtures
@@ -46,9 +46,6 @@ test-mutations: ## each rule broken on purpose, and the test that notices
 	@for fence in drop-store-fence drop-load-fence; do \
 	  if WAL_MUTATION=$$fence $(LOOM) -p wal-core --features mutations --lib header_cell >/dev/null 2>&1; \
 	  then echo "$$fence survives loom"; exit 1; else echo "$$fence: caught by loom"; fi; done
-	@if WAL_MUTATION=drop-mark-fence $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
-	  mark_is_new >/dev/null 2>&1; \
-	then echo "drop-mark-fence survives loom"; exit 1; else echo "drop-mark-fence: caught by loom"; fi
 	$(CARGO) test --quiet -p integration --features test-points --test killed_worker --no-run
 	@if WAL_MUTATION=header-before-count $(CARGO) test --quiet -p integration --features test-points \
 	  --test killed_worker a_commit_is_there >/dev/null 2>&1; \
@@ -76,6 +73,9 @@ soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak MINUTES=
 	  ! grep -q 'FAILED' target/soak.log
 	WAL_SCHEDULES=$$(($(MINUTES) * 34000)) WAL_SCHEDULE_STRIDE=7 $(CARGO) test --release -p integration \
 	  --features test-points --test schedules -- --nocapture
+	@if WAL_MUTATION=drop-mark-fence $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
+	  mark_is_new >/dev/null 2>&1; \
+	then echo "drop-mark-fence survives loom"; exit 1; else echo "drop-mark-fence: caught by loom"; fi
 	LOOM_MAX_PREEMPTIONS=1 $(LOOM) -p wal-inproc --test loom_protocol -- --nocapture --test-threads=2
 	WAL_POWER_SCRIPTS=$$(($(MINUTES) * 10)) $(CARGO) test --release -p integration --test power_loss -- --nocapture
 	$(MAKE) demo ARGS="--seconds $$(($(MINUTES) * 4)) --writers 4 --readers 8"

@@ -328,7 +328,7 @@ fn check_reader(worker: &mut Worker, name: &str, state: &State) -> TestCaseResul
 
 #[test]
 fn processes_do_what_the_model_says() {
-    let cases = std::env::var("WAL_MODEL_CASES").map_or(1000, |cases| cases.parse().unwrap());
+    let cases = std::env::var("WAL_MODEL_CASES").map_or(600, |cases| cases.parse().unwrap());
     // They live on from script to script, but for those that a failed one has
     // left with something open.
     let workers = RefCell::new(Vec::new());

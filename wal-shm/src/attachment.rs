@@ -9,7 +9,7 @@
 //! nothing touched if it is not to be used; then `-shm`, with its lock; then
 //! the side file. Detaching goes the other way, SHARED last.
 //!
-//! Descriptors are closed only if nobody else has the file open (see
+//! Descriptors are closed only if nobody else in the process has the file open (see
 //! `wal_core::io::OsFile`). Classic locks are the process's own: releasing those of an
 //! attachment that ends would release those of the next one too. So with them an attachment stays in the registry, and the database
 //! locked, until its last lock is given back.

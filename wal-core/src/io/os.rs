@@ -94,8 +94,8 @@ impl OsFile {
     }
 
     /// Opens a file on which locks are taken. Its descriptor is closed in
-    /// forked children, and parked instead of closed in this process while anybody else
-    /// has the file open, unless [`OsFile::close_for_real`] says otherwise.
+    /// forked children, and parked instead of closed in this process while anybody else in
+    /// it has the file open, unless [`OsFile::close_for_real`] says otherwise.
     ///
     /// # Errors
     /// As [`OsFile::open`], and [`Error::CannotOpen`] if the process has some thousand

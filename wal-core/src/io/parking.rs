@@ -3,10 +3,9 @@
 //!
 //! POSIX locks belong to the process, and closing *any* descriptor of a file
 //! drops all that the process holds on it. So a descriptor of a database or
-//! `-shm` file that others may still use is kept here, without locks, and is
-//! used again by the next one who opens the same file.
+//! `-shm` file that somebody else in the process has open is kept here, without locks,
+//! and is used again by the next one who opens the same file.
 
-use std::collections::VecDeque;
 use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
@@ -17,7 +16,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::coordination::LockMode;
 use crate::fork::{ClosedInChild, ProcessGeneration};
 use crate::io::byte_lock::{ByteLocks, LockKind};
 use crate::once_table::OnceTable;
@@ -36,9 +34,9 @@ struct Parked {
 
 /// One list for each generation of forks: the parent's descriptors are closed
 /// in a child, and its mutex may have been held at the fork.
-static PARKED: OnceTable<Mutex<VecDeque<Parked>>> = OnceTable::new();
+static PARKED: OnceTable<Mutex<Vec<Parked>>> = OnceTable::new();
 
-fn parked() -> MutexGuard<'static, VecDeque<Parked>> {
+fn parked() -> MutexGuard<'static, Vec<Parked>> {
     let generation = ProcessGeneration::current().number();
     PARKED
         .get_or_make(generation, Mutex::default)
@@ -50,59 +48,46 @@ fn same_file(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// How many of those that are kept are looked at when another one comes.
-const LOOKS: usize = 2;
-
-/// Keeps `file`, unless nobody needs that. It is to hold no locks any more: a lock that
-/// could not be given back before is given back now, for which the system needs no
-/// memory. On the occasion some of those are let go that were kept before, if nobody
-/// needs them any more; all whose files were removed, so that nobody can open them again.
+/// Keeps `file`, if anybody else in this process has that file open. It is to hold no
+/// locks any more: a lock that could not be given back before is given back now, for which
+/// the system needs no memory. Files that were removed are let go on the occasion: nobody
+/// can open them again, so their descriptors would be of no use and would only grow in
+/// number.
 pub(super) fn park(file: File, in_child: ClosedInChild) {
     if LOCKS.belong_to_description() {
         let _ = LOCKS.unlock(&file, EVERY_BYTE);
     }
     let mut parked = parked();
-    parked.push_back(Parked { file, in_child });
+    parked.push(Parked { file, in_child });
     parked.retain(|parked| !is_removed(&parked.file));
-    let newest = parked.pop_back();
-    let looks = LOOKS.min(parked.len());
-    let oldest = parked.drain(..looks).collect::<Vec<_>>();
-    let looked_at = newest.into_iter().chain(oldest);
-    parked.extend(looked_at.filter(|parked| is_needed(&parked.file)));
-}
-
-/// False if nobody has a lock on `file`, as all of its bytes can be locked, and nobody
-/// else in this process has it open: who opens it now takes its first lock long after
-/// this descriptor is closed. It is not closed while it is locked, for then a child that
-/// is just being made would keep the file locked. A descriptor that cannot be written
-/// through takes no such lock, and is kept.
-fn is_needed(file: &File) -> bool {
-    if !LOCKS.belong_to_description() {
-        return true;
+    let Some(this) = parked.last().and_then(|newest| newest.file.metadata().ok()) else {
+        return;
+    };
+    // Who opens it now takes its first lock long after these are closed. If it cannot be
+    // told, they are kept.
+    if is_open_elsewhere(&this, &parked).is_ok_and(|elsewhere| !elsewhere) {
+        parked.retain(|parked| !is(&parked.file, &this));
     }
-    let is_alone = LOCKS
-        .try_lock(file, EVERY_BYTE, LockMode::Exclusive)
-        .is_ok_and(|locked| locked);
-    let is_needed = !is_alone || is_open_elsewhere(file).unwrap_or(true);
-    let is_unlocked = LOCKS.unlock(file, EVERY_BYTE).is_ok();
-    is_needed || !is_unlocked
 }
 
-/// True if another descriptor of this process is of the same file.
-fn is_open_elsewhere(file: &File) -> io::Result<bool> {
-    let this = file.metadata()?;
+/// True if a descriptor of this process is of the file `this`, and none of `parked`.
+fn is_open_elsewhere(this: &Metadata, parked: &[Parked]) -> io::Result<bool> {
+    let parked: Vec<_> = parked.iter().map(|kept| kept.file.as_raw_fd()).collect();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let path = entry?.path();
-        let number = path
-            .file_name()
-            .and_then(|name| name.to_str()?.parse().ok());
+        let name = path.file_name().and_then(|name| name.to_str());
+        let number = name.and_then(|name| name.parse().ok());
         // One that is gone by now is no longer open.
-        let is_same = std::fs::metadata(&path).is_ok_and(|other| same_file(&other, &this));
-        if is_same && number != Some(file.as_raw_fd()) {
+        let is_same = std::fs::metadata(&path).is_ok_and(|other| same_file(&other, this));
+        if is_same && number.is_none_or(|number| !parked.contains(&number)) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+fn is(file: &File, this: &Metadata) -> bool {
+    file.metadata().is_ok_and(|found| same_file(&found, this))
 }
 
 fn is_removed(file: &File) -> bool {
@@ -121,17 +106,12 @@ pub(super) fn reuse(path: &Path, writes: bool) -> io::Result<Option<(File, Close
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
-    let is_wanted = |parked: &Parked| {
-        parked
-            .file
-            .metadata()
-            .is_ok_and(|found| same_file(&found, &wanted))
-            && (!writes || is_writable(&parked.file))
-    };
+    let is_wanted =
+        |parked: &Parked| is(&parked.file, &wanted) && (!writes || is_writable(&parked.file));
     let found = parked
         .iter()
         .position(is_wanted)
-        .and_then(|at| parked.remove(at));
+        .map(|at| parked.swap_remove(at));
     Ok(found.map(|Parked { file, in_child }| (file, in_child)))
 }
 
@@ -144,6 +124,7 @@ fn is_writable(file: &File) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coordination::LockMode;
     use std::os::fd::AsFd;
 
     /// There is one list for all tests of a process.
@@ -164,9 +145,7 @@ mod tests {
 
     /// Somebody who needs the file at `path` to be kept.
     fn user_of(path: &Path) -> File {
-        let (file, _in_child) = open(path);
-        assert!(LOCKS.try_lock(&file, 9..10, LockMode::Shared).unwrap());
-        file
+        open(path).0
     }
 
     #[test]
@@ -192,6 +171,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         std::fs::write(&path, "").unwrap();
+        let _user = user_of(&path);
         let file = File::open(&path).unwrap();
         let in_child = ClosedInChild::reserve().unwrap();
         in_child.register(file.as_fd());
@@ -216,34 +196,28 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_is_kept_as_long_as_somebody_needs_it() {
+    fn a_descriptor_is_kept_if_somebody_else_here_has_the_file_open() {
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        if !LOCKS.belong_to_description() {
-            return;
-        }
         let dir = tempfile::tempdir().unwrap();
-        let path = |n: usize| dir.path().join(format!("file {n}"));
-        let is_kept = |n: usize| {
-            let is_there = |parked: &Parked| {
-                let there = std::fs::metadata(path(n)).unwrap();
-                same_file(&parked.file.metadata().unwrap(), &there)
-            };
-            parked().iter().any(is_there)
+        let path = dir.path().join("a");
+        let kept = || {
+            let there = std::fs::metadata(&path).unwrap();
+            let is_of_it = |parked: &&Parked| is(&parked.file, &there);
+            parked().iter().filter(is_of_it).count()
         };
-        let park_one = |n: usize| {
-            let (file, in_child) = open(&path(n));
+        let park_one = || {
+            let (file, in_child) = open(&path);
             park(file, in_child);
         };
-        park_one(0);
-        assert!(!is_kept(0), "nobody has it open");
-        // Nobody else has a lock, but somebody who has it open may take one.
-        let users: Vec<File> = (1..=LOOKS).map(|n| open(&path(n)).0).collect();
-        (1..=LOOKS).for_each(park_one);
-        assert!((1..=LOOKS).all(is_kept));
-        drop(users);
-        assert!((1..=LOOKS).all(is_kept), "nobody has looked");
-        park_one(0);
-        assert!(!(0..=LOOKS).any(is_kept));
+        park_one();
+        assert_eq!(kept(), 0, "nobody has it open");
+        let (user, _in_child) = open(&path);
+        park_one();
+        park_one();
+        assert_eq!(kept(), 2);
+        drop(user);
+        park_one();
+        assert_eq!(kept(), 0, "they are not there for each other's sake");
     }
 
     #[test]
