@@ -13,6 +13,9 @@ mod lines;
 /// Power failures, simulated.
 pub mod power;
 
+/// Work without the rights of root.
+pub mod rights;
+
 /// Users of one database that take turns at every step, as a seed says.
 #[cfg(feature = "test-points")]
 pub mod schedule;

@@ -183,10 +183,11 @@ impl Salts {
         Salts(bytes)
     }
 
-    /// True for the salts that SQLite gives an empty log, which is no generation: each of
-    /// them has these.
-    pub fn name_nothing(self) -> bool {
-        self.0 == [0; 8]
+    /// True if both name one generation. Zeros name none: SQLite gives them to each empty
+    /// log.
+    #[must_use]
+    pub fn name_same(self, other: Self) -> bool {
+        self == other && self.0 != [0; 8]
     }
 
     /// The salts of the next generation: the first counts up as a big-endian

@@ -195,16 +195,20 @@ impl<C: WalCoordination> Log for BackendLog<C> {
         let is_there = |snapshot: &Snapshot| (1..=snapshot.max_frame()).contains(&frame);
         let number = self.frame_no(frame)?;
         match &self.tx {
-            Tx::Write(write) if (1..=write.frame_count()).contains(&frame) => {
-                write.read_raw_frame(number, buffer)?;
-                return Ok(true);
+            Tx::Write(write) => {
+                let found = (1..=write.frame_count()).contains(&frame);
+                if found {
+                    write.read_raw_frame(number, buffer)?;
+                }
+                return Ok(found);
             }
-            Tx::Read(read) if !read.snapshot().bypasses_log() && is_there(read.snapshot()) => {
-                read.read_raw_frame(number, buffer)?;
-                return Ok(true);
+            Tx::Read(read) if !read.snapshot().bypasses_log() => {
+                let found = is_there(read.snapshot());
+                if found {
+                    read.read_raw_frame(number, buffer)?;
+                }
+                return Ok(found);
             }
-            Tx::Write(_) => return Ok(false),
-            Tx::Read(read) if !read.snapshot().bypasses_log() => return Ok(false),
             Tx::Read(_) | Tx::None => {}
         }
         // Who has no transaction, or one that bypasses the log, does not keep it.

@@ -11,8 +11,9 @@
 //!
 //! Descriptors are closed only if nobody else in the process has the file open (see
 //! `wal_core::io::OsFile`). Classic locks are the process's own: releasing those of an
-//! attachment that ends would release those of the next one too. So with them an attachment stays in the registry, and the database
-//! locked, until its last lock is given back.
+//! attachment that ends would release those of the next one too. So with them an
+//! attachment stays in the registry, and the database locked, until its last lock is
+//! given back.
 //!
 //! # Crash
 //! The system frees all locks of a dead process. Its files stay, and are

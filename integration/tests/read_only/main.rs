@@ -20,17 +20,16 @@ use std::time::{Duration, Instant};
 use integration::fixtures::folder::FolderState;
 use integration::fixtures::reading::Contents;
 use integration::fixtures::{self, Fixture, page_digest};
+use integration::rights::as_nobody;
 use integration::stock::{StockKind, StockSqlite};
 use integration::worker::{Checkpoint, Command, Settings, Stamp, Worker};
-use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
+use nix::unistd::geteuid;
 use tempfile::TempDir;
 use wal::shm::{Database, ReadTx};
 use wal::{CheckpointMode, Error, Lock, LockKind, Options, ReadStrategy};
 use wal_core::LockMode;
 use wal_core::io::{ByteLocks, beside, shm_bytes};
 
-/// "nobody", who owns nothing.
-const NOBODY: u32 = 65534;
 /// Longer than any step takes, so that only a hang gets there.
 const PATIENT: Duration = Duration::from_secs(20);
 /// Long enough to look more than once.
@@ -41,20 +40,6 @@ fn read_only(busy_timeout: Duration) -> Options {
         .read_only(true)
         .linger(Duration::ZERO)
         .busy_timeout(busy_timeout)
-}
-
-/// Opens with the file system rights of nobody, which are a thread's.
-fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            if geteuid().is_root() {
-                setfsgid(Gid::from_raw(NOBODY));
-                setfsuid(Uid::from_raw(NOBODY));
-            }
-            work()
-        });
-        thread.join().unwrap()
-    })
 }
 
 fn open(path: &Path, options: &Options) -> wal::Result<Database> {

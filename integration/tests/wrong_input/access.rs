@@ -11,28 +11,12 @@ use std::path::Path;
 use integration::fixtures::folder::FolderState;
 use integration::fixtures::reading::Opener;
 use integration::fixtures::{self, DATABASE, LOG};
+use integration::rights::as_nobody;
 use integration::worker::Backend;
-use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
+use nix::unistd::geteuid;
 use wal::{Error, Result};
 
 use crate::refusal::Refusal;
-
-/// "nobody", who owns nothing.
-const NOBODY: u32 = 65534;
-
-/// Runs `work` in a thread that has the file system rights of nobody.
-fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            if geteuid().is_root() {
-                setfsgid(Gid::from_raw(NOBODY));
-                setfsuid(Uid::from_raw(NOBODY));
-            }
-            work()
-        });
-        thread.join().unwrap()
-    })
-}
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();

@@ -10,14 +10,18 @@
 //! there *now*, whoever has stored it, in whichever generation. Then all slots from the
 //! beginning of the chain to it are in use, and the entries of the page in them are
 //! older: a new entry takes the first free slot, and whoever adds one has cleared all that
-//! was behind the newest frame, or the whole block. So whoever goes on from there finds what it would have
-//! found from the beginning.
+//! was behind the newest frame, or the whole block. So whoever goes on from there finds
+//! what it would have found from the beginning.
 //!
 //! # Ordering
 //! None: the slot and the page number are loaded anew, as on the way there.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::block::SLOTS;
+use super::map::hash;
+use crate::sync::{self, AtomicU16, AtomicU32};
 
 /// How many pages are remembered at a time, a power of two.
 const PAGES: usize = 256;
@@ -57,5 +61,43 @@ impl ChainEnds {
     pub(super) fn remember(&self, page: u32, slot: usize) {
         let end = u64::from(page) << 32 | slot as u64;
         self.of(page).store(end, Ordering::Relaxed);
+    }
+}
+
+/// After so many slots of a chain it is asked to where it was walked before.
+pub(super) const FAR: usize = 8;
+/// After so many it is worth it to remember where it ended, for who only looks.
+pub(super) const VERY_FAR: usize = 64;
+
+/// The slots of a block, and the page of each of its frames.
+pub(super) type Entries<'b> = (&'b [AtomicU16; SLOTS], &'b [AtomicU32]);
+
+/// An entry of a page that is further on in its chain.
+pub(super) struct Further {
+    pub(super) slot: usize,
+    /// The entry, counted from 1.
+    pub(super) value: u16,
+}
+
+impl Further {
+    /// The entry of `page` at the slot that is remembered, if it is beyond `at`, which is
+    /// in the chain too.
+    pub(super) fn than(
+        at: usize,
+        page: u32,
+        entries: Entries<'_>,
+        ends: &ChainEnds,
+    ) -> Option<Self> {
+        let slot = ends.get(page).filter(|&slot| slot < SLOTS)?;
+        let from_begin = |slot: usize| slot.wrapping_sub(hash(page)) & (SLOTS - 1);
+        if from_begin(slot) <= from_begin(at) {
+            return None;
+        }
+        // Acquire: as on the way there.
+        let (slots, pages) = entries;
+        let value = slots[slot].load(sync::Ordering::Acquire);
+        let cell = pages.get(usize::from(value).checked_sub(1)?)?;
+        let is_there = cell.load(sync::Ordering::Relaxed) == page;
+        is_there.then_some(Further { slot, value })
     }
 }

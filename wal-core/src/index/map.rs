@@ -16,9 +16,9 @@
 //! Entries without a header that covers them are never read.
 
 use super::block::{IndexBlock, SLOTS, block_of_frame, frame_before_block};
-use super::chain_ends::ChainEnds;
+use super::chain_ends::{ChainEnds, FAR, Further, VERY_FAR};
 use crate::error::Result;
-use crate::sync::{AtomicU16, AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering};
 use crate::testing::{Mutation, Point, mutated, step};
 
 /// How the blocks of the index are reached.
@@ -32,41 +32,8 @@ pub(crate) trait Blocks {
 }
 
 /// The slot at which the chain of `page` begins (`walHash`).
-fn hash(page: u32) -> usize {
+pub(super) fn hash(page: u32) -> usize {
     (page as usize).wrapping_mul(383) & (SLOTS - 1)
-}
-
-/// After so many slots of a chain it is asked to where it was walked before.
-const FAR: usize = 8;
-/// After so many it is worth it to remember where it ended, for who only looks.
-const VERY_FAR: usize = 64;
-
-/// The slots of a block, and the page of each of its frames.
-type Entries<'b> = (&'b [AtomicU16; SLOTS], &'b [AtomicU32]);
-
-/// An entry of a page that is further on in its chain.
-struct Further {
-    slot: usize,
-    /// The entry, counted from 1.
-    value: u16,
-}
-
-impl Further {
-    /// The entry of `page` at the slot that is remembered, if it is beyond `at`, which is
-    /// in the chain too.
-    fn than(at: usize, page: u32, entries: Entries<'_>, ends: &ChainEnds) -> Option<Self> {
-        let slot = ends.get(page).filter(|&slot| slot < SLOTS)?;
-        let from_begin = |slot: usize| slot.wrapping_sub(hash(page)) & (SLOTS - 1);
-        if from_begin(slot) <= from_begin(at) {
-            return None;
-        }
-        // Acquire: as in `find_in_block`.
-        let (slots, pages) = entries;
-        let value = slots[slot].load(Ordering::Acquire);
-        let cell = pages.get(usize::from(value).checked_sub(1)?)?;
-        let is_there = cell.load(Ordering::Relaxed) == page;
-        is_there.then_some(Further { slot, value })
-    }
 }
 
 /// Adds the entry that frame `frame` holds `page`.
@@ -157,7 +124,7 @@ fn find_in_block(
         let in_range = frame >= min && (frame <= max || mutated(Mutation::IgnoreMaxFrame));
         // A slot of a dead or foreign writer can hold any value, so the place
         // is looked up with `get`.
-        let holds = |cell: &crate::sync::AtomicU32| cell.load(Ordering::Relaxed) == page;
+        let holds = |cell: &AtomicU32| cell.load(Ordering::Relaxed) == page;
         if in_range && frame > newest && pages.get(usize::from(value) - 1).is_some_and(holds) {
             (newest, newest_at) = (frame, at);
             if mutated(Mutation::FirstHitWins) {

@@ -217,10 +217,10 @@ impl Drop for OsFile {
 
 /// To open a pipe for reading alone waits until somebody writes to it.
 fn refuse_pipe(path: &Path, mode: OpenMode<'_>) -> Result<()> {
-    let reads_only = matches!(mode, OpenMode::ReadOnly);
-    match fs::metadata(path) {
-        Ok(metadata) if reads_only && !metadata.is_file() => Err(not_regular(path)),
-        _ => Ok(()),
+    let is_pipe = || fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
+    match matches!(mode, OpenMode::ReadOnly) && is_pipe() {
+        true => Err(not_regular(path)),
+        false => Ok(()),
     }
 }
 

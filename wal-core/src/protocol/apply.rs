@@ -146,7 +146,8 @@ impl<C: WalCoordination> ApplyTx<C> {
             return Err(self.refused("frames of the generation before are not committed"));
         }
         // Where an empty log ends that SQLite left, no salts tell.
-        let is_there = |after: TailPosition| after == position && !after.salts.name_nothing();
+        let is_there =
+            |after: TailPosition| after == position && after.salts.name_same(position.salts);
         if after.is_some_and(|after| !is_there(after) && !begun) {
             return Err(self.diverged(0, "it does not end where the generation before did"));
         }

@@ -19,6 +19,7 @@
 //! As for any write transaction.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use super::group_commit::CommitSync;
 use super::spill::{LogEnd, OwnFrames};
@@ -254,10 +255,8 @@ impl<C: WalCoordination> ReadTx<C> {
             Some(ReadSlot::DATABASE) => self.snapshot.min_frame,
             _ => 1,
         };
-        match (first..=self.snapshot.max_frame()).contains(&frame.get()) {
-            true => Ok(()),
-            false => Err(self.wal().no_such_frame(frame)),
-        }
+        self.wal()
+            .check_kept(first..=self.snapshot.max_frame(), frame)
     }
 }
 
@@ -282,10 +281,7 @@ impl<C: WalCoordination> WriteTx<C> {
 
     /// With Write held nobody else begins the log anew.
     fn check_frame(&self, frame: FrameNo) -> Result<()> {
-        match (1..=self.frame_count()).contains(&frame.get()) {
-            true => Ok(()),
-            false => Err(self.wal().no_such_frame(frame)),
-        }
+        self.wal().check_kept(1..=self.frame_count(), frame)
     }
 }
 
@@ -311,9 +307,13 @@ impl<C: WalCoordination> Wal<C> {
         self.read_log(frame_offset(frame, page_size), &mut buffer[..len])
     }
 
-    fn no_such_frame(&self, frame: FrameNo) -> Error {
+    /// Refuses a frame that is none of those that a transaction keeps in the log.
+    fn check_kept(&self, kept: RangeInclusive<u32>, frame: FrameNo) -> Result<()> {
+        if kept.contains(&frame.get()) {
+            return Ok(());
+        }
         let reason = format!("{frame:?} is none that this transaction keeps in the log");
-        Error::refused(self.path(), "reading a frame", reason)
+        Err(Error::refused(self.path(), "reading a frame", reason))
     }
 
     pub(super) fn read_log(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {

@@ -26,8 +26,8 @@ pub enum IndexOf {
     NoLog(Salts),
 }
 
-/// What `log` is to the index that begins with `block_zero`. The caller holds what keeps the log from beginning
-/// anew.
+/// What `log` is to the index that begins with `block_zero`. The caller holds what keeps
+/// the log from beginning anew.
 ///
 /// # Errors
 /// What reading the log gives.

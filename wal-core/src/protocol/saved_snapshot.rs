@@ -81,7 +81,7 @@ impl SavedSnapshot {
     /// of different generations of the log, or of empty logs as SQLite leaves them,
     /// which have no order.
     pub fn compare(&self, other: &Self) -> Option<Order> {
-        let same = self.salts() == other.salts() && !self.salts().name_nothing();
+        let same = self.salts().name_same(other.salts());
         same.then(|| self.max_frame().cmp(&other.max_frame()))
     }
 }
@@ -110,8 +110,7 @@ impl<C: WalCoordination> ReadTx<C> {
         wal.check_process()?;
         self.check_age()?;
         let (from, to) = (older.max_frame(), self.snapshot.max_frame());
-        let same = older.salts() == self.snapshot.salts() && !older.salts().name_nothing();
-        if !same || from > to {
+        if !older.salts().name_same(self.snapshot.salts()) || from > to {
             return Err(wal.snapshot_gone());
         }
         let mut pages = Vec::new();
@@ -183,8 +182,7 @@ impl<C: WalCoordination> Wal<C> {
             true => 0,
             false => info.attempted(),
         };
-        let there = live.salts() == header.salts()
-            && !header.salts().name_nothing()
+        let there = live.salts().name_same(header.salts())
             && live.max_frame() >= header.max_frame()
             && attempted <= header.max_frame();
         // A state that a writer has handed on and that was never published may have

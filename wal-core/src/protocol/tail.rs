@@ -112,8 +112,7 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Wal::begin_read`].
     pub fn resume_tail(self: &Arc<Self>, position: TailPosition) -> Result<ResumedTail<C>> {
         let at = self.pin_newest(&Held::NOTHING)?;
-        let there = at.snapshot().salts() == position.salts
-            && !position.salts.name_nothing()
+        let there = at.snapshot().salts().name_same(position.salts)
             && position.frame <= at.snapshot().max_frame();
         if !there || !self.has_frame(position)? {
             return Err(self.snapshot_gone());
