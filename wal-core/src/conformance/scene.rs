@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Backend;
 use super::director::{Call, Director, Entry, Then, until_death};
@@ -24,7 +24,8 @@ use crate::protocol::{
 use crate::sync::Ordering as AtomicOrdering;
 use crate::types::{PageNo, PageSize};
 
-/// How long a wait of the suite may last before something is wrong.
+/// How long a wait of the suite may last before something is wrong, also on a
+/// machine that is busy with much else.
 pub(super) const BOUND: Duration = Duration::from_secs(20);
 
 /// A directory that goes with the scene.
@@ -345,6 +346,16 @@ impl<B: Backend> User<B> {
         let survived = until_death(|| act(self)).is_some();
         self.director.stepped_in();
         !survived
+    }
+}
+
+/// Waits until `has_come`, which other threads bring about; panics with `what`
+/// if it does not within [`BOUND`].
+pub(super) fn until(what: &str, mut has_come: impl FnMut() -> bool) {
+    let deadline = Instant::now() + BOUND;
+    while !has_come() {
+        assert!(Instant::now() < deadline, "not within {BOUND:?}: {what}");
+        std::thread::yield_now();
     }
 }
 

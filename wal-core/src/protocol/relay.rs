@@ -80,6 +80,8 @@ struct State {
     is_kept: bool,
     /// The places in line of threads that would take it over.
     heirs: VecDeque<Place>,
+    /// How many threads sleep until the leader, or a failure, changes the state.
+    sleepers: u32,
 }
 
 impl State {
@@ -211,6 +213,12 @@ impl<C: WalCoordination> Wal<C> {
         self.relay.state().is_kept
     }
 
+    /// How many threads of the attachment sleep until a commit is published.
+    #[cfg(all(feature = "conformance", not(loom)))]
+    pub(crate) fn publish_sleepers(&self) -> u32 {
+        self.relay.state().sleepers
+    }
+
     fn turn_goes_on(&self) -> bool {
         let room = self.coordination.waiting_room();
         room.is_some_and(|room| room.line().turn_goes_on(now()))
@@ -270,12 +278,14 @@ impl<C: WalCoordination> Wal<C> {
             drop(state);
             let changes = || self.relay.changes.load(Ordering::Relaxed) != seen;
             if !comes_soon(changes) {
-                let state = self.relay.state();
+                let mut state = self.relay.state();
                 let waits = |state: &mut State| {
                     state.is_led && !state.is_published(number) && !state.has_failed
                 };
                 step(Point::WaitForSync);
-                drop(self.relay.changed.wait_while(state, waits));
+                state.sleepers += 1;
+                let woken = self.relay.changed.wait_while(state, waits);
+                woken.unwrap_or_else(PoisonError::into_inner).sleepers -= 1;
             }
         }
     }
@@ -337,11 +347,15 @@ impl<C: WalCoordination> Wal<C> {
         state.is_kept &= !gives_back;
         self.relay.tell_unpublished(&state);
         self.relay.changes.fetch_add(1, Ordering::Relaxed);
+        // A thread that counts itself later looks at the changed state first.
+        let wakes = state.sleepers > 0;
         drop(state);
         if gives_back {
             drop(self.write_guard());
         }
-        self.relay.changed.notify_all();
+        if wakes {
+            self.relay.changed.notify_all();
+        }
     }
 }
 

@@ -15,6 +15,8 @@
 //! leaves the bit to the next waker, at the price of one needless system call.
 
 mod line;
+#[cfg(all(feature = "conformance", not(loom)))]
+pub(crate) mod manual_clock;
 mod synced;
 
 use std::cell::Cell;

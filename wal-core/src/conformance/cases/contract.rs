@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::Backend;
-use super::super::scene::{BOUND, Scene, User};
+use super::super::scene::{BOUND, Scene, User, until};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::Error;
 use crate::index::MARK_NOT_USED;
@@ -144,12 +144,9 @@ pub(crate) fn a_lock_hands_over_what_its_holder_stored<B: Backend>() {
     scene.director().with_ledger(|ledger| ledger.crowd());
     const ROUNDS: u32 = 500;
     let count = |user: &User<B>| {
-        let deadline = Instant::now() + BOUND;
         for _ in 0..ROUNDS {
-            while !try_lock(user, Lock::Write, LockMode::Exclusive) {
-                assert!(Instant::now() < deadline, "Write is never free");
-                thread::yield_now();
-            }
+            let takes = || try_lock(user, Lock::Write, LockMode::Exclusive);
+            until("Write is free", takes);
             // Two plain steps, so that a lock that does not exclude, or does
             // not hand over, loses a count.
             let word = &user.block_zero().header_words()[33];
@@ -271,10 +268,10 @@ pub(crate) fn a_slot_that_is_lowered_is_shared_with_its_mark<B: Backend>() {
 
 pub(crate) fn a_sleep_ends_when_its_word_was_changed_and_woken<B: Backend>() {
     let (_scene, one, two) = two_at_an_index::<B>();
-    let deadline = Instant::now() + BOUND;
     let sleeper = one.wal.coordination();
     let room = sleeper.waiting_room().expect("a waiting room");
     for _ in 0..200 {
+        let deadline = Instant::now() + BOUND;
         let seen = room.commits().expect();
         thread::scope(|threads| {
             threads.spawn(|| {

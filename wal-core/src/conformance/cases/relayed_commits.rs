@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::Backend;
 use super::super::director::{Awaited, Call, Which};
-use super::super::scene::{BOUND, Scene, User, Writing, fill, version_in};
+use super::super::scene::{BOUND, Scene, User, Writing, fill, until, version_in};
 use super::durability::SYNC;
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
@@ -73,13 +73,17 @@ pub(super) fn joined<T>(threads: &Kept<JoinHandle<T>>) -> Vec<T> {
         .collect()
 }
 
-/// Lets `thread`, which should wait, come to what it should not do yet: there is
-/// nothing that would tell of it.
-pub(super) fn let_run<T>(thread: &JoinHandle<T>) {
-    let until = Instant::now() + Duration::from_millis(150);
-    while !thread.is_finished() && Instant::now() < until {
-        std::thread::yield_now();
-    }
+/// Waits until the thread that `act` starts sleeps until a commit is published, or
+/// has ended without.
+pub(super) fn until_it_waits<B: Backend, T>(
+    user: &User<B>,
+    act: impl FnOnce() -> JoinHandle<T>,
+) -> JoinHandle<T> {
+    let before = user.wal.publish_sleepers();
+    let thread = act();
+    let waits = || thread.is_finished() || user.wal.publish_sleepers() > before;
+    until("a thread waits for a sync", waits);
+    thread
 }
 
 fn version_of<B: Backend>(tx: &Writing<B>, page: u32) -> u32 {
@@ -186,9 +190,7 @@ pub(crate) fn who_has_seen_a_commit_ends_when_it_is_durable<B: Backend>() {
                     }
                     reader.versions()
                 };
-                let thread = std::thread::spawn(ends);
-                gives_write_up(&strict);
-                let_run(&thread);
+                let thread = until_it_waits(&strict, || std::thread::spawn(ends));
                 keep(&threads, thread);
             }
             keep(&last, begin_beside_a_sync(&strict));
@@ -212,9 +214,8 @@ pub(crate) fn a_commit_of_another_level_waits_for_those_before_it<B: Backend>() 
             let tx = begin_beside_a_sync(&strict);
             strict.wal.set_synchronous(Synchronous::Normal);
             strict.before(writes_log, move || assert_eq!(other.versions(), [2, 1, 1]));
-            let thread = commit_on_a_thread::<B>(tx, 2, 3);
-            let_run(&thread);
-            keep(&threads, thread);
+            let commits = || commit_on_a_thread::<B>(tx, 2, 3);
+            keep(&threads, until_it_waits(&strict, commits));
         }
     });
     strict.commit(&[1], 2);
@@ -249,11 +250,7 @@ pub(crate) fn write_is_not_taken_over_when_the_turn_is_over<B: Backend>() {
 
 /// Returns once no thread of `user` writes.
 pub(super) fn gives_write_up<B: Backend>(user: &User<B>) {
-    let deadline = Instant::now() + BOUND;
-    while !user.wal.is_write_kept() {
-        assert!(Instant::now() < deadline, "a thread keeps Write");
-        std::thread::yield_now();
-    }
+    until("a thread gives Write up", || user.wal.is_write_kept());
 }
 
 /// What a transaction has spilled goes before Write does: the next one is at work
@@ -314,8 +311,7 @@ pub(crate) fn a_log_does_not_begin_anew_before_its_leader_is_done<B: Backend>() 
                 fill(&mut tx, &[2], 3)?;
                 tx.spill()
             };
-            let thread = std::thread::spawn(spills);
-            let_run(&thread);
+            let thread = until_it_waits(&strict, || std::thread::spawn(spills));
             keep(&threads, thread);
             assert_eq!(strict.header().salts(), before, "it began anew");
         }

@@ -9,8 +9,8 @@ use super::super::director::{Then, at_every_call, nth, until_death};
 use super::super::scene::fill;
 use super::durability::SYNC;
 use super::relayed_commits::{
-    Kept, begin_beside_a_sync, commit_on_a_thread, gives_write_up, joined, keep, let_run, scene,
-    take, writes_log,
+    Kept, begin_beside_a_sync, commit_on_a_thread, gives_write_up, joined, keep, scene, take,
+    until_it_waits, writes_log,
 };
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
@@ -60,9 +60,8 @@ pub(crate) fn a_log_is_not_written_again_over_unpublished_frames<B: Backend>() {
             strict.before(writes_log, move || {
                 assert_eq!(other.versions(), [2, 1, 1], "it is mended too early");
             });
-            let thread = commit_on_a_thread::<B>(tx, 2, 3);
-            let_run(&thread);
-            keep(&threads, thread);
+            let commits = || commit_on_a_thread::<B>(tx, 2, 3);
+            keep(&threads, until_it_waits(&strict, commits));
         }
     });
     strict.commit(&[1], 2);

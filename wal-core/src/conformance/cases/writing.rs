@@ -1,14 +1,17 @@
 //! The one writer.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::Backend;
-use super::super::scene::{BOUND, Scene, fill};
+use super::super::director::{Awaited, Call};
+use super::super::scene::{BOUND, Scene, fill, version_in};
+use super::waiting::{LONGER_THAN_A_TURN, until_in_line};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Error;
 use crate::index::{HeaderCell, IndexHeader};
 use crate::types::{PageNo, PageSize};
+use crate::waiting::manual_clock::ManualClock;
 
 pub(crate) fn a_writer_shuts_out_writers_and_nobody_else<B: Backend>() {
     let scene = Scene::<B>::new(2);
@@ -39,24 +42,26 @@ pub(crate) fn a_writer_that_waits_is_woken<B: Backend>() {
     let (one, two) = scene.two();
     two.versions();
     scene.director().with_ledger(|ledger| ledger.crowd());
-    let mut tx = one.write();
+    let clock = ManualClock::default();
+    let mut tx = clock.run(|| one.write());
     fill(&mut tx, &[1, 2], 1).unwrap();
-    let started = Instant::now();
-    thread::scope(|scope| {
-        let waiting = scope.spawn(|| {
-            let mut tx = two.wal.begin_write(BOUND).expect("its turn comes");
-            let bytes = tx.page(PageNo::ONE).unwrap()[4];
-            assert_eq!(
-                bytes, 1,
-                "the state is older than the commit that was waited for"
-            );
-            fill(&mut tx, &[2], 2).unwrap();
-            tx.commit().unwrap();
-        });
+    let writes = || {
+        let mut tx = two.wal.begin_write(BOUND).expect("its turn comes");
+        let version = version_in(1, &tx.page(PageNo::ONE).unwrap());
+        assert_eq!(version, 1, "the state is older than the commit before");
+        fill(&mut tx, &[2], 2).unwrap();
         tx.commit().unwrap();
+    };
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| clock.run(writes));
+        until_in_line(&one, 1);
+        // Within its turn the writer may come back, and wakes nobody.
+        clock.advance(LONGER_THAN_A_TURN);
+        let (_, trace) = one.trace(|_| clock.run(|| tx.commit().unwrap()));
+        let wakes = Call::Wake(Awaited::Turn);
+        assert!(trace.contains(&wakes), "nobody woke the writer: {trace:?}");
         waiting.join().expect("the waiting writer");
     });
-    assert!(started.elapsed() < BOUND, "nobody woke the writer");
     assert_eq!(one.versions(), [1, 2]);
 }
 
