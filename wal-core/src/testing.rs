@@ -165,6 +165,16 @@ named! {
     SkipBackfilledFrames => "skip-backfilled-frames",
     /// Open a snapshot: a checkpoint that is running is not looked for.
     OpenSnapshotBesideCheckpoint => "open-snapshot-beside-checkpoint",
+    /// Open a snapshot: one frame beyond it may be in the database file.
+    AcceptOneFrameBeyond => "accept-one-frame-beyond",
+    /// Recovery: no checkpoint is taken to have gone anywhere.
+    ForgetAttempted => "forget-attempted",
+    /// Close: what a peer backfilled is not made durable before the log goes.
+    CloseWithoutProof => "close-without-proof",
+    /// Apply: the frames of a copy are not synced before the header of their log.
+    HeaderBeforeFrameSync => "header-before-frame-sync",
+    /// Tail: a restart of the log that it did not keep is not noticed.
+    IgnoreRestartAtSlotZero => "ignore-restart-at-slot-zero",
     /// Restart: the salts stay.
     KeepSalts => "keep-salts",
     /// Restart: Checkpoint is not taken.

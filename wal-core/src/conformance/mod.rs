@@ -299,6 +299,8 @@ macro_rules! conformance_suite {
         // Snapshots as values.
         a_saved_snapshot_is_opened_again_by_another_user,
         a_snapshot_that_a_checkpoint_has_passed_is_gone,
+        snapshot_that_one_backfilled_frame_has_passed_is_gone,
+        snapshot_before_the_end_of_a_recovered_log_is_gone,
         a_snapshot_that_a_dead_checkpoint_may_have_passed_is_gone,
         an_opened_snapshot_finds_what_a_checkpoint_left_out,
         a_snapshot_is_not_opened_while_a_checkpoint_runs,
@@ -311,6 +313,7 @@ macro_rules! conformance_suite {
         a_tail_shows_nothing_that_is_not_committed,
         the_log_does_not_begin_anew_behind_a_tail,
         a_tail_restarts_the_log_without_a_gap,
+        tail_whose_restart_failed_misses_no_frame,
         a_tail_goes_on_where_it_stood_while_the_log_is_the_same,
         a_tail_is_not_resumed_where_the_log_has_lost_frames,
         what_was_seen_of_an_empty_log_is_not_taken_for_another_one,
@@ -328,6 +331,7 @@ macro_rules! conformance_suite {
         a_generation_is_begun_once_whatever_was_given_since,
         a_frame_that_is_not_the_next_of_its_log_is_refused,
         a_generation_is_followed_by_the_next_without_a_gap,
+        copy_syncs_its_frames_before_their_log_header,
         a_copy_that_dies_while_it_catches_up_is_never_mixed,
         a_replica_that_dies_at_any_call_goes_on_where_it_stands,
         an_error_at_any_call_of_applying_leaves_no_lock,
@@ -341,6 +345,7 @@ macro_rules! conformance_suite {
         a_vacuum_after_a_failed_sync_is_refused,
         // The end.
         the_last_one_out_removes_the_log_and_no_one_before,
+        last_closer_syncs_a_peers_backfill_before_it_removes_the_log,
         a_log_that_is_not_backfilled_survives_the_last_one,
     } };
     (@tests $backend:ty: $($case:ident,)*) => {

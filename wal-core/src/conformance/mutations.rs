@@ -172,6 +172,26 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_snapshot_is_not_opened_while_a_checkpoint_runs"),
         ),
         (
+            M::AcceptOneFrameBeyond,
+            Case("snapshot_that_one_backfilled_frame_has_passed_is_gone"),
+        ),
+        (
+            M::ForgetAttempted,
+            Case("snapshot_before_the_end_of_a_recovered_log_is_gone"),
+        ),
+        (
+            M::CloseWithoutProof,
+            Case("last_closer_syncs_a_peers_backfill_before_it_removes_the_log"),
+        ),
+        (
+            M::HeaderBeforeFrameSync,
+            Case("copy_syncs_its_frames_before_their_log_header"),
+        ),
+        (
+            M::IgnoreRestartAtSlotZero,
+            Case("tail_whose_restart_failed_misses_no_frame"),
+        ),
+        (
             M::IgnoreLogLimit,
             Case("a_writer_waits_while_a_reader_keeps_a_long_log"),
         ),

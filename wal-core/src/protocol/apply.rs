@@ -283,7 +283,8 @@ impl<C: WalCoordination> ApplyTx<C> {
         // Found before the frames count: nothing may fail behind that.
         let cell = wal.header_cell()?;
         if let Header::GoesLast(header) = self.header {
-            if wal.synchronous() != Synchronous::Off {
+            let in_order = wal.synchronous() != Synchronous::Off;
+            if in_order && !mutated(Mutation::HeaderBeforeFrameSync) {
                 step(Point::LogHeaderSync);
                 wal.sync_log()?;
             }

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use super::{CheckpointMode, Synchronous, Wal};
 use crate::coordination::WalCoordination;
 use crate::error::Result;
-use crate::testing::{Point, step};
+use crate::testing::{Mutation, Point, mutated, step};
 
 impl<C: WalCoordination> Wal<C> {
     /// Ends this attachment. The last one of all cleans up: it checkpoints
@@ -35,7 +35,8 @@ impl<C: WalCoordination> Wal<C> {
         if !report.is_complete() {
             return Ok(());
         }
-        if report.log_frames > 0 && self.synchronous() != Synchronous::Off {
+        let is_promised = report.log_frames > 0 && self.synchronous() != Synchronous::Off;
+        if is_promised && !mutated(Mutation::CloseWithoutProof) {
             self.prove_all_backfilled()?;
         }
         if self.tuning.persistent_log() {

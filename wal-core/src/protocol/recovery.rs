@@ -94,7 +94,10 @@ impl<C: WalCoordination> Wal<C> {
         if !mutated(Mutation::KeepBackfilled) {
             info.set_backfilled(0);
         }
-        info.set_attempted(header.max_frame());
+        info.set_attempted(match mutated(Mutation::ForgetAttempted) {
+            true => 0,
+            false => header.max_frame(),
+        });
         for slot in ReadSlot::MARKED {
             // A slot in use keeps its mark: its reader still relies on it.
             let exclusive = self.try_lock(Lock::Read(slot), LockMode::Exclusive)?;

@@ -178,9 +178,10 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(None);
         };
         let info = self.checkpoint_info()?;
+        let one_beyond = u32::from(mutated(Mutation::AcceptOneFrameBeyond));
         let attempted = match mutated(Mutation::IgnoreAttempted) {
             true => 0,
-            false => info.attempted(),
+            false => info.attempted().saturating_sub(one_beyond),
         };
         let there = live.salts().name_same(header.salts())
             && live.max_frame() >= header.max_frame()

@@ -230,7 +230,8 @@ impl<C: WalCoordination> Tail<C> {
         // A mark keeps the log from beginning anew; only the first commit to an
         // empty log changes the salts under it. Slot 0, at which a failed
         // restart may have left the tail, keeps nothing.
-        if before.bypasses_log() && before.salts() != now.salts() {
+        let keeps_nothing = before.bypasses_log() && !mutated(Mutation::IgnoreRestartAtSlotZero);
+        if keeps_nothing && before.salts() != now.salts() {
             return Err(wal.snapshot_gone());
         }
         // The old mark is given back when the new one is held.

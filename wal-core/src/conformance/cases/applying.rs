@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use super::super::Backend;
-use super::super::director::{Then, at_every_call, nth};
+use super::super::director::{Call, Then, at_every_call, nth};
 use super::super::scene::{Scene, User, fill};
+use super::durability::{SYNC, header};
+use super::relayed_commits::writes_log;
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{FRAME_HEADER_LEN, LOG_HEADER_LEN};
-use crate::protocol::{TailFrames, TailPosition};
+use crate::protocol::{Synchronous, TailFrames, TailPosition};
 use crate::types::FrameNo;
 
 /// A frame as it is sent.
@@ -259,6 +261,40 @@ pub(crate) fn a_generation_is_followed_by_the_next_without_a_gap<B: Backend>() {
         assert!(back.is_err(), "{back:?}");
     }
     copy.assert_quiet();
+}
+
+/// Until all of the log is durable, no header makes any of it count.
+pub(crate) fn copy_syncs_its_frames_before_their_log_header<B: Backend>() {
+    let (source, _, writer) = source_and_copy::<B>();
+    let batch = Batch::whole_log(&writer);
+    writer.checkpoint_all();
+    for synchronous in [Synchronous::Normal, Synchronous::Full] {
+        let copy = Scene::<B>::from_files(&source.files().0, None);
+        let replica = copy.user_at(synchronous);
+        let (applied, trace) = replica.trace(|replica| batch.apply_to(replica));
+        applied.expect("it is applied");
+        let header = |call: &Call| *call == header();
+        let places = |wanted: &dyn Fn(&Call) -> bool| -> Vec<usize> {
+            let calls = trace.iter().enumerate();
+            let found = calls.filter(|(_, call)| wanted(call));
+            found.map(|(at, _)| at).collect()
+        };
+        let frames = places(&|call| writes_log(call) && !header(call));
+        let headers = places(&|call| header(call));
+        let syncs = places(&|call| *call == SYNC);
+        let &[zeros, header] = &*headers else {
+            panic!("zeros, and the header: {trace:?}");
+        };
+        let synced_between = |before: usize, after: usize| {
+            let between = syncs.iter().filter(|&&at| before < at && at < after);
+            assert!(between.count() > 0, "{synchronous:?}: {trace:?}");
+        };
+        synced_between(zeros, frames[0]);
+        synced_between(frames[frames.len() - 1], header);
+        if synchronous == Synchronous::Full {
+            synced_between(header, trace.len());
+        }
+    }
 }
 
 /// A copy of the newest state is given the log from its beginning: until it

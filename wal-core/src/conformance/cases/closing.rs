@@ -3,6 +3,7 @@
 use super::super::Backend;
 use super::super::director::{Call, Then, Which};
 use super::super::scene::Scene;
+use crate::protocol::Synchronous;
 
 pub(crate) fn the_last_one_out_removes_the_log_and_no_one_before<B: Backend>() {
     let scene = Scene::<B>::new(2);
@@ -28,6 +29,21 @@ pub(crate) fn the_last_one_out_removes_the_log_and_no_one_before<B: Backend>() {
         again.is_ok() && trace.is_empty(),
         "a second close did something: {trace:?}"
     );
+}
+
+/// The count of a peer at `Synchronous::Off` does not make its pages durable.
+pub(crate) fn last_closer_syncs_a_peers_backfill_before_it_removes_the_log<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (careless, last) = (scene.user_at(Synchronous::Off), scene.user());
+    last.commit(&[1, 2], 1);
+    careless.checkpoint_all();
+    careless.wal.close().unwrap();
+    let (closed, trace) = last.trace(|last| last.wal.close());
+    closed.unwrap();
+    let at = |wanted: Call| trace.iter().position(|&call| call == wanted);
+    let removed = at(Call::RemoveLog).expect("the log is removed");
+    let synced = at(Call::Sync(Which::Database)).expect("the database is synced");
+    assert!(synced < removed, "{trace:?}");
 }
 
 pub(crate) fn a_log_that_is_not_backfilled_survives_the_last_one<B: Backend>() {

@@ -21,7 +21,7 @@ pub(super) fn log_writes(trace: &[Call]) -> Vec<Call> {
     trace.iter().filter(of_log).copied().collect()
 }
 
-fn header() -> Call {
+pub(super) fn header() -> Call {
     Call::Write {
         file: Which::Log,
         offset: 0,

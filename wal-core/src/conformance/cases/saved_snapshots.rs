@@ -64,6 +64,33 @@ pub(crate) fn a_snapshot_that_a_checkpoint_has_passed_is_gone<B: Backend>() {
     assert_eq!(versions::<B>(&opened), [1, 2, 2]);
 }
 
+/// The frame behind the snapshot is in the database file, and no further one.
+pub(crate) fn snapshot_that_one_backfilled_frame_has_passed_is_gone<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    writer.commit(&[1], 1);
+    let old = save(&writer);
+    writer.commit(&[2], 2);
+    writer.checkpoint_all();
+    assert_gone(&other, &old);
+}
+
+/// A recovery does not know how far checkpoints of the dead went.
+pub(crate) fn snapshot_before_the_end_of_a_recovered_log_is_gone<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    writer.commit(&[1, 2], 1);
+    let old = save(&writer);
+    writer.commit(&[2], 2);
+    let last = save(&writer);
+    writer.checkpoint_all();
+    writer.damage_header();
+    assert_eq!(other.versions(), [1, 2], "the log is recovered");
+    assert_gone(&other, &old);
+    let opened = open(&other, &last).expect("nothing goes beyond the end of the log");
+    assert_eq!(versions::<B>(&opened), [1, 2]);
+}
+
 /// A page with a newer frame beyond the snapshot is not copied, though the
 /// count says that its older frame is backfilled.
 pub(crate) fn an_opened_snapshot_finds_what_a_checkpoint_left_out<B: Backend>() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::Backend;
+use super::super::director::{Then, at_every_call, nth};
 use super::super::scene::{Scene, User, content, fill};
 use crate::coordination::WalCoordination;
 use crate::error::Error;
@@ -109,6 +110,38 @@ pub(crate) fn a_tail_restarts_the_log_without_a_gap<B: Backend>() {
     writer.commit(&[1], 3);
     assert_eq!(frames(tail.advance().expect("it goes on")), [(1, Some(2))]);
     assert_eq!(writer.versions(), [3, 2]);
+}
+
+/// A call of a restart by the tail fails, after which it may hold no mark. A writer
+/// that restarts the log then takes frames from it, which it must not pass over.
+pub(crate) fn tail_whose_restart_failed_misses_no_frame<B: Backend>() {
+    let mut gone = 0;
+    at_every_call(|n| {
+        let scene = Scene::<B>::new(2);
+        let (writer, other) = scene.two();
+        writer.commit(&[1], 1);
+        let mut tail = other.wal.tail().expect("a tail begins");
+        writer.checkpoint_all();
+        other.then(nth(n), || Then::Fail);
+        let restarted = tail.restart_log(Duration::ZERO);
+        let failed = other.stepped_in();
+        if failed && restarted.is_err() {
+            let before = tail.position();
+            for version in [2, 3] {
+                // The log is restarted here unless the tail keeps it.
+                writer.checkpoint();
+                writer.commit(&[2], version);
+            }
+            match tail.advance() {
+                Ok(seen) => assert_eq!(frames(seen).len(), 2, "call {n}"),
+                Err(Error::SnapshotGone { .. }) => gone += 1,
+                Err(error) => panic!("call {n}: {error}"),
+            }
+            assert_eq!(before.frame, 1, "call {n}");
+        }
+        failed
+    });
+    assert!(gone > 0, "the tail never lost its mark");
 }
 
 pub(crate) fn a_tail_goes_on_where_it_stood_while_the_log_is_the_same<B: Backend>() {
