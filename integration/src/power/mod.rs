@@ -7,15 +7,18 @@
 //! | `history` | the committed states of a SQLite database |
 //! | `shared` | the index of several handles |
 //! | `work` | random operations that go through that history |
+//! | `replica` | a copy, and a replica, that are given the frames of a source |
 //! | `judge` | whether what is left keeps the promise, to ours and to stock SQLite |
 
 mod disk;
 mod history;
 mod judge;
+mod replica;
 mod shared;
 mod work;
 
 pub use disk::{Crash, Disk, Image, Interlude};
 pub use history::History;
 pub use judge::{FileJudge, Verdict, judge_by_ours, judge_without_promise};
-pub use work::{Work, replicate, work, work_by_threads, work_in_group};
+pub use replica::{catch_up, replicate};
+pub use work::{Work, work, work_beside_careless, work_by_threads, work_in_group};

@@ -21,7 +21,7 @@ use super::{Disk, History, Image};
 /// How long a thread may take before something is wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-type Handle = Arc<Wal<Shared>>;
+pub(super) type Handle = Arc<Wal<Shared>>;
 type Writing = WriteTx<Shared>;
 
 /// What is worked on.
@@ -38,17 +38,33 @@ pub struct Work<'h> {
 }
 
 /// A process's own life: its handle, and the readers it has.
-struct Life {
-    wal: Handle,
+pub(super) struct Life {
+    pub(super) wal: Handle,
     reading: Option<ReadTx<Shared>>,
 }
 
+impl<'h> Work<'h> {
+    /// Work on a database that has state `state` of the history durably, and no log.
+    pub fn new(history: &'h History, synchronous: Synchronous, state: usize) -> Self {
+        let image = Image {
+            database: history.bytes(state).to_vec(),
+            log: None,
+        };
+        Work {
+            history,
+            disk: Disk::new(&image, state),
+            synchronous,
+            state,
+        }
+    }
+}
+
 impl Work<'_> {
-    fn open(&self) -> Life {
+    pub(super) fn open(&self) -> Life {
         self.open_with(|_| {})
     }
 
-    fn open_with(&self, change: impl FnOnce(&mut WalConfig)) -> Life {
+    pub(super) fn open_with(&self, change: impl FnOnce(&mut WalConfig)) -> Life {
         let mut config = WalConfig::new(DatabaseKind::Sqlite, self.history.page_size);
         config.synchronous = self.synchronous;
         change(&mut config);
@@ -72,7 +88,7 @@ impl Work<'_> {
 pub fn work(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
     let mut life = work.open();
     while work.state < work.history.last() {
-        match rng.u8(..16) {
+        match rng.u8(..17) {
             0..=6 => work.commit(&life, rng).context("a commit")?,
             7 => work.roll_back(&life, rng).context("a rollback")?,
             8..=10 => {
@@ -91,6 +107,14 @@ pub fn work(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
             }
             13 => life.reading = Some(life.wal.begin_read().context("a reader")?),
             14 => life.reading = None,
+            15 => {
+                life.reading = None;
+                work.move_by_careless(&life).context("a careless peer")?;
+                if rng.bool() {
+                    life.wal.close().context("a close behind a careless peer")?;
+                    life = work.open();
+                }
+            }
             _ => {
                 // A process dies, or closes, and another one comes.
                 life.reading = None;
@@ -107,7 +131,7 @@ pub fn work(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
 
 impl Work<'_> {
     /// Commits the next state.
-    fn commit(&mut self, life: &Life, rng: &mut Rng) -> Result<()> {
+    pub(super) fn commit(&mut self, life: &Life, rng: &mut Rng) -> Result<()> {
         let mut tx = life.wal.begin_write(Duration::ZERO)?;
         if rng.u8(..3) == 0 {
             let savepoint = tx.savepoint();
@@ -122,14 +146,14 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn commit_if_any(&mut self, life: &Life, rng: &mut Rng) -> Result<()> {
+    pub(super) fn commit_if_any(&mut self, life: &Life, rng: &mut Rng) -> Result<()> {
         match self.state < self.history.last() {
             true => self.commit(life, rng),
             false => Ok(()),
         }
     }
 
-    fn acknowledge(&mut self, state: usize) {
+    pub(super) fn acknowledge(&mut self, state: usize) {
         let durable = self.synchronous == Synchronous::Full;
         self.disk.acknowledge(state, durable);
         self.state = state;
@@ -170,6 +194,20 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// A peer that syncs nothing moves the log to the database file. At `Full` the log is
+    /// durable by then, so every promise is kept for as long as the log stays; below that
+    /// nothing is promised beside such a peer, so there is none.
+    fn move_by_careless(&self, life: &Life) -> Result<()> {
+        if self.synchronous != Synchronous::Full {
+            return Ok(());
+        }
+        let mut config = *life.wal.config();
+        config.synchronous = Synchronous::Off;
+        let careless = self.join(life.wal.coordination().clone(), config);
+        careless.wal.checkpoint(CheckpointMode::Passive)?;
+        Ok(())
+    }
+
     /// Commits the next state with everybody shut out, as a vacuum does.
     fn commit_exclusively(&mut self, life: &Life) -> Result<()> {
         let locks = life.wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO)?;
@@ -184,69 +222,40 @@ impl Work<'_> {
     }
 }
 
-/// Takes a replica through the history, by the frames of a source whose own
-/// disk does not fail. It begins as a copy of some state.
+/// Takes the database through its history at `Full`, beside a peer that syncs nothing
+/// and moves the log to the database file. Then the log goes, in one way or another,
+/// and what the peer has moved has to be durable first.
 ///
 /// # Errors
 ///
 /// When the library refuses something.
-pub fn replicate(history: &History, synchronous: Synchronous, rng: &mut Rng) -> Result<Disk> {
-    let disk_in = |state| {
-        let image = Image {
-            database: history.bytes(state).to_vec(),
-            log: None,
-        };
-        Disk::new(&image, state)
-    };
-    let mut source = Work {
-        history,
-        disk: disk_in(0),
-        synchronous: Synchronous::Off,
-        state: 0,
-    };
-    let life = source.open();
-    let mut tail = life.wal.tail()?;
-    for _ in 0..rng.u8(1..4) {
-        source.commit(&life, rng)?;
-    }
-    let mut replica = Work {
-        history,
-        disk: disk_in(rng.usize(0..=source.state)),
-        synchronous,
-        state: 0,
-    };
-    let mut copy = replica.open_with(|config| config.cache_spill = rng.u64(1..20_000));
-    let mut ended = None;
-    let mut first = true;
-    while replica.state < history.last() {
-        for _ in 0..rng.u8(0..3) {
-            source.commit_if_any(&life, rng)?;
+pub fn work_beside_careless(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
+    let mut life = work.open();
+    while work.state < work.history.last() {
+        for _ in 0..rng.u8(1..3) {
+            work.commit_if_any(&life, rng).context("a commit")?;
         }
-        let mut tx = copy.wal.begin_apply(Duration::ZERO)?;
-        replica.disk.attempt(source.state);
-        tail.advance()?;
-        // What the replica has already is given again.
-        tx.apply_frames(tail.log_so_far(), if first { None } else { ended })?;
-        tx.commit().context("applied frames")?;
-        first = false;
-        replica.acknowledge(source.state);
-        if rng.bool() {
-            copy.wal.checkpoint(CheckpointMode::Passive)?;
-        }
-        if rng.u8(..4) == 0 {
-            copy = replica.open();
-        }
-        if rng.u8(..3) == 0 && tail.position().frame > 0 {
-            copy.wal.checkpoint(CheckpointMode::Passive)?;
-            life.wal.checkpoint(CheckpointMode::Passive)?;
-            let position = tail.position();
-            if tail.restart_log(Duration::ZERO)? {
-                ended = Some(position);
-                source.commit_if_any(&life, rng)?;
+        work.move_by_careless(&life).context("a careless peer")?;
+        match rng.u8(..6) {
+            0 | 1 => {
+                life.wal.close().context("a close")?;
+                life = work.open();
             }
+            2 => drop(life.wal.checkpoint(CheckpointMode::Truncate)?),
+            3 => restart(&life, rng).context("a restart by proof")?,
+            4 => {
+                let mut tail = life.wal.tail()?;
+                let restarted = tail.restart_log(Duration::ZERO)?;
+                ensure!(
+                    restarted,
+                    "a tail that has seen all did not restart the log"
+                );
+            }
+            // The next commit restarts it.
+            _ => {}
         }
     }
-    Ok(replica.disk)
+    Ok(())
 }
 
 fn restart(life: &Life, rng: &mut Rng) -> Result<()> {
