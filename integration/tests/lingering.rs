@@ -47,7 +47,7 @@ impl Scene {
 
     fn stock(&self) -> StockSqlite {
         let mut stock = StockSqlite::spawn(StockKind::Bundled, &self.settings.path, None).unwrap();
-        stock.set_busy_timeout(Duration::from_secs(1)).unwrap();
+        stock.set_busy_timeout(WATCHDOG / 2).unwrap();
         stock
     }
 
@@ -55,20 +55,37 @@ impl Scene {
         Worker::open(&self.settings).unwrap()
     }
 
-    /// Three processes that read back to back.
-    fn readers(&self, duration: Duration) -> Vec<Worker> {
+    /// Runs `act` beside three processes that read back to back, from before it
+    /// begins until after it ends.
+    fn beside_readers(&self, act: impl FnOnce()) {
         let load = Load {
             threads: 1,
             role: Role::Reader,
             pages: self.pages.clone(),
             seed: 1,
-            duration,
+            duration: 100 * WATCHDOG,
         };
+        let mut onlooker = self.worker();
         let mut readers: Vec<Worker> = (0..3).map(|_| self.worker()).collect();
         for reader in &mut readers {
             reader.send(&Command::Load(load.clone())).unwrap();
         }
-        readers
+        self.until_read(&mut onlooker);
+        act();
+        self.until_read(&mut onlooker);
+        for mut reader in readers {
+            let failed = reader.finish::<LoadReport>(Duration::ZERO).unwrap_err();
+            assert!(failed.to_string().contains("did not answer"), "{failed:#}");
+            reader.kill().unwrap();
+        }
+    }
+
+    /// Waits until a process reads.
+    fn until_read(&self, onlooker: &mut Worker) {
+        let end = Instant::now() + WATCHDOG;
+        while self.held_slots(onlooker).is_empty() {
+            assert!(Instant::now() < end, "nobody reads");
+        }
     }
 
     fn file(&self, suffix: &str) -> PathBuf {
@@ -209,12 +226,12 @@ fn stock_sqlite_that_waits_truncates_a_log_that_was_just_read() {
 fn stock_sqlite_that_waits_truncates_a_log_that_is_being_read() {
     let scene = Scene::new();
     let mut stock = scene.stock();
-    let mut readers = scene.readers(Duration::from_secs(2));
-    for round in 0..20 {
-        stock.run("UPDATE t SET n = n + 1").unwrap().unwrap();
-        assert!(truncated(&mut stock), "round {round}");
-    }
-    expect_all_read(&mut readers);
+    scene.beside_readers(|| {
+        for round in 0..20 {
+            stock.run("UPDATE t SET n = n + 1").unwrap().unwrap();
+            assert!(truncated(&mut stock), "round {round}");
+        }
+    });
 }
 
 /// A reader is there, or its lock, whenever stock SQLite tries to move what it
@@ -242,10 +259,11 @@ fn locks_do_not_linger_in_a_log_that_is_not_kept_short_in_spite_of_all() {
 fn the_log_of_a_stock_writer_stays_short_beside_readers() {
     let scene = Scene::new();
     let mut stock = scene.stock();
-    let mut readers = scene.readers(Duration::from_secs(4));
-    for _ in 0..COMMITS {
-        stock.run("UPDATE t SET n = n + 1").unwrap().unwrap();
-    }
+    scene.beside_readers(|| {
+        for _ in 0..COMMITS {
+            stock.run("UPDATE t SET n = n + 1").unwrap().unwrap();
+        }
+    });
     let frames = fs::metadata(scene.file("-wal")).unwrap().len() / (1024 + 24);
     println!("{COMMITS} commits of stock SQLite, a log of {frames} frames");
     // It is checkpointed from 1000 frames on, and begins anew as soon as a
@@ -254,14 +272,6 @@ fn the_log_of_a_stock_writer_stays_short_beside_readers() {
         frames < u64::from(COMMITS) / 2,
         "the log has {frames} frames"
     );
-    expect_all_read(&mut readers);
-}
-
-fn expect_all_read(readers: &mut [Worker]) {
-    for reader in readers {
-        let report: LoadReport = reader.finish(WATCHDOG).unwrap();
-        assert!(report.rounds > 100, "{report:?}");
-    }
 }
 
 /// New readers leave a slot that a checkpointer may wait for; who holds it does not.

@@ -12,7 +12,7 @@ use rusqlite::types::Value;
 use tempfile::TempDir;
 
 /// Longer than any step here takes, so that only a hang gets there.
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 
 /// Shorter than a wait that is meant to end without its event.
 const IN_VAIN: Duration = Duration::from_millis(200);

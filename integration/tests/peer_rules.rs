@@ -294,8 +294,8 @@ fn rule_30_readers_of_one_snapshot_share_one_mark() {
 
 #[test]
 fn rule_31_a_file_that_was_removed_or_replaced_is_not_written_any_more() {
-    // How often the library looks, and as much again for a slow machine.
-    const NOTICED: Duration = Duration::from_millis(200);
+    // How often the library looks.
+    const NOTICED: Duration = Duration::from_millis(100);
     for suffix in ["", "-wal", "-shm"] {
         for replaced in [false, true] {
             let scene = Scene::new(Start::LogLeft);
@@ -313,8 +313,10 @@ fn rule_31_a_file_that_was_removed_or_replaced_is_not_written_any_more() {
             }
             let since = Instant::now();
             let refused = loop {
+                // Of a commit that begins later, however long it takes.
+                let must_notice = since.elapsed() > NOTICED;
                 match ours.commit(2) {
-                    Ok(_) => assert!(since.elapsed() < NOTICED, "`{suffix}`: not noticed"),
+                    Ok(_) => assert!(!must_notice, "`{suffix}`: not noticed"),
                     Err(error) => break error,
                 }
             };

@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for turn in 0..10 {
         let insert = format!("INSERT INTO visit VALUES (0, {turn}); SELECT count(*) FROM visit");
         let shell = Command::new("sqlite3")
-            .args(["-batch", "-cmd", ".timeout 10000"])
+            .args(["-batch", "-cmd", ".timeout 60000"])
             .arg(&path)
             .arg(insert)
             .stderr(Stdio::inherit())

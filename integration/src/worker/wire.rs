@@ -189,7 +189,7 @@ impl Settings {
             auto_checkpoint: 0,
             side_file: true,
             linger: Duration::ZERO,
-            busy_timeout: Duration::from_secs(5),
+            busy_timeout: Duration::from_secs(20),
             checkpoint_patience: Duration::from_millis(100),
         }
     }

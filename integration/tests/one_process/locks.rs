@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Far longer than the list takes to be read again. It is read in parts, so
 /// that a lock can be missed when others come and go meanwhile.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Who takes locks in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

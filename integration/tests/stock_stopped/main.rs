@@ -20,8 +20,6 @@ mod points;
 mod races;
 mod run;
 
-use std::time::Duration;
-
 use integration::stock::{Control, StockKind, StockSqlite};
 use operations::{CHECKPOINTS, CLOSINGS, Operation, READS, RECOVERIES, WRITES};
 use races::{Action, Ours, Plan, Scene, Start, WAIT};
@@ -125,7 +123,7 @@ fn a_header_half_stored_by_a_stopped_writer_is_waited_for_ten_seconds_and_no_lon
     peer.send("COMMIT").unwrap();
     control.wait_stopped(WAIT).unwrap();
     assert!(scene.reader_waits());
-    let refused = ours.image_within(Duration::from_secs(15)).unwrap_err();
+    let refused = ours.image_within(WAIT).unwrap_err();
     assert!(matches!(refused, wal::Error::Protocol { .. }), "{refused}");
     control.go().unwrap();
     peer.finish(WAIT).unwrap().unwrap();

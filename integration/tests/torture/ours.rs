@@ -16,7 +16,7 @@ use crate::count::Count;
 use crate::scene::{Ledger, Scene, Seen, choose};
 
 /// How long one of ours waits for its turn to write.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 const SNAPSHOT: &str = "held";
 
 #[derive(Debug, Clone, Copy)]

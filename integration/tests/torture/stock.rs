@@ -13,7 +13,7 @@ use crate::count::Count;
 use crate::scene::{ACCOUNTS, Ledger, SUM, Scene, choose};
 
 /// How long stock SQLite waits for a lock.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one of its checkpoints does, which may hold WRITE meanwhile.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(50);
 
