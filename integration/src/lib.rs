@@ -10,6 +10,9 @@ pub mod fixtures;
 
 mod lines;
 
+/// What tests need beyond Rust and a C compiler.
+pub mod needs;
+
 /// Power failures, simulated.
 pub mod power;
 
@@ -19,6 +22,9 @@ pub mod rights;
 /// Users of one database that take turns at every step, as a seed says.
 #[cfg(feature = "test-points")]
 pub mod schedule;
+
+/// Processes that do not outlive the test that starts them.
+pub mod spawn;
 
 /// Stock SQLite as a live peer, and the means to stop it at its file calls.
 pub mod stock;

@@ -25,13 +25,15 @@ pub use control::Control;
 
 use crate::executable;
 use crate::lines::Lines;
+use crate::needs::Need;
+use crate::spawn::spawn;
 
 /// The extension that registers the VFS `pausing`, as a path to load it from.
 pub const PAUSING_VFS: &str = env!("PAUSING_VFS");
 
 /// How long [`StockSqlite::run`], [`spawn`](StockSqlite::spawn) and
-/// [`close`](StockSqlite::close) wait for the process.
-pub const WATCHDOG: Duration = Duration::from_secs(20);
+/// [`close`](StockSqlite::close) wait for the process, too.
+pub use crate::worker::WATCHDOG;
 
 /// Which build of SQLite a peer runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,14 +47,16 @@ pub enum StockKind {
 
 impl StockKind {
     /// The kinds that this machine has: the shell's only where it is on `PATH`.
+    ///
+    /// # Panics
+    ///
+    /// If the shell is not there where everything is required ([`Need`]).
     #[must_use]
     pub fn available() -> Vec<Self> {
-        let shell = Command::new("sqlite3").arg("-version").output();
-        let mut kinds = vec![Self::Bundled];
-        if shell.is_ok_and(|output| output.status.success()) {
-            kinds.push(Self::Debian);
+        match Need::Shell.is_met("a peer that runs the SQLite of the system") {
+            true => vec![Self::Bundled, Self::Debian],
+            false => vec![Self::Bundled],
         }
-        kinds
     }
 }
 
@@ -108,11 +112,8 @@ impl StockSqlite {
     }
 
     fn start(kind: StockKind, mut command: Command) -> Result<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("starting {kind}"))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = spawn(command).with_context(|| format!("starting {kind}"))?;
         let stdout = child.stdout.take().context("no stdout")?;
         Ok(Self {
             kind,

@@ -63,6 +63,84 @@ fn every_test_that_a_document_names_exists() {
     assert!(missing.is_empty(), "named and not there: {missing:#?}");
 }
 
+/// The suites that `make test` runs, by the folders of their tests.
+const SUITES: [(&str, &[&str]); 4] = [
+    (
+        "test-unit",
+        &[
+            "wal-core/src/conformance/",
+            "wal-core/src/",
+            "wal-shm/src/",
+            "wal-inproc/tests/",
+            "wal/tests/",
+        ],
+    ),
+    (
+        "loom",
+        &[
+            "wal-inproc/tests/loom_",
+            "wal-core/src/index/",
+            "wal-shm/src/lock_table/",
+        ],
+    ),
+    (
+        "test-processes",
+        &["integration/tests/", "integration/src/"],
+    ),
+    ("test-sql", &["wal-libsql/tests/"]),
+];
+
+/// Where the test or case `name` is, and what stands before it: attributes and the
+/// end of what is above.
+fn definitions(files: &[(String, String)], name: &str) -> Vec<(String, String)> {
+    let head = format!("fn {name}");
+    let ends = |text: &str| text.starts_with(['(', '<']);
+    let found = files.iter().flat_map(|(path, text)| {
+        let at = text.match_indices(&head);
+        let at = at.filter(|(at, _)| ends(&text[at + head.len()..]));
+        at.map(|(at, _)| {
+            let before = text[..at].rsplit("}\n").next().unwrap_or_default();
+            (path.clone(), before.to_owned())
+        })
+    });
+    found.collect()
+}
+
+#[test]
+fn every_guarantee_is_shown_by_make_test() {
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let rule = makefile
+        .lines()
+        .find(|line| line.starts_with("test: "))
+        .unwrap();
+    let mut paths = Vec::new();
+    files_below(&root(), "rs", &mut paths);
+    let relative = |path: &Path| path.strip_prefix(root()).unwrap().display().to_string();
+    let text = |path: &PathBuf| (relative(path), fs::read_to_string(path).unwrap());
+    let files: Vec<_> = paths.iter().map(text).collect();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, table) = readme.split_once("## What is guaranteed").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let named = named_tests(table);
+    assert!(named.len() > 20, "the guarantees name their tests");
+    for name in named {
+        let found = definitions(&files, name);
+        let runs = |(path, before): &(String, String)| {
+            let suite = SUITES
+                .iter()
+                .find(|(_, folders)| folders.iter().any(|folder| path.starts_with(folder)));
+            let is_run =
+                suite.is_some_and(|(suite, _)| rule.split_whitespace().any(|word| word == *suite));
+            let is_case = path.contains("/conformance/cases/");
+            is_run && (is_case || before.contains("#[test]")) && !before.contains("#[ignore")
+        };
+        assert!(
+            found.iter().any(runs),
+            "{name} is not run by `make test`: {found:?}"
+        );
+    }
+}
+
 #[test]
 fn every_mutation_has_its_row() {
     let document = fs::read_to_string(root().join("docs/testing.md")).unwrap();

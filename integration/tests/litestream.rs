@@ -1,11 +1,10 @@
 //! Litestream replicates a database that processes of ours and of stock SQLite
 //! write, and what it restores is the database.
 //!
-//! It runs where `WAL_LITESTREAM` names the program, as `make soak` does;
-//! elsewhere it says that it was skipped.
+//! `make tools` installs the program.
 
 // Clippy takes the helpers of an integration test for production code.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::env;
 use std::fs;
@@ -15,6 +14,8 @@ use std::process::{Child, Command as Process, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use integration::needs::{Need, litestream};
+use integration::spawn::spawn;
 use integration::stock::{StockKind, StockSqlite, WATCHDOG};
 use integration::worker::{Settings, Stamp, Worker};
 use nix::sys::signal::{Signal, kill};
@@ -25,10 +26,11 @@ use wal::{CheckpointMode, Database, Options, PageNo};
 mod stamped;
 
 const PAGES: u32 = 64;
-/// Enough commits for several generations of the log.
-const ROUNDS: u64 = 400;
+/// Enough commits for several generations of the log; `WAL_LITESTREAM_ROUNDS` asks
+/// for more.
+const ROUNDS: u64 = 200;
 /// How long Litestream may take for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running `litestream replicate`; dropped, it is killed.
 struct Litestream {
@@ -55,14 +57,14 @@ impl Litestream {
         );
         fs::write(&config, settings).unwrap();
         let log = fs::File::create(directory.join("litestream.log")).unwrap();
-        let child = Process::new(program)
+        let mut replicate = Process::new(program);
+        replicate
             .args(["replicate", "-config"])
             .arg(&config)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+            .stderr(log);
+        let child = spawn(replicate).unwrap();
         let litestream = Litestream {
             program: program.to_owned(),
             child,
@@ -116,16 +118,20 @@ fn restore(program: &Path, replica: &Path, to: &Path) {
     assert!(restored.status.success(), "{restored:?}");
 }
 
+fn rounds() -> u64 {
+    env::var("WAL_LITESTREAM_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap())
+}
+
 /// Commits of ours and of stock SQLite in turn, with checkpoints of ours, and
 /// a process of ours killed now and then. Gives the generations of the log.
-fn write_for_a_while(path: &Path, pages: &Range<u32>) -> usize {
+fn write_for_a_while(path: &Path, pages: &Range<u32>, rounds: u64) -> usize {
     let settings = Settings::new(path);
     let mut worker = Worker::open(&settings).unwrap();
     let mut stock = StockSqlite::spawn(StockKind::Bundled, path, None).unwrap();
     stock.set_busy_timeout(WATCHDOG).unwrap();
     let observer = Database::open(path).unwrap();
     let mut generations = Vec::new();
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds {
         let stamp = Stamp {
             writer: 1,
             sequence: round,
@@ -162,20 +168,21 @@ fn pages_of(path: &Path) -> Vec<Vec<u8>> {
 
 #[test]
 fn litestream_restores_what_ours_and_stock_sqlite_wrote() {
-    let Some(program) = env::var_os("WAL_LITESTREAM").map(PathBuf::from) else {
-        eprintln!("skipped: WAL_LITESTREAM names no program; `make soak` installs one");
+    if !Need::Litestream.is_met("that Litestream replicates what ours write") {
         return;
-    };
+    }
+    let program = litestream();
+    let rounds = rounds();
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("app.db");
     let copy = directory.path().join("copy.db");
     let table = "CREATE TABLE life(number INTEGER PRIMARY KEY)";
     let pages = stamped::create(&path, 1024, PAGES, table).unwrap();
-    let litestream = Litestream::start(&program, directory.path(), &path);
-    let generations = write_for_a_while(&path, &pages);
+    let replicating = Litestream::start(&program, directory.path(), &path);
+    let generations = write_for_a_while(&path, &pages, rounds);
     assert!(generations > 1, "the log never began anew");
-    assert!(litestream.sync(), "litestream does not catch up");
-    restore(&program, &litestream.stop(), &copy);
+    assert!(replicating.sync(), "litestream does not catch up");
+    restore(&program, &replicating.stop(), &copy);
 
     let (ours, restored) = (pages_of(&path), pages_of(&copy));
     assert_eq!(ours.len(), restored.len());
@@ -186,6 +193,6 @@ fn litestream_restores_what_ours_and_stock_sqlite_wrote() {
     let sound = stock.run("PRAGMA integrity_check").unwrap().unwrap();
     assert_eq!(sound.text().unwrap(), "ok");
     let rows = stock.run("SELECT count(*) FROM life").unwrap().unwrap();
-    assert_eq!(rows.integer().unwrap(), i64::try_from(ROUNDS).unwrap());
+    assert_eq!(rows.integer().unwrap(), i64::try_from(rounds).unwrap());
     stock.close().unwrap();
 }

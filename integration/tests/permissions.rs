@@ -13,10 +13,10 @@ use std::path::Path;
 
 use integration::fixtures::folder::FolderState;
 use integration::fixtures::{self, Copy, DATABASE};
+use integration::needs::Need;
 use integration::stock::{StockKind, StockSqlite};
 use integration::worker::Backend;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::geteuid;
 use wal::{Options, PageNo, Synchronous};
 
 /// No user's and no group's number that a test is likely to run as.
@@ -95,8 +95,8 @@ fn new_files_have_the_permissions_of_the_database_whatever_the_mask() {
 #[test]
 fn new_files_made_by_root_belong_to_the_owner_of_the_database() {
     set_mask();
-    if !geteuid().is_root() {
-        // Only root can have a database of somebody else's.
+    // Only root can have a database of somebody else's.
+    if !Need::Root.is_met("whom files belong to that root makes") {
         return;
     }
     for mode in [0o600, 0o640] {

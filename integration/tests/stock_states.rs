@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use integration::needs::Need;
 use integration::stock::{StockKind, StockSqlite};
 use integration::worker::Stamp;
 use tempfile::TempDir;
@@ -93,8 +94,7 @@ fn expect_sound(stock: &mut StockSqlite) {
 /// Runs a script in the shell of the system, which knows commands that are no
 /// SQL. False, with a word to the reader, if there is none.
 fn shell(path: &Path, script: &str) -> bool {
-    if !StockKind::available().contains(&StockKind::Debian) {
-        eprintln!("skipped: there is no sqlite3 on PATH");
+    if !Need::Shell.is_met("a log that stock SQLite made to persist") {
         return false;
     }
     let mut shell = Command::new("sqlite3")

@@ -17,10 +17,12 @@ use super::wire::{
 };
 use crate::executable;
 use crate::lines::Lines;
+use crate::spawn::spawn;
 
 /// How long [`Worker::ask`] and its like wait for the process: longer than
-/// any step takes, so that only a hang gets there.
-pub const WATCHDOG: Duration = Duration::from_secs(20);
+/// any step takes on a machine that is busy with much else, so that only a hang
+/// gets there.
+pub const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// A process that uses the library; dropped, it is killed.
 #[derive(Debug)]
@@ -52,12 +54,12 @@ impl Worker {
     /// Those of [`spawn`](Self::spawn).
     pub fn spawn_with(variables: &[(&str, &OsStr)]) -> Result<Self> {
         let path = executable::find("wal-worker", "WAL_WORKER")?;
-        let mut child = std::process::Command::new(path)
+        let mut command = std::process::Command::new(path);
+        command
             .envs(variables.iter().copied())
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting a worker")?;
+            .stdout(Stdio::piped());
+        let mut child = spawn(command).context("starting a worker")?;
         let stdout = child.stdout.take().context("no stdout")?;
         Ok(Worker {
             stdin: child.stdin.take(),

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use wal_libsql::{Backend, Value};
 
+use crate::needs::Need;
 use crate::shell::Shell;
 
 /// What a script gave: its rows, and its errors.
@@ -35,6 +36,9 @@ fn same_as_stock(backend: Backend, script: &str) -> Outcome {
     let ours_path = ours_dir.path().join("main.db");
     let stock_path = stock_dir.path().join("main.db");
     let ours = ours_on(backend, &ours_path, script);
+    if !Need::Shell.is_met("SQL on our log beside stock SQLite") {
+        return ours;
+    }
     let stock = stock(&stock_path, script);
     assert_same(&ours, &stock, &format!("{backend:?} and stock"));
     let contents = format!("PRAGMA integrity_check;\n{}", dump(&ours_path));

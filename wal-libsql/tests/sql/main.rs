@@ -5,6 +5,9 @@
 #![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod comparison;
+#[allow(dead_code, unreachable_pub)] // A library of all tests of the repository.
+#[path = "../../../integration/src/needs.rs"]
+mod needs;
 mod random;
 mod scripts;
 mod shell;

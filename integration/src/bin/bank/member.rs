@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use integration::spawn::spawn;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -209,13 +210,13 @@ impl Member {
     }
 
     fn start_process(&mut self, place: usize, events: &SyncSender<Event>) -> Result<()> {
-        let mut child = Command::new(env::current_exe()?)
+        let mut command = Command::new(env::current_exe()?);
+        command
             .arg("work")
             .arg(serde_json::to_string(&self.assignment)?)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting a process")?;
+            .stdout(Stdio::piped());
+        let mut child = spawn(command).context("starting a process")?;
         let reports = child.stdout.take().context("no pipe from the process")?;
         let orders = child.stdin.take().context("no pipe to the process")?;
         self.orders = Some(Box::new(orders));
