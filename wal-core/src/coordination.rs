@@ -47,7 +47,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use crate::error::Result;
-use crate::index::IndexBlock;
+use crate::index::{IndexBlock, WritableBlock};
 use crate::waiting::WaitingRoom;
 
 /// One of the five slots through which readers say what they read.
@@ -150,18 +150,19 @@ pub trait WalCoordination: Send + Sync + 'static {
     /// The path of the database, for messages.
     fn path(&self) -> &Path;
 
-    /// Block `index` of the wal-index, if it is there (rule 1).
+    /// Block `index` of the wal-index, if it is there (rule 1), to be loaded from.
     ///
     /// # Errors
     /// [`crate::Error::Io`] if it cannot be reached.
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>>;
 
-    /// Block `index`, made if it is not there; a new block is all zero
-    /// (rule 2). The caller holds Write.
+    /// Block `index`, to be stored to; made if it is not there, for which the caller
+    /// holds Write. A new block is all zero (rule 2).
     ///
     /// # Errors
-    /// [`crate::Error::Io`] if there is no room.
-    fn grow(&self, index: u32) -> Result<&IndexBlock>;
+    /// [`crate::Error::Io`] if there is no room, [`crate::Error::ReadOnly`] if the
+    /// memory may not be written.
+    fn grow(&self, index: u32) -> Result<&WritableBlock>;
 
     /// Takes `lock`, or answers false if it conflicts with another holder
     /// (rules 3 to 6). Only [`crate::protocol`]'s guard calls this, so that

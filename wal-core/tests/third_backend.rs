@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use wal_core::conformance::{Attachment, Backend};
-use wal_core::index::{IndexBlock, MARK_NOT_USED};
+use wal_core::index::{IndexBlock, MARK_NOT_USED, WritableBlock};
 use wal_core::io::{OpenMode, OsFile, OsStorage};
 use wal_core::once_table::OnceTable;
 use wal_core::waiting::WaitingRoom;
@@ -23,7 +23,7 @@ use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 /// What the users of one database share.
 #[derive(Default)]
 struct Meeting {
-    blocks: OnceTable<Box<IndexBlock>>,
+    blocks: OnceTable<Box<WritableBlock>>,
     /// How each lock is held: −1 for exclusively, else by how many.
     locks: Mutex<[i32; Lock::COUNT]>,
     marks: [AtomicU32; 5],
@@ -110,11 +110,11 @@ impl WalCoordination for Table {
     }
 
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
-        Ok(self.meeting.blocks.get(index).map(|block| &**block))
+        Ok(self.meeting.blocks.get(index).map(|block| &***block))
     }
 
-    fn grow(&self, index: u32) -> Result<&IndexBlock> {
-        let made = || Ok(IndexBlock::zeroed());
+    fn grow(&self, index: u32) -> Result<&WritableBlock> {
+        let made = || Ok(WritableBlock::zeroed());
         let block = self.meeting.blocks.get_or_try_make(index, made);
         block.map(|block| &**block)
     }

@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 use wal_core::fork::ProcessGeneration;
-use wal_core::index::{IndexBlock, MARK_NOT_USED};
+use wal_core::index::{IndexBlock, MARK_NOT_USED, WritableBlock};
 use wal_core::io::{
     ByteLocks, File, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes,
 };
@@ -47,7 +47,7 @@ pub struct InProcessWalCoordination {
     /// not in the file system.
     database: Option<Arc<OsFile>>,
     process: ProcessGeneration,
-    blocks: OnceTable<Box<IndexBlock>>,
+    blocks: OnceTable<Box<WritableBlock>>,
     /// Write, Checkpoint and Recover.
     locks: [CachePadded<PackedLock>; FIRST_SLOT],
     slots: [SlotLock; ReadSlot::ALL.len()],
@@ -149,12 +149,12 @@ impl WalCoordination for InProcessWalCoordination {
 
     #[inline]
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
-        Ok(self.blocks.get(index).map(|block| &**block))
+        Ok(self.blocks.get(index).map(|block| &***block))
     }
 
-    fn grow(&self, index: u32) -> Result<&IndexBlock> {
+    fn grow(&self, index: u32) -> Result<&WritableBlock> {
         self.blocks
-            .get_or_try_make(index, || Ok(IndexBlock::zeroed()))
+            .get_or_try_make(index, || Ok(WritableBlock::zeroed()))
             .map(|block| &**block)
     }
 

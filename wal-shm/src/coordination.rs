@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use wal_core::index::IndexBlock;
+use wal_core::index::{IndexBlock, WritableBlock};
 use wal_core::io::{LockKind, OpenMode, OsFile, beside, shm_bytes};
 use wal_core::protocol::forget_header;
 use wal_core::waiting::WaitingRoom;
@@ -183,7 +183,7 @@ impl WalCoordination for ShmWalCoordination {
         self.attachment.index.block(index)
     }
 
-    fn grow(&self, index: u32) -> Result<&IndexBlock> {
+    fn grow(&self, index: u32) -> Result<&WritableBlock> {
         self.attachment.index.grow(index)
     }
 
@@ -275,8 +275,9 @@ impl WalCoordination for ShmWalCoordination {
         self.marks().map_or(0, |block| block.mark(slot))
     }
 
+    /// The slot is held exclusively, which nobody has that may not write.
     fn set_mark(&self, slot: ReadSlot, mark: u32) {
-        if let Some(block) = self.marks() {
+        if let Ok(block) = self.attachment.index.grow(0) {
             block.set_mark(slot, mark);
         }
     }

@@ -9,7 +9,7 @@
 use std::io;
 use std::ops::Range;
 
-use wal_core::index::IndexBlock;
+use wal_core::index::{IndexBlock, WritableBlock};
 use wal_core::io::{ByteLocks, OpenMode, OsFile, beside, shm_bytes};
 use wal_core::{Error, LockMode, Result};
 
@@ -67,11 +67,11 @@ impl Index {
     pub(crate) fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         match self {
             Index::Shared(shm) => shm.block(index),
-            Index::Private(private) => Ok(private.block(index)),
+            Index::Private(private) => Ok(private.block(index).map(|block| &**block)),
         }
     }
 
-    pub(crate) fn grow(&self, index: u32) -> Result<&IndexBlock> {
+    pub(crate) fn grow(&self, index: u32) -> Result<&WritableBlock> {
         match self {
             Index::Shared(shm) => shm.grow(index),
             Index::Private(private) => Ok(private.grow(index)),

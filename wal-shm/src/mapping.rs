@@ -5,25 +5,9 @@ use std::{fs, io};
 
 use memmap2::{MmapOptions, MmapRaw};
 use wal_core::fork::ParentOnly;
-use wal_core::index::IndexBlock;
 use wal_core::io::{File, OsFile};
+use wal_core::shared_memory::{LoadOnlyMemory, SharedMemory};
 use wal_core::{Error, Result};
-
-use crate::side_file::SideMemory;
-
-/// A type that any bytes are a value of, that is only changed through
-/// atomics, and that has no address in it: so memory that others write to can
-/// be seen as one.
-///
-/// # Safety
-/// All three hold for the type, and it is `repr(C)`.
-pub(crate) unsafe trait SharedMemory: Sync {}
-
-// SAFETY: the block is `repr(C)` and consists of atomic integers.
-unsafe impl SharedMemory for IndexBlock {}
-// SAFETY: it is `repr(C)` and consists of atomic integers, the waiting room in
-// it too.
-unsafe impl SharedMemory for SideMemory {}
 
 /// A mapped `T` in a file.
 #[derive(Debug)]
@@ -41,7 +25,10 @@ impl<T: SharedMemory> Shared<T> {
 
     /// As [`Shared::map`], for a `T` to which nothing is stored: a store would
     /// be a signal.
-    pub(crate) fn map_read_only(file: &OsFile, offset: u64) -> Result<Self> {
+    pub(crate) fn map_read_only(file: &OsFile, offset: u64) -> Result<Self>
+    where
+        T: LoadOnlyMemory,
+    {
         Self::map_with(file, offset, |options, file| {
             options.map_raw_read_only(file)
         })
@@ -53,6 +40,10 @@ impl<T: SharedMemory> Shared<T> {
         map: fn(&MmapOptions, &fs::File) -> io::Result<MmapRaw>,
     ) -> Result<Self> {
         let io = |e| Error::io(file.path(), "mmap", e);
+        // Loom's atomics are not what is in the file.
+        if cfg!(loom) || !offset.is_multiple_of(align_of::<T>() as u64) {
+            return Err(io(io::ErrorKind::InvalidInput.into()));
+        }
         let mut options = MmapOptions::new();
         options.offset(offset).len(size_of::<T>());
         let map = map(&options, file.as_file()).map_err(io)?;
@@ -66,16 +57,16 @@ impl<T: SharedMemory> Shared<T> {
     }
 
     /// The memory; `None` in a forked child.
+    #[inline]
     pub(crate) fn get(&self) -> Option<&T> {
         let map = self.map.get()?;
         let start: *const T = map.as_ptr().cast();
-        debug_assert!(start.is_aligned());
-        // SAFETY: the mapping is as long as a `T` and, because mappings begin
-        // at a page boundary and `offset` is a multiple of the alignment,
-        // aligned for it. `SharedMemory` says that any bytes are a `T` and
-        // that others may change them. The mapping lives as long as `self`.
-        // The file is allocated for real over the whole range, and is not cut
-        // by anyone who keeps the protocol while we are attached.
+        // SAFETY: the mapping is as long as a `T`. It is aligned for one, because a page
+        // boundary is, from which `offset` is a multiple of the alignment away
+        // (`map_with`). `SharedMemory` says that any bytes are a `T` and that others may
+        // change them; `LoadOnlyMemory`, that a `T` is never stored to if it is mapped
+        // for reading alone. The mapping lives as long as `self`. Should another program
+        // cut the file, an access is a signal, and no value.
         Some(unsafe { &*start })
     }
 }

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use wal_core::index::IndexBlock;
+use wal_core::index::WritableBlock;
 use wal_core::io::{ByteLocks, File, OsFile, ReadOnlyLog, shm_bytes};
 use wal_core::once_table::OnceTable;
 use wal_core::protocol::{IndexOf, index_of};
@@ -46,7 +46,7 @@ const READ_0: Lock = Lock::Read(ReadSlot::DATABASE);
 /// An index that no other process sees.
 #[derive(Debug)]
 pub(crate) struct PrivateIndex {
-    blocks: OnceTable<Box<IndexBlock>>,
+    blocks: OnceTable<Box<WritableBlock>>,
     /// `None` for an immutable database, which needs no protection.
     outside: Option<Outside>,
 }
@@ -94,12 +94,12 @@ impl PrivateIndex {
         self.outside.as_ref().map(|outside| &outside.shm)
     }
 
-    pub(crate) fn block(&self, index: u32) -> Option<&IndexBlock> {
+    pub(crate) fn block(&self, index: u32) -> Option<&WritableBlock> {
         self.blocks.get(index).map(|block| &**block)
     }
 
-    pub(crate) fn grow(&self, index: u32) -> &IndexBlock {
-        self.blocks.get_or_make(index, IndexBlock::zeroed)
+    pub(crate) fn grow(&self, index: u32) -> &WritableBlock {
+        self.blocks.get_or_make(index, WritableBlock::zeroed)
     }
 
     /// True if others are attached to `-shm`, or it is another file now.

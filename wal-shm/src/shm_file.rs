@@ -16,7 +16,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use wal_core::index::{BLOCK_LEN, IndexBlock};
+use wal_core::index::{BLOCK_LEN, IndexBlock, WritableBlock};
 use wal_core::io::{
     ByteLocks, Conflict, File, LOOK_IN_PLACE_EVERY, NowAndThen, OsFile, beside, shm_bytes,
 };
@@ -41,9 +41,15 @@ const ALLOCATION_UNIT: u64 = 4096;
 pub(crate) struct ShmFile {
     file: OsFile,
     locks: ByteLocks,
-    read_only: bool,
-    blocks: OnceTable<Shared<IndexBlock>>,
+    blocks: Blocks,
     in_place: NowAndThen,
+}
+
+/// The blocks that were mapped.
+#[derive(Debug)]
+enum Blocks {
+    Writable(OnceTable<Shared<WritableBlock>>),
+    ReadOnly(OnceTable<Shared<IndexBlock>>),
 }
 
 impl ShmFile {
@@ -55,21 +61,21 @@ impl ShmFile {
             step(Point::ShmTruncate);
             file.set_len(RESET_LEN)
         })?;
-        Ok(attached.map(|()| Self::attached(file, locks, false)))
+        let blocks = Blocks::Writable(OnceTable::new());
+        Ok(attached.map(|()| Self::attached(file, locks, blocks)))
     }
 
     /// The file of somebody else, who is attached, as this process is: opened
     /// for reading alone.
     pub(crate) fn joined(file: OsFile, locks: ByteLocks) -> Self {
-        Self::attached(file, locks, true)
+        Self::attached(file, locks, Blocks::ReadOnly(OnceTable::new()))
     }
 
-    fn attached(file: OsFile, locks: ByteLocks, read_only: bool) -> Self {
+    fn attached(file: OsFile, locks: ByteLocks, blocks: Blocks) -> Self {
         ShmFile {
             file,
             locks,
-            read_only,
-            blocks: OnceTable::new(),
+            blocks,
             in_place: NowAndThen::new(LOOK_IN_PLACE_EVERY),
         }
     }
@@ -92,9 +98,15 @@ impl ShmFile {
     /// Block `index`, if the file is long enough to have it.
     #[inline]
     pub(crate) fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
-        match self.blocks.get(index) {
-            Some(block) => Ok(block.get()),
-            None => self.block_if_there(index),
+        match &self.blocks {
+            Blocks::Writable(blocks) => match blocks.get(index) {
+                Some(block) => Ok(block.get().map(|block| &**block)),
+                None => self.block_if_there(index),
+            },
+            Blocks::ReadOnly(blocks) => match blocks.get(index) {
+                Some(block) => Ok(block.get()),
+                None => self.block_if_there(index),
+            },
         }
     }
 
@@ -103,38 +115,43 @@ impl ShmFile {
         if self.file.len()? < end_of(index) {
             return Ok(None);
         }
-        self.map(index)
+        match &self.blocks {
+            Blocks::Writable(blocks) => Ok(self.map(blocks, index)?.map(|block| &**block)),
+            Blocks::ReadOnly(blocks) => {
+                let map = || Shared::map_read_only(&self.file, start_of(index));
+                blocks.get_or_try_make(index, map).map(Shared::get)
+            }
+        }
     }
 
     /// Block `index`, for which the file is made long enough. The caller holds
     /// Write.
-    pub(crate) fn grow(&self, index: u32) -> Result<&IndexBlock> {
-        if self.read_only {
+    pub(crate) fn grow(&self, index: u32) -> Result<&WritableBlock> {
+        let Blocks::Writable(blocks) = &self.blocks else {
             return Err(Error::ReadOnly {
                 path: self.file.path().to_owned(),
             });
-        }
+        };
         // What is mapped was there, and the file never gets shorter while
         // somebody is attached.
-        if let Some(block) = self.blocks.get(index).and_then(Shared::get) {
+        if let Some(block) = blocks.get(index).and_then(Shared::get) {
             return Ok(block);
         }
         let (len, end) = (self.file.len()?, end_of(index));
         if len < end {
             allocate(&self.file, len, end).map_err(|e| Error::io(self.file.path(), "grow", e))?;
         }
-        self.map(index)?
+        self.map(blocks, index)?
             .ok_or_else(|| Error::corrupt(self.file.path(), "a block cannot be mapped"))
     }
 
-    fn map(&self, index: u32) -> Result<Option<&IndexBlock>> {
-        let start = end_of(index) - BLOCK_LEN as u64;
-        self.blocks
-            .get_or_try_make(index, || match self.read_only {
-                true => Shared::map_read_only(&self.file, start),
-                false => Shared::map(&self.file, start),
-            })
-            .map(Shared::get)
+    fn map<'b>(
+        &self,
+        blocks: &'b OnceTable<Shared<WritableBlock>>,
+        index: u32,
+    ) -> Result<Option<&'b WritableBlock>> {
+        let map = || Shared::map(&self.file, start_of(index));
+        blocks.get_or_try_make(index, map).map(Shared::get)
     }
 }
 
@@ -156,7 +173,7 @@ impl ShmFile {
 impl Beyond for ShmFile {
     /// A descriptor for reading alone cannot carry an exclusive lock.
     fn try_lock(&self, bytes: Range<u64>, mode: LockMode) -> Result<bool> {
-        if self.read_only && mode == LockMode::Exclusive {
+        if matches!(self.blocks, Blocks::ReadOnly(_)) && mode == LockMode::Exclusive {
             return Ok(false);
         }
         self.locks
@@ -176,8 +193,12 @@ impl Beyond for ShmFile {
     }
 }
 
+fn start_of(index: u32) -> u64 {
+    u64::from(index) * BLOCK_LEN as u64
+}
+
 fn end_of(index: u32) -> u64 {
-    (u64::from(index) + 1) * BLOCK_LEN as u64
+    start_of(index) + BLOCK_LEN as u64
 }
 
 /// Makes `file`, which is `len` long, `end` long, with all of the new part
@@ -205,4 +226,43 @@ pub(crate) fn allocate(file: &OsFile, len: u64, end: u64) -> io::Result<()> {
             .write_all_at(&[0], (unit + 1) * ALLOCATION_UNIT - 1)?;
     }
     Ok(())
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use wal_core::ReadSlot;
+    use wal_core::io::{LockKind, OpenMode};
+
+    use super::*;
+
+    #[test]
+    fn read_only_block_follows_its_writer_and_takes_no_store() {
+        let locks = ByteLocks::new(LockKind::OpenFileDescription);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let database = Arc::new(OsFile::open(&path, OpenMode::Create).unwrap());
+        let writer = ShmFile::open(&MainFile::Own(database), locks).unwrap();
+        let writer = writer.unwrap();
+        let file = OsFile::open_for_locks(&beside(&path, "-shm"), OpenMode::ReadOnly).unwrap();
+        let reader = ShmFile::joined(file, locks);
+        assert!(reader.block(0).unwrap().is_none(), "it is not grown");
+
+        let written = writer.grow(0).unwrap();
+        let read = reader.block(0).unwrap().unwrap();
+        for mark in [7, 8] {
+            written.set_mark(ReadSlot::MARKED[0], mark);
+            assert_eq!(read.mark(ReadSlot::MARKED[0]), mark);
+        }
+        for index in [0, 1] {
+            let refused = reader.grow(index);
+            assert!(
+                matches!(refused, Err(Error::ReadOnly { .. })),
+                "{refused:?}"
+            );
+        }
+    }
 }

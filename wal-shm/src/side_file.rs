@@ -53,6 +53,14 @@ pub(crate) struct SideMemory {
     processes: [AtomicU32; PROCESS_WORDS],
 }
 
+wal_core::shared_memory!(SideMemory {
+    magic,
+    version,
+    unused,
+    waiting_room,
+    processes,
+});
+
 /// The side file of an attachment.
 #[derive(Debug)]
 pub(crate) struct SideFile {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
-use wal_core::index::IndexBlock;
+use wal_core::index::{IndexBlock, WritableBlock};
 use wal_core::io::{File, FileSyncType, MemoryFile, Storage};
 use wal_core::waiting::WaitingRoom;
 use wal_core::{Lock, LockMode, ReadSlot, Result, WalCoordination};
@@ -30,7 +30,7 @@ impl WalCoordination for Yielding {
         self.0.block(index)
     }
 
-    fn grow(&self, index: u32) -> Result<&IndexBlock> {
+    fn grow(&self, index: u32) -> Result<&WritableBlock> {
         self.0.grow(index)
     }
 

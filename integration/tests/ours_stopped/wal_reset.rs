@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use integration::stock::{Control, StockKind, StockSqlite};
 use wal::{CheckpointMode, PageSize, Salts};
-use wal_core::index::IndexBlock;
+use wal_core::index::{IndexBlock, WritableBlock};
 use wal_core::io::{OpenMode, OsFile, OsStorage};
 use wal_core::protocol::{Wal, inspect};
 use wal_core::waiting::WaitingRoom;
@@ -72,7 +72,7 @@ impl WalCoordination for WithGap {
         self.shm.path()
     }
 
-    fn grow(&self, index: u32) -> Result<&IndexBlock> {
+    fn grow(&self, index: u32) -> Result<&WritableBlock> {
         self.shm.grow(index)
     }
 

@@ -11,7 +11,7 @@ use super::Attachment;
 use super::director::{Awaited, Call, Director, Then, Which, die};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
-use crate::index::IndexBlock;
+use crate::index::{IndexBlock, WritableBlock};
 use crate::io::{File, FileSyncType, MappedFile, Storage};
 use crate::waiting::WaitingRoom;
 
@@ -85,8 +85,12 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         self.0.inner().block(index)
     }
 
-    fn grow(&self, index: u32) -> Result<&IndexBlock> {
-        self.0.pass(Call::Grow(index), self.path())?;
+    fn grow(&self, index: u32) -> Result<&WritableBlock> {
+        let call = match self.0.inner().block(index)? {
+            Some(_) => Call::Block(index),
+            None => Call::Grow(index),
+        };
+        self.0.pass(call, self.path())?;
         self.0.inner().grow(index)
     }
 

@@ -16,7 +16,7 @@ use super::director::{Call, Director, Entry, Then, until_death};
 use super::interposed::{Interposed, InterposedStorage, Seat, SharedAttachment};
 use crate::coordination::{ReadSlot, WalCoordination};
 use crate::error::Result;
-use crate::index::{CheckpointInfo, HeaderCell, IndexBlock, IndexHeader};
+use crate::index::{CheckpointInfo, HeaderCell, IndexBlock, IndexHeader, WritableBlock};
 use crate::io::beside;
 use crate::protocol::{
     CheckpointMode, CheckpointReport, DatabaseKind, ReadTx, Synchronous, Wal, WalConfig, WriteTx,
@@ -268,6 +268,12 @@ impl<B: Backend> User<B> {
             .expect("block 0 is there")
     }
 
+    /// The same block, to be stored to.
+    pub(super) fn writable_block_zero(&self) -> &WritableBlock {
+        let block = self.shared.attachment.coordination.grow(0);
+        block.expect("the index may be written")
+    }
+
     /// The published header.
     pub(super) fn header(&self) -> IndexHeader {
         let header = HeaderCell::of(self.block_zero()).load();
@@ -284,15 +290,16 @@ impl<B: Backend> User<B> {
 
     /// Leaves a backfilled count as a dead restart of stock SQLite may have.
     pub(super) fn leave_count(&self, frames: u32) {
-        CheckpointInfo::of(self.block_zero()).set_backfilled(frames);
+        self.writable_block_zero().set_backfilled(frames);
         self.director
             .with_ledger(|ledger| ledger.found_count(frames));
     }
 
     /// Makes the first copy of the header a half-written one.
     pub(super) fn damage_header(&self) {
-        let word = &self.block_zero().header_words()[5];
-        word.fetch_xor(0xffff, AtomicOrdering::SeqCst);
+        let block = self.writable_block_zero();
+        let word = block.header_words()[5].load();
+        block.store_word(5, word ^ 0xffff, AtomicOrdering::SeqCst);
     }
 
     /// Steps in just before this user's first call that `at` accepts.

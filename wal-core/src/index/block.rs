@@ -1,11 +1,23 @@
 //! One block of the wal-index: 32 KiB of atomics.
 //!
 //! Shared memory is only ever touched through these atomics, whole words or
-//! whole hash slots at a time, because stock SQLite and other processes of
-//! ours store to it while we load.
+//! whole hash slots at a time, because stock SQLite and peer processes store to
+//! it while this one loads.
+//!
+//! # Ordering
+//! An [`IndexBlock`] may lie in memory that is mapped for reading alone. There a
+//! store is a signal, and an atomic load is defined only if it is relaxed and at
+//! most as wide as a register (`std::sync::atomic`, "Atomic accesses to
+//! read-only memory"). So an `IndexBlock` gives relaxed loads of 16 and 32 bits
+//! and nothing else; an acquire load is a relaxed one with a fence behind it. A
+//! store needs a [`WritableBlock`], which only a backend makes, in memory that it
+//! may write.
+
+use std::ops::Deref;
 
 use crate::coordination::ReadSlot;
-use crate::sync::{AtomicU16, AtomicU32, Ordering};
+use crate::shared_memory::LoadOnlyMemory;
+use crate::sync::{AtomicU16, AtomicU32, Ordering, fence};
 
 /// The mark of a slot that nobody reads at (`READMARK_NOT_USED`).
 pub const MARK_NOT_USED: u32 = u32::MAX;
@@ -27,16 +39,61 @@ const MARKS: usize = 25;
 /// The frames of block 0 (`HASHTABLE_NPAGE_ONE`).
 const FIRST_BLOCK_FRAMES: u32 = if cfg!(loom) { 6 } else { BLOCK_FRAMES - 34 };
 
-/// One block of the wal-index.
+macro_rules! load_only {
+    ($(#[$doc:meta])* $name:ident, $atomic:ident, $integer:ident) => {
+        $(#[$doc])*
+        #[repr(transparent)]
+        #[cfg_attr(not(loom), derive(bytemuck::Zeroable))]
+        pub(crate) struct $name($atomic);
+
+        crate::shared_memory!($name { 0 });
+
+        impl $name {
+            /// Loads the value, in no order with anything else.
+            #[inline(always)]
+            pub(crate) fn load(&self) -> $integer {
+                self.0.load(Ordering::Relaxed)
+            }
+
+            /// Loads the value; what the storing thread did before a release store
+            /// of it is visible behind this call.
+            #[inline(always)]
+            pub(crate) fn load_acquire(&self) -> $integer {
+                let value = self.load();
+                // Not an acquire load: see "Ordering".
+                fence(Ordering::Acquire);
+                value
+            }
+        }
+    };
+}
+
+load_only! {
+    /// A word of a block, which can be loaded.
+    Word, AtomicU32, u32
+}
+load_only! {
+    /// A hash slot of a block, which can be loaded.
+    HashSlot, AtomicU16, u16
+}
+
+/// One block of the wal-index, for loads.
 ///
 /// All bit patterns are valid, so a mapping of any file, hostile contents
 /// included, can be seen as blocks.
 #[repr(C, align(8))]
 #[cfg_attr(not(loom), derive(bytemuck::Zeroable))]
 pub struct IndexBlock {
-    words: [AtomicU32; WORDS],
-    slots: [AtomicU16; SLOTS],
+    words: [Word; WORDS],
+    slots: [HashSlot; SLOTS],
 }
+
+crate::shared_memory!(IndexBlock { words, slots });
+
+// SAFETY: `Word` and `HashSlot` have relaxed loads of 32 and 16 bits, and no stores but
+// in the methods of `WritableBlock`.
+#[allow(unsafe_code)]
+unsafe impl LoadOnlyMemory for IndexBlock {}
 
 #[cfg(not(loom))]
 const _: () = {
@@ -48,43 +105,22 @@ const _: () = {
 };
 
 impl IndexBlock {
-    /// A block on the heap, all zero.
-    #[cfg(not(loom))]
-    pub fn zeroed() -> Box<Self> {
-        bytemuck::zeroed_box()
-    }
-
-    /// A block on the heap, all zero.
-    #[cfg(loom)]
-    pub fn zeroed() -> Box<Self> {
-        Box::new(IndexBlock {
-            words: std::array::from_fn(|_| AtomicU32::new(0)),
-            slots: std::array::from_fn(|_| AtomicU16::new(0)),
-        })
-    }
-
     /// The mark of `slot` in block 0, for a coordination that keeps the marks
-    /// there. Acquire: pairs with the release of [`IndexBlock::set_mark`].
+    /// there. Acquire: pairs with the release of [`WritableBlock::set_mark`].
     #[inline]
     pub fn mark(&self, slot: ReadSlot) -> u32 {
-        self.words[MARKS + slot.index()].load(Ordering::Acquire)
-    }
-
-    /// Stores the mark of `slot` in block 0. The caller holds the slot
-    /// exclusively.
-    pub fn set_mark(&self, slot: ReadSlot, mark: u32) {
-        self.words[MARKS + slot.index()].store(mark, Ordering::Release);
+        self.words[MARKS + slot.index()].load_acquire()
     }
 
     /// The words of block 0 before its entries.
     #[inline]
-    pub(crate) fn header_words(&self) -> &[AtomicU32] {
+    pub(crate) fn header_words(&self) -> &[Word] {
         &self.words[..HEADER_WORDS]
     }
 
     /// The page number of each frame of block `index`; element 0 is the
     /// block's first frame.
-    pub(crate) fn pages(&self, index: u32) -> &[AtomicU32] {
+    pub(crate) fn pages(&self, index: u32) -> &[Word] {
         if index == 0 {
             &self.words[HEADER_WORDS..]
         } else {
@@ -94,14 +130,87 @@ impl IndexBlock {
 
     /// The hash slots: 0 is empty, otherwise 1 + the place in
     /// [`IndexBlock::pages`].
-    pub(crate) fn slots(&self) -> &[AtomicU16; SLOTS] {
+    pub(crate) fn slots(&self) -> &[HashSlot; SLOTS] {
         &self.slots
+    }
+}
+
+/// One block of the wal-index in memory that may be written, for loads and stores.
+///
+/// Safe code has no way from an [`IndexBlock`] to a block that it can store to:
+///
+/// ```compile_fail,E0308
+/// use wal_core::index::{IndexBlock, WritableBlock};
+///
+/// fn writable(block: &IndexBlock) -> &WritableBlock {
+///     block
+/// }
+/// ```
+#[repr(transparent)]
+#[cfg_attr(not(loom), derive(bytemuck::Zeroable))]
+pub struct WritableBlock(IndexBlock);
+
+crate::shared_memory!(WritableBlock { 0 });
+
+impl Deref for WritableBlock {
+    type Target = IndexBlock;
+
+    #[inline(always)]
+    fn deref(&self) -> &IndexBlock {
+        &self.0
+    }
+}
+
+impl WritableBlock {
+    /// A block on the heap, all zero.
+    #[cfg(not(loom))]
+    pub fn zeroed() -> Box<Self> {
+        bytemuck::zeroed_box()
+    }
+
+    /// A block on the heap, all zero.
+    #[cfg(loom)]
+    pub fn zeroed() -> Box<Self> {
+        Box::new(WritableBlock(IndexBlock {
+            words: std::array::from_fn(|_| Word(AtomicU32::new(0))),
+            slots: std::array::from_fn(|_| HashSlot(AtomicU16::new(0))),
+        }))
+    }
+
+    /// Stores the mark of `slot` in block 0. The caller holds the slot
+    /// exclusively.
+    pub fn set_mark(&self, slot: ReadSlot, mark: u32) {
+        self.store_word(MARKS + slot.index(), mark, Ordering::Release);
+    }
+
+    /// Stores word `at` of block 0, which is one before its entries.
+    #[inline]
+    pub(crate) fn store_word(&self, at: usize, value: u32, order: Ordering) {
+        self.header_words()[at].0.store(value, order);
+    }
+
+    /// Stores the page number of the frame at `place` of block `index`.
+    #[inline]
+    pub(crate) fn store_page(&self, index: u32, place: usize, page: u32, order: Ordering) {
+        self.pages(index)[place].0.store(page, order);
+    }
+
+    /// Stores the hash slot `at`.
+    #[inline]
+    pub(crate) fn store_slot(&self, at: usize, value: u16, order: Ordering) {
+        self.slots[at].0.store(value, order);
     }
 }
 
 impl std::fmt::Debug for IndexBlock {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("IndexBlock")
+    }
+}
+
+impl std::fmt::Debug for WritableBlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WritableBlock")
     }
 }
 

@@ -19,9 +19,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::block::SLOTS;
+use super::block::{HashSlot, SLOTS, Word};
 use super::map::hash;
-use crate::sync::{self, AtomicU16, AtomicU32};
 
 /// How many pages are remembered at a time, a power of two.
 const PAGES: usize = 256;
@@ -70,7 +69,7 @@ pub(super) const FAR: usize = 8;
 pub(super) const VERY_FAR: usize = 64;
 
 /// The slots of a block, and the page of each of its frames.
-pub(super) type Entries<'b> = (&'b [AtomicU16; SLOTS], &'b [AtomicU32]);
+pub(super) type Entries<'b> = (&'b [HashSlot; SLOTS], &'b [Word]);
 
 /// An entry of a page that is further on in its chain.
 pub(super) struct Further {
@@ -95,9 +94,9 @@ impl Further {
         }
         // Acquire: as on the way there.
         let (slots, pages) = entries;
-        let value = slots[slot].load(sync::Ordering::Acquire);
+        let value = slots[slot].load_acquire();
         let cell = pages.get(usize::from(value).checked_sub(1)?)?;
-        let is_there = cell.load(sync::Ordering::Relaxed) == page;
+        let is_there = cell.load() == page;
         is_there.then_some(Further { slot, value })
     }
 }

@@ -7,8 +7,8 @@
 //! - *Attempted* is stored before the first page is written to the database,
 //!   so that frames up to it may be there already.
 
-use super::block::IndexBlock;
-use crate::sync::{AtomicU32, Ordering};
+use super::block::{IndexBlock, Word, WritableBlock};
+use crate::sync::Ordering;
 use crate::testing::{Point, step};
 
 const BACKFILLED: usize = 24;
@@ -16,7 +16,7 @@ const ATTEMPTED: usize = 32;
 
 /// The checkpoint words of block 0.
 #[derive(Clone, Copy)]
-pub(crate) struct CheckpointInfo<'a>(&'a [AtomicU32]);
+pub(crate) struct CheckpointInfo<'a>(&'a [Word]);
 
 impl<'a> CheckpointInfo<'a> {
     pub(crate) fn of(block: &'a IndexBlock) -> Self {
@@ -26,27 +26,31 @@ impl<'a> CheckpointInfo<'a> {
     /// How many frames are in the database file. The load comes before the
     /// header is compared again, so that a count of a newer state cannot go
     /// with an older header; acquire pairs with the release of
-    /// [`CheckpointInfo::set_backfilled`].
+    /// [`WritableBlock::set_backfilled`].
     #[inline]
     pub(crate) fn backfilled(&self) -> u32 {
-        self.0[BACKFILLED].load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_backfilled(&self, frames: u32) {
-        step(Point::BackfilledStore);
-        self.0[BACKFILLED].store(frames, Ordering::Release);
+        self.0[BACKFILLED].load_acquire()
     }
 
     /// Up to which frame a checkpoint may have written the database file.
-    /// Acquire pairs with the release of [`CheckpointInfo::set_attempted`].
+    /// Acquire pairs with the release of [`WritableBlock::set_attempted`].
     #[inline]
     pub(crate) fn attempted(&self) -> u32 {
-        self.0[ATTEMPTED].load(Ordering::Acquire)
+        self.0[ATTEMPTED].load_acquire()
+    }
+}
+
+impl WritableBlock {
+    /// Says in block 0 how many frames are in the database file.
+    pub(crate) fn set_backfilled(&self, frames: u32) {
+        step(Point::BackfilledStore);
+        self.store_word(BACKFILLED, frames, Ordering::Release);
     }
 
-    /// Says up to which frame a checkpoint may have written the database file.
+    /// Says in block 0 up to which frame a checkpoint may have written the
+    /// database file.
     pub(crate) fn set_attempted(&self, frames: u32) {
         step(Point::AttemptedStore);
-        self.0[ATTEMPTED].store(frames, Ordering::Release);
+        self.store_word(ATTEMPTED, frames, Ordering::Release);
     }
 }

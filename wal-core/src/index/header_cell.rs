@@ -16,16 +16,19 @@
 //! A writer that dies between the copies leaves them unequal. Readers then
 //! ask for Write and recover; they never wait for the dead.
 
-use super::block::IndexBlock;
+use super::block::{IndexBlock, Word, WritableBlock};
 use super::header::{BadHeader, HeaderWords, IndexHeader};
-use crate::sync::{AtomicU32, Ordering, fence};
+use crate::sync::{Ordering, fence};
 use crate::testing::{Mutation, Point, mutated, step};
 
-/// The header of the wal-index in shared memory.
+/// How many words a copy has.
+const COPY: usize = 12;
+
+/// The header of the wal-index in shared memory, to be loaded.
 #[derive(Clone, Copy)]
 pub(crate) struct HeaderCell<'a> {
-    first: &'a [AtomicU32],
-    second: &'a [AtomicU32],
+    first: &'a [Word],
+    second: &'a [Word],
 }
 
 impl<'a> HeaderCell<'a> {
@@ -33,8 +36,8 @@ impl<'a> HeaderCell<'a> {
     pub(crate) fn of(block: &'a IndexBlock) -> Self {
         let words = block.header_words();
         HeaderCell {
-            first: &words[..12],
-            second: &words[12..24],
+            first: &words[..COPY],
+            second: &words[COPY..2 * COPY],
         }
     }
 
@@ -58,37 +61,45 @@ impl<'a> HeaderCell<'a> {
         first | differences(self.second, &wanted) == 0
     }
 
-    /// Publishes `header`. The caller holds Write.
-    pub(crate) fn store(&self, header: &IndexHeader) {
-        self.store_words(compact(header.words()));
-    }
-
-    /// Leaves no header, so that whoever loads it recovers.
-    pub(crate) fn forget(&self) {
-        self.store_words(compact([0; 12]));
-    }
-
     #[inline(always)]
     fn load_words<const N: usize>(&self) -> Option<[u32; N]> {
         let first = load(self.first);
         if !mutated(Mutation::DropLoadFence) {
-            // Pairs with the fence of `store_words`.
+            // Pairs with the fence of `store_copies`.
             fence(Ordering::Acquire);
         }
         (differences(self.second, &first) == 0).then_some(first)
     }
+}
 
-    fn store_words<const N: usize>(&self, words: [u32; N]) {
+impl WritableBlock {
+    /// Publishes `header` in block 0. The caller holds Write.
+    pub(crate) fn store_header(&self, header: &IndexHeader) {
+        self.store_copies(compact(header.words()));
+    }
+
+    /// Leaves no header in block 0, so that whoever loads it recovers.
+    pub(crate) fn forget_header(&self) {
+        self.store_copies(compact([0; 12]));
+    }
+
+    fn store_copies<const N: usize>(&self, words: [u32; N]) {
         if !mutated(Mutation::OneHeaderCopy) {
             step(Point::HeaderStoreSecond);
-            store(self.second, words);
+            self.store_copy(COPY, words);
         }
         if !mutated(Mutation::DropStoreFence) {
             // Pairs with the fence of `load_words`; see "Ordering".
             fence(Ordering::SeqCst);
         }
         step(Point::HeaderStoreFirst);
-        store(self.first, words);
+        self.store_copy(0, words);
+    }
+
+    fn store_copy<const N: usize>(&self, from: usize, words: [u32; N]) {
+        for (at, word) in (from..).zip(words) {
+            self.store_word(at, word, Ordering::Relaxed);
+        }
     }
 }
 
@@ -96,26 +107,18 @@ impl<'a> HeaderCell<'a> {
 /// registers: from memory they would be read wider than they were written,
 /// for which a processor waits.
 #[inline]
-fn differences<const N: usize>(cells: &[AtomicU32], words: &[u32; N]) -> u32 {
+fn differences<const N: usize>(cells: &[Word], words: &[u32; N]) -> u32 {
     let pairs = cells.iter().zip(words);
-    pairs.fold(0, |all, (cell, word)| {
-        all | (cell.load(Ordering::Relaxed) ^ word)
-    })
+    pairs.fold(0, |all, (cell, word)| all | (cell.load() ^ word))
 }
 
 #[inline]
-fn load<const N: usize>(cells: &[AtomicU32]) -> [u32; N] {
+fn load<const N: usize>(cells: &[Word]) -> [u32; N] {
     let mut words = [0; N];
     for (word, cell) in words.iter_mut().zip(cells) {
-        *word = cell.load(Ordering::Relaxed);
+        *word = cell.load();
     }
     words
-}
-
-fn store<const N: usize>(cells: &[AtomicU32], words: [u32; N]) {
-    for (cell, word) in cells.iter().zip(words) {
-        cell.store(word, Ordering::Relaxed);
-    }
 }
 
 #[cfg(not(loom))]
@@ -169,26 +172,14 @@ mod tests {
     use loom::sync::Arc;
     use loom::thread;
 
-    /// Two words a copy instead of twelve: enough for a mixture.
-    struct Small {
-        words: [AtomicU32; 4],
-        entry: AtomicU32,
+    /// Copies of two words instead of twelve, which is enough for a mixture, and
+    /// the page number of the first frame as an entry.
+    fn small() -> Arc<Box<WritableBlock>> {
+        Arc::new(WritableBlock::zeroed())
     }
 
-    impl Small {
-        fn cell(&self) -> HeaderCell<'_> {
-            HeaderCell {
-                first: &self.words[..2],
-                second: &self.words[2..],
-            }
-        }
-    }
-
-    fn small() -> Arc<Small> {
-        Arc::new(Small {
-            words: std::array::from_fn(|_| AtomicU32::new(0)),
-            entry: AtomicU32::new(0),
-        })
+    fn load(block: &IndexBlock) -> Option<[u32; 2]> {
+        HeaderCell::of(block).load_words()
     }
 
     #[test]
@@ -198,15 +189,15 @@ mod tests {
             let writer = {
                 let shared = shared.clone();
                 thread::spawn(move || {
-                    shared.cell().store_words([1, 1]);
-                    shared.cell().store_words([2, 2]);
+                    shared.store_copies([1, 1]);
+                    shared.store_copies([2, 2]);
                 })
             };
-            if let Some([a, b]) = shared.cell().load_words::<2>() {
+            if let Some([a, b]) = load(&shared) {
                 assert_eq!(a, b);
             }
             writer.join().unwrap();
-            assert_eq!(shared.cell().load_words(), Some([2, 2]));
+            assert_eq!(load(&shared), Some([2, 2]));
         });
     }
 
@@ -217,12 +208,12 @@ mod tests {
             let writer = {
                 let shared = shared.clone();
                 thread::spawn(move || {
-                    shared.entry.store(1, Ordering::Relaxed);
-                    shared.cell().store_words([1, 1]);
+                    shared.store_page(0, 0, 1, Ordering::Relaxed);
+                    shared.store_copies([1, 1]);
                 })
             };
-            if shared.cell().load_words() == Some([1, 1]) {
-                assert_eq!(shared.entry.load(Ordering::Relaxed), 1);
+            if load(&shared) == Some([1, 1]) {
+                assert_eq!(shared.pages(0)[0].load(), 1);
             }
             writer.join().unwrap();
         });

@@ -8,23 +8,25 @@
 //!
 //! # Ordering
 //! The page number is stored before the hash slot that leads to it
-//! (release; pairs with the acquire load of the slot in [`find`]), and both
+//! (release; pairs with the fence behind the load of the slot in [`find`]), and both
 //! before the header that makes the frame visible (the fence of
 //! [`super::HeaderCell`]).
 //!
 //! # Crash
 //! Entries without a header that covers them are never read.
 
-use super::block::{IndexBlock, SLOTS, block_of_frame, frame_before_block};
+use super::block::{IndexBlock, SLOTS, Word, WritableBlock, block_of_frame, frame_before_block};
 use super::chain_ends::{ChainEnds, FAR, Further, VERY_FAR};
 use crate::error::Result;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{Ordering, fence};
 use crate::testing::{Mutation, Point, mutated, step};
 
 /// How the blocks of the index are reached.
 pub(crate) trait Blocks {
     /// Block `index`, which must be there.
     fn existing(&self, index: u32) -> Result<&IndexBlock>;
+    /// The same, to be stored to.
+    fn writable(&self, index: u32) -> Result<&WritableBlock>;
     /// Where chains were walked to.
     fn chain_ends(&self) -> &ChainEnds;
     /// The error for contents that no writer leaves.
@@ -39,23 +41,23 @@ pub(super) fn hash(page: u32) -> usize {
 /// Adds the entry that frame `frame` holds `page`.
 pub(crate) fn append(blocks: &impl Blocks, frame: u32, page: u32) -> Result<()> {
     let (index, place) = block_of_frame(frame);
-    let block = blocks.existing(index)?;
+    let block = blocks.writable(index)?;
     if place == 0 {
         step(Point::IndexClear);
         clear_from(block, index, 0);
     }
     step(Point::IndexPageStore);
-    block.pages(index)[place].store(page, Ordering::Relaxed);
+    block.store_page(index, place, page, Ordering::Relaxed);
     let value = slot_value(place);
     let entries = (block.slots(), block.pages(index));
     let mut at = hash(page);
     // A block of n entries has at most n full slots; more means a foreign hand.
     for walked in 0..=place {
-        if block.slots()[at].load(Ordering::Relaxed) == 0 {
+        if block.slots()[at].load() == 0 {
             step(Point::IndexHashStore);
-            // Release: pairs with the acquire of `find`, so the page number
+            // Release: pairs with the fence of `find_in_block`, so the page number
             // is there when the slot is.
-            block.slots()[at].store(value, Ordering::Release);
+            block.store_slot(at, value, Ordering::Release);
             if walked >= FAR {
                 blocks.chain_ends().remember(page, at);
             }
@@ -113,7 +115,7 @@ fn find_in_block(
     let (mut newest, mut newest_at) = (0, 0);
     let mut at = hash(page);
     for walked in 0..SLOTS {
-        let value = block.slots()[at].load(Ordering::Acquire);
+        let value = block.slots()[at].load();
         if value == 0 {
             if walked >= VERY_FAR && newest != 0 {
                 ends.remember(page, newest_at);
@@ -124,7 +126,11 @@ fn find_in_block(
         let in_range = frame >= min && (frame <= max || mutated(Mutation::IgnoreMaxFrame));
         // A slot of a dead or foreign writer can hold any value, so the place
         // is looked up with `get`.
-        let holds = |cell: &AtomicU32| cell.load(Ordering::Relaxed) == page;
+        let holds = |cell: &Word| {
+            // Acquire: the page number behind the slot that leads to it.
+            fence(Ordering::Acquire);
+            cell.load() == page
+        };
         if in_range && frame > newest && pages.get(usize::from(value) - 1).is_some_and(holds) {
             (newest, newest_at) = (frame, at);
             if mutated(Mutation::FirstHitWins) {
@@ -147,7 +153,7 @@ fn find_in_block(
 /// The page that `frame` holds.
 pub(crate) fn page_of_frame(blocks: &impl Blocks, frame: u32) -> Result<u32> {
     let (index, place) = block_of_frame(frame);
-    Ok(blocks.existing(index)?.pages(index)[place].load(Ordering::Relaxed))
+    Ok(blocks.existing(index)?.pages(index)[place].load())
 }
 
 /// Clears what a writer that died or rolled back left above `max_frame` in
@@ -164,25 +170,25 @@ pub(crate) fn trim(blocks: &impl Blocks, max_frame: u32) -> Result<()> {
     };
     // Entries are added from the first on, page number first, and cleared
     // from the last on: if the next one is empty, so is everything behind.
-    if next.load(Ordering::Relaxed) != 0 {
+    if next.load() != 0 {
         step(Point::IndexTrim);
-        clear_from(block, index, place + 1);
+        clear_from(blocks.writable(index)?, index, place + 1);
     }
     Ok(())
 }
 
 /// Clears the entries from `place` on: the slots first, so that no slot ever
 /// leads to a cleared page number.
-fn clear_from(block: &IndexBlock, index: u32, place: usize) {
-    for slot in block.slots() {
-        if usize::from(slot.load(Ordering::Relaxed)) > place {
-            slot.store(0, Ordering::Release);
+fn clear_from(block: &WritableBlock, index: u32, place: usize) {
+    for (at, slot) in block.slots().iter().enumerate() {
+        if usize::from(slot.load()) > place {
+            block.store_slot(at, 0, Ordering::Release);
         }
     }
     // From the last to the first: should we die here, what is left begins
     // right behind `place`, where the next writer looks for it.
-    for page in block.pages(index)[place..].iter().rev() {
-        page.store(0, Ordering::Release);
+    for place in (place..block.pages(index).len()).rev() {
+        block.store_page(index, place, 0, Ordering::Release);
     }
 }
 
@@ -190,7 +196,7 @@ fn clear_from(block: &IndexBlock, index: u32, place: usize) {
 /// block `index`, for recovery. Words that are right already are not stored,
 /// and none takes a value in between: readers may be using the block, and
 /// what they can see does not change (`walIndexRecover`).
-pub(crate) fn build_block(block: &IndexBlock, index: u32, pages: &[u32]) {
+pub(crate) fn build_block(block: &WritableBlock, index: u32, pages: &[u32]) {
     let mut slots = vec![0u16; SLOTS];
     for (place, &page) in pages.iter().enumerate() {
         let mut at = hash(page);
@@ -200,15 +206,15 @@ pub(crate) fn build_block(block: &IndexBlock, index: u32, pages: &[u32]) {
         slots[at] = slot_value(place);
     }
     step(Point::RecoveryCopy);
-    for (cell, place) in block.pages(index).iter().zip(0..) {
-        let page = pages.get::<usize>(place).copied().unwrap_or(0);
-        if cell.load(Ordering::Relaxed) != page {
-            cell.store(page, Ordering::Relaxed);
+    for (place, word) in block.pages(index).iter().enumerate() {
+        let page = pages.get(place).copied().unwrap_or(0);
+        if word.load() != page {
+            block.store_page(index, place, page, Ordering::Relaxed);
         }
     }
-    for (cell, &slot) in block.slots().iter().zip(&slots) {
-        if cell.load(Ordering::Relaxed) != slot {
-            cell.store(slot, Ordering::Release);
+    for (at, (found, &slot)) in block.slots().iter().zip(&slots).enumerate() {
+        if found.load() != slot {
+            block.store_slot(at, slot, Ordering::Release);
         }
     }
 }
@@ -220,11 +226,14 @@ fn slot_value(place: usize) -> u16 {
 
 /// Blocks on the heap, for tests.
 #[cfg(test)]
-pub(super) struct Heap(pub(super) Vec<Box<IndexBlock>>, ChainEnds);
+pub(super) struct Heap(pub(super) Vec<Box<WritableBlock>>, ChainEnds);
 
 #[cfg(test)]
 impl Blocks for Heap {
     fn existing(&self, index: u32) -> Result<&IndexBlock> {
+        Ok(&self.0[index as usize])
+    }
+    fn writable(&self, index: u32) -> Result<&WritableBlock> {
         Ok(&self.0[index as usize])
     }
     fn chain_ends(&self) -> &ChainEnds {
@@ -238,7 +247,7 @@ impl Blocks for Heap {
 /// Blocks on the heap that are zero.
 #[cfg(test)]
 pub(super) fn heap(blocks: usize) -> Heap {
-    let blocks = (0..blocks).map(|_| IndexBlock::zeroed()).collect();
+    let blocks = (0..blocks).map(|_| WritableBlock::zeroed()).collect();
     Heap(blocks, ChainEnds::default())
 }
 
@@ -335,8 +344,8 @@ mod tests {
             let built = super::heap(1);
             build_block(&built.0[0], 0, &log);
             for (at, slot) in built.0[0].slots().iter().enumerate() {
-                let expected = slot.load(Ordering::Relaxed);
-                let found = heap.0[0].slots()[at].load(Ordering::Relaxed);
+                let expected = slot.load();
+                let found = heap.0[0].slots()[at].load();
                 // What an earlier log left is cleared with the first frame.
                 let is_there = log.is_empty() || found == expected;
                 assert!(is_there, "seed {seed}, slot {at}: {found}, not {expected}");
@@ -347,8 +356,8 @@ mod tests {
     #[test]
     fn a_full_hash_table_is_corrupt_and_does_not_hang() {
         let heap = heap(1);
-        for slot in heap.0[0].slots() {
-            slot.store(4000, Ordering::Relaxed);
+        for at in 0..SLOTS {
+            heap.0[0].store_slot(at, 4000, Ordering::Relaxed);
         }
         assert!(find(&heap, 5, 1, 10).is_err());
         assert!(append(&heap, 2, 5).is_err());
@@ -366,13 +375,16 @@ mod loom_tests {
     /// A block, and how many frames of it are published: in the place of the
     /// header, whose cell has tests of its own, a word and the same fences.
     struct Published {
-        block: Box<IndexBlock>,
+        block: Box<WritableBlock>,
         ends: ChainEnds,
         max_frame: AtomicU32,
     }
 
     impl Blocks for Published {
         fn existing(&self, _: u32) -> Result<&IndexBlock> {
+            Ok(&self.block)
+        }
+        fn writable(&self, _: u32) -> Result<&WritableBlock> {
             Ok(&self.block)
         }
         fn chain_ends(&self) -> &ChainEnds {
@@ -387,7 +399,7 @@ mod loom_tests {
         /// Frames that hold `pages`, of which `max_frame` are published.
         fn new(pages: &[u32], max_frame: u32) -> Arc<Self> {
             let published = Published {
-                block: IndexBlock::zeroed(),
+                block: WritableBlock::zeroed(),
                 ends: ChainEnds::default(),
                 max_frame: AtomicU32::new(max_frame),
             };

@@ -21,7 +21,7 @@ mod map;
 mod page_map;
 mod page_tree;
 
-pub use block::{BLOCK_LEN, IndexBlock, MARK_NOT_USED};
+pub use block::{BLOCK_LEN, IndexBlock, MARK_NOT_USED, WritableBlock};
 pub(crate) use block::{block_of_frame, last_frame_of_block};
 pub(crate) use chain_ends::ChainEnds;
 pub(crate) use checkpoint_info::CheckpointInfo;

@@ -145,7 +145,7 @@ impl PageMap {
             self.seals.get_or_make(index, || seal);
         }
         for (frame, page) in (fed + 1..=end).zip(&block.pages(index)[place..]) {
-            self.newest.set(page.load(Ordering::Relaxed), frame);
+            self.newest.set(page.load(), frame);
         }
         *self.last() = LastFed { frame: end, seal };
         // Release: who sees the count sees the entries.

@@ -46,7 +46,7 @@ use crate::error::{Error, Result};
 use crate::format::{
     ByteOrder, DatabaseHeader, FRAME_HEADER_LEN, FrameHeader, LogHeader, frame_offset,
 };
-use crate::index::{self, HeaderCell, IndexHeader, block_of_frame};
+use crate::index::{self, IndexHeader, WritableBlock, block_of_frame};
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::{FrameNo, PageNo, Salts};
 
@@ -135,7 +135,7 @@ impl<C: WalCoordination> Wal<C> {
         }
         // Found before the commit frame is written: nothing may fail between
         // the commit and its becoming visible.
-        let header = self.header_cell()?;
+        let block_zero = self.writable_block_zero()?;
         self.append_frames_vectored(&prepared)?;
         if sync == CommitSync::BeforeVisible {
             self.commit_prepared_frames()?;
@@ -156,7 +156,7 @@ impl<C: WalCoordination> Wal<C> {
         // From here on the frames are everybody's, and not to be trimmed.
         *own = OwnFrames::none_after(committed);
         if sync != CommitSync::InRelay {
-            self.finalize_committed_pages(header, &committed);
+            self.finalize_committed_pages(block_zero, &committed);
             observe!(
                 self,
                 Committed {
@@ -377,15 +377,19 @@ impl<C: WalCoordination> Wal<C> {
         frame_offset(frame, page_size) + FRAME_HEADER_LEN as u64 + u64::from(page_size.bytes())
     }
 
-    /// Makes the frames visible to everyone.
-    pub(super) fn finalize_committed_pages(&self, header: HeaderCell<'_>, committed: &IndexHeader) {
+    /// Makes the frames visible to everyone, by a store to `block_zero`.
+    pub(super) fn finalize_committed_pages(
+        &self,
+        block_zero: &WritableBlock,
+        committed: &IndexHeader,
+    ) {
         let room = self.coordination.waiting_room();
         if let Some(room) = room
             && self.keeps_short(committed.max_frame())
         {
             room.cared_for().say(committed.change());
         }
-        header.store(committed);
+        block_zero.store_header(committed);
         step(Point::Wake);
         if let Some(room) = room
             && !mutated(Mutation::WakeNobody)

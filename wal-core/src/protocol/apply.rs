@@ -281,7 +281,7 @@ impl<C: WalCoordination> ApplyTx<C> {
             index::trim(&*wal, end.max_frame)?;
         }
         // Found before the frames count: nothing may fail behind that.
-        let cell = wal.header_cell()?;
+        let block_zero = wal.writable_block_zero()?;
         if let Header::GoesLast(header) = self.header {
             let in_order = wal.synchronous() != Synchronous::Off;
             if in_order && !mutated(Mutation::HeaderBeforeFrameSync) {
@@ -301,7 +301,7 @@ impl<C: WalCoordination> ApplyTx<C> {
                 .committed(page_size, end.max_frame, page_count, end.checksum);
         // From here on the frames are everybody's, and not to be trimmed.
         self.tx.own = None;
-        wal.finalize_committed_pages(cell, &committed);
+        wal.finalize_committed_pages(block_zero, &committed);
         observe!(
             wal,
             Committed {

@@ -197,7 +197,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
     fn copy_up_to(&mut self, safe: u32) -> Result<(u32, Option<HeldBack>)> {
         let wal = self.wal;
         let max_frame = self.header.max_frame();
-        let info = wal.checkpoint_info()?;
+        let block_zero = wal.writable_block_zero()?;
         let backfilled = self.backfilled()?;
         if backfilled >= safe {
             return Ok((backfilled, None));
@@ -218,14 +218,14 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         if live.salts() != self.header.salts() && !mutated(Mutation::SkipSaltCheck) {
             return Ok((max_frame, None));
         }
-        info.set_attempted(safe);
+        block_zero.set_attempted(safe);
         if wal.synchronous() != Synchronous::Off && !mutated(Mutation::SkipLogSyncBeforeBackfill) {
             step(Point::CheckpointLogSync);
             wal.sync_log()?;
         }
         wal.check_room(&self.header)?;
         if mutated(Mutation::BackfilledBeforePages) {
-            info.set_backfilled(safe);
+            block_zero.set_backfilled(safe);
         }
         self.copy_pages(backfilled, safe)?;
         match self.finish(safe)? {
@@ -318,7 +318,7 @@ impl<C: WalCoordination> Wal<C> {
             Backfilled::Partial(frames) => frames,
             Backfilled::Complete(proof) => proof.max_frame(),
         };
-        self.checkpoint_info()?.set_backfilled(frames);
+        self.writable_block_zero()?.set_backfilled(frames);
         Ok(())
     }
 

@@ -102,7 +102,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
-use crate::index::{ChainEnds, CheckpointInfo, HeaderCell, IndexBlock};
+use crate::index::{ChainEnds, CheckpointInfo, HeaderCell, IndexBlock, WritableBlock};
 use crate::io::{File, FileSyncType, Storage};
 use crate::testing::{Mutation, mutated};
 
@@ -335,6 +335,11 @@ impl<C: WalCoordination> Wal<C> {
         Ok(HeaderCell::of(self.existing_block_zero()?))
     }
 
+    /// Block 0, which is there once a header was loaded, to be stored to.
+    fn writable_block_zero(&self) -> Result<&WritableBlock> {
+        self.coordination.grow(0)
+    }
+
     #[inline]
     fn checkpoint_info(&self) -> Result<CheckpointInfo<'_>> {
         Ok(CheckpointInfo::of(self.existing_block_zero()?))
@@ -347,6 +352,11 @@ impl<C: WalCoordination> crate::index::Blocks for Wal<C> {
         self.coordination.block(index)?.ok_or_else(|| {
             crate::index::Blocks::corrupt(self, "the wal-index is shorter than its header says")
         })
+    }
+
+    #[inline]
+    fn writable(&self, index: u32) -> Result<&WritableBlock> {
+        self.coordination.grow(index)
     }
 
     fn chain_ends(&self) -> &ChainEnds {

@@ -10,7 +10,7 @@
 
 use crate::error::Result;
 use crate::format::{self, Covered};
-use crate::index::{HeaderCell, IndexBlock};
+use crate::index::{HeaderCell, IndexBlock, WritableBlock};
 use crate::io::File;
 use crate::types::Salts;
 
@@ -49,6 +49,6 @@ pub fn index_of(block_zero: &IndexBlock, log: &dyn File) -> Result<IndexOf> {
 }
 
 /// Makes the next reader of the index recover it. The caller holds Write.
-pub fn forget_header(block_zero: &IndexBlock) {
-    HeaderCell::of(block_zero).forget();
+pub fn forget_header(block_zero: &WritableBlock) {
+    block_zero.forget_header();
 }

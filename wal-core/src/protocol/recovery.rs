@@ -90,11 +90,11 @@ impl<C: WalCoordination> Wal<C> {
 
     fn publish_recovered(self: &Arc<Self>, scan: Option<&LogScan>) -> Result<IndexHeader> {
         let header = scan.map_or_else(IndexHeader::of_empty_log, recovered_header);
-        let info = self.checkpoint_info()?;
+        let block_zero = self.writable_block_zero()?;
         if !mutated(Mutation::KeepBackfilled) {
-            info.set_backfilled(0);
+            block_zero.set_backfilled(0);
         }
-        info.set_attempted(match mutated(Mutation::ForgetAttempted) {
+        block_zero.set_attempted(match mutated(Mutation::ForgetAttempted) {
             true => 0,
             false => header.max_frame(),
         });
@@ -113,7 +113,7 @@ impl<C: WalCoordination> Wal<C> {
                 );
             }
         }
-        self.header_cell()?.store(&header);
+        self.writable_block_zero()?.store_header(&header);
         Ok(header)
     }
 }

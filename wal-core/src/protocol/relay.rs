@@ -322,9 +322,11 @@ impl<C: WalCoordination> Wal<C> {
             wal: self,
             reached: None,
         };
-        let header = self.header_cell().map_err(|e| self.outcome_unknown(e))?;
+        let block_zero = self
+            .writable_block_zero()
+            .map_err(|e| self.outcome_unknown(e))?;
         if mutated(Mutation::PublishUnsynced) {
-            self.finalize_committed_pages(header, &commit.header);
+            self.finalize_committed_pages(block_zero, &commit.header);
         }
         if !mutated(Mutation::SkipCommitSync) {
             step(Point::CommitSync);
@@ -334,7 +336,7 @@ impl<C: WalCoordination> Wal<C> {
             true => self.relay.state().newest.unwrap_or(commit),
             false => commit,
         };
-        self.finalize_committed_pages(header, &commit.header);
+        self.finalize_committed_pages(block_zero, &commit.header);
         lead.reached = Some(commit.number);
         Ok(())
     }

@@ -185,10 +185,10 @@ impl<C: WalCoordination> Wal<C> {
     /// low is always safe. True if that was so, and snapshots that went by it
     /// are wrong.
     pub(super) fn mend_backfilled(&self, header: &IndexHeader) -> Result<bool> {
-        let info = self.checkpoint_info()?;
-        let stale = info.backfilled() > header.max_frame() && !mutated(Mutation::KeepStaleCount);
+        let backfilled = self.checkpoint_info()?.backfilled();
+        let stale = backfilled > header.max_frame() && !mutated(Mutation::KeepStaleCount);
         if stale {
-            info.set_backfilled(0);
+            self.writable_block_zero()?.set_backfilled(0);
         }
         Ok(stale)
     }
@@ -205,19 +205,19 @@ impl<C: WalCoordination> Wal<C> {
         debug_assert!(proof.covers(header));
         self.sequence.fetch_add(1, Ordering::Relaxed);
         let next = header.restarted(salts);
-        let info = self.checkpoint_info()?;
+        let block_zero = self.writable_block_zero()?;
         // The count first: a count of the old generation beside a header of the
         // new one would pass frames for backfilled that are not, and if we
         // died in between it would stay. The old header with a count of 0 only
         // sends readers to the log, which nobody can join for the moment.
         if !mutated(Mutation::HeaderBeforeCount) {
-            info.set_backfilled(0);
+            block_zero.set_backfilled(0);
         }
-        self.header_cell()?.store(&next);
+        self.writable_block_zero()?.store_header(&next);
         self.page_map.forget();
-        info.set_backfilled(0);
+        block_zero.set_backfilled(0);
         // Only now: under the old header frames up to here were attempted.
-        info.set_attempted(0);
+        block_zero.set_attempted(0);
         for slot in ReadSlot::MARKED {
             let first = slot == ReadSlot::MARKED[0];
             self.set_mark(slot, if first { 0 } else { MARK_NOT_USED });

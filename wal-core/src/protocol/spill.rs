@@ -263,7 +263,7 @@ impl<C: WalCoordination> Wal<C> {
         let header = own
             .start
             .committed(self.config.page_size, max_frame, count, checksum);
-        self.header_cell()?.store(&header);
+        self.writable_block_zero()?.store_header(&header);
         Ok(())
     }
 }

@@ -60,6 +60,15 @@ pub struct Line {
     waiters: [Waiting; PLACES],
 }
 
+crate::shared_memory!(Line {
+    drawn,
+    in_line,
+    turn_of,
+    turn_since,
+    unused,
+    waiters,
+});
+
 /// Who stands at a place.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -73,6 +82,13 @@ struct Waiting {
     /// Not 0 if it is not to be woken before the turn is over.
     patient: AtomicU32,
 }
+
+crate::shared_memory!(Waiting {
+    ticket,
+    woken,
+    heard,
+    patient,
+});
 
 impl Default for Line {
     fn default() -> Self {

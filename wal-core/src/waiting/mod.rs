@@ -39,6 +39,15 @@ pub struct WaitingRoom {
     line: Line,
 }
 
+crate::shared_memory!(WaitingRoom {
+    commits,
+    cared_for,
+    called_in,
+    unused,
+    synced,
+    line,
+});
+
 /// What follows a room in a file begins a cache line.
 const _: () = assert!(size_of::<WaitingRoom>().is_multiple_of(64));
 
@@ -78,6 +87,8 @@ pub(crate) struct CaredFor {
     /// One more than the change counter of that commit.
     change_plus_one: AtomicU32,
 }
+
+crate::shared_memory!(CaredFor { change_plus_one });
 
 impl CaredFor {
     /// Says it of the commit that is number `change`, before it is published.
@@ -165,6 +176,8 @@ pub struct Bell {
     /// may sleep.
     word: AtomicU32,
 }
+
+crate::shared_memory!(Bell { word });
 
 /// Somebody may sleep.
 const SLEEPERS: u32 = 1;

@@ -42,6 +42,14 @@ pub struct SyncedLog {
     done: Bell,
 }
 
+crate::shared_memory!(SyncedLog {
+    synced,
+    failed,
+    led_since,
+    unused,
+    done,
+});
+
 const _: () = assert!(size_of::<SyncedLog>().is_multiple_of(64));
 
 /// The right to lead.

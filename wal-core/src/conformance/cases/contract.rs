@@ -65,8 +65,9 @@ pub(crate) fn blocks_stay_where_they_are_and_are_the_same_memory_for_all<B: Back
     }
     unlock(&one, Lock::Write, LockMode::Exclusive);
     assert!(std::ptr::eq(first, one.block_zero()), "block 0 moved");
-    let word = |user: &User<B>| user.block_zero().header_words()[33].load(Ordering::SeqCst);
-    one.block_zero().header_words()[33].store(77, Ordering::SeqCst);
+    let word = |user: &User<B>| user.block_zero().header_words()[33].load_acquire();
+    one.writable_block_zero()
+        .store_word(33, 77, Ordering::SeqCst);
     assert_eq!(word(&two), 77, "the users do not share block 0");
 }
 
@@ -75,20 +76,14 @@ pub(crate) fn a_grown_block_is_zero_and_holds_what_is_stored<B: Backend>() {
     assert!(try_lock(&one, Lock::Write, LockMode::Exclusive));
     for index in 1..9 {
         let block = one.wal.coordination().grow(index).expect("there is room");
-        let zero = block
-            .pages(index)
-            .iter()
-            .all(|page| page.load(Ordering::SeqCst) == 0)
-            && block
-                .slots()
-                .iter()
-                .all(|slot| slot.load(Ordering::SeqCst) == 0);
+        let zero = block.pages(index).iter().all(|page| page.load() == 0)
+            && block.slots().iter().all(|slot| slot.load() == 0);
         assert!(zero, "block {index} is new and not zero");
-        block.slots()[8191].store(7, Ordering::SeqCst);
+        block.store_slot(8191, 7, Ordering::SeqCst);
         one.wal.coordination().grow(index).expect("it is there");
         let again = two.wal.coordination().block(index).expect("readable");
         let again = again.expect("the other user sees it");
-        assert_eq!(again.slots()[8191].load(Ordering::SeqCst), 7);
+        assert_eq!(again.slots()[8191].load_acquire(), 7);
     }
     unlock(&one, Lock::Write, LockMode::Exclusive);
 }
@@ -149,9 +144,9 @@ pub(crate) fn a_lock_hands_over_what_its_holder_stored<B: Backend>() {
             until("Write is free", takes);
             // Two plain steps, so that a lock that does not exclude, or does
             // not hand over, loses a count.
-            let word = &user.block_zero().header_words()[33];
-            let before = word.load(Ordering::Relaxed);
-            word.store(before + 1, Ordering::Relaxed);
+            let block = user.writable_block_zero();
+            let before = block.header_words()[33].load();
+            block.store_word(33, before + 1, Ordering::Relaxed);
             unlock(user, Lock::Write, LockMode::Exclusive);
         }
     };
@@ -159,7 +154,7 @@ pub(crate) fn a_lock_hands_over_what_its_holder_stored<B: Backend>() {
         threads.spawn(|| count(&one));
         threads.spawn(|| count(&two));
     });
-    let total = one.block_zero().header_words()[33].load(Ordering::Relaxed);
+    let total = one.block_zero().header_words()[33].load();
     assert_eq!(total, 2 * ROUNDS, "a count was lost under the lock");
 }
 

@@ -44,19 +44,16 @@ pub(crate) fn garbage_in_the_index_is_replaced_by_what_the_log_says<B: Backend>(
         let writer = scene.user();
         writer.commit(&[1, 2], 1);
         writer.commit(&[2, 3], 2);
-        let block = writer.block_zero();
-        block
-            .header_words()
-            .iter()
-            .for_each(|word| word.store(rng.u32(..), Ordering::Relaxed));
-        block
-            .pages(0)
-            .iter()
-            .for_each(|page| page.store(rng.u32(..), Ordering::Relaxed));
-        block
-            .slots()
-            .iter()
-            .for_each(|slot| slot.store(rng.u16(..), Ordering::Relaxed));
+        let block = writer.writable_block_zero();
+        for at in 0..block.header_words().len() {
+            block.store_word(at, rng.u32(..), Ordering::Relaxed);
+        }
+        for place in 0..block.pages(0).len() {
+            block.store_page(0, place, rng.u32(..), Ordering::Relaxed);
+        }
+        for at in 0..block.slots().len() {
+            block.store_slot(at, rng.u16(..), Ordering::Relaxed);
+        }
         assert_eq!(writer.versions(), [1, 2, 2]);
         writer.commit(&[1], 3);
         writer.checkpoint_all();
