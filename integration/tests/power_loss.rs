@@ -11,7 +11,7 @@
 use fastrand::Rng;
 use integration::power::{
     Disk, FileJudge, History, Work, catch_up, judge_by_ours, judge_without_promise, replicate,
-    work, work_beside_careless, work_by_threads, work_in_group,
+    restore_after_close, work, work_beside_careless, work_by_threads, work_in_group,
 };
 use wal::{PageSize, Synchronous};
 
@@ -43,6 +43,12 @@ const CLOSE: Scale = Scale {
     seeds: 4,
     transactions: 5,
     images: 12,
+};
+/// Scripts of a few steps, of which the last one matters.
+const LAST: Scale = Scale {
+    seeds: 2,
+    transactions: 4,
+    images: 4,
 };
 /// One image in so many is judged in files, by ours and by stock SQLite.
 const IN_FILES: usize = 16;
@@ -78,6 +84,10 @@ fn beside_careless(
     rng: &mut Rng,
 ) -> anyhow::Result<Disk> {
     run(work_beside_careless, history, synchronous, rng)
+}
+
+fn restored(history: &History, synchronous: Synchronous, rng: &mut Rng) -> anyhow::Result<Disk> {
+    run(restore_after_close, history, synchronous, rng)
 }
 
 /// What is run: gives the disk on which it was done.
@@ -173,6 +183,14 @@ fn commit_moved_by_a_careless_peer_survives_the_end_of_the_log() {
 #[test]
 fn a_power_failure_undoes_the_last_commits_at_most_and_tears_nothing() {
     sweep(one_process, Synchronous::Normal, LONG);
+}
+
+/// A log that was removed, or cut, and comes back would be taken for the log of
+/// whatever has the database's name by then.
+#[test]
+fn database_restored_after_close_survives_power_loss() {
+    sweep(restored, Synchronous::Full, LAST);
+    sweep(restored, Synchronous::Normal, LAST);
 }
 
 #[test]

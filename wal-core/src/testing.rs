@@ -79,6 +79,10 @@ named! {
     LogRemove => "log-remove",
     /// The log is about to be cut to nothing by a checkpoint.
     LogTruncate => "log-truncate",
+    /// A log that was cut to nothing is about to be synced.
+    LogTruncateSync => "log-truncate-sync",
+    /// The removal of the log is about to be made durable.
+    DirectorySync => "directory-sync",
     /// The wal-index file is about to be cut by the first opener.
     ShmTruncate => "shm-truncate",
     /// The wal-index file is about to be removed by the last closer.
@@ -116,6 +120,10 @@ named! {
     IndexAfterHeader => "index-after-header",
     /// Commit: the log is not synced at `Synchronous::Full`.
     SkipCommitSync => "skip-commit-sync",
+    /// Commit: a log that is restarted keeps its length, whatever its limit is.
+    IgnoreLogSizeLimit => "ignore-log-size-limit",
+    /// Commit: a log that is restarted is cut to its limit, committed frames or not.
+    CutCommittedFrames => "cut-committed-frames",
     /// Commit: only the first header copy is stored.
     OneHeaderCopy => "one-header-copy",
     /// Commit: who waits for a change is not woken.
@@ -145,6 +153,10 @@ named! {
     SkipLastSeal => "skip-last-seal",
     /// Page map: a frame behind the snapshot passes for one of it.
     MapIgnoresSnapshot => "map-ignores-snapshot",
+    /// Truncate: the log is not synced once it is cut.
+    SkipTruncationSync => "skip-truncation-sync",
+    /// Close: the removal of the log is not made durable.
+    SkipRemovalSync => "skip-removal-sync",
     /// Restart: readers of the log are not shut out.
     RestartOverReaders => "restart-over-readers",
     /// Restart: a proof is not looked at.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use wal_core::format::DatabaseHeader;
 #[cfg(feature = "shm")]
 use wal_core::io::ReadOnlyLog;
-use wal_core::io::{File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage, beside};
+use wal_core::io::{
+    File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage, beside, sync_directory,
+};
 use wal_core::{Error, PageSize, Result};
 
 use crate::engine_file::EngineFile;
@@ -103,5 +105,9 @@ impl Storage for EngineStorage {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(path, "remove", e)),
             _ => Ok(()),
         }
+    }
+
+    fn sync_directory(&self) -> Result<()> {
+        sync_directory(self.log().path())
     }
 }

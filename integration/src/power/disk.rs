@@ -6,8 +6,9 @@
 //! of 512 bytes, or not at all, whatever their order was: of each sector the
 //! disk has some version that was written since the last sync, or the durable
 //! one. A change of the length, and the removal of the log, may be there or
-//! not. A sync makes all changes of its file durable that were made before it
-//! began.
+//! not: a file that was cut may have its length and its old bytes again. A sync
+//! makes all changes of its file durable that were made before it began; a sync of
+//! the directory, or of a new log, makes the removal of the log durable.
 
 use std::fmt;
 use std::io::IoSlice;
@@ -169,6 +170,24 @@ impl Disk {
     /// acknowledged as durable.
     pub fn void_promise(&self) {
         self.state().promise.void = true;
+    }
+
+    /// Puts another database in the place of this one, which is closed, as a program
+    /// does that restores a backup: `database` is durable, and is state `state`.
+    pub fn replace_database(&self, database: &[u8], state: usize) {
+        let mut current = self.state();
+        current.step();
+        current.now[0] = database.to_vec();
+        current.contents[0] = Content {
+            durable: Arc::new(database.to_vec()),
+            pending: Vec::new(),
+        };
+        current.promise = Promise {
+            acknowledged: state,
+            floor: state,
+            ceiling: state,
+            void: false,
+        };
     }
 
     /// Runs `interlude` while the log is synced, as another process or thread
@@ -425,6 +444,18 @@ impl Storage for Disk {
 
     fn remove_log(&self) -> Result<()> {
         self.state().change(1, Change::Remove);
+        Ok(())
+    }
+
+    fn sync_directory(&self) -> Result<()> {
+        let mut state = self.state();
+        state.step();
+        let content = &mut state.contents[1];
+        let is_removal = |(_, change): &(usize, Change)| matches!(change, Change::Remove);
+        if let Some(last) = content.pending.iter().rposition(is_removal) {
+            content.pending.drain(..=last);
+            content.durable = Arc::default();
+        }
         Ok(())
     }
 }

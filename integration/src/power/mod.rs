@@ -21,4 +21,6 @@ pub use disk::{Crash, Disk, Image, Interlude};
 pub use history::History;
 pub use judge::{FileJudge, Verdict, judge_by_ours, judge_without_promise};
 pub use replica::{catch_up, replicate};
-pub use work::{Work, work, work_beside_careless, work_by_threads, work_in_group};
+pub use work::{
+    Work, restore_after_close, work, work_beside_careless, work_by_threads, work_in_group,
+};

@@ -43,6 +43,43 @@ pub(super) struct Life {
     reading: Option<ReadTx<Shared>>,
 }
 
+/// Commits, closes, and restores the first state, as a backup is restored: once the
+/// last user has closed a database without an error, its file is all of it.
+///
+/// # Errors
+///
+/// When the library refuses something.
+pub fn restore_after_close(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
+    let limit = rng.bool().then(|| rng.u64(..20_000));
+    let mut life = work.open_with(|config| {
+        config.log_size_limit = limit;
+        config.persistent_log = limit.is_some();
+    });
+    for _ in 0..rng.u8(1..4) {
+        work.commit(&life, rng).context("a commit")?;
+        if rng.u8(..3) == 0 {
+            life.wal.checkpoint(CheckpointMode::Truncate)?;
+        }
+    }
+    life.close()?;
+    work.state = 0;
+    work.disk.replace_database(work.history.bytes(0), 0);
+    Ok(())
+}
+
+impl Life {
+    fn close(&mut self) -> Result<()> {
+        self.reading = None;
+        self.wal.close().context("a close")
+    }
+
+    /// True if the log stays as it is when the last life ends.
+    fn keeps_frames(&self) -> bool {
+        let config = self.wal.config();
+        config.persistent_log && config.log_size_limit.is_none()
+    }
+}
+
 impl<'h> Work<'h> {
     /// Work on a database that has state `state` of the history durably, and no log.
     pub fn new(history: &'h History, synchronous: Synchronous, state: usize) -> Self {
@@ -62,6 +99,21 @@ impl<'h> Work<'h> {
 impl Work<'_> {
     pub(super) fn open(&self) -> Life {
         self.open_with(|_| {})
+    }
+
+    /// A life with a log that may have a limit, and may stay when it ends.
+    fn open_by(&self, rng: &mut Rng) -> Life {
+        self.open_with(|config| {
+            config.persistent_log = rng.bool();
+            config.log_size_limit = [None, Some(0), Some(rng.u64(..20_000))][rng.usize(..3)];
+        })
+    }
+
+    /// Puts an earlier state in the place of the database, which is closed.
+    fn restore(&mut self, rng: &mut Rng) {
+        self.state -= rng.usize(..3).min(self.state);
+        let bytes = self.history.bytes(self.state);
+        self.disk.replace_database(bytes, self.state);
     }
 
     pub(super) fn open_with(&self, change: impl FnOnce(&mut WalConfig)) -> Life {
@@ -86,7 +138,7 @@ impl Work<'_> {
 ///
 /// When the library refuses something.
 pub fn work(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
-    let mut life = work.open();
+    let mut life = work.open_by(rng);
     while work.state < work.history.last() {
         match rng.u8(..17) {
             0..=6 => work.commit(&life, rng).context("a commit")?,
@@ -111,22 +163,24 @@ pub fn work(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
                 life.reading = None;
                 work.move_by_careless(&life).context("a careless peer")?;
                 if rng.bool() {
-                    life.wal.close().context("a close behind a careless peer")?;
-                    life = work.open();
+                    life.close().context("behind a careless peer")?;
+                    life = work.open_by(rng);
                 }
             }
             _ => {
                 // A process dies, or closes, and another one comes.
-                life.reading = None;
                 if rng.bool() {
-                    life.wal.close().context("a close")?;
+                    life.close()?;
+                    // A log that stays with its frames is a part of the database.
+                    if !life.keeps_frames() && rng.bool() {
+                        work.restore(rng);
+                    }
                 }
-                life = work.open();
+                life = work.open_by(rng);
             }
         }
     }
-    life.reading = None;
-    life.wal.close().context("the last close")
+    life.close().context("the last one")
 }
 
 impl Work<'_> {

@@ -36,6 +36,8 @@ pub(super) struct Ledger {
     backfilled: u32,
     /// The database file was written since its last sync.
     database_dirty: bool,
+    /// The user that left as the last one.
+    owner: Option<usize>,
     /// Several threads are at work, so what is found in the index cannot be
     /// laid to the user that calls next.
     crowded: bool,
@@ -60,6 +62,11 @@ impl Ledger {
     /// Says that the backfilled count was changed by nobody that is watched.
     pub(super) fn found_count(&mut self, frames: u32) {
         self.backfilled = frames;
+    }
+
+    /// Says that `user` left as the last one, and owns the database.
+    pub(super) fn owns(&mut self, user: usize) {
+        self.owner = Some(user);
     }
 
     /// Says that several threads are at work from now on.
@@ -156,6 +163,12 @@ impl Ledger {
                 self.demand_held(user, Lock::Read(slot), Exclusive, "stored a mark");
                 self.demand(slot != ReadSlot::DATABASE || mark == 0, "mark 0 is not 0");
             }
+            Call::Remove | Call::RemoveLog => self.demand(
+                self.owner == Some(user),
+                &format!("user {user} removed a file under other users"),
+            ),
+            // The owner has the log for itself.
+            Call::SetLen(Which::Log, _) if self.owner == Some(user) => {}
             Call::Write {
                 file: Which::Log, ..
             }

@@ -57,6 +57,7 @@ pub(super) enum Call {
     Sync(Which),
     SetLen(Which, u64),
     RemoveLog,
+    SyncDirectory,
 }
 
 /// A call in the trace, and who made it.

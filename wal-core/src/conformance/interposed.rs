@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::Attachment;
+use super::contract::Ledger;
 use super::director::{Awaited, Call, Director, Then, Which, die};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
@@ -204,7 +205,12 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         if self.0.shared.users.fetch_sub(1, Ordering::SeqCst) > 1 {
             return Ok(false);
         }
-        self.0.inner().leave()
+        let is_last = self.0.inner().leave()?;
+        if is_last {
+            let own = |ledger: &mut Ledger| ledger.owns(self.0.user);
+            self.0.director.with_ledger(own);
+        }
+        Ok(is_last)
     }
 
     fn remove(&self) -> Result<()> {
@@ -341,6 +347,12 @@ impl<C: WalCoordination> Storage for InterposedStorage<C> {
         let seat = &self.log.seat;
         seat.pass(Call::RemoveLog, self.log.path())?;
         seat.shared.attachment.storage.remove_log()
+    }
+
+    fn sync_directory(&self) -> Result<()> {
+        let seat = &self.log.seat;
+        seat.pass(Call::SyncDirectory, self.log.path())?;
+        seat.shared.attachment.storage.sync_directory()
     }
 }
 

@@ -191,6 +191,8 @@ macro_rules! conformance_suite {
         a_truncate_that_dies_at_any_call_loses_nothing,
         a_log_is_told_to_be_empty_before_it_is_cut,
         a_truncate_syncs_what_a_peer_backfilled_without,
+        truncated_log_is_synced_unless_syncs_are_off,
+        truncation_whose_sync_fails_is_reported,
         a_checkpoint_tells_its_progress,
         a_cancelled_checkpoint_publishes_nothing_and_leaves_no_lock,
         // Proofs, and a log with an owner.
@@ -208,6 +210,18 @@ macro_rules! conformance_suite {
         the_log_is_not_restarted_before_all_is_backfilled,
         a_backfill_of_a_peer_that_does_not_sync_is_synced_before_a_restart,
         a_count_that_a_dead_restart_left_hides_no_frame,
+        // The limit for the size of the log.
+        stale_tail_is_cut_to_the_limit_at_a_restart,
+        committed_frames_beyond_the_limit_are_kept,
+        log_under_a_reader_is_not_cut,
+        log_that_a_peer_made_longer_is_cut,
+        only_the_first_commit_of_a_generation_cuts_the_log,
+        spilled_frames_of_a_commit_are_kept_by_the_limit,
+        slack_behind_a_recovered_log_is_cut_at_a_restart,
+        failed_cut_costs_no_commit,
+        cut_log_is_synced_with_its_commit,
+        writer_that_dies_around_a_cut_loses_nothing,
+        replica_cuts_its_log_to_the_limit,
         // Durability.
         a_new_log_header_is_synced_before_its_first_frame,
         a_full_commit_is_synced_in_every_generation,
@@ -347,6 +361,8 @@ macro_rules! conformance_suite {
         the_last_one_out_removes_the_log_and_no_one_before,
         last_closer_syncs_a_peers_backfill_before_it_removes_the_log,
         a_log_that_is_not_backfilled_survives_the_last_one,
+        removed_log_is_durable_when_close_returns,
+        persistent_log_is_emptied_durably_if_it_has_a_limit,
     } };
     (@tests $backend:ty: $($case:ident,)*) => {
         $(#[test] fn $case() { $crate::conformance::run::<$backend>(stringify!($case)); })*

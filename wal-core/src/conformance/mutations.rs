@@ -108,6 +108,22 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             M::SkipMend,
             Case("a_log_that_failed_to_sync_is_written_again_before_a_durable_commit"),
         ),
+        (
+            M::IgnoreLogSizeLimit,
+            Case("stale_tail_is_cut_to_the_limit_at_a_restart"),
+        ),
+        (
+            M::CutCommittedFrames,
+            Case("committed_frames_beyond_the_limit_are_kept"),
+        ),
+        (
+            M::SkipTruncationSync,
+            Case("truncated_log_is_synced_unless_syncs_are_off"),
+        ),
+        (
+            M::SkipRemovalSync,
+            Case("removed_log_is_durable_when_close_returns"),
+        ),
         (M::OneHeaderCopy, Case("a_commit_leaves_two_equal_headers")),
         (M::KeepChangeCounter, Case("each_commit_changes_the_header")),
         (

@@ -134,4 +134,13 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`crate::Error::Io`].
     fn remove_log(&self) -> Result<()>;
+
+    /// Makes the removal of the log durable. Storage whose removals are durable
+    /// at once has nothing to do.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`]; after a power failure the log may be there again.
+    fn sync_directory(&self) -> Result<()> {
+        Ok(())
+    }
 }

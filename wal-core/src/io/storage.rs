@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage};
+use super::{File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage, sync_directory};
 use crate::error::{Error, Result};
 
 /// The database file, opened by a backend, and the log beside it.
@@ -60,6 +60,10 @@ impl Storage for OsStorage {
             }
             _ => Ok(()),
         }
+    }
+
+    fn sync_directory(&self) -> Result<()> {
+        sync_directory(self.log.path())
     }
 }
 

@@ -12,10 +12,11 @@
 //! 4. index blocks for all other frames are made, and the entries stored:
 //!    nobody looks above the published frame, and whatever fails here has cost
 //!    nothing that anybody else sees;
-//! 5. all of these are written in vectored writes, the commit frame last;
+//! 5. all of these are written in vectored writes, the commit frame last; a log
+//!    that begins anew is cut to its limit, which the sync that follows makes
+//!    durable too;
 //! 6. the log is synced, if each commit is to survive a power failure and does
-//!    not share a sync with others after step 7; a log that begins anew is cut to its
-//!    limit;
+//!    not share a sync with others after step 7;
 //! 7. the header is published: the commit is visible.
 //!
 //! Steps 6 and 7 may be left to the [relay](super::relay).
@@ -137,11 +138,11 @@ impl<C: WalCoordination> Wal<C> {
         // the commit and its becoming visible.
         let block_zero = self.writable_block_zero()?;
         self.append_frames_vectored(&prepared)?;
+        if begins_anew {
+            self.limit_log_size(prepared.last);
+        }
         if sync == CommitSync::BeforeVisible {
             self.commit_prepared_frames()?;
-        }
-        if begins_anew {
-            self.limit_log_size(&prepared);
         }
         let LogEnd {
             max_frame,
@@ -357,15 +358,25 @@ impl<C: WalCoordination> Wal<C> {
         self.sync_log().map_err(|e| self.outcome_unknown(e))
     }
 
-    /// Gives back what a longer generation of the log has left behind these
-    /// frames, if that is more than the limit (`walLimitSize`). Failing to do
-    /// so costs space and nothing else.
-    fn limit_log_size(&self, written: &PreparedFrames<'_>) {
+    /// Cuts off what a longer generation of the log has left behind `last`, the
+    /// last frame of the first commit of this one, if that is more than the limit
+    /// (`walLimitSize`). The caller holds WRITE.
+    ///
+    /// A failure costs space and nothing else. So does a power failure that undoes
+    /// the cut: the bytes are of an older generation, whose salts no frame of this
+    /// one has.
+    pub(super) fn limit_log_size(&self, last: FrameNo) {
         let Some(limit) = self.log_size_limit() else {
             return;
         };
+        if mutated(Mutation::IgnoreLogSizeLimit) {
+            return;
+        }
+        let keep = match mutated(Mutation::CutCommittedFrames) {
+            true => limit,
+            false => limit.max(self.end_of(last)),
+        };
         let log = self.storage.log();
-        let keep = limit.max(self.end_of(written.last));
         if log.len().is_ok_and(|len| len > keep) {
             let _ = log.set_len(keep);
         }

@@ -280,6 +280,11 @@ impl<C: WalCoordination> ApplyTx<C> {
         if end.max_frame < self.own.end.max_frame {
             index::trim(&*wal, end.max_frame)?;
         }
+        if let Some(last) = FrameNo::new(end.max_frame)
+            && self.own.start.max_frame() == 0
+        {
+            wal.limit_log_size(last);
+        }
         // Found before the frames count: nothing may fail behind that.
         let block_zero = wal.writable_block_zero()?;
         if let Header::GoesLast(header) = self.header {

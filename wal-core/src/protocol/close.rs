@@ -6,6 +6,12 @@
 //! durable there, the wal-index and the log are removed, in this order
 //! (`sqlite3WalClose`).
 //!
+//! The removal, or the cut of a log that stays, is durable before the close
+//! returns, unless syncs are off. Then the database file is the database, and can be
+//! copied, or replaced by another one: a log that came back after a power failure
+//! would be taken for the log of that. The removal of an empty log is not synced:
+//! it holds nothing that could come back.
+//!
 //! # Crash
 //! Whatever is left is what the next opener finds after any crash: a log
 //! without an index is recovered.
@@ -44,17 +50,25 @@ impl<C: WalCoordination> Wal<C> {
         }
         step(Point::ShmRemove);
         self.coordination.remove()?;
+        let was_empty = self.storage.log().is_empty()?;
         step(Point::LogRemove);
-        self.storage.remove_log()
+        self.storage.remove_log()?;
+        let syncs = self.synchronous() != Synchronous::Off && !mutated(Mutation::SkipRemovalSync);
+        if syncs && !was_empty {
+            step(Point::DirectorySync);
+            self.storage.sync_directory()?;
+        }
+        Ok(())
     }
 
     /// A limit that is not its end would leave frames that the header does
     /// not fit, so the log that stays is as it is, or empty.
     fn keep_log(&self) -> Result<()> {
-        match self.log_size_limit() {
-            Some(_) => self.storage.log().set_len(0),
-            None => Ok(()),
+        if self.log_size_limit().is_none() || self.storage.log().is_empty()? {
+            return Ok(());
         }
+        step(Point::LogTruncate);
+        self.empty_log()
     }
 
     /// The log may have been backfilled by a peer that does not sync.

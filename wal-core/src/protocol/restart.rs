@@ -24,6 +24,10 @@
 //! pages are all in the database file; the old frames are still in the log,
 //! and recovering them gives the same pages.
 //!
+//! A log that is cut to nothing is synced before its locks are released
+//! ([`Wal::truncate_log`]). A power failure could undo a cut that was not synced,
+//! and the log would overlay whatever has taken the database's place by then.
+//!
 //! SQLite stores the header first (`walRestartHdr`). One that is killed right
 //! behind it leaves a count that is larger than the log is long; whoever takes
 //! Write next mends that (`mend_backfilled`), and readers do not believe it.
@@ -34,7 +38,7 @@ use std::sync::atomic::Ordering;
 use super::busy::{BusyHandler, Waiter};
 use super::snapshot::Held;
 use super::write::WriteTx;
-use super::{BackfillProof, LockGuard, Wal};
+use super::{BackfillProof, LockGuard, Synchronous, Wal};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::Result;
 use crate::index::{IndexHeader, MARK_NOT_USED};
@@ -119,7 +123,8 @@ impl<C: WalCoordination> Wal<C> {
             .map(drop)
     }
 
-    /// As [`Wal::restart_log`], and cuts the log to nothing.
+    /// As [`Wal::restart_log`], and cuts the log to nothing, durably unless
+    /// [`super::Synchronous::Off`].
     ///
     /// # Errors
     /// As [`Wal::restart_log`].
@@ -174,8 +179,19 @@ impl<C: WalCoordination> Wal<C> {
         }
         self.publish_restart(header, proof, next_salts(header))?;
         step(Point::LogTruncate);
-        log.set_len(0)?;
+        self.empty_log()?;
         Ok(len)
+    }
+
+    /// Cuts the log to nothing, durably unless syncs are off. The caller keeps
+    /// everybody away from it, and all of it is in the database file.
+    pub(super) fn empty_log(&self) -> Result<()> {
+        self.storage.log().set_len(0)?;
+        if self.synchronous() != Synchronous::Off && !mutated(Mutation::SkipTruncationSync) {
+            step(Point::LogTruncateSync);
+            self.sync_log()?;
+        }
+        Ok(())
     }
 
     /// Takes a backfilled count back that is larger than the log is long: a

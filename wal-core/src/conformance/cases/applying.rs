@@ -388,3 +388,29 @@ pub(crate) fn an_error_at_any_call_of_applying_leaves_no_lock<B: Backend>() {
         failed
     });
 }
+
+pub(crate) fn replica_cuts_its_log_to_the_limit<B: Backend>() {
+    let frame = (FRAME_HEADER_LEN + 512) as u64;
+    let len_of = |frames: u64| LOG_HEADER_LEN as u64 + frames * frame;
+    for (limit, expected) in [(0, len_of(1)), (len_of(3), len_of(3)), (1 << 20, len_of(5))] {
+        let (source, copy, writer) = source_and_copy::<B>();
+        let replica = copy.user_with(|config| config.log_size_limit = Some(limit));
+        let len = || std::fs::metadata(copy.log_path()).unwrap().len();
+        let mut tail = source.user().wal.tail().expect("a tail begins");
+        Batch::whole_log(&writer).apply_to(&replica).unwrap();
+        assert_eq!(len(), len_of(5), "committed frames are kept");
+        writer.checkpoint_all();
+        let after = tail.position();
+        assert!(tail.restart_log(Duration::ZERO).expect("nobody is there"));
+        writer.commit(&[2], 4);
+        let next = Batch::of(tail.advance().unwrap(), Some(after));
+        replica.checkpoint_all();
+        next.apply_to(&replica).expect("it follows");
+        assert_eq!(len(), expected, "limit {limit}");
+        writer.commit(&[1, 3], 5);
+        let next = Batch::of(tail.advance().unwrap(), Some(after));
+        next.apply_to(&replica).expect("it goes on");
+        assert_eq!(len(), expected.max(len_of(3)), "limit {limit}");
+        assert_eq!(replica.versions(), [5, 4, 5, 3]);
+    }
+}

@@ -1,9 +1,10 @@
 //! Who each mode of a checkpoint waits for, and what it leaves behind.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::super::Backend;
-use super::super::director::{Call, Which, at_every_call, nth};
+use super::super::director::{Call, Then, Which, at_every_call, nth};
 use super::super::scene::{Reading, Scene, User, versions};
 use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
@@ -266,4 +267,80 @@ pub(crate) fn a_full_checkpoint_waits_for_readers_of_the_database<B: Backend>() 
     let report = writer.wal.checkpoint_with(full).expect("it runs");
     assert!(report.is_complete());
     assert_eq!(*asked.lock().unwrap(), [(database, 1)]);
+}
+
+/// Runs each of the operations that cut the log to nothing, once.
+fn each_truncation<B: Backend>(
+    level: Synchronous,
+    mut look: impl FnMut(&str, &User<B>, Vec<Call>),
+) {
+    type Truncation<B> = fn(&User<B>);
+    let ways: [(&str, Truncation<B>); 3] = [
+        ("checkpoint", |user| {
+            drop(run(user, CheckpointMode::Truncate))
+        }),
+        ("proof", |user| {
+            user.checkpoint_all();
+            let proof = user.wal.prove_backfill(Duration::ZERO).unwrap().unwrap();
+            user.wal.truncate_log(&proof, Duration::ZERO).unwrap();
+        }),
+        ("vacuum", |user| {
+            let locks = user.wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO);
+            locks.unwrap().vacuum_checkpoint_with_held_lock().unwrap();
+        }),
+    ];
+    for (way, truncate) in ways {
+        let scene = Scene::<B>::new(2);
+        let user = scene.user_at(level);
+        user.commit(&[1, 2], 1);
+        let (_, trace) = user.trace(truncate);
+        assert!(scene.files().1.is_empty(), "{way}");
+        look(way, &user, trace);
+    }
+}
+
+/// After a power failure a cut that was not synced may be undone, and the log would
+/// be there again with all that it had.
+pub(crate) fn truncated_log_is_synced_unless_syncs_are_off<B: Backend>() {
+    let (cut, sync) = (Call::SetLen(Which::Log, 0), Call::Sync(Which::Log));
+    for level in [Synchronous::Normal, Synchronous::Full] {
+        each_truncation::<B>(level, |way, user, trace| {
+            let at = trace.iter().position(|call| *call == cut);
+            let behind = &trace[at.expect("the log is cut") + 1..];
+            let synced = behind.iter().position(|call| *call == sync);
+            let released = |call: &Call| matches!(call, Call::Unlock(Lock::Write, _));
+            let released = behind.iter().position(released);
+            assert!(
+                synced.is_some() && synced < released,
+                "{way} at {level:?}: {trace:?}"
+            );
+            // What has nothing to cut has nothing to sync.
+            let (_, again) = user.trace(|user| run(user, CheckpointMode::Truncate));
+            assert!(!again.contains(&sync), "{way} at {level:?}: {again:?}");
+        });
+    }
+    each_truncation::<B>(Synchronous::Off, |way, _, trace| {
+        assert!(!trace.contains(&sync), "{way}: {trace:?}");
+    });
+}
+
+pub(crate) fn truncation_whose_sync_fails_is_reported<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (one, other) = scene.two();
+    one.commit(&[1, 2], 1);
+    one.checkpoint_all();
+    one.then(|call| *call == Call::Sync(Which::Log), || Then::Fail);
+    let failed = one.wal.checkpoint(CheckpointMode::Truncate);
+    one.assert_stepped_in();
+    assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
+    assert!(scene.files().1.is_empty(), "it is cut all the same");
+    scene.assert_quiet();
+    assert!(matches!(
+        one.try_commit(&[1], 2),
+        Err(Error::Poisoned { .. })
+    ));
+    other.commit(&[2], 3);
+    assert_eq!(one.versions(), [1, 3]);
+    other.checkpoint_all();
+    assert_eq!(other.versions(), [1, 3]);
 }

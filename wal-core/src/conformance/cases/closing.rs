@@ -3,7 +3,7 @@
 use super::super::Backend;
 use super::super::director::{Call, Then, Which};
 use super::super::scene::Scene;
-use crate::protocol::Synchronous;
+use crate::protocol::{Synchronous, WalConfig};
 
 pub(crate) fn the_last_one_out_removes_the_log_and_no_one_before<B: Backend>() {
     let scene = Scene::<B>::new(2);
@@ -56,4 +56,70 @@ pub(crate) fn a_log_that_is_not_backfilled_survives_the_last_one<B: Backend>() {
     let (database, log) = scene.files();
     let again = Scene::<B>::from_files(&database, Some(&log));
     assert_eq!(again.user().versions(), [1, 1]);
+}
+
+/// Closes the only user of a database with two commits in its log, and gives its calls.
+fn close_at<B: Backend>(
+    scene: &Scene<B>,
+    change: impl FnOnce(&mut WalConfig),
+    commits: bool,
+) -> Vec<Call> {
+    let user = scene.user_with(change);
+    match commits {
+        true => user.commit(&[1, 2], 1),
+        false => drop(user.read()),
+    }
+    let (closed, trace) = user.trace(|user| user.wal.close());
+    closed.expect("it is closed");
+    trace
+}
+
+/// A log that came back after a power failure would be taken for a part of whatever
+/// database has its name by then.
+pub(crate) fn removed_log_is_durable_when_close_returns<B: Backend>() {
+    for level in [Synchronous::Normal, Synchronous::Full] {
+        let trace = close_at(&Scene::<B>::new(2), |c| c.synchronous = level, true);
+        let last = &trace[trace.len() - 2..];
+        assert_eq!(last, [Call::RemoveLog, Call::SyncDirectory], "{level:?}");
+        // An empty log may come back, and a reader does not wait for the disk.
+        let trace = close_at(&Scene::<B>::new(2), |c| c.synchronous = level, false);
+        assert!(trace.contains(&Call::RemoveLog), "{trace:?}");
+        assert!(!trace.contains(&Call::SyncDirectory), "{trace:?}");
+    }
+    let off = |config: &mut WalConfig| config.synchronous = Synchronous::Off;
+    let trace = close_at(&Scene::<B>::new(2), off, true);
+    assert!(!trace.contains(&Call::SyncDirectory), "{trace:?}");
+}
+
+pub(crate) fn persistent_log_is_emptied_durably_if_it_has_a_limit<B: Backend>() {
+    let config = |limit, level| {
+        move |config: &mut WalConfig| {
+            config.persistent_log = true;
+            config.log_size_limit = limit;
+            config.synchronous = level;
+        }
+    };
+    let (cut, sync) = (Call::SetLen(Which::Log, 0), Call::Sync(Which::Log));
+    for level in [Synchronous::Off, Synchronous::Normal, Synchronous::Full] {
+        let scene = Scene::<B>::new(2);
+        let trace = close_at(&scene, config(None, level), true);
+        assert!(!trace.contains(&cut) && !trace.contains(&Call::RemoveLog));
+        assert_eq!(scene.files().1.len(), 32 + 2 * (24 + 512));
+        // To nothing, whatever the limit is: a log of part of its frames is none.
+        for limit in [0, 600, 1 << 20] {
+            let scene = Scene::<B>::new(2);
+            let trace = close_at(&scene, config(Some(limit), level), true);
+            let last = match level {
+                Synchronous::Off => &[cut][..],
+                _ => &[cut, sync],
+            };
+            assert!(trace.ends_with(last), "{level:?}: {trace:?}");
+            let (database, log) = scene.files();
+            assert!(log.is_empty());
+            let again = Scene::<B>::from_files(&database, Some(&log));
+            assert_eq!(again.user().versions(), [1, 1]);
+            let trace = close_at(&Scene::<B>::new(2), config(Some(limit), level), false);
+            assert!(!trace.contains(&cut), "an empty log was cut: {trace:?}");
+        }
+    }
 }

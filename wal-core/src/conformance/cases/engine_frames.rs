@@ -24,7 +24,12 @@ fn write<B: Backend>(tx: &mut Writing<B>, numbers: &[u32], version: u32) {
     tx.write_frames(&slices).expect("the frames are written");
 }
 
-fn commit<B: Backend>(tx: &mut Writing<B>, numbers: &[u32], version: u32, count: u32) -> u32 {
+pub(super) fn commit<B: Backend>(
+    tx: &mut Writing<B>,
+    numbers: &[u32],
+    version: u32,
+    count: u32,
+) -> u32 {
     let pages = pages(numbers, version);
     let slices: Vec<_> = pages
         .iter()
