@@ -41,6 +41,8 @@
 //!     answered true the caller holds the slot as if it had taken it shared by
 //!     its mark, and after any other answer not at all.
 
+#![allow(unsafe_code)] // What gives a lock up is unsafe to call: pages are read under it.
+
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
@@ -141,7 +143,12 @@ pub enum LockMode {
 
 /// Memory, locks and wake-ups between all users of one database.
 ///
-/// The numbered contract stands in the [module docs](self).
+/// The numbered contract stands in the [module docs](self). An implementation that breaks
+/// it loses commits, but takes no safe code to undefined behaviour: pages of a mapping are
+/// only handed out by an attachment whose maker has promised that the contract is kept
+/// ([`crate::protocol::Wal::new_mapped`]), and the memory of a block takes no store that
+/// its type does not allow ([`WritableBlock`]). To give a lock up is `unsafe` to call,
+/// because such an attachment may share the lock.
 pub trait WalCoordination: Send + Sync + 'static {
     /// Whether there may be users that know nothing of the waiting room, as
     /// stock SQLite: they wake nobody when they commit or release a lock.
@@ -183,12 +190,29 @@ pub trait WalCoordination: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`WalCoordination::try_lock`].
-    fn lock_again(&self, slot: ReadSlot) -> Result<bool> {
+    ///
+    /// # Safety
+    /// The caller holds `slot` shared until this returns. Otherwise a hold that nothing
+    /// excludes may count as a lock.
+    unsafe fn lock_again(&self, slot: ReadSlot) -> Result<bool> {
         self.try_lock(Lock::Read(slot), LockMode::Shared)
     }
 
     /// Releases `lock`, which the caller holds in `mode`.
-    fn unlock(&self, lock: Lock, mode: LockMode);
+    ///
+    /// ```compile_fail,E0133
+    /// use wal_core::{Lock, LockMode, WalCoordination};
+    ///
+    /// fn release(coordination: &impl WalCoordination) {
+    ///     coordination.unlock(Lock::Write, LockMode::Exclusive);
+    /// }
+    /// ```
+    ///
+    /// # Safety
+    /// The caller holds `lock` in `mode`, by a call on this coordination that was granted
+    /// and not released since, and gives that hold up. Pages of mapped files that were
+    /// read under it are not looked at any more.
+    unsafe fn unlock(&self, lock: Lock, mode: LockMode);
 
     /// Turns the caller's exclusive hold of slot `slot`, whose mark it has set to
     /// `mark`, into a shared one (rule 12). False if somebody came in between,
@@ -196,15 +220,23 @@ pub trait WalCoordination: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`WalCoordination::try_lock`]; the slot is not held then.
-    fn lower(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
-        self.unlock(Lock::Read(slot), LockMode::Exclusive);
+    ///
+    /// # Safety
+    /// The caller holds `slot` exclusively, and gives that hold up.
+    unsafe fn lower(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        // SAFETY: the caller holds it so.
+        unsafe { self.unlock(Lock::Read(slot), LockMode::Exclusive) };
         self.try_lock_mark(slot, mark)
     }
 
     /// Releases `slot`, which the caller holds shared, now or a little later,
     /// for the sake of the next reader (rule 11).
-    fn linger(&self, slot: ReadSlot) {
-        self.unlock(Lock::Read(slot), LockMode::Shared);
+    ///
+    /// # Safety
+    /// As [`WalCoordination::unlock`].
+    unsafe fn linger(&self, slot: ReadSlot) {
+        // SAFETY: the caller holds it so.
+        unsafe { self.unlock(Lock::Read(slot), LockMode::Shared) };
     }
 
     /// The processes that hold `lock`, as far as that can be told. It is for
@@ -215,7 +247,11 @@ pub trait WalCoordination: Send + Sync + 'static {
     fn mark(&self, slot: ReadSlot) -> u32;
 
     /// Stores the mark of `slot`, of which the caller is the exclusive holder.
-    fn set_mark(&self, slot: ReadSlot, mark: u32);
+    ///
+    /// # Safety
+    /// The caller holds `slot` exclusively: a checkpoint goes by the mark while it writes
+    /// the file that readers of the slot have mapped.
+    unsafe fn set_mark(&self, slot: ReadSlot, mark: u32);
 
     /// The memory in which the users wait for each other. `None` if there is
     /// none: whoever waits then looks again now and then.

@@ -6,6 +6,7 @@
 
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::unwrap_used)]
+#![allow(unsafe_code)] // Giving a lock up is unsafe to call.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -129,7 +130,7 @@ impl WalCoordination for Table {
         Ok(same && Self::take(&mut locks, Lock::Read(slot), LockMode::Shared))
     }
 
-    fn unlock(&self, held: Lock, mode: LockMode) {
+    unsafe fn unlock(&self, held: Lock, mode: LockMode) {
         let (first, count) = held.span();
         for lock in &mut lock(&self.meeting.locks)[first..first + count] {
             *lock = match mode {
@@ -147,7 +148,7 @@ impl WalCoordination for Table {
         self.meeting.marks[slot.index()].load(Ordering::Relaxed)
     }
 
-    fn set_mark(&self, slot: ReadSlot, mark: u32) {
+    unsafe fn set_mark(&self, slot: ReadSlot, mark: u32) {
         self.meeting.marks[slot.index()].store(mark, Ordering::Relaxed);
     }
 

@@ -12,6 +12,7 @@
 //! slot one per stripe of threads ([`SlotLock`]). The read mark of a slot is the
 //! value in the slot's lock, so that taking a slot and checking its mark is one
 //! compare-and-swap.
+#![allow(unsafe_code)] // Giving a lock up is unsafe to call; nothing else is.
 
 use std::fmt;
 use std::io;
@@ -175,12 +176,12 @@ impl WalCoordination for InProcessWalCoordination {
     }
 
     #[inline]
-    fn unlock(&self, lock: Lock, mode: LockMode) {
+    unsafe fn unlock(&self, lock: Lock, mode: LockMode) {
         let (first, count) = lock.span();
         (first..first + count).for_each(|at| self.unlock_one(at, mode));
     }
 
-    fn lower(&self, slot: ReadSlot, _mark: u32) -> Result<bool> {
+    unsafe fn lower(&self, slot: ReadSlot, _mark: u32) -> Result<bool> {
         self.slot(slot).downgrade();
         Ok(true)
     }
@@ -194,7 +195,7 @@ impl WalCoordination for InProcessWalCoordination {
         self.slot(slot).mark()
     }
 
-    fn set_mark(&self, slot: ReadSlot, mark: u32) {
+    unsafe fn set_mark(&self, slot: ReadSlot, mark: u32) {
         self.slot(slot).set_mark(mark);
     }
 

@@ -1,4 +1,5 @@
 //! The coordination: one user of the attachment that its process has.
+#![allow(unsafe_code)] // Giving a lock up is unsafe to call.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -83,6 +84,8 @@ pub struct ShmWalCoordination {
     /// The engine that has the database file open, if one has.
     owner: Option<Box<dyn DatabaseOwner>>,
     left: AtomicBool,
+    /// Set when this user was the last one of all, and so owns the database.
+    owns: AtomicBool,
 }
 
 impl ShmWalCoordination {
@@ -109,6 +112,7 @@ impl ShmWalCoordination {
                 access: options.access,
                 owner: None,
                 left: AtomicBool::new(false),
+                owns: AtomicBool::new(false),
             },
             found,
         ))
@@ -128,6 +132,7 @@ impl ShmWalCoordination {
             access: options.access,
             owner: Some(Box::new(owner)),
             left: AtomicBool::new(false),
+            owns: AtomicBool::new(false),
         })
     }
 
@@ -155,9 +160,18 @@ impl ShmWalCoordination {
             if let Some(block) = private.block(0) {
                 forget_header(block);
             }
-            self.unlock(Lock::Write, LockMode::Exclusive);
+            self.release(Lock::Write, LockMode::Exclusive);
         }
         Ok(false)
+    }
+
+    /// Releases `lock`, which is held in `mode` for the caller of this coordination.
+    fn release(&self, lock: Lock, mode: LockMode) {
+        let Attachment { table, index, .. } = &*self.attachment;
+        // The system refuses to unlock only if it is out of memory for the
+        // remaining ranges. The lock then stays until the process ends, which
+        // is safe; the table has given it free for this process.
+        let _ = table.unlock(&**index, lock, mode);
     }
 
     /// As `is_current`, for who has taken `slot` shared and keeps it only then.
@@ -165,7 +179,7 @@ impl ShmWalCoordination {
     fn is_current_or_unlocks(&self, slot: ReadSlot) -> Result<bool> {
         let current = self.is_current();
         if !matches!(current, Ok(true)) {
-            self.unlock(Lock::Read(slot), LockMode::Shared);
+            self.release(Lock::Read(slot), LockMode::Shared);
         }
         current
     }
@@ -213,40 +227,36 @@ impl WalCoordination for ShmWalCoordination {
         }
         let same = self.mark(slot) == mark;
         if !same {
-            self.unlock(lock, LockMode::Shared);
+            self.release(lock, LockMode::Shared);
         }
         Ok(same)
     }
 
     /// The system turns an exclusive lock into a shared one in one step.
-    fn lower(&self, slot: ReadSlot, _mark: u32) -> Result<bool> {
+    unsafe fn lower(&self, slot: ReadSlot, _mark: u32) -> Result<bool> {
         let Attachment { table, index, .. } = &*self.attachment;
         Ok(table.lower(&**index, slot)? && self.is_current_or_unlocks(slot)?)
     }
 
     /// What the caller reads stays as it is, also in a private index that others have
     /// superseded, and beside a checkpoint for which new readers keep out of the slot.
-    fn lock_again(&self, slot: ReadSlot) -> Result<bool> {
+    unsafe fn lock_again(&self, slot: ReadSlot) -> Result<bool> {
         self.attachment.table.join_again(slot);
         Ok(true)
     }
 
-    fn unlock(&self, lock: Lock, mode: LockMode) {
-        let Attachment { table, index, .. } = &*self.attachment;
-        // The system refuses to unlock only if it is out of memory for the
-        // remaining ranges. The lock then stays until the process ends, which
-        // is safe; the table has given it free for this process.
-        let _ = table.unlock(&**index, lock, mode);
+    unsafe fn unlock(&self, lock: Lock, mode: LockMode) {
+        self.release(lock, mode);
     }
 
-    fn linger(&self, slot: ReadSlot) {
+    unsafe fn linger(&self, slot: ReadSlot) {
         let Attachment { table, keeper, .. } = &*self.attachment;
         let may_linger = !table.avoids(Lock::Read(slot));
         match keeper
             .as_ref()
             .filter(|keeper| may_linger && keeper.is_worth_it())
         {
-            None => self.unlock(Lock::Read(slot), LockMode::Shared),
+            None => self.release(Lock::Read(slot), LockMode::Shared),
             Some(keeper) => {
                 table.linger(slot);
                 keeper.notice();
@@ -276,9 +286,10 @@ impl WalCoordination for ShmWalCoordination {
     }
 
     /// The slot is held exclusively, which nobody has that may not write.
-    fn set_mark(&self, slot: ReadSlot, mark: u32) {
+    unsafe fn set_mark(&self, slot: ReadSlot, mark: u32) {
         if let Ok(block) = self.attachment.index.grow(0) {
-            block.set_mark(slot, mark);
+            // SAFETY: the caller holds the slot exclusively.
+            unsafe { block.set_mark(slot, mark) };
         }
     }
 
@@ -295,9 +306,15 @@ impl WalCoordination for ShmWalCoordination {
     }
 
     fn leave(&self) -> Result<bool> {
-        self.left.store(true, Ordering::Relaxed);
+        if self.left.swap(true, Ordering::Relaxed) {
+            return Ok(false);
+        }
         match self.access {
-            Access::ReadWrite => self.attachment.leave(self.owner.as_deref()),
+            Access::ReadWrite => {
+                let owns = self.attachment.leave(self.owner.as_deref())?;
+                self.owns.store(owns, Ordering::Relaxed);
+                Ok(owns)
+            }
             // Who may not write cleans nothing up, though it be the last.
             Access::ReadOnly | Access::Immutable => {
                 self.attachment.detach();
@@ -307,6 +324,13 @@ impl WalCoordination for ShmWalCoordination {
     }
 
     fn remove(&self) -> Result<()> {
+        if !self.owns.load(Ordering::Relaxed) {
+            return Err(Error::Refused {
+                path: self.path().to_owned(),
+                operation: "removing the wal-index",
+                reason: "the database may have other users; leave it as the last one".to_owned(),
+            });
+        }
         // What lies there instead of a side file may not be ours, or may not
         // let itself be removed; it is no reason to leave the log.
         let _ = std::fs::remove_file(beside(self.path(), "-coord"));

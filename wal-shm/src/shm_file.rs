@@ -231,6 +231,7 @@ pub(crate) fn allocate(file: &OsFile, len: u64, end: u64) -> io::Result<()> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    #![allow(unsafe_code)] // A mark is stored without its lock.
 
     use std::sync::Arc;
 
@@ -254,7 +255,8 @@ mod tests {
         let written = writer.grow(0).unwrap();
         let read = reader.block(0).unwrap().unwrap();
         for mark in [7, 8] {
-            written.set_mark(ReadSlot::MARKED[0], mark);
+            // SAFETY: the test is alone with the file.
+            unsafe { written.set_mark(ReadSlot::MARKED[0], mark) };
             assert_eq!(read.mark(ReadSlot::MARKED[0]), mark);
         }
         for index in [0, 1] {

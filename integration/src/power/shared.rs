@@ -1,5 +1,6 @@
 //! One in-process coordination for several handles, as processes share an
 //! index.
+#![allow(unsafe_code)] // What gives a lock up is handed on.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -45,8 +46,9 @@ impl WalCoordination for Shared {
         self.0.try_lock_mark(slot, mark)
     }
 
-    fn unlock(&self, lock: Lock, mode: LockMode) {
-        self.0.unlock(lock, mode);
+    unsafe fn unlock(&self, lock: Lock, mode: LockMode) {
+        // SAFETY: as the caller says.
+        unsafe { self.0.unlock(lock, mode) };
     }
 
     fn holders(&self, lock: Lock) -> Vec<u32> {
@@ -57,8 +59,9 @@ impl WalCoordination for Shared {
         self.0.mark(slot)
     }
 
-    fn set_mark(&self, slot: ReadSlot, mark: u32) {
-        self.0.set_mark(slot, mark);
+    unsafe fn set_mark(&self, slot: ReadSlot, mark: u32) {
+        // SAFETY: as the caller says.
+        unsafe { self.0.set_mark(slot, mark) };
     }
 
     fn waiting_room(&self) -> Option<&WaitingRoom> {

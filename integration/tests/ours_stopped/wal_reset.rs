@@ -3,6 +3,7 @@
 //! for it. A checkpointer that has read the header of a log that is all
 //! backfilled must not take the backfilled count of the log that replaces it
 //! for a count of the old one.
+#![allow(unsafe_code)] // What gives a lock up is handed on.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -80,8 +81,9 @@ impl WalCoordination for WithGap {
         self.shm.try_lock_mark(slot, mark)
     }
 
-    fn unlock(&self, lock: Lock, mode: LockMode) {
-        self.shm.unlock(lock, mode);
+    unsafe fn unlock(&self, lock: Lock, mode: LockMode) {
+        // SAFETY: as the caller says.
+        unsafe { self.shm.unlock(lock, mode) };
     }
 
     fn holders(&self, lock: Lock) -> Vec<u32> {
@@ -92,8 +94,9 @@ impl WalCoordination for WithGap {
         self.shm.mark(slot)
     }
 
-    fn set_mark(&self, slot: ReadSlot, mark: u32) {
-        self.shm.set_mark(slot, mark);
+    unsafe fn set_mark(&self, slot: ReadSlot, mark: u32) {
+        // SAFETY: as the caller says.
+        unsafe { self.shm.set_mark(slot, mark) };
     }
 
     fn waiting_room(&self) -> Option<&WaitingRoom> {

@@ -1,4 +1,5 @@
 //! A user's coordination and files, with the director in front of them.
+#![allow(unsafe_code)] // What gives a lock up is handed on.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -107,11 +108,12 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         })
     }
 
-    fn lock_again(&self, slot: ReadSlot) -> Result<bool> {
+    unsafe fn lock_again(&self, slot: ReadSlot) -> Result<bool> {
         let (lock, mode) = (Lock::Read(slot), LockMode::Shared);
         self.0.pass(Call::TryLock(lock, mode), self.path())?;
         self.0.director.with_ledger(|ledger| {
-            let granted = self.0.inner().lock_again(slot)?;
+            // SAFETY: as the caller says.
+            let granted = unsafe { self.0.inner().lock_again(slot) }?;
             ledger.tried(self.0.user, lock, mode, granted);
             Ok(granted)
         })
@@ -128,40 +130,44 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
     }
 
     /// A failure leaves nothing held (rule 12).
-    fn lower(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+    unsafe fn lower(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
         let (lock, mode) = (Lock::Read(slot), LockMode::Exclusive);
         let passed = self.0.pass(Call::Lower(slot, mark), self.path());
         self.0.director.with_ledger(|ledger| {
             ledger.released(self.0.user, lock, mode);
             if let Err(failure) = passed {
-                self.0.inner().unlock(lock, mode);
+                // SAFETY: as the caller says.
+                unsafe { self.0.inner().unlock(lock, mode) };
                 return Err(failure);
             }
             let same = self.0.inner().mark(slot) == mark;
-            let granted = self.0.inner().lower(slot, mark)?;
+            // SAFETY: as the caller says.
+            let granted = unsafe { self.0.inner().lower(slot, mark) }?;
             ledger.tried_mark(self.0.user, slot, granted, same);
             Ok(granted)
         })
     }
 
-    fn unlock(&self, lock: Lock, mode: LockMode) {
+    unsafe fn unlock(&self, lock: Lock, mode: LockMode) {
         self.0.pass_infallible(Call::Unlock(lock, mode), || {
             if self.0.is_passed_over(lock) {
                 return;
             }
             self.0.director.with_ledger(|ledger| {
                 ledger.released(self.0.user, lock, mode);
-                self.0.inner().unlock(lock, mode);
+                // SAFETY: as the caller says.
+                unsafe { self.0.inner().unlock(lock, mode) };
             });
         });
     }
 
-    fn linger(&self, slot: ReadSlot) {
+    unsafe fn linger(&self, slot: ReadSlot) {
         let (lock, mode) = (Lock::Read(slot), LockMode::Shared);
         self.0.pass_infallible(Call::Unlock(lock, mode), || {
             self.0.director.with_ledger(|ledger| {
                 ledger.released(self.0.user, lock, mode);
-                self.0.inner().linger(slot);
+                // SAFETY: as the caller says.
+                unsafe { self.0.inner().linger(slot) };
             });
         });
     }
@@ -177,10 +183,11 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         mark
     }
 
-    fn set_mark(&self, slot: ReadSlot, mark: u32) {
+    unsafe fn set_mark(&self, slot: ReadSlot, mark: u32) {
         match self.0.before(Call::SetMark(slot, mark)) {
             Then::Die => die(),
-            _ => self.0.inner().set_mark(slot, mark),
+            // SAFETY: as the caller says.
+            _ => unsafe { self.0.inner().set_mark(slot, mark) },
         }
     }
 

@@ -177,9 +177,12 @@ impl WritableBlock {
         }))
     }
 
-    /// Stores the mark of `slot` in block 0. The caller holds the slot
-    /// exclusively.
-    pub fn set_mark(&self, slot: ReadSlot, mark: u32) {
+    /// Stores the mark of `slot` in block 0.
+    ///
+    /// # Safety
+    /// As for [`crate::WalCoordination::set_mark`].
+    #[allow(unsafe_code)] // Whoever calls it promises to hold the slot.
+    pub unsafe fn set_mark(&self, slot: ReadSlot, mark: u32) {
         self.store_word(MARKS + slot.index(), mark, Ordering::Release);
     }
 

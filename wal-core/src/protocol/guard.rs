@@ -2,6 +2,7 @@
 //! every lock is given back exactly once, on every path out of an operation. A
 //! guard of Write may leave the lock to the [relay](super::relay), which makes
 //! another guard for it.
+#![allow(unsafe_code)] // Giving a lock up is unsafe: pages may be read under it.
 
 use std::sync::Arc;
 
@@ -47,13 +48,16 @@ impl<C: WalCoordination> LockGuard<C> {
     /// Turns an exclusive hold of a slot, whose mark is `mark`, into a shared
     /// one; `None` if it got lost.
     pub(super) fn lower(mut self, mark: u32) -> Result<Option<Self>> {
-        let Lock::Read(slot) = self.lock else {
+        let (Lock::Read(slot), LockMode::Exclusive, false) = (self.lock, self.mode, self.lent)
+        else {
             return Ok(None);
         };
         // What becomes of the hold is decided below, not when this is dropped.
         self.lent = true;
         step(Point::Unlock);
-        let held = self.wal.coordination.lower(slot, mark)?;
+        // SAFETY: the hold is this guard's, and exclusive, and the guard does not give it
+        // up itself any more.
+        let held = unsafe { self.wal.coordination.lower(slot, mark) }?;
         Ok(held.then(|| {
             self.lent = false;
             self.mode = LockMode::Shared;
@@ -79,8 +83,11 @@ impl<C: WalCoordination> Drop for LockGuard<C> {
         }
         step(Point::Unlock);
         match self.lock {
-            Lock::Read(slot) if self.lingers => self.wal.coordination.linger(slot),
-            lock => self.wal.coordination.unlock(lock, self.mode),
+            // SAFETY: the hold is this guard's, which is not lent, and is given up once.
+            // A page that was read under it borrows what keeps the guard.
+            Lock::Read(slot) if self.lingers => unsafe { self.wal.coordination.linger(slot) },
+            // SAFETY: as above.
+            lock => unsafe { self.wal.coordination.unlock(lock, self.mode) },
         }
         if self.lock == Lock::Write {
             step(Point::Wake);
@@ -144,11 +151,12 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         held: &LockGuard<C>,
     ) -> Result<Option<LockGuard<C>>> {
-        let Lock::Read(slot) = held.lock() else {
+        let (Lock::Read(slot), LockMode::Shared) = (held.lock, held.mode) else {
             return Ok(None);
         };
         step(Point::Lock);
-        let again = self.coordination.lock_again(slot)?;
+        // SAFETY: `held` is borrowed, and of a hold that is shared.
+        let again = unsafe { self.coordination.lock_again(slot) }?;
         Ok(again.then(|| LockGuard {
             wal: self.clone(),
             lock: held.lock,
@@ -161,7 +169,9 @@ impl<C: WalCoordination> Wal<C> {
     /// Stores the mark of `slot`, which the caller holds exclusively.
     pub(super) fn set_mark(&self, slot: ReadSlot, mark: u32) {
         step(Point::MarkStore);
-        self.coordination.set_mark(slot, mark);
+        // SAFETY: the callers hold the slot exclusively, and the conformance suite looks
+        // at each call. A mutation that does not is for tests alone.
+        unsafe { self.coordination.set_mark(slot, mark) };
     }
 
     /// For who tries again and again: nobody is named, which takes as long as a

@@ -4,6 +4,7 @@
 //! Rule 4 (nothing blocks) shows in every other case, each of which would
 //! hang; rule 7 (locks die with their holder) needs processes that die, and
 //! is checked where there are some.
+#![allow(unsafe_code)] // Locks are given up, and marks stored, without guards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,8 +36,16 @@ fn try_lock<B: Backend>(user: &User<B>, lock: Lock, mode: LockMode) -> bool {
     answer.expect("the system grants or refuses")
 }
 
-fn unlock<B: Backend>(user: &User<B>, lock: Lock, mode: LockMode) {
-    user.wal.coordination().unlock(lock, mode);
+/// Releases `lock`, which the case holds; the director checks that it does.
+pub(super) fn unlock<B: Backend>(user: &User<B>, lock: Lock, mode: LockMode) {
+    // SAFETY: the case holds the lock, and reads no page.
+    unsafe { user.wal.coordination().unlock(lock, mode) };
+}
+
+/// Stores a mark of a slot that the case holds exclusively; the director checks that.
+fn set_mark<B: Backend>(user: &User<B>, slot: ReadSlot, mark: u32) {
+    // SAFETY: the case holds the slot exclusively.
+    unsafe { user.wal.coordination().set_mark(slot, mark) };
 }
 
 /// Two users of a database whose index is there.
@@ -191,7 +200,7 @@ pub(crate) fn a_slot_is_taken_by_its_mark_only_while_the_mark_is_right<B: Backen
     for (slot, mark) in ReadSlot::MARKED.into_iter().zip([0, 7, 8, MARK_NOT_USED]) {
         let lock = Lock::Read(slot);
         assert!(try_lock(&one, lock, LockMode::Exclusive));
-        a.set_mark(slot, mark);
+        set_mark(&one, slot, mark);
         let taken = b.try_lock_mark(slot, mark).expect("an answer");
         assert!(!taken, "a slot was taken under its exclusive holder");
         unlock(&one, lock, LockMode::Exclusive);
@@ -218,7 +227,7 @@ pub(crate) fn a_mark_stands_still_while_its_slot_is_held<B: Backend>() {
     let change = || {
         for mark in 1..3000 {
             if try_lock(&one, Lock::Read(slot), LockMode::Exclusive) {
-                one.wal.coordination().set_mark(slot, mark);
+                set_mark(&one, slot, mark);
                 unlock(&one, Lock::Read(slot), LockMode::Exclusive);
             }
         }
@@ -248,9 +257,10 @@ pub(crate) fn a_slot_that_is_lowered_is_shared_with_its_mark<B: Backend>() {
         taken.expect("an answer")
     };
     assert!(takes(&one, LockMode::Exclusive));
-    one.wal.coordination().set_mark(slot, 7);
+    set_mark(&one, slot, 7);
     assert!(!takes(&two, LockMode::Shared), "it is held alone");
-    let lowered = one.wal.coordination().lower(slot, 7);
+    // SAFETY: it was taken exclusively above.
+    let lowered = unsafe { one.wal.coordination().lower(slot, 7) };
     assert!(lowered.expect("an answer"));
     assert!(!takes(&two, LockMode::Exclusive), "it is held no more");
     let joined = two.wal.coordination().try_lock_mark(slot, 7);

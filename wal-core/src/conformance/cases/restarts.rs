@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::Backend;
 use super::super::director::{Call, Which};
 use super::super::scene::{Scene, User, versions};
+use super::contract::unlock;
 use crate::coordination::{Lock, LockMode};
 use crate::error::Error;
 use crate::protocol::Synchronous;
@@ -77,7 +78,7 @@ pub(crate) fn the_log_is_not_restarted_while_a_checkpoint_runs<B: Backend>() {
             .unwrap()
     );
     assert!(!restarts(&writer), "restarted under a checkpoint");
-    coordination.unlock(Lock::Checkpoint, LockMode::Exclusive);
+    unlock(&other, Lock::Checkpoint, LockMode::Exclusive);
     writer.checkpoint_all();
     assert!(restarts(&writer));
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::Backend;
 use super::super::director::{Awaited, Call};
 use super::super::scene::{BOUND, Scene, fill, version_in};
+use super::contract::unlock;
 use super::waiting::{LONGER_THAN_A_TURN, until_in_line};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Error;
@@ -79,7 +80,7 @@ pub(crate) fn a_writer_that_cannot_recover_gives_write_back<B: Backend>() {
     );
     let refused = writer.wal.begin_write(Duration::ZERO);
     assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
-    checkpointing.unlock(Lock::Checkpoint, LockMode::Exclusive);
+    unlock(&checkpointer, Lock::Checkpoint, LockMode::Exclusive);
     scene.assert_quiet();
     writer.commit(&[2], 2);
     assert_eq!(writer.versions(), [1, 2]);
