@@ -6,6 +6,9 @@
 #![allow(unsafe_code)] // One child is made without the handlers of `fork`.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{IoSlice, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, mpsc};
@@ -15,14 +18,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use integration::worker::{Command, HeldByte, Settings, Stamp, WATCHDOG, Worker, fork};
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 use serial_test::serial;
 use tempfile::TempDir;
 use wal::{CheckpointMode, Database, Error, PageNo};
-use wal_core::fork::ClosedInChild;
-use wal_core::io::{ByteLocks, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes};
+use wal_core::Lock;
+use wal_core::io::{File as _, FileSyncType, OpenMode, OsFile, beside, shm_bytes};
 use wal_core::testing::{Point, set_hook};
-use wal_core::{Lock, LockMode};
 
 struct Fixture {
     settings: Settings,
@@ -287,28 +290,130 @@ fn children_forked_while_a_thread_commits_without_end_all_work() {
     database.close().unwrap();
 }
 
-/// In a child, as nothing else in this process could open a database meanwhile.
+/// The numbers of descriptors that are open in this process.
+fn open_numbers() -> Result<BTreeSet<i32>> {
+    let mut numbers = BTreeSet::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        numbers.insert(entry?.file_name().to_string_lossy().parse()?);
+    }
+    Ok(numbers)
+}
+
+/// More than a table of fixed size would hold.
 #[test]
 #[serial]
-fn who_finds_no_place_for_a_descriptor_drops_no_lock_of_its_file() {
+fn thousands_of_descriptors_with_locks_are_closed_in_a_child() {
+    const FILES: usize = 5000;
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, limit.1, limit.1).unwrap();
+    assert!(limit.1 > 2 * FILES as u64, "a limit of {} files", limit.1);
     let directory = TempDir::new().unwrap();
-    let path = directory.path().join("pages");
-    std::fs::write(&path, "").unwrap();
+    let open = |number: usize| {
+        let path = directory.path().join(number.to_string());
+        let file = OsFile::open_for_locks(&path, OpenMode::Create).unwrap();
+        file.set_close_on_drop(true);
+        file
+    };
+    let before = open_numbers().unwrap();
+    let files: Vec<_> = (0..FILES).map(open).collect();
+    let with_locks: BTreeSet<_> = files
+        .iter()
+        .map(|file| file.as_file().unwrap().as_raw_fd())
+        .collect();
+    assert_eq!(with_locks.len(), FILES);
     let child = fork(|| {
-        let file = || std::fs::File::options().read(true).write(true).open(&path);
-        let (theirs, onlooker) = (file()?, file()?);
-        let classic = ByteLocks::new(LockKind::Classic);
-        let bytes = database_bytes::SHARED;
-        ensure!(classic.try_lock(&theirs, bytes.clone(), LockMode::Shared)?);
-        let taken: Vec<_> = std::iter::from_fn(ClosedInChild::reserve).collect();
-        ensure!(!taken.is_empty());
-        let refused = OsFile::open_for_locks(&path, OpenMode::Existing);
-        ensure!(matches!(refused, Err(Error::CannotOpen { .. })));
-        let of_file = ByteLocks::new(LockKind::OpenFileDescription);
-        ensure!(of_file.conflict(&onlooker, bytes)?.is_some(), "it is lost");
+        let left = open_numbers()?.intersection(&with_locks).count();
+        // One is that of the list itself.
+        ensure!(left <= 1, "{left} descriptors are left");
         Ok(())
     });
     child.unwrap().finish(WATCHDOG).unwrap();
+    drop(files);
+    assert!(open_numbers().unwrap().len() <= before.len() + 1);
+}
+
+/// What a file of ours answers to each call in a child.
+fn expect_each_call_refused(file: &OsFile) -> Result<()> {
+    expect_refused("as_file", file.as_file())?;
+    expect_refused("read_at", file.read_at(&mut [0; 8], 0))?;
+    let written = file.write_all_at(&mut [IoSlice::new(b"of the parent")], 0);
+    expect_refused("write_all_at", written)?;
+    expect_refused("sync", file.sync(FileSyncType::Full))?;
+    expect_refused("start_writeback", file.start_writeback(0..4096))?;
+    file.forget_failures();
+    expect_refused("len", file.len())?;
+    expect_refused("is_empty", file.is_empty())?;
+    expect_refused("set_len", file.set_len(0))?;
+    expect_refused("check_in_place", file.check_in_place())?;
+    expect_refused("is_still_at_its_path", file.is_still_at_its_path())?;
+    let like = beside(file.path(), "-like");
+    for mode in [OpenMode::CreateLike(file), OpenMode::NewLike(file)] {
+        expect_refused("a file like it", OsFile::open(&like, mode))?;
+    }
+    ensure!(!like.exists(), "a file like it was made");
+    Ok(())
+}
+
+/// The fork handler has closed the descriptor, so that its number is that of the first file
+/// which the child opens.
+#[test]
+#[serial]
+fn an_inherited_file_never_touches_the_file_that_has_its_number() {
+    const CONTENT: &[u8] = b"what the child wrote";
+    let directory = TempDir::new().unwrap();
+    let path = |name| directory.path().join(name);
+    std::fs::write(path("db"), [7; 8192]).unwrap();
+    let with_locks = || OsFile::open_for_locks(&path("db"), OpenMode::Existing).unwrap();
+    let plain = OsFile::open(&path("log"), OpenMode::Create).unwrap();
+    // Of one nothing is mapped yet, of the other the first page.
+    let files = [
+        with_locks().with_mapping(true),
+        with_locks().with_mapping(true),
+        with_locks(),
+        plain.with_mapping(true),
+    ];
+    let page_of = |file: &OsFile| {
+        let mapped = file.mapped().context("it is not mapped")?;
+        Ok::<_, anyhow::Error>(mapped.slice(0, 512).map(<[u8]>::len))
+    };
+    assert_eq!(page_of(&files[1]).unwrap().unwrap(), 512);
+    let numbers: Vec<_> = files[..3]
+        .iter()
+        .map(|file| file.as_file().unwrap().as_raw_fd())
+        .collect();
+    let child = fork(|| {
+        // Opened until each number is used again.
+        let mut others = Vec::new();
+        let is_used =
+            |others: &[File], number: &i32| others.iter().any(|other| other.as_raw_fd() == *number);
+        while !numbers.iter().all(|number| is_used(&others, number)) {
+            ensure!(others.len() < 100, "{numbers:?} are not used again");
+            let other = path("child").with_extension(others.len().to_string());
+            let mut other = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(other)?;
+            other.write_all(CONTENT)?;
+            others.push(other);
+        }
+        for file in &files {
+            expect_each_call_refused(file)?;
+            if file.mapped().is_some() {
+                expect_refused("a page", page_of(file)?)?;
+            }
+        }
+        drop(files);
+        for (number, mut other) in others.into_iter().enumerate() {
+            let mut content = Vec::new();
+            other.seek(SeekFrom::Start(0))?;
+            other.read_to_end(&mut content)?;
+            ensure!(content == CONTENT, "file {number} was changed");
+        }
+        Ok(())
+    });
+    child.unwrap().finish(WATCHDOG).unwrap();
+    assert_eq!(std::fs::read(path("db")).unwrap(), [7; 8192]);
 }
 
 /// As one that was just spawned and runs no other program yet: no handler has closed its

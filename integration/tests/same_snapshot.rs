@@ -29,7 +29,6 @@ fn all_rows(stock: &mut StockSqlite) -> Rows {
 fn rows_of_copy(read: &ReadTx, directory: &Path, kind: StockKind) -> Rows {
     let path = directory.join("copy.db");
     let file = OsFile::open(&path, OpenMode::Create).unwrap();
-    file.close_for_real();
     read.copy_to(&file, |_| Ok(())).unwrap();
     drop(file);
     let mut stock = StockSqlite::spawn(kind, &path, None).unwrap();

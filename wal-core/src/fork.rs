@@ -7,25 +7,26 @@
 //! descriptors that carry locks, and counts up the generation by which
 //! handles know that they are in the child.
 //!
+//! From then on the number of such a descriptor may be that of any file which the child
+//! opens. So everything that keeps one asks for the generation before each system call
+//! (`io::Descriptor`).
+//!
 //! The handler may run while other threads of the parent held any lock, so it
 //! touches nothing but atomics and `close`, which is async-signal-safe. A
 //! child made by a raw `clone` runs no handler; that is a documented limit.
 #![allow(unsafe_code)] // `pthread_atfork` takes a C function, and the handler closes raw descriptors.
 
+mod number_set;
+
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Once;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How many descriptors that carry locks a process can have, those that are parked
-/// included.
-const CAPACITY: usize = 4096;
-/// A place of the table that is free.
-const FREE: RawFd = -1;
-/// A place for a descriptor that is not opened yet.
-const RESERVED: RawFd = -2;
+use number_set::NumberSet;
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
-static DESCRIPTORS: [AtomicI32; CAPACITY] = [const { AtomicI32::new(FREE) }; CAPACITY];
+/// The numbers of the descriptors that carry locks, those that are parked included.
+static DESCRIPTORS: NumberSet = NumberSet::new();
 
 /// How often this process is a fork: it changes in a child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,30 +91,23 @@ impl<T> Drop for ParentOnly<T> {
     }
 }
 
-/// A descriptor that is to be closed in children. Forgets it when dropped.
+/// A descriptor that is to be closed in children, until this is dropped. It is dropped
+/// before the descriptor is closed, so that the number is not that of another file yet.
 #[derive(Debug)]
 pub struct ClosedInChild {
-    place: usize,
+    descriptor: RawFd,
     generation: ProcessGeneration,
 }
 
 impl ClosedInChild {
-    /// A place in the table for a descriptor that is to be opened; `None` if the table
-    /// is full.
-    pub fn reserve() -> Option<Self> {
-        let generation = ProcessGeneration::current();
-        DESCRIPTORS.iter().enumerate().find_map(|(place, cell)| {
-            cell.compare_exchange(FREE, RESERVED, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-                .then(|| ClosedInChild { place, generation })
-        })
-    }
-
-    /// Enters `descriptor` at this place.
-    pub fn register(&self, descriptor: BorrowedFd<'_>) {
-        if !self.is_closed() {
-            DESCRIPTORS[self.place].store(descriptor.as_raw_fd(), Ordering::Relaxed);
-        }
+    /// Enters `descriptor` among those that children close.
+    pub fn register(descriptor: BorrowedFd<'_>) -> Self {
+        let registered = ClosedInChild {
+            descriptor: descriptor.as_raw_fd(),
+            generation: ProcessGeneration::current(),
+        };
+        DESCRIPTORS.insert(registered.number());
+        registered
     }
 
     /// True in a child, where the descriptor is closed already and its number
@@ -121,53 +115,26 @@ impl ClosedInChild {
     pub fn is_closed(&self) -> bool {
         self.generation.is_over()
     }
+
+    /// An open descriptor's number is not negative.
+    fn number(&self) -> u32 {
+        self.descriptor.unsigned_abs()
+    }
 }
 
 impl Drop for ClosedInChild {
     fn drop(&mut self) {
         if !self.is_closed() {
-            DESCRIPTORS[self.place].store(FREE, Ordering::Relaxed);
+            DESCRIPTORS.remove(self.number());
         }
     }
 }
 
 extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
-    for cell in &DESCRIPTORS {
-        let descriptor = cell.swap(FREE, Ordering::Relaxed);
-        if descriptor >= 0 {
-            // SAFETY: the number was registered by its owner, who does not
-            // use or close it any more once the generation has changed, so
-            // this is its only close in the child.
-            unsafe { libc::close(descriptor) };
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::fd::AsFd;
-
-    #[test]
-    fn every_descriptor_stays_in_the_table_until_it_is_dropped() {
-        let is_there = |number: RawFd| {
-            DESCRIPTORS
-                .iter()
-                .any(|cell| cell.load(Ordering::Relaxed) == number)
-        };
-        let files: Vec<_> = (0..3).map(|_| tempfile::tempfile().unwrap()).collect();
-        let mut registered: Vec<_> = files
-            .iter()
-            .map(|file| {
-                let place = ClosedInChild::reserve().unwrap();
-                place.register(file.as_fd());
-                place
-            })
-            .collect();
-        assert!(files.iter().all(|file| is_there(file.as_raw_fd())));
-        registered.pop();
-        assert!(!is_there(files[2].as_raw_fd()));
-        assert!(files[..2].iter().all(|file| is_there(file.as_raw_fd())));
-    }
+    DESCRIPTORS.drain(|number| {
+        // SAFETY: the number was registered by its owner, which neither uses nor closes it
+        // once the generation has changed, so this is its only close in the child.
+        unsafe { libc::close(number.cast_signed()) };
+    });
 }

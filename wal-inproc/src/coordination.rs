@@ -25,7 +25,7 @@ use crossbeam_utils::CachePadded;
 use wal_core::fork::ProcessGeneration;
 use wal_core::index::{IndexBlock, MARK_NOT_USED, WritableBlock};
 use wal_core::io::{
-    ByteLocks, File, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes,
+    ByteLocks, Claim, File, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes,
 };
 use wal_core::once_table::OnceTable;
 use wal_core::waiting::WaitingRoom;
@@ -35,19 +35,91 @@ use crate::packed_lock::PackedLock;
 use crate::sleepers::Sleepers;
 use crate::slot_lock::SlotLock;
 
-/// The locks by which the process owns the database file.
-const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
-
 /// Where the slots begin among the single locks.
 const FIRST_SLOT: usize = Lock::Readers.span().0;
+
+/// How a database is opened.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct InProcessOptions {
+    /// By which locks of the system the process owns the database file; open-file-description
+    /// locks unless told otherwise.
+    pub lock_kind: LockKind,
+    /// Whether pages are read from a mapping of the database file. On unless told otherwise.
+    pub mapped: bool,
+    /// Whether the descriptors of the database and `-shm` are closed after the last use.
+    /// Off unless told otherwise: they are kept without locks, and used again when this
+    /// process opens the database again, because closing them drops the locks of every other
+    /// SQLite in this process, beside which another process then writes. It is safe only if
+    /// no other SQLite in this process uses the database.
+    pub close_descriptors: bool,
+}
+
+impl Default for InProcessOptions {
+    fn default() -> Self {
+        InProcessOptions {
+            lock_kind: LockKind::default(),
+            mapped: true,
+            close_descriptors: false,
+        }
+    }
+}
+
+/// The database file, with EXCLUSIVE held.
+#[derive(Debug)]
+struct Owned {
+    database: Arc<OsFile>,
+    locks: ByteLocks,
+    process: ProcessGeneration,
+    /// Dropped last, when the lock is released.
+    _claim: Claim,
+}
+
+/// What keeps others from the database.
+enum Owner {
+    /// It is not in the file system.
+    None,
+    /// EXCLUSIVE, held here.
+    Ours(Owned),
+    /// EXCLUSIVE, held by an engine that has the database file open.
+    Engine { _claim: Claim },
+}
+
+impl Owned {
+    /// Takes `database`, without waiting.
+    fn take(database: &Arc<OsFile>, locks: ByteLocks) -> Result<Self> {
+        let path = database.path();
+        let claim = Claim::acquire(path, database.id()?, locks)?;
+        let file = database.as_file()?;
+        let taken = locks.try_lock(file, database_bytes::ALL, LockMode::Exclusive);
+        if !taken.map_err(|e| Error::io(path, "lock", e))? {
+            let path = path.to_owned();
+            return Err(Error::Locked { path });
+        }
+        Ok(Owned {
+            database: database.clone(),
+            locks,
+            process: ProcessGeneration::current(),
+            _claim: claim,
+        })
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // The descriptor is parked, and must not keep the lock. In a child the lock is the
+        // parent's. If the system does not unlock, the lock stays until the process ends;
+        // there is nobody to tell here.
+        if let (false, Ok(file)) = (self.process.is_over(), self.database.as_file()) {
+            let _ = self.locks.unlock(file, database_bytes::ALL);
+        }
+    }
+}
 
 /// Coordination between the threads of one process, which owns the database.
 pub struct InProcessWalCoordination {
     path: PathBuf,
-    /// The database file, with EXCLUSIVE held; `None` for a database that is
-    /// not in the file system.
-    database: Option<Arc<OsFile>>,
-    process: ProcessGeneration,
+    owner: Owner,
     blocks: OnceTable<Box<WritableBlock>>,
     /// Write, Checkpoint and Recover.
     locks: [CachePadded<PackedLock>; FIRST_SLOT],
@@ -58,38 +130,44 @@ pub struct InProcessWalCoordination {
 
 impl InProcessWalCoordination {
     /// Opens the database file at `path` and takes it for this process alone.
-    /// `mapped` says whether its pages are read from a mapping.
     ///
     /// # Errors
     /// [`Error::Locked`] if any other connection has the database open, one of
     /// this process included; [`Error::Io`].
-    pub fn open(path: &Path, mode: OpenMode<'_>, mapped: bool) -> Result<(Self, Arc<OsFile>)> {
-        let database = Arc::new(OsFile::open_for_locks(path, mode)?.with_mapping(mapped));
-        let owned = LOCKS
-            .try_lock(database.as_file(), database_bytes::ALL, LockMode::Exclusive)
-            .map_err(|e| Error::io(path, "lock", e))?;
-        let mut coordination = Self::in_memory(path);
-        // From here on dropping the coordination gives the lock back.
-        coordination.database = owned.then(|| database.clone());
-        if !owned || someone_is_attached(path)? {
-            return Err(Error::Locked {
-                path: path.to_owned(),
-            });
+    pub fn open(
+        path: &Path,
+        mode: OpenMode<'_>,
+        options: InProcessOptions,
+    ) -> Result<(Self, Arc<OsFile>)> {
+        let database = Arc::new(open(path, mode, options)?.with_mapping(options.mapped));
+        let owned = Owned::take(&database, ByteLocks::new(options.lock_kind))?;
+        if someone_is_attached(path, options)? {
+            let path = path.to_owned();
+            return Err(Error::Locked { path });
         }
-        Ok((coordination, database))
+        Ok((Self::new(path, Owner::Ours(owned)), database))
+    }
+
+    /// Coordination for the database at `path`, for which an engine in this process holds
+    /// EXCLUSIVE. `claim` keeps other uses in this process away.
+    pub fn of_engine(path: &Path, claim: Claim) -> Self {
+        Self::new(path, Owner::Engine { _claim: claim })
     }
 
     /// Coordination for a database that no other process can reach; `path`
     /// names it in messages.
     pub fn in_memory(path: &Path) -> Self {
+        Self::new(path, Owner::None)
+    }
+
+    fn new(path: &Path, owner: Owner) -> Self {
         let mark = |slot| match slot == ReadSlot::DATABASE {
             true => 0,
             false => MARK_NOT_USED,
         };
         InProcessWalCoordination {
             path: path.to_owned(),
-            database: None,
-            process: ProcessGeneration::current(),
+            owner,
             blocks: OnceTable::new(),
             locks: std::array::from_fn(|_| CachePadded::new(PackedLock::new(0))),
             slots: ReadSlot::ALL.map(|slot| SlotLock::new(mark(slot))),
@@ -123,20 +201,26 @@ impl InProcessWalCoordination {
     }
 }
 
+/// Opens a file that carries locks.
+fn open(path: &Path, mode: OpenMode<'_>, options: InProcessOptions) -> Result<OsFile> {
+    let file = OsFile::open_for_locks(path, mode)?;
+    file.set_close_on_drop(options.close_descriptors);
+    Ok(file)
+}
+
 /// True if a process holds the lock that everyone attached to the `-shm` file
-/// holds. The file is opened as one that carries locks, because closing it
-/// would drop those of a stock SQLite in this process.
-fn someone_is_attached(database: &Path) -> Result<bool> {
+/// holds.
+fn someone_is_attached(database: &Path, options: InProcessOptions) -> Result<bool> {
     let path = beside(database, "-shm");
-    let shm = match OsFile::open_for_locks(&path, OpenMode::Existing) {
+    let shm = match open(&path, OpenMode::Existing, options) {
         Ok(shm) => shm,
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return Ok(false);
         }
         Err(e) => return Err(e),
     };
-    let conflict = LOCKS
-        .conflict(shm.as_file(), shm_bytes::DMS)
+    let conflict = ByteLocks::new(options.lock_kind)
+        .conflict(shm.as_file()?, shm_bytes::DMS)
         .map_err(|e| Error::io(&path, "query the lock of", e))?;
     Ok(conflict.is_some())
 }
@@ -216,27 +300,15 @@ impl WalCoordination for InProcessWalCoordination {
         Ok(true)
     }
 
-    /// The index was never in the file system, but an old `-shm` of others
-    /// may be.
+    /// The index was never in the file system, but an old `-shm` of other processes may be.
     fn remove(&self) -> Result<()> {
-        let Some(database) = &self.database else {
+        let Owner::Ours(owned) = &self.owner else {
             return Ok(());
         };
-        let path = beside(database.path(), "-shm");
+        let path = beside(owned.database.path(), "-shm");
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(&path, "remove", e)),
             _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for InProcessWalCoordination {
-    fn drop(&mut self) {
-        // The descriptor is parked, and must not keep the lock. In a
-        // child the lock is the parent's. If the system does not unlock, the
-        // lock stays until the process ends; there is nobody to tell here.
-        if let Some(database) = self.database.take().filter(|_| !self.process.is_over()) {
-            let _ = LOCKS.unlock(database.as_file(), database_bytes::ALL);
         }
     }
 }

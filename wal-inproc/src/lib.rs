@@ -11,4 +11,4 @@ mod sleepers;
 pub mod slot_lock;
 mod sync;
 
-pub use coordination::InProcessWalCoordination;
+pub use coordination::{InProcessOptions, InProcessWalCoordination};

@@ -5,11 +5,13 @@ use std::path::Path;
 use wal_core::Result;
 use wal_core::conformance::{Attachment, Backend};
 use wal_core::io::{OpenMode, OsStorage};
-use wal_inproc::InProcessWalCoordination;
+use wal_inproc::{InProcessOptions, InProcessWalCoordination};
 
 fn attach(path: &Path, mapped: bool) -> Result<Attachment<InProcessWalCoordination>> {
+    let mut options = InProcessOptions::default();
+    options.mapped = mapped;
     let (coordination, database) =
-        InProcessWalCoordination::open(path, OpenMode::Existing, mapped)?;
+        InProcessWalCoordination::open(path, OpenMode::Existing, options)?;
     let storage = Box::new(OsStorage::open(database, mapped)?);
     Ok(Attachment {
         coordination,

@@ -10,7 +10,7 @@ use wal_core::Result;
 use wal_core::conformance::{Attachment, Backend, CaughtBy, MUTATIONS, cases};
 use wal_core::io::{OpenMode, OsStorage};
 use wal_core::testing::Mutation;
-use wal_inproc::InProcessWalCoordination;
+use wal_inproc::{InProcessOptions, InProcessWalCoordination};
 
 struct InProcess;
 
@@ -20,7 +20,7 @@ impl Backend for InProcess {
 
     fn attach(path: &Path) -> Result<Attachment<Self::Coordination>> {
         let (coordination, database) =
-            InProcessWalCoordination::open(path, OpenMode::Existing, true)?;
+            InProcessWalCoordination::open(path, OpenMode::Existing, InProcessOptions::default())?;
         let storage = Box::new(OsStorage::open(database, true)?);
         Ok(Attachment {
             coordination,

@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use libsql_ffi as ffi;
+use wal_core::io::{ByteLocks, Claim, FileId, LockKind};
 use wal_core::protocol::{DatabaseKind, Wal, WalConfig};
 use wal_core::{Error, Result};
 use wal_inproc::InProcessWalCoordination;
@@ -37,6 +38,7 @@ pub struct WalOptions {
     pub(crate) backend: Backend,
     pub(crate) mapped: bool,
     pub(crate) network: bool,
+    pub(crate) close_descriptors: bool,
 }
 
 impl WalOptions {
@@ -46,6 +48,7 @@ impl WalOptions {
             backend,
             mapped: true,
             network: false,
+            close_descriptors: false,
         }
     }
 
@@ -63,6 +66,15 @@ impl WalOptions {
     #[must_use]
     pub fn allow_network_file_system(mut self, allow: bool) -> Self {
         self.network = allow;
+        self
+    }
+
+    /// Says that no other copy of SQLite in this process uses the databases, so that the
+    /// descriptor of a `-shm` file is closed with its last connection. Off unless told
+    /// otherwise: it is kept, since closing it drops the locks of such a copy.
+    #[must_use]
+    pub fn close_descriptors(mut self, close: bool) -> Self {
+        self.close_descriptors = close;
         self
     }
 
@@ -168,10 +180,14 @@ fn open_on_heap(
     file: &Arc<EngineFile>,
     limit: Option<u64>,
 ) -> Result<Box<dyn Log>> {
+    let path = wal_core::io::File::path(&**file);
+    let there = std::fs::metadata(path).map_err(|e| Error::io(path, "stat", e))?;
+    // The system keeps the engine's locks apart from all but classic ones of this process.
+    let locks = ByteLocks::new(LockKind::OpenFileDescription);
+    let claim = Claim::acquire(path, FileId::of(&there), locks)?;
     let storage = EngineStorage::open(file.clone(), options.mapped)?;
     let config = config(&storage, limit)?;
-    let path = wal_core::io::File::path(&**file);
-    let coordination = InProcessWalCoordination::in_memory(path);
+    let coordination = InProcessWalCoordination::of_engine(path, claim);
     let wal = Wal::new(coordination, Box::new(storage), config);
     Ok(Box::new(BackendLog::new(wal, file.clone(), true)))
 }
@@ -189,6 +205,7 @@ fn open_shared(
     let path = wal_core::io::File::path(&**file);
     let mut shm = ShmOptions::default();
     shm.allow_network_file_system = options.network;
+    shm.close_descriptors = options.close_descriptors;
     let attach = |shm| ShmWalCoordination::attach(path, shm, Owner(file.clone()));
     let writable = attach(shm).and_then(|coordination| {
         let storage = EngineStorage::open(file.clone(), options.mapped)?;

@@ -2,31 +2,28 @@
 //!
 //! # Protocol
 //! A process has one attachment per database file: one set of descriptors,
-//! one lock table. It is found by device and inode. Who may only read joins
-//! whichever there is, and makes one of its own otherwise, which who may write
-//! cannot join. Attaching goes in this
-//! order: SHARED on the database file; then it is looked at, and refused with
+//! one lock table. It is found by device and inode (`registry`). A user that may only read
+//! joins any that there is, and makes one of its own otherwise, which a user that may write
+//! cannot join. Attaching goes in this order: the claim of the file for this process;
+//! SHARED on the database file; then it is looked at, and refused with
 //! nothing touched if it is not to be used; then `-shm`, with its lock; then
-//! the side file. Detaching goes the other way, SHARED last.
+//! the side file. Detaching goes the other way, SHARED and the claim last.
 //!
-//! Descriptors are closed only if nobody else in the process has the file open (see
-//! `wal_core::io::OsFile`). Classic locks are the process's own: releasing those of an
-//! attachment that ends would release those of the next one too. So with them an
-//! attachment stays in the registry, and the database locked, until its last lock is
-//! given back.
+//! Descriptors are parked and not closed (see `wal_core::io::OsFile`). Classic locks are the
+//! process's own: two attachments by them would not exclude each other, and the release of
+//! one would be that of the other too. So an attachment with classic locks is the only one of
+//! its file in the process, whatever opened it, until its last lock is released
+//! ([`Claim`]).
 //!
 //! # Crash
 //! The system frees all locks of a dead process. Its files stay, and are
 //! reset by the next first opener.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
 use wal_core::fork::ProcessGeneration;
-use wal_core::io::{ByteLocks, File, LockKind, OpenMode, OsFile, database_bytes, shm_bytes};
-use wal_core::once_table::OnceTable;
+use wal_core::io::{ByteLocks, Claim, File, FileId, OpenMode, OsFile, database_bytes, shm_bytes};
 use wal_core::{Error, Result};
 
 use crate::coordination::{Access, ShmOptions};
@@ -37,6 +34,7 @@ use crate::keeper::Keeper;
 use crate::lock_table::LockTable;
 use crate::main_file::{DatabaseOwner, MainFile};
 use crate::private_index::PrivateIndex;
+use crate::registry::{self, Member};
 use crate::side_file::SideFile;
 
 /// One database, as this process has it open.
@@ -48,51 +46,13 @@ pub(crate) struct Attachment {
     pub(crate) index: Arc<Index>,
     pub(crate) side: Option<Arc<SideFile>>,
     pub(crate) table: Arc<LockTable>,
+    id: FileId,
     locks: ByteLocks,
-    kind: LockKind,
     access: Access,
     process: ProcessGeneration,
-    /// Dropped last.
-    gone: Gone,
-}
-
-/// Tells, when it is dropped, that no lock of an attachment is left, and no descriptor
-/// whose close could drop one of its successor.
-#[derive(Debug, Default)]
-struct Gone(Arc<AtomicBool>);
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        // Release: see `attach`.
-        self.0.store(true, Ordering::Release);
-    }
-}
-
-/// An attachment in the registry.
-struct Entry {
-    device_and_inode: (u64, u64),
-    /// Whether an engine opens and locks the database file.
-    of_engine: bool,
-    attachment: Weak<Attachment>,
-    /// How many users have opened it and not left.
-    users: usize,
-    /// Whether its locks are the process's, so that a successor has to wait
-    /// until they are given back.
-    locks_of_process: bool,
-    gone: Arc<AtomicBool>,
-}
-
-/// The attachments of this process, one list for each generation of forks: a
-/// parent's mutex may have been held at the fork, and its attachments are of
-/// no use to the child.
-static REGISTRY: OnceTable<Mutex<Vec<Entry>>> = OnceTable::new();
-
-fn registry() -> MutexGuard<'static, Vec<Entry>> {
-    let generation = ProcessGeneration::current().number();
-    REGISTRY
-        .get_or_make(generation, Mutex::default)
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+    /// Dropped last: no lock is left then, and no descriptor whose close could drop one of the
+    /// next attachment. `None` for an immutable database, of which nothing is locked.
+    claim: Option<Claim>,
 }
 
 /// Attaches to the database at `path`, or joins the attachment that this
@@ -104,80 +64,95 @@ pub(crate) fn attach<T>(
     options: ShmOptions,
     look: impl FnOnce(&OsFile) -> Result<T>,
 ) -> Result<(Arc<Attachment>, T)> {
-    let mut registry = registry();
-    // Acquire: pairs with the release in `Gone`, behind the last unlock and close.
-    registry.retain(|entry| !entry.gone.load(Ordering::Acquire));
-    if let Some((entry, attachment)) = find(&mut registry, path, options, false)? {
-        if attachment.kind != options.lock_kind {
-            let reason = "this process has it open with locks of the other kind; use the same kind";
-            return Err(Error::cannot_open(path, reason));
-        }
-        let Some(database) = attachment.database.own() else {
-            return Err(Error::cannot_open(path, "an engine has it open"));
-        };
-        // The users of an attachment share the database file and its mapping.
-        if database.mapped().is_some() != options.mapped {
-            let reason = "this process has it open with another read strategy; use the same one";
-            return Err(Error::cannot_open(path, reason));
-        }
-        let found = look(database)?;
-        entry.users += 1;
-        return Ok((attachment, found));
+    let mode = match options.access {
+        Access::ReadWrite => mode,
+        Access::ReadOnly | Access::Immutable => OpenMode::ReadOnly,
+    };
+    if options.access == Access::Immutable {
+        // It has no locks to share.
+        let database = open_database(path, mode, options)?;
+        let found = look(&database)?;
+        let immutable = Attachment::immutable(database, options)?;
+        return Ok((Arc::new(immutable), found));
     }
-    let (attachment, found) = Attachment::open(path, mode, options, look)?;
-    let attachment = Arc::new(attachment);
-    registry.push(attachment.entry()?);
-    Ok((attachment, found))
+    // A file that is not there has no identity, so it is made first.
+    let (id, made) = match FileId::at(path).map_err(|e| Error::io(path, "stat", e))? {
+        Some(id) => (id, None),
+        None => {
+            let made = open_database(path, mode, options)?;
+            (made.id()?, Some(made))
+        }
+    };
+    registry::with_members(id, |members| {
+        if let Some((member, attachment)) = find(members, path, options, false)? {
+            let found = attachment.look_to_join(path, options, look)?;
+            member.join();
+            return Ok((attachment, found));
+        }
+        let database = match made {
+            Some(made) => made,
+            None => open_database(path, mode, options)?,
+        };
+        if database.id()? != id {
+            // Another file was put there since it was looked at.
+            let path = path.to_owned();
+            return Err(Error::Locked { path });
+        }
+        let (attachment, found) = Attachment::open(database, options, look)?;
+        let attachment = Arc::new(attachment);
+        members.push(Member::new(&attachment));
+        Ok((attachment, found))
+    })
 }
 
 /// Attaches to the database at `path`, whose file an engine has open with
 /// SHARED held, or joins the attachment that engines of this process have.
 pub(crate) fn attach_engine(path: &Path, options: ShmOptions) -> Result<Arc<Attachment>> {
-    let mut registry = registry();
-    registry.retain(|entry| !entry.gone.load(Ordering::Acquire));
-    if let Some((entry, attachment)) = find(&mut registry, path, options, true)? {
-        entry.users += 1;
-        return Ok(attachment);
-    }
     let database = MainFile::of_engine(path)?;
-    if !options.allow_network_file_system {
-        file_system::refuse_network(&database)?;
-    }
-    let locks = ByteLocks::new(options.lock_kind);
-    let attachment = Arc::new(Attachment::open_locked(database, locks, options)?);
-    registry.push(attachment.entry()?);
-    Ok(attachment)
+    let id = database.id()?;
+    registry::with_members(id, |members| {
+        if let Some((member, attachment)) = find(members, path, options, true)? {
+            attachment.refuse_other_kind(path, options)?;
+            if let Some(claim) = &attachment.claim {
+                claim.refuse_other_name(path)?;
+            }
+            attachment.agree_on_close(options);
+            member.join();
+            return Ok(attachment);
+        }
+        if !options.allow_network_file_system {
+            file_system::refuse_network(&database)?;
+        }
+        let locks = ByteLocks::new(options.lock_kind);
+        let claim = Claim::acquire(path, id, locks)?;
+        let opened = Attachment::open_index(&database, locks, options)?;
+        let attachment = Attachment::new(database, id, opened, Some(claim), options);
+        let attachment = Arc::new(attachment);
+        members.push(Member::new(&attachment));
+        Ok(attachment)
+    })
 }
 
-/// The attachment to join. An immutable database has no locks to share.
-fn find<'r>(
-    registry: &'r mut [Entry],
+fn open_database(path: &Path, mode: OpenMode<'_>, options: ShmOptions) -> Result<Arc<OsFile>> {
+    let database = OsFile::open_for_locks(path, mode)?.with_mapping(options.mapped);
+    database.set_close_on_drop(options.close_descriptors);
+    Ok(Arc::new(database))
+}
+
+/// The attachment to join.
+fn find<'m>(
+    members: &'m mut [Member],
     path: &Path,
     options: ShmOptions,
     of_engine: bool,
-) -> Result<Option<(&'r mut Entry, Arc<Attachment>)>> {
-    let there = match std::fs::metadata(path) {
-        _ if options.access == Access::Immutable => return Ok(None),
-        Ok(there) => (there.dev(), there.ino()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(path, "stat", e)),
-    };
+) -> Result<Option<(&'m mut Member, Arc<Attachment>)>> {
     let mut chosen = None;
-    for (place, entry) in registry.iter().enumerate() {
-        if entry.device_and_inode != there || entry.of_engine != of_engine {
-            continue;
-        }
-        let in_use = entry.attachment.upgrade().filter(|_| entry.users > 0);
-        let Some(attachment) = in_use else {
-            if entry.locks_of_process {
-                let path = path.to_owned();
-                return Err(Error::Locked { path });
-            }
+    for (place, member) in members.iter().enumerate() {
+        let of_this_kind =
+            |attachment: &Arc<Attachment>| attachment.database.own().is_none() == of_engine;
+        let Some(attachment) = member.attachment().filter(of_this_kind) else {
             continue;
         };
-        if attachment.access == Access::Immutable {
-            continue;
-        }
         let preference = attachment.preference(options.access)?;
         if preference.is_none() && !attachment.locks.belong_to_description() {
             let reason = "this process has it open for reading alone; with classic locks, close \
@@ -191,8 +166,11 @@ fn find<'r>(
             chosen = Some((preference, place, attachment));
         }
     }
-    Ok(chosen.and_then(|(_, place, attachment)| Some((registry.get_mut(place)?, attachment))))
+    Ok(chosen.and_then(|(_, place, attachment)| Some((members.get_mut(place)?, attachment))))
 }
+
+/// The wal-index and the side file of an attachment.
+type Opened = (Index, Option<Arc<SideFile>>);
 
 /// Which of the attachments that can be joined is joined: the last one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -204,37 +182,36 @@ enum Preference {
 
 impl Attachment {
     fn open<T>(
-        path: &Path,
-        mode: OpenMode<'_>,
+        database: Arc<OsFile>,
         options: ShmOptions,
         look: impl FnOnce(&OsFile) -> Result<T>,
     ) -> Result<(Self, T)> {
-        let mode = match options.access {
-            Access::ReadWrite => mode,
-            Access::ReadOnly | Access::Immutable => OpenMode::ReadOnly,
-        };
-        let database = OsFile::open_for_locks(path, mode)?.with_mapping(options.mapped);
-        let database = Arc::new(database);
-        if options.access == Access::Immutable {
-            let found = look(&database)?;
-            let index = Index::Private(PrivateIndex::immutable());
-            let database = MainFile::Own(database);
-            return Ok((Self::new(database, index, None, options), found));
-        }
         if !options.allow_network_file_system {
             file_system::refuse_network(&MainFile::Own(database.clone()))?;
         }
         let locks = ByteLocks::new(options.lock_kind);
+        let id = database.id()?;
+        let claim = Claim::acquire(database.path(), id, locks)?;
         database_lock::lock_shared(&database, locks)?;
-        let opened = Self::look_at_locked(&database, locks, options, look).and_then(|found| {
-            let main = MainFile::Own(database.clone());
-            Ok((Self::open_locked(main, locks, options)?, found))
-        });
-        if opened.is_err() {
-            // The descriptor is parked, and must not keep the lock.
-            unlock_database(&database, locks);
+        let main = MainFile::Own(database.clone());
+        let opened = Self::look_at_locked(&database, locks, options, look)
+            .and_then(|found| Ok((Self::open_index(&main, locks, options)?, found)));
+        match opened {
+            Ok((opened, found)) => Ok((Self::new(main, id, opened, Some(claim), options), found)),
+            Err(e) => {
+                // The descriptor is parked, and must not keep the lock. The claim is dropped
+                // behind this.
+                unlock_database(&database, locks);
+                Err(e)
+            }
         }
-        opened
+    }
+
+    fn immutable(database: Arc<OsFile>, options: ShmOptions) -> Result<Self> {
+        let id = database.id()?;
+        let index = Index::Private(PrivateIndex::immutable());
+        let main = MainFile::Own(database);
+        Ok(Self::new(main, id, (index, None), None, options))
     }
 
     /// Calls `look` with SHARED held.
@@ -251,28 +228,29 @@ impl Attachment {
         }
     }
 
-    /// Goes on with SHARED held.
-    fn open_locked(database: MainFile, locks: ByteLocks, options: ShmOptions) -> Result<Self> {
+    /// Opens `-shm` and the side file, with SHARED held on the database file.
+    fn open_index(database: &MainFile, locks: ByteLocks, options: ShmOptions) -> Result<Opened> {
         let read_only = options.access == Access::ReadOnly;
         let index = match read_only {
-            true => Index::open_read_only(&database, locks)?,
-            false => Index::open(&database, locks)?,
+            true => Index::open_read_only(database, locks)?,
+            false => Index::open(database, locks)?,
         };
         let busy = || Error::Locked {
             path: database.path().to_owned(),
         };
         let index = index.ok_or_else(busy)?;
         let side = (options.side_file && !read_only)
-            .then(|| SideFile::open(&database, locks))
+            .then(|| SideFile::open(database, locks))
             .flatten()
             .map(Arc::new);
-        Ok(Self::new(database, index, side, options))
+        Ok((index, side))
     }
 
     fn new(
         database: MainFile,
-        index: Index,
-        side: Option<Arc<SideFile>>,
+        id: FileId,
+        (index, side): Opened,
+        claim: Option<Claim>,
         options: ShmOptions,
     ) -> Self {
         let table = Arc::new(LockTable::new(side.clone()));
@@ -281,31 +259,63 @@ impl Attachment {
         let lingers = !options.linger.is_zero() && matches!(*index, Index::Shared(_));
         let keeper = lingers
             .then(|| Keeper::new(table.clone(), index.clone(), side.clone(), options.linger));
-        Attachment {
+        let attachment = Attachment {
             database,
             keeper,
             index,
             table,
             side,
+            id,
             locks: ByteLocks::new(options.lock_kind),
-            kind: options.lock_kind,
             access: options.access,
             process: ProcessGeneration::current(),
-            gone: Gone::default(),
+            claim,
+        };
+        attachment.set_close_on_drop(options.close_descriptors);
+        attachment
+    }
+
+    /// Lets `look` look at the database for a user that joins, if it can share this
+    /// attachment.
+    fn look_to_join<T>(
+        &self,
+        path: &Path,
+        options: ShmOptions,
+        look: impl FnOnce(&OsFile) -> Result<T>,
+    ) -> Result<T> {
+        self.refuse_other_kind(path, options)?;
+        let Some(database) = self.database.own() else {
+            return Err(Error::cannot_open(path, "an engine has it open"));
+        };
+        // The users of an attachment share the database file and its mapping.
+        if database.mapped().is_some() != options.mapped {
+            let reason = "this process has it open with another read strategy; use the same one";
+            return Err(Error::cannot_open(path, reason));
+        }
+        let found = look(database)?;
+        self.agree_on_close(options);
+        Ok(found)
+    }
+
+    fn refuse_other_kind(&self, path: &Path, options: ShmOptions) -> Result<()> {
+        if self.locks == ByteLocks::new(options.lock_kind) {
+            return Ok(());
+        }
+        let reason = "this process has it open with locks of the other kind; use the same kind";
+        Err(Error::cannot_open(path, reason))
+    }
+
+    /// The descriptors are closed only if all who ever shared them said that they may be.
+    fn agree_on_close(&self, options: ShmOptions) {
+        if !options.close_descriptors {
+            self.set_close_on_drop(false);
         }
     }
 
-    /// This attachment with one user, for the registry.
-    fn entry(self: &Arc<Self>) -> Result<Entry> {
-        Ok(Entry {
-            device_and_inode: self.database.device_and_inode()?,
-            of_engine: self.database.own().is_none(),
-            attachment: Arc::downgrade(self),
-            users: 1,
-            locks_of_process: self.access != Access::Immutable
-                && !self.locks.belong_to_description(),
-            gone: self.gone.0.clone(),
-        })
+    fn set_close_on_drop(&self, close: bool) {
+        let files = [self.database.own().map(|file| &**file), self.index.file()];
+        let files = files.into_iter().flatten();
+        files.for_each(|file| file.set_close_on_drop(close));
     }
 
     /// How well who asks for `access` is served here; `None` if not at all.
@@ -320,21 +330,24 @@ impl Attachment {
         })
     }
 
-    /// One user leaves without cleaning up.
-    pub(crate) fn detach(self: &Arc<Self>) {
-        self.count_out(&mut registry());
+    /// One user leaves without cleaning up. Gives how many users of this process are left.
+    pub(crate) fn detach(self: &Arc<Self>) -> usize {
+        let left = registry::leave(self.id, self);
+        if left == 0 && self.keeper.is_some() && !self.process.is_over() {
+            // Nobody is left who would read again.
+            self.table.sweep_all(&*self.index);
+        }
+        left
     }
 
     /// One user leaves. True if it was the last one of all processes: this
     /// process then holds EXCLUSIVE. `owner` is the engine that has the
     /// database file open, if it is not opened here.
+    ///
+    /// A user that comes meanwhile makes another attachment, which the system's locks keep
+    /// apart from this one; with classic locks it is refused until this one is dropped.
     pub(crate) fn leave(self: &Arc<Self>, owner: Option<&dyn DatabaseOwner>) -> Result<bool> {
-        // Held to the end, so that nobody joins an attachment that is going.
-        let mut registry = registry();
-        if self.count_out(&mut registry) > 0
-            || !self.database.is_still_at_its_path()?
-            || self.others_attached()?
-        {
+        if self.detach() > 0 || !self.database.is_still_at_its_path()? || self.others_attached()? {
             return Ok(false);
         }
         let alone = match (self.database.own(), owner) {
@@ -345,23 +358,6 @@ impl Attachment {
         Ok(alone)
     }
 
-    /// How many users of this process are left.
-    fn count_out(self: &Arc<Self>, registry: &mut [Entry]) -> usize {
-        let this = Arc::downgrade(self);
-        let entry = registry
-            .iter_mut()
-            .find(|entry| entry.attachment.ptr_eq(&this));
-        let left = entry.map_or(0, |entry| {
-            entry.users = entry.users.saturating_sub(1);
-            entry.users
-        });
-        if left == 0 && self.keeper.is_some() && !self.process.is_over() {
-            // Nobody is left who would read again.
-            self.table.sweep_all(&*self.index);
-        }
-        left
-    }
-
     /// True if somebody else is attached to `-shm`, whatever it holds on the
     /// database file (`unixIsSharingShmNode`).
     fn others_attached(&self) -> Result<bool> {
@@ -370,7 +366,7 @@ impl Attachment {
         };
         let conflict = self
             .locks
-            .conflict(file.as_file(), shm_bytes::DMS)
+            .conflict(file.as_file()?, shm_bytes::DMS)
             .map_err(|e| Error::io(file.path(), "query the lock of", e))?;
         Ok(conflict.is_some())
     }
@@ -378,13 +374,13 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        // In a child the locks are the parent's. Of an immutable database
-        // nothing was locked, and the descriptors may be another's too.
+        // In a child the locks are the parent's. Of an immutable database nothing was locked,
+        // and classic locks may be another attachment's.
         if !self.process.is_over() && self.access != Access::Immutable {
-            // An unlock that fails leaves a lock that goes when the process
-            // does; there is nobody to tell here.
-            if let Some(file) = self.index.file() {
-                let _ = self.locks.unlock(file.as_file(), 0..shm_bytes::DMS.end);
+            if let Some(Ok(file)) = self.index.file().map(OsFile::as_file) {
+                // An unlock that fails leaves a lock that goes when the process
+                // does; there is nobody to tell here.
+                let _ = self.locks.unlock(file, 0..shm_bytes::DMS.end);
             }
             if let Some(file) = self.database.own() {
                 unlock_database(file, self.locks);
@@ -394,5 +390,7 @@ impl Drop for Attachment {
 }
 
 fn unlock_database(database: &OsFile, locks: ByteLocks) {
-    let _ = locks.unlock(database.as_file(), database_bytes::ALL);
+    if let Ok(file) = database.as_file() {
+        let _ = locks.unlock(file, database_bytes::ALL);
+    }
 }

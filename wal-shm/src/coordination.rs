@@ -60,6 +60,13 @@ pub struct ShmOptions {
     /// What is done with the database; [`Access::ReadWrite`] unless told
     /// otherwise.
     pub access: Access,
+    /// Whether the descriptors of the database and `-shm` are closed after the last use.
+    /// Off unless told otherwise: they are kept without locks, and used again when this
+    /// process opens the database again, because closing them drops the locks of every other
+    /// SQLite in this process, beside which another process then writes. It is safe only if
+    /// no other SQLite in this process uses the database. Where uses share an attachment,
+    /// all of them have to say so.
+    pub close_descriptors: bool,
 }
 
 impl Default for ShmOptions {
@@ -71,6 +78,7 @@ impl Default for ShmOptions {
             mapped: true,
             linger: LINGER,
             access: Access::default(),
+            close_descriptors: false,
         }
     }
 }
@@ -92,12 +100,14 @@ impl ShmWalCoordination {
     /// Attaches to the database at `path`. `look` is called with SHARED held
     /// on the database file, before any other file is touched, and can refuse
     /// the database; for an empty file it is called under RESERVED too, so
-    /// that it can make it a database, if it may write. `mode` is for who may
+    /// that it can make it a database, if it may write. Meanwhile the threads of this process
+    /// that open the same database wait, so `look` must not open it. `mode` is for who may
     /// write.
     ///
     /// # Errors
     /// [`Error::Locked`] if another connection owns the database or is just
-    /// opening it first, [`Error::CannotOpen`] for a network file system or
+    /// opening it first, or if this process has it open otherwise, by classic locks;
+    /// [`Error::CannotOpen`] for a network file system or
     /// if reading alone is not safe, [`Error::Io`], and what `look` gives.
     pub fn open<T>(
         path: &Path,

@@ -12,15 +12,14 @@ use wal_core::{Error, LockMode, Result};
 /// The byte PENDING is read-locked for the moment, so that someone who waits
 /// for all readers to leave can keep new ones out.
 pub(crate) fn lock_shared(database: &OsFile, locks: ByteLocks) -> Result<()> {
-    let shared = |bytes| locks.try_lock(database.as_file(), bytes, LockMode::Shared);
+    let file = database.as_file()?;
+    let shared = |bytes| locks.try_lock(file, bytes, LockMode::Shared);
     let io = |e| Error::io(database.path(), "lock", e);
     if !shared(database_bytes::PENDING).map_err(io)? {
         return Err(locked(database));
     }
     let got = shared(database_bytes::SHARED);
-    locks
-        .unlock(database.as_file(), database_bytes::PENDING)
-        .map_err(io)?;
+    locks.unlock(file, database_bytes::PENDING).map_err(io)?;
     if got.map_err(io)? {
         Ok(())
     } else {
@@ -32,7 +31,7 @@ pub(crate) fn lock_shared(database: &OsFile, locks: ByteLocks) -> Result<()> {
 pub(crate) fn try_lock_exclusive(database: &OsFile, locks: ByteLocks) -> Result<bool> {
     locks
         .try_lock(
-            database.as_file(),
+            database.as_file()?,
             database_bytes::SHARED,
             LockMode::Exclusive,
         )
@@ -48,7 +47,7 @@ pub(crate) fn while_reserved<T>(
 ) -> Result<T> {
     let io = |e| Error::io(database.path(), "lock", e);
     let reserved = database_bytes::RESERVED;
-    let file = database.as_file();
+    let file = database.as_file()?;
     if !locks
         .try_lock(file, reserved.clone(), LockMode::Exclusive)
         .map_err(io)?

@@ -13,7 +13,7 @@ use crate::main_file::MainFile;
 #[cfg(target_os = "linux")]
 pub(crate) fn refuse_network(database: &MainFile) -> Result<()> {
     let found = match database.own() {
-        Some(file) => nix::sys::statfs::fstatfs(file.as_file()),
+        Some(file) => nix::sys::statfs::fstatfs(file.as_file()?),
         None => nix::sys::statfs::statfs(database.path()),
     };
     let found = found.map_err(|e| Error::io(database.path(), "fstatfs", e.into()))?;

@@ -29,24 +29,26 @@ pub(crate) fn attach(
     reset: impl FnOnce() -> Result<()>,
 ) -> Result<Option<()>> {
     let io = |e| Error::io(file.path(), "lock", e);
-    let lock = |mode| {
-        locks
-            .try_lock(file.as_file(), byte.clone(), mode)
-            .map_err(io)
-    };
-    match locks.conflict(file.as_file(), byte.clone()).map_err(io)? {
+    let open = file.as_file()?;
+    let lock = |mode| locks.try_lock(open, byte.clone(), mode).map_err(io);
+    match locks.conflict(open, byte.clone()).map_err(io)? {
         Some(conflict) if conflict.mode == LockMode::Exclusive => return Ok(None),
         Some(_joining) => {}
         None if lock(LockMode::Exclusive)? => {
             if let Err(e) = reset() {
-                locks.unlock(file.as_file(), byte).map_err(io)?;
+                locks.unlock(open, byte).map_err(io)?;
                 return Err(e);
             }
         }
         None => return Ok(None),
     }
-    // From exclusive to shared nobody comes between.
-    Ok(lock(LockMode::Shared)?.then_some(()))
+    // No other opener comes between exclusive and shared.
+    let shared = lock(LockMode::Shared);
+    if !matches!(shared, Ok(true)) {
+        // It may be held alone still, by a descriptor that stays open.
+        let _ = locks.unlock(open, byte);
+    }
+    Ok(shared?.then_some(()))
 }
 
 /// Whether those who use a file could be joined.
@@ -62,25 +64,27 @@ pub(crate) enum Joined {
 /// Holds `byte` of `file` shared afterwards, if somebody else does.
 pub(crate) fn join(file: &OsFile, locks: ByteLocks, byte: Range<u64>) -> Result<Joined> {
     let io = |e| Error::io(file.path(), "lock", e);
-    let others = || locks.conflict(file.as_file(), byte.clone()).map_err(io);
+    let open = file.as_file()?;
+    let others = || locks.conflict(open, byte.clone()).map_err(io);
     match others()?.map(|conflict| conflict.mode) {
         None => return Ok(Joined::NobodyThere),
         Some(LockMode::Exclusive) => return Ok(Joined::Busy),
         Some(LockMode::Shared) => {}
     }
-    if !locks
-        .try_lock(file.as_file(), byte.clone(), LockMode::Shared)
-        .map_err(io)?
-    {
+    let shared = locks.try_lock(open, byte.clone(), LockMode::Shared);
+    if !shared.map_err(io)? {
         return Ok(Joined::Busy);
     }
     // They may have left meanwhile. From here on nobody can reset the file, so
     // somebody who is there now has joined it as it was, too.
-    if others()?.is_none() {
-        locks.unlock(file.as_file(), byte.clone()).map_err(io)?;
-        return Ok(Joined::NobodyThere);
+    let still_there = others();
+    if !matches!(still_there, Ok(Some(_))) {
+        locks.unlock(open, byte.clone()).map_err(io)?;
     }
-    Ok(Joined::Yes)
+    Ok(match still_there? {
+        Some(_) => Joined::Yes,
+        None => Joined::NobodyThere,
+    })
 }
 
 #[cfg(test)]
@@ -122,7 +126,7 @@ mod tests {
         let (first, second) = (open(), open());
         assert!(
             LOCKS
-                .try_lock(first.as_file(), BYTE, LockMode::Exclusive)
+                .try_lock(first.as_file().unwrap(), BYTE, LockMode::Exclusive)
                 .unwrap()
         );
         assert_eq!(try_attach(&second), (false, false));
@@ -138,10 +142,10 @@ mod tests {
         let reader = open(OpenMode::ReadOnly);
         let try_join = || join(&reader, LOCKS, BYTE).unwrap();
         assert_eq!(try_join(), Joined::NobodyThere);
-        let alone = LOCKS.try_lock(writer.as_file(), BYTE, LockMode::Exclusive);
+        let alone = LOCKS.try_lock(writer.as_file().unwrap(), BYTE, LockMode::Exclusive);
         assert!(alone.unwrap());
         assert_eq!(try_join(), Joined::Busy);
-        LOCKS.unlock(writer.as_file(), BYTE).unwrap();
+        LOCKS.unlock(writer.as_file().unwrap(), BYTE).unwrap();
         assert_eq!(try_attach(&writer), (true, true));
         assert_eq!(try_join(), Joined::Yes);
         drop(writer);

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `coordination` | [`ShmWalCoordination`]: one user of a process's attachment |
 //! | `attachment` | what a process has open for one database, shared by its users |
+//! | `registry` | the attachments of this process, by the file that they are of |
 //! | `database_lock` | SHARED and EXCLUSIVE on the database file |
 //! | `first_opener` | who resets a shared file, and who joins |
 //! | `main_file` | the database file: ours, or one that an engine has open |
@@ -41,6 +42,7 @@ mod main_file;
 mod mapping;
 mod private_index;
 mod process_table;
+mod registry;
 mod shm_file;
 mod side_file;
 mod sync;

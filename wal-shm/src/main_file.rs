@@ -8,11 +8,10 @@
 //! are not touched. The last user of a process asks the engine for EXCLUSIVE.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wal_core::io::{File, OpenMode, OsFile};
+use wal_core::io::{File, FileId, OpenMode, OsFile};
 use wal_core::{Error, Result};
 
 /// An engine that has the database file open, and holds SHARED on it.
@@ -38,7 +37,7 @@ pub(crate) enum MainFile {
 #[derive(Debug)]
 pub(crate) struct Found {
     path: PathBuf,
-    device_and_inode: (u64, u64),
+    id: FileId,
 }
 
 impl MainFile {
@@ -46,7 +45,7 @@ impl MainFile {
     pub(crate) fn of_engine(path: &Path) -> Result<Self> {
         Ok(MainFile::OfEngine(Found {
             path: path.to_owned(),
-            device_and_inode: identity_of(path)?,
+            id: identity_of(path)?,
         }))
     }
 
@@ -73,14 +72,11 @@ impl MainFile {
         }
     }
 
-    pub(crate) fn device_and_inode(&self) -> Result<(u64, u64)> {
+    /// Which file it is.
+    pub(crate) fn id(&self) -> Result<FileId> {
         match self {
-            MainFile::Own(file) => {
-                let metadata = file.as_file().metadata();
-                let metadata = metadata.map_err(|e| Error::io(file.path(), "fstat", e))?;
-                Ok((metadata.dev(), metadata.ino()))
-            }
-            MainFile::OfEngine(found) => Ok(found.device_and_inode),
+            MainFile::Own(file) => file.id(),
+            MainFile::OfEngine(found) => Ok(found.id),
         }
     }
 
@@ -91,13 +87,13 @@ impl MainFile {
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                     Ok(false)
                 }
-                there => Ok(there? == found.device_and_inode),
+                there => Ok(there? == found.id),
             },
         }
     }
 }
 
-fn identity_of(path: &Path) -> Result<(u64, u64)> {
+fn identity_of(path: &Path) -> Result<FileId> {
     let there = std::fs::metadata(path).map_err(|e| Error::io(path, "stat", e))?;
-    Ok((there.dev(), there.ino()))
+    Ok(FileId::of(&there))
 }

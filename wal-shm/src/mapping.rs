@@ -46,7 +46,7 @@ impl<T: SharedMemory> Shared<T> {
         }
         let mut options = MmapOptions::new();
         options.offset(offset).len(size_of::<T>());
-        let map = map(&options, file.as_file()).map_err(io)?;
+        let map = map(&options, file.as_file()?).map_err(io)?;
         // A child could not use the locks that go with this memory.
         #[cfg(target_os = "linux")]
         map.advise(memmap2::Advice::DontFork).map_err(io)?;

@@ -182,7 +182,7 @@ impl Outside {
     fn others_attached(&self) -> Result<bool> {
         let conflict = self
             .locks
-            .conflict(self.shm.as_file(), shm_bytes::DMS)
+            .conflict(self.shm.as_file()?, shm_bytes::DMS)
             .map_err(|e| Error::io(self.shm.path(), "query the lock of", e))?;
         Ok(conflict.is_some())
     }
@@ -216,7 +216,7 @@ impl Outside {
         if shared == 0 && slots != 0 {
             let held = self
                 .locks
-                .try_lock(self.shm.as_file(), shm_bytes::of(READ_0), LockMode::Shared)
+                .try_lock(self.shm.as_file()?, shm_bytes::of(READ_0), LockMode::Shared)
                 .map_err(|e| Error::io(self.shm.path(), "lock", e))?;
             if !held {
                 // A checkpoint is running, so somebody is attached.
@@ -235,7 +235,7 @@ impl Outside {
             return Ok(());
         }
         self.locks
-            .unlock(self.shm.as_file(), shm_bytes::of(READ_0))
+            .unlock(self.shm.as_file()?, shm_bytes::of(READ_0))
             .map_err(|e| Error::io(self.shm.path(), "unlock", e))
     }
 }

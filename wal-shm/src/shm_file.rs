@@ -12,6 +12,7 @@
 //! read-only. It is refused every exclusive lock, so the protocol never comes
 //! to a store.
 
+use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -139,7 +140,7 @@ impl ShmFile {
         }
         let (len, end) = (self.file.len()?, end_of(index));
         if len < end {
-            allocate(&self.file, len, end).map_err(|e| Error::io(self.file.path(), "grow", e))?;
+            allocate(&self.file, len, end)?;
         }
         self.map(blocks, index)?
             .ok_or_else(|| Error::corrupt(self.file.path(), "a block cannot be mapped"))
@@ -160,8 +161,11 @@ impl ShmFile {
     /// process. The system names one for each byte.
     pub(crate) fn holders(&self, bytes: Range<u64>) -> Vec<u32> {
         let mut holders = Vec::new();
+        let Ok(file) = self.file.as_file() else {
+            return holders;
+        };
         for byte in bytes {
-            let conflict = self.locks.conflict(self.file.as_file(), byte..byte + 1);
+            let conflict = self.locks.conflict(file, byte..byte + 1);
             if let Ok(Some(Conflict { pid: Some(pid), .. })) = conflict {
                 holders.push(pid);
             }
@@ -177,19 +181,19 @@ impl Beyond for ShmFile {
             return Ok(false);
         }
         self.locks
-            .try_lock(self.file.as_file(), bytes, mode)
+            .try_lock(self.file.as_file()?, bytes, mode)
             .map_err(|e| Error::io(self.file.path(), "lock", e))
     }
 
     fn unlock(&self, bytes: Range<u64>, _mode: LockMode) -> Result<()> {
         self.locks
-            .unlock(self.file.as_file(), bytes)
+            .unlock(self.file.as_file()?, bytes)
             .map_err(|e| Error::io(self.file.path(), "unlock", e))
     }
 
     fn is_held_by_others(&self, bytes: Range<u64>) -> bool {
-        let conflict = self.locks.conflict(self.file.as_file(), bytes);
-        matches!(conflict, Ok(Some(_)))
+        let conflict = |file| self.locks.conflict(file, bytes);
+        matches!(self.file.as_file().map(conflict), Ok(Ok(Some(_))))
     }
 }
 
@@ -203,14 +207,18 @@ fn end_of(index: u32) -> u64 {
 
 /// Makes `file`, which is `len` long, `end` long, with all of the new part
 /// really there.
-pub(crate) fn allocate(file: &OsFile, len: u64, end: u64) -> io::Result<()> {
+pub(crate) fn allocate(file: &OsFile, len: u64, end: u64) -> Result<()> {
+    allocate_in(file.as_file()?, len, end).map_err(|e| Error::io(file.path(), "grow", e))
+}
+
+fn allocate_in(file: &fs::File, len: u64, end: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use nix::errno::Errno;
         let signed = |n| i64::try_from(n).map_err(|_| Errno::EFBIG);
         loop {
             let mode = nix::fcntl::FallocateFlags::empty();
-            match nix::fcntl::fallocate(file.as_file(), mode, signed(len)?, signed(end - len)?) {
+            match nix::fcntl::fallocate(file, mode, signed(len)?, signed(end - len)?) {
                 Ok(()) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 // The file system cannot; writing can.
@@ -222,8 +230,7 @@ pub(crate) fn allocate(file: &OsFile, len: u64, end: u64) -> io::Result<()> {
     // One byte at the end of every unit that is not all there, as SQLite does.
     let first = len / ALLOCATION_UNIT;
     for unit in first..end.div_ceil(ALLOCATION_UNIT) {
-        file.as_file()
-            .write_all_at(&[0], (unit + 1) * ALLOCATION_UNIT - 1)?;
+        file.write_all_at(&[0], (unit + 1) * ALLOCATION_UNIT - 1)?;
     }
     Ok(())
 }

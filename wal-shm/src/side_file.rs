@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use wal_core::io::{ByteLocks, File, OsFile, beside};
 use wal_core::waiting::WaitingRoom;
-use wal_core::{Error, Lock, Result};
+use wal_core::{Lock, Result};
 
 use crate::main_file::MainFile;
 use crate::mapping::Shared;
@@ -83,7 +83,7 @@ impl SideFile {
         let path = beside(database.path(), "-coord");
         let file = OsFile::open_for_locks(&path, database.create_like())?;
         // No SQLite knows the file, so no lock of one is lost by closing it.
-        file.close_for_real();
+        file.set_close_on_drop(true);
         // Without the file this process would not stand in line with others.
         let deadline = Instant::now() + FIRST_OPENER_PATIENCE;
         while first_opener::attach(&file, locks, FIRST_OPENER, || reset(&file))?.is_none() {
@@ -155,7 +155,7 @@ impl Drop for SideFile {
 
 fn reset(file: &OsFile) -> Result<()> {
     file.set_len(0)?;
-    shm_file::allocate(file, 0, LEN).map_err(|e| Error::io(file.path(), "grow", e))?;
+    shm_file::allocate(file, 0, LEN)?;
     let words: Vec<u8> = [MAGIC, VERSION]
         .iter()
         .flat_map(|word| word.to_ne_bytes())

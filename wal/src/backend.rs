@@ -120,6 +120,7 @@ impl Backend for wal_shm::ShmWalCoordination {
         shm.linger = options.linger;
         shm.allow_network_file_system = options.allow_network_file_system;
         shm.mapped = options.is_mapped();
+        shm.close_descriptors = options.close_descriptors;
         shm.access = match (options.immutable, options.read_only) {
             (true, _) => wal_shm::Access::Immutable,
             (false, true) => wal_shm::Access::ReadOnly,
@@ -146,7 +147,11 @@ impl Backend for wal_inproc::InProcessWalCoordination {
                 with the shared one";
             return Err(Error::cannot_open(path, reason));
         }
-        let (coordination, database) = Self::open(path, options.open_mode(), options.is_mapped())?;
+        let mut inproc = wal_inproc::InProcessOptions::default();
+        inproc.lock_kind = options.lock_kind;
+        inproc.mapped = options.is_mapped();
+        inproc.close_descriptors = options.close_descriptors;
+        let (coordination, database) = Self::open(path, options.open_mode(), inproc)?;
         let config = options.inspect(&database)?;
         Ok((coordination, database, config))
     }

@@ -65,6 +65,7 @@ pub struct Options {
     pub(crate) side_file: bool,
     pub(crate) linger: Duration,
     pub(crate) lock_kind: LockKind,
+    pub(crate) close_descriptors: bool,
     pub(crate) allow_network_file_system: bool,
     pub(crate) read_only: bool,
     pub(crate) immutable: bool,
@@ -90,6 +91,7 @@ impl Default for Options {
             side_file: true,
             linger: LINGER,
             lock_kind: LockKind::default(),
+            close_descriptors: false,
             allow_network_file_system: false,
             read_only: false,
             immutable: false,
@@ -281,10 +283,28 @@ impl Options {
         self
     }
 
-    /// Which locks of the system are used. Shared backend only.
+    /// Which locks of the system are used. With [`LockKind::Classic`] the handles of this
+    /// process share a database if they have one backend and this kind of locks; others get
+    /// [`crate::Error::Locked`] or [`crate::Error::CannotOpen`].
     #[must_use]
     pub fn lock_kind(mut self, lock_kind: LockKind) -> Self {
         self.lock_kind = lock_kind;
+        self
+    }
+
+    /// Says that **no other SQLite in this process uses the database**, so that its
+    /// descriptors are closed with the last handle. Off unless told otherwise: descriptors
+    /// of the database and `-shm` files are kept without locks, one or two for each file,
+    /// and are used again when this process opens the database again. Closing them drops
+    /// all locks that another SQLite in this process has on the file, or is just acquiring;
+    /// another process then writes beside it, and commits are lost without an error.
+    ///
+    /// A process that opens thousands of databases, one after the other, needs this or a
+    /// larger limit of open files (`RLIMIT_NOFILE`). Where handles share a database, all of
+    /// them have to say so.
+    #[must_use]
+    pub fn close_descriptors(mut self, close: bool) -> Self {
+        self.close_descriptors = close;
         self
     }
 

@@ -122,6 +122,15 @@ impl ByteLocks {
         Ok(self.set(file, &flock(libc::F_UNLCK, &bytes))?)
     }
 
+    /// Gives back all of `file`, for which the system needs no memory: no lock is split.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn unlock_all(self, file: &File) -> io::Result<()> {
+        // A length of 0 reaches to the end of every file.
+        Ok(self.set(file, &flock(libc::F_UNLCK, &(0..0)))?)
+    }
+
     /// Tells who would stand in the way of an exclusive lock on `bytes`,
     /// without taking it. Locks of `file`'s own description (or, for the
     /// classic kind, of this process) are not seen.

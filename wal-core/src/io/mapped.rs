@@ -16,13 +16,13 @@
 //! happen.
 #![allow(unsafe_code)] // Mapping a file, and seeing mapped bytes as a slice, is unsafe in Rust.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use super::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::fork::ParentOnly;
 use crate::once_table::OnceTable;
@@ -36,9 +36,8 @@ const OVERLAP: u64 = 128 << 10;
 #[derive(Debug)]
 pub struct MappedFile {
     path: PathBuf,
-    /// Shared with the [`super::OsFile`]: a second descriptor would drop
-    /// locks when it is closed.
-    file: Arc<fs::File>,
+    /// Shared with the [`super::OsFile`].
+    descriptor: Arc<Descriptor>,
     segments: OnceTable<ParentOnly<MmapRaw>>,
     /// The length of the file when it was last looked at, in the low bits,
     /// and how often it was forgotten, in the high ones.
@@ -49,11 +48,11 @@ pub struct MappedFile {
 const LEN_BITS: u32 = 48;
 
 impl MappedFile {
-    /// Maps `file`, which is called `path` in messages.
-    pub(super) fn new(path: PathBuf, file: Arc<fs::File>) -> Self {
+    /// Maps the file of `descriptor`, which is called `path` in messages.
+    pub(super) fn new(path: PathBuf, descriptor: Arc<Descriptor>) -> Self {
         MappedFile {
             path,
-            file,
+            descriptor,
             segments: OnceTable::new(),
             seen: AtomicU64::new(0),
         }
@@ -149,7 +148,8 @@ impl MappedFile {
         loop {
             let before = self.seen.load(Ordering::Acquire);
             let metadata = self
-                .file
+                .descriptor
+                .file()?
                 .metadata()
                 .map_err(|e| Error::io(&self.path, "fstat", e))?;
             let len = metadata.len().min(len_of(u64::MAX));
@@ -164,13 +164,15 @@ impl MappedFile {
     }
 
     fn segment(&self, index: u32, start: u64) -> Result<&ParentOnly<MmapRaw>> {
+        // Asked first: in a child the table may wait for a thread which is not there.
+        let file = self.descriptor.file()?;
         self.segments.get_or_try_make(index, || {
             let len = (FIRST << index) + OVERLAP;
             let io = |e| Error::io(&self.path, "mmap", e);
             let map = MmapOptions::new()
                 .offset(start)
                 .len(usize::try_from(len).unwrap_or(usize::MAX))
-                .map_raw_read_only(&*self.file)
+                .map_raw_read_only(file)
                 .map_err(io)?;
             // A mapping keeps the open file alive, and with it the locks of a
             // parent that is dead.
@@ -196,6 +198,10 @@ mod tests {
     use super::*;
     use std::io::Write;
 
+    fn plain(file: std::fs::File) -> Arc<Descriptor> {
+        Arc::new(Descriptor::plain(file))
+    }
+
     #[test]
     fn segments_follow_each_other_without_a_gap() {
         let mut next = 0;
@@ -211,7 +217,7 @@ mod tests {
     fn slices_follow_a_growing_file_and_never_pass_its_end() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 1000]).unwrap();
-        let mapped = MappedFile::new("mapped".into(), Arc::new(file.try_clone().unwrap()));
+        let mapped = MappedFile::new("mapped".into(), plain(file.try_clone().unwrap()));
         let early = mapped.slice(990, 10).unwrap();
         assert!(matches!(mapped.slice(991, 10), Err(Error::Corrupt { .. })));
         file.write_all(&[2; 1000]).unwrap();
@@ -226,7 +232,7 @@ mod tests {
     fn a_page_across_a_segment_boundary_is_one_slice() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(FIRST + 4096).unwrap();
-        let mapped = MappedFile::new("mapped".into(), Arc::new(file));
+        let mapped = MappedFile::new("mapped".into(), plain(file));
         assert_eq!(mapped.slice(FIRST - 100, 4096).unwrap().len(), 4096);
     }
 }

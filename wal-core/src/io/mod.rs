@@ -2,11 +2,15 @@
 //! disk can be a simulation, and tests can make any call fail.
 
 mod byte_lock;
+mod claim;
+mod descriptor;
+mod file_id;
 mod mapped;
 mod memory;
 mod now_and_then;
+mod open;
 mod os;
-mod parking;
+pub(crate) mod parking;
 mod read_only;
 mod storage;
 mod writeback;
@@ -19,10 +23,13 @@ use std::path::Path;
 use crate::error::Result;
 
 pub use byte_lock::{ByteLocks, Conflict, LockKind, database_bytes, shm_bytes};
+pub use claim::Claim;
+pub use file_id::FileId;
 pub use mapped::MappedFile;
 pub use memory::MemoryFile;
 pub use now_and_then::NowAndThen;
-pub use os::{OpenMode, OsFile, sync_directory};
+pub use open::OpenMode;
+pub use os::{OsFile, sync_directory};
 pub use read_only::{ReadOnlyLog, ReadOnlyStorage};
 pub use storage::{OsStorage, beside};
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::WalConfig;
 use crate::error::{Error, Result};
 use crate::format::DatabaseHeader;
+use crate::io::parking::open_with_room;
 use crate::io::{File, FileSyncType, beside, sync_directory};
 use crate::types::PageSize;
 
@@ -129,7 +130,7 @@ pub fn refuse_leftovers(path: &Path) -> Result<()> {
 fn refuse_hot_journal(database: &Path) -> Result<()> {
     use std::io::Read;
     let path = beside(database, "-journal");
-    let mut journal = match std::fs::File::open(&path) {
+    let mut journal = match open_with_room(|| std::fs::File::open(&path)) {
         Ok(journal) => journal,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(Error::io(&path, "open", e)),

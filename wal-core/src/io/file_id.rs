@@ -1,0 +1,37 @@
+//! Which file it is, whatever it is called.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// The device and the inode of a file. While a descriptor of the file is open, no other file
+/// has the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// The file that `metadata` is of.
+    pub fn of(metadata: &Metadata) -> Self {
+        FileId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+
+    /// The file at `path`, `None` if there is none. A symbolic link is a file of its own, as
+    /// [`super::OsFile`] follows none.
+    ///
+    /// # Errors
+    /// What the system says of `path`.
+    pub fn at(path: &Path) -> io::Result<Option<Self>> {
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(Self::of(&metadata))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
