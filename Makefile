@@ -120,6 +120,8 @@ soak: $(LITESTREAM) ## the same, longer: make soak MINUTES=240
 	  mark_is_new >/dev/null 2>&1; \
 	then echo "drop-mark-fence survives loom"; exit 1; else echo "drop-mark-fence: caught by loom"; fi
 	LOOM_MAX_PREEMPTIONS=1 $(LOOM) -p wal-inproc --test loom_protocol -- --nocapture --test-threads=2
+	WAL_ENGINE_SCRIPTS=$$(($(MINUTES) * 200)) $(CARGO) test --release -p wal-inproc --test conformance \
+	  engine_calls_that_fail_anywhere -- --nocapture
 	WAL_POWER_SCRIPTS=$$(($(MINUTES) * 10)) $(CARGO) test --release -p integration --test power_loss -- --nocapture
 	$(MAKE) demo ARGS="--seconds $$(($(MINUTES) * 4)) --writers 4 --readers 8"
 

@@ -215,6 +215,10 @@ named! {
     OverwritePublishedFrame => "overwrite-published-frame",
     /// Commit: checksums behind an overwritten frame are left as they are.
     SkipChecksumRewrite => "skip-checksum-rewrite",
+    /// Commit: a page that a failed call has overwritten in part is committed.
+    CommitUnsettled => "commit-unsettled",
+    /// Cut: what the next frame goes on from is not looked up in the log.
+    KeepChecksumAtCut => "keep-checksum-at-cut",
     /// Rollback: index entries of spilled frames stay.
     KeepRolledBackEntries => "keep-rolled-back-entries",
     /// Rollback to a savepoint: the size of the database stays.

@@ -93,6 +93,10 @@ impl PageNo {
     /// Page 1, which in a SQLite database begins with the database header.
     pub const ONE: PageNo = PageNo(NonZeroU32::MIN);
 
+    /// The highest page number of a database, and so the most pages that it has
+    /// (`SQLITE_MAX_PAGE_COUNT`). SQLite does not open what has more.
+    pub const MAX: PageNo = PageNo(NonZeroU32::new(0xffff_fffe).unwrap());
+
     /// Takes `number` as a page number.
     ///
     /// # Errors
@@ -126,6 +130,10 @@ impl fmt::Display for PageNo {
         fmt::Display::fmt(&self.0, f)
     }
 }
+
+/// The highest number of a frame that is added to a log: the one behind it is the mark of
+/// a slot that nobody reads at ([`crate::index::MARK_NOT_USED`]).
+pub(crate) const MAX_FRAME: u32 = u32::MAX - 1;
 
 /// The number of a frame in the log; the first frame is 1.
 ///

@@ -27,8 +27,8 @@ pub(crate) trait Log {
     fn page_count(&self) -> u32;
     fn frame_count(&mut self) -> Result<u32>;
     fn undo(&mut self) -> Result<Vec<u32>>;
-    fn savepoint(&self) -> [u32; 3];
-    fn roll_back_to(&mut self, words: [u32; 3]) -> Result<()>;
+    fn savepoint(&self) -> [u32; 4];
+    fn roll_back_to(&mut self, words: [u32; 4]) -> Result<()>;
     fn write(&mut self, pages: &[(PageNo, &[u8])]) -> Result<()>;
     fn commit(&mut self, pages: &[(PageNo, &[u8])], page_count: u32) -> Result<u32>;
     fn checkpoint(&mut self, request: Checkpoint<'_>) -> Result<CheckpointReport>;
@@ -59,7 +59,7 @@ pub(crate) struct Checkpoint<'a> {
 enum Tx<C: WalCoordination> {
     None,
     Read(ReadTx<C>),
-    Write(WriteTx<C>),
+    Write(Box<WriteTx<C>>),
 }
 
 /// A log on the backend `C`.
@@ -149,7 +149,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
     fn begin_write(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.tx, Tx::None) {
             Tx::Read(read) => match read.upgrade() {
-                Ok(write) => self.tx = Tx::Write(write),
+                Ok(write) => self.tx = Tx::Write(Box::new(write)),
                 Err(refused) => {
                     self.tx = Tx::Read(refused.read);
                     return Err(refused.error);
@@ -243,14 +243,14 @@ impl<C: WalCoordination> Log for BackendLog<C> {
         Ok(write.undo_frames()?.into_iter().map(PageNo::get).collect())
     }
 
-    fn savepoint(&self) -> [u32; 3] {
+    fn savepoint(&self) -> [u32; 4] {
         match &self.tx {
             Tx::Write(write) => write.frames_mark().to_words(),
-            _ => [0; 3],
+            _ => [0; 4],
         }
     }
 
-    fn roll_back_to(&mut self, words: [u32; 3]) -> Result<()> {
+    fn roll_back_to(&mut self, words: [u32; 4]) -> Result<()> {
         self.writing()?.cut_frames(FramesMark::from_words(words))
     }
 

@@ -260,16 +260,16 @@ unsafe extern "C" fn undo(
 
 unsafe extern "C" fn savepoint(wal: *mut ffi::wal_impl, words: *mut c_uint) {
     // SAFETY: the engine's log.
-    let [frames, s1, s2] = unsafe { ask(wal, [0; 3], |handle| handle.log.savepoint()) };
+    let mark = unsafe { ask(wal, [0; 4], |handle| handle.log.savepoint()) };
     // SAFETY: the engine gives room for four words.
-    unsafe { words.cast::<[c_uint; 4]>().write([frames, s1, s2, 0]) };
+    unsafe { words.cast::<[c_uint; 4]>().write(mark) };
 }
 
 unsafe extern "C" fn roll_back_to(wal: *mut ffi::wal_impl, words: *mut c_uint) -> c_int {
     // SAFETY: the engine gives the words of `savepoint`.
-    let [frames, s1, s2, _] = unsafe { words.cast::<[c_uint; 4]>().read() };
+    let mark = unsafe { words.cast::<[c_uint; 4]>().read() };
     // SAFETY: the engine's log.
-    unsafe { with(wal, |log| code_of(log.roll_back_to([frames, s1, s2]))) }
+    unsafe { with(wal, |log| code_of(log.roll_back_to(mark))) }
 }
 
 /// The words of a savepoint are all that there is of it.

@@ -292,6 +292,14 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_spilled_page_is_overwritten_in_its_frame"),
         ),
         (
+            M::CommitUnsettled,
+            Case("page_overwritten_in_part_is_not_committed"),
+        ),
+        (
+            M::KeepChecksumAtCut,
+            Case("commit_after_failed_commit_and_cut_is_recovered"),
+        ),
+        (
             M::KeepRolledBackEntries,
             Case("a_rollback_after_a_spill_leaves_nothing_in_the_index"),
         ),

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::group_commit::CommitSync;
-use super::spill::{LogEnd, OwnFrames};
+use super::spill::{LogEnd, OwnFrames, Placed};
 use super::write::WriteTx;
 use super::{DatabaseKind, Synchronous, Wal};
 use crate::coordination::WalCoordination;
@@ -47,9 +47,9 @@ use crate::error::{Error, Result};
 use crate::format::{
     ByteOrder, DatabaseHeader, FRAME_HEADER_LEN, FrameHeader, LogHeader, frame_offset,
 };
-use crate::index::{self, IndexHeader, WritableBlock, block_of_frame};
+use crate::index::{self, IndexHeader, WritableBlock};
 use crate::testing::{Mutation, Point, mutated, step};
-use crate::types::{FrameNo, PageNo, Salts};
+use crate::types::{FrameNo, MAX_FRAME, PageNo, Salts};
 
 /// The log in parts: the disk begins with one when it is full.
 const PART: u64 = 512 << 10;
@@ -71,6 +71,7 @@ pub(super) fn commit<C: WalCoordination>(
     tx: &mut WriteTx<C>,
     sync: CommitSync,
 ) -> Result<Option<IndexHeader>> {
+    tx.check_gives_pages("a commit")?;
     tx.changes.release_all();
     if tx.is_unchanged() {
         return Ok(None);
@@ -83,7 +84,8 @@ pub(super) fn commit<C: WalCoordination>(
     };
     let pages = tx.changes.dirty().iter();
     let pages = pages.map(|(&page, content)| (page, &**content));
-    wal.commit_pages(own, pages, tx.changes.page_count(), sync)?;
+    let placed = wal.place(own, None, pages)?;
+    wal.commit_placed(own, placed, tx.changes.page_count(), sync)?;
     Ok(Some(own.start))
 }
 
@@ -105,10 +107,15 @@ fn stamp_page_one<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<()> {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    pub(super) fn commit_pages<'p>(
+    /// Commits what the transaction has in the log, with pages that have a place there.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is a page that an earlier call was to overwrite, and
+    /// that is not given again; those of [`WriteTx::commit_frames`].
+    pub(super) fn commit_placed(
         self: &Arc<Self>,
         own: &mut OwnFrames,
-        pages: impl IntoIterator<Item = (PageNo, &'p [u8])>,
+        (mut overwritten, mut appended): Placed<'_>,
         page_count: u32,
         sync: CommitSync,
     ) -> Result<()> {
@@ -116,8 +123,8 @@ impl<C: WalCoordination> Wal<C> {
             self.publish_all()?;
         }
         self.mend_log_for_commit(own)?;
+        self.check_settled(own, &overwritten, page_count)?;
         let begins_anew = own.start.max_frame() == 0;
-        let (mut overwritten, mut appended) = self.place(own, None, pages)?;
         // The commit frame is the last one of the log, so it is a new one.
         if appended.is_empty()
             && let Some((frame, content)) = overwritten.pop()
@@ -128,11 +135,11 @@ impl<C: WalCoordination> Wal<C> {
         self.overwrite_frames(own, &overwritten)?;
         self.mend_checksums(own)?;
         let Some(prepared) = self.prepare_frames(own, &appended, Some(page_count))? else {
-            // Not reached: there is a page to commit.
-            return Ok(());
+            let reason = "a commit needs a page; give page 1 again if there is no other";
+            return Err(Error::refused(self.path(), "a commit", reason));
         };
         if !mutated(Mutation::IndexAfterHeader) {
-            self.index_frames(prepared.first, &appended)?;
+            self.index_frames(own, &appended)?;
         }
         // Found before the commit frame is written: nothing may fail between
         // the commit and its becoming visible.
@@ -152,22 +159,20 @@ impl<C: WalCoordination> Wal<C> {
         let committed = own
             .start
             .committed(page_size, max_frame, page_count, checksum);
-        #[cfg(feature = "observe")]
-        let before = own.start.max_frame();
         // From here on the frames are everybody's, and not to be trimmed.
-        *own = OwnFrames::none_after(committed);
+        let mut before = std::mem::replace(own, OwnFrames::none_after(committed));
         if sync != CommitSync::InRelay {
             self.finalize_committed_pages(block_zero, &committed);
             observe!(
                 self,
                 Committed {
-                    frames: max_frame - before,
+                    frames: max_frame - before.start.max_frame(),
                     log_frames: max_frame
                 }
             );
         }
         if mutated(Mutation::IndexAfterHeader) {
-            self.index_frames(prepared.first, &appended)?;
+            self.index_frames(&mut before, &appended)?;
         }
         Ok(())
     }
@@ -216,13 +221,20 @@ impl<C: WalCoordination> Wal<C> {
         pages: &[(PageNo, &'p [u8])],
         commit: Option<u32>,
     ) -> Result<Option<PreparedFrames<'p>>> {
-        let none_left = || Error::corrupt(self.path(), "the log has no frame numbers left");
+        let none_left = || {
+            let reason = "the log has no frame numbers left; end old read transactions and \
+                checkpoint it";
+            Error::refused(self.path(), "adding frames", reason)
+        };
         let LogEnd {
             max_frame: before,
             mut checksum,
         } = own.end;
         let count = u32::try_from(pages.len()).map_err(|_| none_left())?;
         let last = before.checked_add(count).ok_or_else(none_left)?;
+        if last > MAX_FRAME {
+            return Err(none_left());
+        }
         let (Some(first), Some(last), 1..) = (
             FrameNo::new(before.saturating_add(1)),
             FrameNo::new(last),
@@ -232,7 +244,7 @@ impl<C: WalCoordination> Wal<C> {
         };
         let mut frames = Vec::with_capacity(pages.len());
         let mut ends = Vec::with_capacity(pages.len());
-        for (max_frame, &(page, content)) in (first.get()..).zip(pages) {
+        for (&(page, content), max_frame) in pages.iter().zip(first.get()..) {
             let mark = commit.filter(|_| max_frame == last.get());
             let header = FrameHeader {
                 page,
@@ -253,23 +265,6 @@ impl<C: WalCoordination> Wal<C> {
             last,
             ends,
         }))
-    }
-
-    /// Makes room in the index for the frames from `first` on, and stores
-    /// their entries.
-    pub(super) fn index_frames(&self, first: FrameNo, pages: &[(PageNo, &[u8])]) -> Result<()> {
-        // `prepare_frames` has checked that the last frame has a number.
-        let mut made = None;
-        for (frame, (page, _)) in (first.get()..).zip(pages) {
-            let (block, _) = block_of_frame(frame);
-            if made != Some(block) {
-                step(Point::IndexGrow);
-                self.coordination.grow(block)?;
-                made = Some(block);
-            }
-            index::append(self, frame, page.get())?;
-        }
-        Ok(())
     }
 
     /// Writes the frames to the log, in order.

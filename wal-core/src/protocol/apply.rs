@@ -379,14 +379,13 @@ impl<C: WalCoordination> ApplyTx<C> {
             ends: self.pending.iter().map(|frame| frame.end).collect(),
         };
         let written = wal
-            .index_frames(first, &pages)
+            .index_frames(&mut self.own, &pages)
             .and_then(|()| wal.write_frames(&prepared, Point::FramesWrite));
         if let Err(e) = written {
-            // What cannot be trimmed now is trimmed by the next writer.
-            let _ = index::trim(&*wal, self.own.end.max_frame);
+            wal.forget_leftovers(&mut self.own);
             return Err(e);
         }
-        self.own.end = self.end();
+        self.own.advance_to(self.end());
         self.pending.clear();
         Ok(())
     }

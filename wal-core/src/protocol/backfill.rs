@@ -322,6 +322,13 @@ impl<C: WalCoordination> Wal<C> {
         Ok(())
     }
 
+    /// True if a database file of `len` bytes and `max_frame` frames cannot have
+    /// `page_count` pages. Only the page of the lock bytes may be missing from both.
+    pub(super) fn lacks_pages(&self, len: u64, max_frame: u32, page_count: u32) -> bool {
+        let bytes = |pages: u32| u64::from(pages) * u64::from(self.config.page_size.bytes());
+        len.saturating_add(65536 + bytes(max_frame)) < bytes(page_count)
+    }
+
     /// Refuses a log that would make the database larger than the file and
     /// the log together can be, and a disk without room.
     fn check_room(&self, header: &IndexHeader) -> Result<()> {
@@ -331,8 +338,7 @@ impl<C: WalCoordination> Wal<C> {
         if needed <= len {
             return Ok(());
         }
-        // Only the page of the lock bytes may be missing from both.
-        if len + 65536 + u64::from(header.max_frame()) * page < needed {
+        if self.lacks_pages(len, header.max_frame(), header.page_count()) {
             let reason = format!(
                 "a commit of {} pages, which are not in it",
                 header.page_count()

@@ -95,8 +95,8 @@ pub(super) struct Changes {
 impl Changes {
     /// Nothing, in a database of `page_count` pages.
     pub(super) fn none(page_count: u32) -> Self {
-        // Only equality counts, so any order of the additions will do.
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // Only equality counts, so any order of the additions will do. 0 is none.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Changes {
             transaction: NEXT.fetch_add(1, Ordering::Relaxed),
             dirty: DirtyPages::new(),
@@ -109,6 +109,16 @@ impl Changes {
 
     pub(super) fn page_count(&self) -> u32 {
         self.page_count
+    }
+
+    /// Which transaction this is, of all of this process.
+    pub(super) fn transaction(&self) -> u64 {
+        self.transaction
+    }
+
+    /// True if no page is changed in memory and no savepoint is open.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.dirty.is_empty() && self.savepoints.is_empty()
     }
 
     /// The pages that the log does not have yet.

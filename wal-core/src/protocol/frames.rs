@@ -21,125 +21,157 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use super::dirty::Changes;
+use super::frames_mark::{Cuts, FramesMark};
 use super::group_commit::CommitSync;
-use super::spill::{LogEnd, OwnFrames};
+use super::spill::{LogEnd, OwnFrames, Placed};
 use super::write::WriteTx;
 use super::{ReadTx, Wal};
 use crate::coordination::{ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
-use crate::format::{Checksum, FRAME_HEADER_LEN, frame_offset};
-use crate::index;
-use crate::testing::Point;
+use crate::format::{FRAME_HEADER_LEN, frame_offset};
+use crate::index::IndexHeader;
+use crate::testing::{Mutation, Point, mutated};
 use crate::types::{FrameNo, PageNo};
 
-/// How much of a write transaction is in the log: a place to which it can be
-/// taken back. It is of no use to another transaction.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FramesMark {
-    /// The frames of the transaction. Their number says where the place is
-    /// also if the log has begun anew since, which it does before the first of
-    /// them only.
-    frames: u32,
-    checksum: Checksum,
-}
-
-impl FramesMark {
-    /// Three words, for who keeps the mark as such (`aWalData`).
-    pub fn to_words(self) -> [u32; 3] {
-        [self.frames, self.checksum.s1, self.checksum.s2]
-    }
-
-    /// The mark that gave these words.
-    pub fn from_words([frames, s1, s2]: [u32; 3]) -> Self {
-        FramesMark {
-            frames,
-            checksum: Checksum { s1, s2 },
-        }
-    }
-}
+const COMMIT: &str = "committing frames";
 
 impl<C: WalCoordination> WriteTx<C> {
-    /// Writes `pages` to the log without committing them; nobody else sees
+    /// Writes `pages` to the log without committing them; no reader sees
     /// them. They are not kept: reading them again is [`WriteTx::find_frame`]
-    /// and [`WriteTx::read_frame`]. Not to be mixed with changes by
-    /// [`WriteTx::page_mut`].
+    /// and [`WriteTx::read_frame`]. A page that is given twice holds what came last. Their
+    /// order, and how many pages the database has, do not matter.
     ///
     /// # Errors
-    /// [`Error::Io`], for want of space for instance: what the transaction had
-    /// in the log is then as it was, or overwritten in part, and it should be
-    /// rolled back.
+    /// [`Error::Refused`] for a page of another length, one beyond [`PageNo::MAX`], that
+    /// of the lock bytes, and beside changes by [`WriteTx::page_mut`] or an open
+    /// savepoint: nothing was done. [`Error::Io`], for want of space for instance: no
+    /// frame was added; pages that the transaction had in the log may be overwritten in
+    /// part, and have to be given again before it commits.
     pub fn write_frames(&mut self, pages: &[(PageNo, &[u8])]) -> Result<()> {
         self.wal().check_writable()?;
-        self.check_frames(pages)?;
-        self.begin_own_frames()?;
-        let wal = self.wal().clone();
-        let Some(own) = &mut self.own else {
+        self.check_frames("writing frames", pages)?;
+        if pages.is_empty() {
             return Ok(());
-        };
-        let (overwritten, appended) = wal.place(own, None, pages.iter().copied())?;
-        let Some(prepared) = wal.prepare_frames(own, &appended, None)? else {
-            return wal.overwrite_frames(own, &overwritten);
-        };
-        let written = wal
-            .index_frames(prepared.first, &appended)
-            .and_then(|()| wal.write_frames(&prepared, Point::SpillWrite));
-        if let Err(e) = written {
-            wal.forget_entries_behind(own);
-            return Err(e);
         }
-        own.end = prepared.end_after(own.end, appended.len());
-        wal.overwrite_frames(own, &overwritten)
+        let wal = self.wal().clone();
+        let own = self.begin_own_frames()?;
+        let placed = wal.place(own, None, pages.iter().copied())?;
+        let written = wal.write_placed(own, &placed);
+        if written.is_err() {
+            wal.forget_leftovers(own);
+        }
+        written
     }
 
     /// Writes `pages`, at least one, and commits them with what was written
-    /// before; the database has `page_count` pages then. Tells how many frames
+    /// before; the database has `page_count` pages then. Returns how many frames
     /// the log has. The transaction goes on at the new state, as one that has
-    /// changed nothing.
+    /// changed nothing. What a page holds that is added and was not given is undefined.
     ///
     /// # Errors
-    /// As [`WriteTx::commit`], but the transaction is there still, to be
-    /// rolled back.
+    /// Those of [`WriteTx::write_frames`]; [`Error::Refused`] also without a page, for a
+    /// page beyond `page_count`, for a size of 0 or beyond [`PageNo::MAX`], or of more
+    /// pages than the database file and the log have, and if a call that failed has
+    /// overwritten a page in part that is not given again. [`Error::CommitOutcomeUnknown`]
+    /// as for [`WriteTx::commit`]. The transaction is there still, with the frames that it
+    /// had, to be rolled back or committed in another way.
     pub fn commit_frames(&mut self, pages: &[(PageNo, &[u8])], page_count: u32) -> Result<u32> {
         self.wal().check_writable()?;
-        self.check_frames(pages)?;
-        self.begin_own_frames()?;
+        self.check_frames(COMMIT, pages)?;
+        self.check_size(pages, page_count)?;
         let wal = self.wal().clone();
-        let Some(own) = &mut self.own else {
-            return Ok(self.read.snapshot.max_frame());
-        };
+        let own = self.begin_own_frames()?;
         let first = own.first();
-        let pages = pages.iter().copied();
-        if let Err(e) = wal.commit_pages(own, pages, page_count, CommitSync::BeforeVisible) {
-            wal.forget_entries_behind(own);
+        let placed = wal.place(own, None, pages.iter().copied())?;
+        wal.check_supplied(own, placed.1.len(), page_count)?;
+        let committed = wal.commit_placed(own, placed, page_count, CommitSync::BeforeVisible);
+        if let Err(e) = committed {
+            wal.forget_leftovers(own);
             return Err(e);
         }
+        let published = own.start;
+        self.go_on_at(published, first);
+        Ok(published.max_frame())
+    }
+
+    /// Goes on at the state that this transaction has published, with frames from `first`
+    /// on, as one that begins there.
+    fn go_on_at(&mut self, published: IndexHeader, first: u32) {
         let snapshot = &mut self.read.snapshot;
         if snapshot.reads_database_only() {
             snapshot.min_frame = first;
         }
-        snapshot.page_count = page_count;
-        self.read.move_to(own.start);
-        self.changes.resize(page_count);
+        snapshot.page_count = published.page_count();
+        self.read.move_to(published);
+        self.changes = Changes::none(published.page_count());
+        self.cuts = Cuts::default();
         self.own = None;
-        Ok(self.read.snapshot.max_frame())
     }
 
-    fn check_frames(&self, pages: &[(PageNo, &[u8])]) -> Result<()> {
-        let wal = self.wal();
-        let size = wal.config.page_size.len();
-        if self.changes.len() > 0 || pages.iter().any(|(_, content)| content.len() != size) {
-            let reason = format!("pages of {size} bytes are wanted, and no others beside them");
-            return Err(Error::refused(wal.path(), "writing frames", reason));
+    fn check_frames(&self, operation: &'static str, pages: &[(PageNo, &[u8])]) -> Result<()> {
+        self.check_gives_frames(operation)?;
+        let page_size = self.wal().config.page_size;
+        for (page, content) in pages {
+            let reason = if content.len() != page_size.len() {
+                format!("{page:?} has {} bytes; give {page_size}", content.len())
+            } else if *page == page_size.lock_byte_page() {
+                format!("{page:?} is that of the lock bytes and holds no data; leave it out")
+            } else if *page > PageNo::MAX {
+                format!(
+                    "{page:?} is beyond {}, the last one; leave it out",
+                    PageNo::MAX
+                )
+            } else {
+                continue;
+            };
+            return Err(Error::refused(self.wal().path(), operation, reason));
         }
         Ok(())
     }
 
+    /// Refuses an engine's frames beside pages that this transaction has changed itself,
+    /// and within a savepoint: an entry of it in the log would be cut or overwritten.
+    fn check_gives_frames(&self, operation: &'static str) -> Result<()> {
+        self.wal().check_process()?;
+        let has_spilled = |own: &OwnFrames| !own.of_engine && !own.is_empty();
+        let changes_pages = !self.changes.is_untouched()
+            || self.changes.page_count() != self.read.page_count()
+            || self.own.as_ref().is_some_and(has_spilled);
+        if changes_pages {
+            let reason = "the transaction has changed pages, or an open savepoint; commit it \
+                or roll it back, and give frames in a transaction of their own";
+            return Err(Error::refused(self.wal().path(), operation, reason));
+        }
+        Ok(())
+    }
+
+    /// Refuses a size that no database has, and a page beyond it.
+    fn check_size(&self, pages: &[(PageNo, &[u8])], page_count: u32) -> Result<()> {
+        let beyond = pages.iter().find(|(page, _)| page.get() > page_count);
+        let reason = if !(1..=PageNo::MAX.get()).contains(&page_count) {
+            format!(
+                "{page_count} is no size; give one from 1 to {}",
+                PageNo::MAX
+            )
+        } else if let Some((page, _)) = beyond {
+            format!("{page:?} is beyond the {page_count} pages of the database; leave it out")
+        } else if pages.is_empty() {
+            "no page was given, to be the commit; give page 1 again".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Error::refused(self.wal().path(), COMMIT, reason))
+    }
+
     /// The frame that holds `page` as this transaction sees it; `None` if the
-    /// page is in the database file.
+    /// page is in the database file. Of changes by [`WriteTx::page_mut`] it finds what was
+    /// spilled.
     ///
     /// # Errors
     /// As [`ReadTx::find_frame`].
     pub fn find_frame(&self, page: PageNo) -> Result<Option<FrameNo>> {
+        self.wal().check_process()?;
         if let Some(own) = &self.own
             && let Some(frame) = self.wal().find_own_frame(own, page)?
         {
@@ -167,50 +199,52 @@ impl<C: WalCoordination> WriteTx<C> {
         own.map_or(self.read.snapshot.max_frame(), |own| own.end.max_frame)
     }
 
-    /// How much of the transaction is in the log.
+    /// How much of the transaction is in the log, to be taken back to with
+    /// [`WriteTx::cut_frames`].
     pub fn frames_mark(&self) -> FramesMark {
+        self.cuts
+            .mark(self.changes.transaction(), self.own_frames())
+    }
+
+    fn own_frames(&self) -> u32 {
         let own = self.own.as_ref();
-        FramesMark {
-            frames: own.map_or(0, |own| own.end.max_frame - own.start.max_frame()),
-            checksum: own.map_or(Checksum::ZERO, |own| own.end.checksum),
+        own.map_or(0, |own| own.end.max_frame - own.start.max_frame())
+    }
+
+    /// Takes back the frames that were added since `mark`. A page that was overwritten in
+    /// a frame before it stays as it is: what it was, the engine has.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSavepoint`] if the mark is another transaction's, or of before a
+    /// commit, or frames before it were taken back; [`Error::Refused`] beside changes by
+    /// [`WriteTx::page_mut`] or an open savepoint; [`Error::Io`]. Nothing is taken back
+    /// then.
+    pub fn cut_frames(&mut self, mark: FramesMark) -> Result<()> {
+        self.check_gives_frames("taking frames back")?;
+        let is_own = mark.transaction == self.changes.transaction();
+        if !is_own || mark.frames > self.own_frames() || !self.cuts.keep(mark) {
+            return Err(Error::NoSuchSavepoint);
+        }
+        match &self.own {
+            Some(own) if mark.frames < self.own_frames() => {
+                let end = self.wal().end_behind(own, mark.frames)?;
+                self.cut_own_frames(end);
+                self.cuts.cut(mark.frames);
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 
-    /// Takes back what was written to the log since `mark`.
+    /// Takes back all frames, and returns the pages of them.
     ///
     /// # Errors
-    /// [`Error::NoSuchSavepoint`] if the transaction never was there,
-    /// [`Error::Corrupt`] if the wal-index contradicts itself.
-    pub fn cut_frames(&mut self, mark: FramesMark) -> Result<()> {
-        let Some(own) = &self.own else {
-            return match mark.frames {
-                0 => Ok(()),
-                _ => Err(Error::NoSuchSavepoint),
-            };
-        };
-        let before = LogEnd {
-            max_frame: own.start.max_frame().saturating_add(mark.frames),
-            checksum: mark.checksum,
-        };
-        let end = match mark.frames {
-            0 => OwnFrames::none_after(own.start).end,
-            _ if before.max_frame > own.end.max_frame => return Err(Error::NoSuchSavepoint),
-            _ if before.max_frame == own.end.max_frame => return Ok(()),
-            _ => before,
-        };
-        self.cut_own_frames(end)
-    }
-
-    /// Takes back all that was written to the log, and tells the pages of it.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] if the wal-index contradicts itself.
+    /// [`Error::Corrupt`] if the wal-index contradicts itself, [`Error::Refused`] beside
+    /// changes by [`WriteTx::page_mut`] or an open savepoint. Nothing is taken back then.
     pub fn undo_frames(&mut self) -> Result<BTreeSet<PageNo>> {
+        self.check_gives_frames("taking frames back")?;
         let pages = self.pages_in_log(None)?;
-        self.cut_frames(FramesMark {
-            frames: 0,
-            checksum: Checksum::ZERO,
-        })?;
+        self.cut_frames(Cuts::default().mark(self.changes.transaction(), 0))?;
         Ok(pages)
     }
 
@@ -286,11 +320,53 @@ impl<C: WalCoordination> WriteTx<C> {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// Takes out of the index what was not written after all. Else an entry that comes
-    /// behind it in a chain would be lost with it, when the next writer takes it out.
-    /// What cannot be taken out now is so by that one.
-    fn forget_entries_behind(&self, own: &OwnFrames) {
-        let _ = index::trim(self, own.end.max_frame);
+    /// Writes pages to the log that have a place there. What fails has added no frame.
+    fn write_placed(&self, own: &mut OwnFrames, placed: &Placed<'_>) -> Result<()> {
+        let (overwritten, appended) = placed;
+        let prepared = self.prepare_frames(own, appended, None)?;
+        if let Some(prepared) = &prepared {
+            self.index_frames(own, appended)?;
+            self.write_frames(prepared, Point::SpillWrite)?;
+        }
+        self.overwrite_frames(own, overwritten)?;
+        own.settle(overwritten);
+        if let Some(prepared) = &prepared {
+            own.advance_to(prepared.end_after(own.end, appended.len()));
+        }
+        own.of_engine = true;
+        Ok(())
+    }
+
+    /// The end of the log behind the first `frames` frames of the transaction. If a page
+    /// before was overwritten, the commit makes the checksum right.
+    fn end_behind(&self, own: &OwnFrames, frames: u32) -> Result<LogEnd> {
+        let max_frame = own.start.max_frame().saturating_add(frames);
+        let checksum = match mutated(Mutation::KeepChecksumAtCut) {
+            true => own.end.checksum,
+            false => self.checksum_behind(own, max_frame)?,
+        };
+        Ok(LogEnd {
+            max_frame,
+            checksum,
+        })
+    }
+
+    /// Refuses a commit that adds more pages than the database file has, the log, and
+    /// `added` more frames: a checkpoint takes that for corrupt.
+    fn check_supplied(&self, own: &OwnFrames, added: usize, page_count: u32) -> Result<()> {
+        if page_count <= own.start.page_count() {
+            return Ok(());
+        }
+        let added = u32::try_from(added.max(1)).unwrap_or(u32::MAX);
+        let max_frame = own.end.max_frame.saturating_add(added);
+        if self.lacks_pages(self.storage.database().len()?, max_frame, page_count) {
+            let reason = format!(
+                "the file and {max_frame} frames do not have {page_count} pages; give each page \
+                that is added"
+            );
+            return Err(Error::refused(self.path(), COMMIT, reason));
+        }
+        Ok(())
     }
 
     /// The caller's transaction keeps `frame` in the log.

@@ -21,6 +21,7 @@
 //! | `overwrite` | writes such pages again, and mends the checksums |
 //! | `savepoint` | rolls back a part of the transaction |
 //! | `frames` | the same for an engine that keeps its pages itself |
+//! | `frames_mark` | how far an engine's frames are taken back |
 //! | `append` | turns dirty pages into frames and a commit |
 //! | `group_commit` | one sync for the commits of many, which see them before |
 //! | `relay` | one sync for the commits of several threads, which nobody sees before |
@@ -64,6 +65,7 @@ mod config;
 mod database_size;
 mod dirty;
 mod frames;
+mod frames_mark;
 mod group_commit;
 mod guard;
 mod held_snapshot;
@@ -114,7 +116,7 @@ pub use checkpoint::{
 };
 pub use config::{CACHE_SPILL, Synchronous, WalAutoActions, WalConfig};
 pub use dirty::Savepoint;
-pub use frames::FramesMark;
+pub use frames_mark::FramesMark;
 pub use guard::LockGuard;
 pub use held_snapshot::HeldSnapshot;
 #[cfg(feature = "observe")]

@@ -22,14 +22,17 @@ use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::{FrameNo, PageNo};
 
 impl<C: WalCoordination> Wal<C> {
-    /// Overwrites the pages in frames of this transaction.
+    /// Overwrites the pages in frames of this transaction. They are unsettled until the
+    /// caller has done everything else and settles them.
     pub(super) fn overwrite_frames(
         &self,
         own: &mut OwnFrames,
         pages: &[(FrameNo, &[u8])],
     ) -> Result<()> {
+        // Before the writes, which can fail half-way.
+        own.unsettled
+            .extend(pages.iter().map(|(frame, _)| frame.get()));
         for &(frame, content) in pages {
-            // Before the write, which can fail half-way.
             let first = own.overwritten.map_or(frame.get(), |f| f.min(frame.get()));
             own.overwritten = Some(first);
             let offset = frame_offset(frame, self.config.page_size) + FRAME_HEADER_LEN as u64;
@@ -53,7 +56,7 @@ impl<C: WalCoordination> Wal<C> {
         let log = self.storage.log();
         let page_size = self.config.page_size;
         let mut frame = vec![0; FRAME_HEADER_LEN + page_size.len()];
-        let mut checksum = self.checksum_before(own, first)?;
+        let mut checksum = self.checksum_behind(own, first.get().saturating_sub(1))?;
         for number in (first.get()..=own.end.max_frame).filter_map(FrameNo::new) {
             let offset = frame_offset(number, page_size);
             if log.read_at(&mut frame, offset)? < frame.len() {
@@ -78,21 +81,39 @@ impl<C: WalCoordination> Wal<C> {
         Ok(())
     }
 
-    /// The checksum that `frame` of this transaction goes on from.
-    fn checksum_before(&self, own: &OwnFrames, frame: FrameNo) -> Result<Checksum> {
-        let before = match FrameNo::new(frame.get() - 1) {
-            Some(before) if before.get() > own.start.max_frame() => before,
-            _ => return Ok(own.start.frame_checksum()),
-        };
-        let log = self.storage.log();
-        let mut sums = [0; 8];
-        let offset = frame_offset(before, self.config.page_size) + FRAME_HEADER_LEN as u64;
-        if log.read_at(&mut sums, offset - 8)? < sums.len() {
-            return Err(Error::corrupt(
-                log.path(),
-                format!("it ends before {before:?}"),
-            ));
+    /// The checksum at the end of `frame`, which is one of this transaction or the last
+    /// one before it, as it stands in the log. What a caller keeps of it is wrong once
+    /// a page before is overwritten and the checksums are made right.
+    pub(super) fn checksum_behind(&self, own: &OwnFrames, frame: u32) -> Result<Checksum> {
+        match frame > own.start.max_frame() {
+            true => self.checksum_at(frame),
+            false => Ok(own.start.frame_checksum()),
         }
-        Ok(Checksum::from_be_bytes(sums))
+    }
+
+    /// Refuses a commit with a page that an earlier call was to overwrite and that is
+    /// not in `given`: the caller was told that the call failed, and nobody knows what
+    /// of it is there. A page beyond `page_count` is of no commit.
+    pub(super) fn check_settled(
+        &self,
+        own: &OwnFrames,
+        given: &[(FrameNo, &[u8])],
+        page_count: u32,
+    ) -> Result<()> {
+        if mutated(Mutation::CommitUnsettled) {
+            return Ok(());
+        }
+        for &frame in &own.unsettled {
+            let is_given = given.iter().any(|(given, _)| given.get() == frame);
+            let page = index::page_of_frame(self, frame)?;
+            if !is_given && page <= page_count {
+                let reason = format!(
+                    "a call that failed has overwritten page {page} in part; give that page \
+                    again, or take its frame back"
+                );
+                return Err(Error::refused(self.path(), "a commit", reason));
+            }
+        }
+        Ok(())
     }
 }

@@ -127,13 +127,15 @@ impl<C: WalCoordination> Wal<C> {
         if let Some(mapped) = file.mapped() {
             return match mapped.slice(offset, size.len()) {
                 Ok(bytes) => Ok(PageRef::borrowed(bytes)),
-                Err(Error::Corrupt { .. }) if !snapshot.bypasses_log() => self.never_written(page),
+                Err(Error::Corrupt { .. }) if !snapshot.reads_database_only() => {
+                    self.never_written(page)
+                }
                 Err(e) => Err(e),
             };
         }
         let mut copy = vec![0; size.len()].into_boxed_slice();
         if file.read_at(&mut copy, offset)? < copy.len() {
-            if snapshot.bypasses_log() {
+            if snapshot.reads_database_only() {
                 return Err(Error::corrupt(
                     file.path(),
                     format!("it ends before {page:?}"),

@@ -17,7 +17,8 @@ use crate::types::PageNo;
 
 impl<C: WalCoordination> WriteTx<C> {
     /// Sets a savepoint, to which the transaction can be rolled back.
-    /// Savepoints lie one within the other; a commit takes them all.
+    /// Savepoints lie one within the other; a commit takes them all. While one is open,
+    /// an engine's frames are neither added nor taken back.
     pub fn savepoint(&mut self) -> Savepoint {
         self.changes.savepoint()
     }
@@ -27,14 +28,13 @@ impl<C: WalCoordination> WriteTx<C> {
     /// TO`).
     ///
     /// # Errors
-    /// [`crate::Error::NoSuchSavepoint`], [`crate::Error::Corrupt`] if the
-    /// wal-index contradicts itself.
+    /// [`crate::Error::NoSuchSavepoint`], [`crate::Error::UsedAfterFork`].
     pub fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()> {
         self.wal().check_process()?;
-        match self.changes.roll_back_to(savepoint)? {
-            Some(end) => self.cut_own_frames(end),
-            None => Ok(()),
+        if let Some(end) = self.changes.roll_back_to(savepoint)? {
+            self.cut_own_frames(end);
         }
+        Ok(())
     }
 
     /// As [`WriteTx::rollback_to`], and calls `undo` for each page that was
@@ -42,7 +42,8 @@ impl<C: WalCoordination> WriteTx<C> {
     /// can drop them (`xUndo`). Pages behind the end are among them.
     ///
     /// # Errors
-    /// As [`WriteTx::rollback_to`]; `undo` is not called then.
+    /// As [`WriteTx::rollback_to`], and [`crate::Error::Corrupt`] if the wal-index
+    /// contradicts itself; `undo` is not called then.
     pub fn rollback_to_with(
         &mut self,
         savepoint: Savepoint,

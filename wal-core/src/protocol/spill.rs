@@ -28,8 +28,8 @@ use super::{Synchronous, Wal};
 use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::format::Checksum;
-use crate::index::{self, IndexHeader};
-use crate::testing::{Mutation, Point, mutated};
+use crate::index::{self, IndexHeader, block_of_frame};
+use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::{FrameNo, PageNo};
 
 /// A place in the log behind some frame.
@@ -49,6 +49,13 @@ pub(super) struct OwnFrames {
     /// From this frame on checksums are wrong, because its page was
     /// overwritten (`iReCksum`).
     pub(super) overwritten: Option<u32>,
+    /// Frames whose pages a call that failed was to overwrite: they hold the old page,
+    /// the new one, or a part of each. No commit has one of them.
+    pub(super) unsettled: BTreeSet<u32>,
+    /// The index may have entries behind `end`, which a call that failed has left.
+    has_leftovers: bool,
+    /// An engine has given the frames, which keeps their pages itself.
+    pub(super) of_engine: bool,
 }
 
 impl OwnFrames {
@@ -61,6 +68,30 @@ impl OwnFrames {
             start,
             end,
             overwritten: None,
+            unsettled: BTreeSet::new(),
+            has_leftovers: false,
+            of_engine: false,
+        }
+    }
+
+    /// Takes the frames up to `end`, which are written and indexed, into the transaction.
+    pub(super) fn advance_to(&mut self, end: LogEnd) {
+        self.end = end;
+        self.has_leftovers = false;
+    }
+
+    /// Takes the frames behind `end` out of the transaction.
+    fn cut_to(&mut self, end: LogEnd) {
+        self.end = end;
+        self.overwritten = self.overwritten.filter(|&frame| frame <= end.max_frame);
+        self.unsettled.retain(|&frame| frame <= end.max_frame);
+        self.has_leftovers = true;
+    }
+
+    /// The pages of these frames are written as a whole.
+    pub(super) fn settle(&mut self, overwritten: &[(FrameNo, &[u8])]) {
+        for (frame, _) in overwritten {
+            self.unsettled.remove(&frame.get());
         }
     }
 
@@ -118,26 +149,30 @@ impl<C: WalCoordination> WriteTx<C> {
                         frames: own.end.max_frame - before
                     }
                 );
+                own.of_engine = false;
                 self.changes.spilled(ends);
             }
-            // What cannot be trimmed now is trimmed by the next writer.
-            Err(_) => drop(index::trim(&*wal, own.end.max_frame)),
+            Err(_) => wal.forget_leftovers(own),
         }
         result.map(drop)
     }
 
     /// Restarts the log if that can be done, and sees to its header: once,
     /// before the first frame of the transaction.
-    pub(super) fn begin_own_frames(&mut self) -> Result<()> {
-        if self.own.is_some() {
-            return Ok(());
-        }
+    pub(super) fn begin_own_frames(&mut self) -> Result<&mut OwnFrames> {
+        let own = match self.own.take() {
+            Some(own) => own,
+            None => self.no_own_frames()?,
+        };
+        Ok(self.own.insert(own))
+    }
+
+    fn no_own_frames(&mut self) -> Result<OwnFrames> {
         let restarted = self.try_restart_log_before_write()?.is_some();
         let published = self.read.snapshot.header;
         self.wal().mend_log_for_frames(published.salts())?;
         let start = self.wal().prepare_wal_header(&published, restarted)?;
-        self.own = Some(OwnFrames::none_after(start));
-        Ok(())
+        Ok(OwnFrames::none_after(start))
     }
 
     /// The page as the transaction has it in the log.
@@ -165,18 +200,56 @@ impl<C: WalCoordination> WriteTx<C> {
 
     /// Takes the log back to `end`: what lies behind is overwritten later
     /// (`sqlite3WalSavepointUndo`).
-    pub(super) fn cut_own_frames(&mut self, end: LogEnd) -> Result<()> {
+    pub(super) fn cut_own_frames(&mut self, end: LogEnd) {
         let wal = self.wal().clone();
-        let Some(own) = &mut self.own else {
-            return Ok(());
-        };
-        own.end = end;
-        own.overwritten = own.overwritten.filter(|&frame| frame <= end.max_frame);
-        wal.trim_own_frames(end.max_frame)
+        if let Some(own) = &mut self.own {
+            own.cut_to(end);
+            wal.forget_leftovers(own);
+        }
     }
 }
 
 impl<C: WalCoordination> Wal<C> {
+    /// Makes room in the index for the frames behind those of the transaction, and
+    /// stores their entries. They count once [`OwnFrames::advance_to`] has taken them in;
+    /// a call that fails before leaves them to [`Wal::forget_leftovers`].
+    pub(super) fn index_frames(
+        &self,
+        own: &mut OwnFrames,
+        pages: &[(PageNo, &[u8])],
+    ) -> Result<()> {
+        // An entry that comes behind a leftover in a chain is lost with it, when the next
+        // writer takes that out.
+        self.trim_leftovers(own)?;
+        own.has_leftovers = true;
+        // `prepare_frames` has checked that the last frame has a number.
+        let mut made = None;
+        for ((page, _), frame) in pages.iter().zip(own.end.max_frame.saturating_add(1)..) {
+            let (block, _) = block_of_frame(frame);
+            if made != Some(block) {
+                step(Point::IndexGrow);
+                self.coordination.grow(block)?;
+                made = Some(block);
+            }
+            index::append(self, frame, page.get())?;
+        }
+        Ok(())
+    }
+
+    /// Clears the index entries behind the frames of the transaction. If that fails, the
+    /// next call that adds frames does it, or the next writer.
+    pub(super) fn forget_leftovers(&self, own: &mut OwnFrames) {
+        let _ = self.trim_leftovers(own);
+    }
+
+    fn trim_leftovers(&self, own: &mut OwnFrames) -> Result<()> {
+        if own.has_leftovers {
+            self.trim_own_frames(own.end.max_frame)?;
+            own.has_leftovers = false;
+        }
+        Ok(())
+    }
+
     /// Clears the index entries behind `max_frame`. The caller holds Write.
     pub(super) fn trim_own_frames(&self, max_frame: u32) -> Result<()> {
         if mutated(Mutation::KeepRolledBackEntries) {
@@ -234,20 +307,21 @@ impl<C: WalCoordination> Wal<C> {
         // The new frames first: if that fails, they are cut off again.
         let prepared = self.prepare_frames(own, &appended, None)?;
         if let Some(prepared) = &prepared {
-            self.index_frames(prepared.first, &appended)?;
+            self.index_frames(own, &appended)?;
             self.write_frames(prepared, Point::SpillWrite)?;
             if self.synchronous() != Synchronous::Off {
                 self.start_writeback(prepared.first, prepared.last)?;
             }
         }
         self.overwrite_frames(own, &overwritten)?;
+        own.settle(&overwritten);
         let before = own.end;
         let end_after = |len: usize| match &prepared {
             Some(prepared) => prepared.end_after(before, len),
             None => before,
         };
         let ends = lens.into_iter().map(end_after).collect();
-        own.end = end_after(appended.len());
+        own.advance_to(end_after(appended.len()));
         if mutated(Mutation::PublishSpill) {
             self.publish_spill(own)?;
         }

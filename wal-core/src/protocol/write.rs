@@ -29,6 +29,7 @@ use std::time::Duration;
 use super::append;
 use super::busy::{BusyHandler, Waiter};
 use super::dirty::Changes;
+use super::frames_mark::Cuts;
 use super::group_commit::CommitSync;
 use super::page::PageRef;
 use super::read::ReadTx;
@@ -55,6 +56,8 @@ pub struct WriteTx<C: WalCoordination> {
     pub(super) changes: Changes,
     /// What the transaction has in the log, from its first spill on.
     pub(super) own: Option<OwnFrames>,
+    /// Where an engine has taken its frames back.
+    pub(super) cuts: Cuts,
     /// The number of the commit it began on, which may be unpublished.
     begun_on: Option<u64>,
 }
@@ -234,6 +237,7 @@ impl<C: WalCoordination> WriteTx<C> {
             write,
             changes,
             own: None,
+            cuts: Cuts::default(),
             begun_on: None,
         }
     }
@@ -262,10 +266,11 @@ impl<C: WalCoordination> WriteTx<C> {
     /// The content of `page`, to be changed.
     ///
     /// # Errors
-    /// As [`ReadTx::page`], and [`WriteTx::spill`] if there is no room for
-    /// another page.
+    /// As [`ReadTx::page`], [`WriteTx::spill`] if there is no room for
+    /// another page, and [`Error::Refused`] beside frames of [`WriteTx::write_frames`].
     pub fn page_mut(&mut self, page: PageNo) -> Result<&mut [u8]> {
         self.check_page(page)?;
+        self.check_gives_pages("changing a page")?;
         if !self.changes.is_ready(page) {
             self.make_room()?;
             self.take_copy(page)?;
@@ -301,19 +306,17 @@ impl<C: WalCoordination> WriteTx<C> {
     /// bytes is passed over.
     ///
     /// # Errors
-    /// [`Error::NoSuchPage`] if there is no higher page number, and those of
-    /// [`WriteTx::spill`] if there is no room for another page.
+    /// [`Error::NoSuchPage`] beyond [`PageNo::MAX`], those of
+    /// [`WriteTx::spill`] if there is no room for another page, and [`Error::Refused`] as
+    /// for [`WriteTx::page_mut`].
     pub fn allocate(&mut self) -> Result<PageNo> {
+        self.check_gives_pages("adding a page")?;
         let size = self.wal().config.page_size;
-        let after = |count: u32| {
-            count
-                .checked_add(1)
-                .ok_or_else(|| self.no_such_page(u32::MAX))
+        let lock_bytes = size.lock_byte_page();
+        let next = match self.page_after(self.page_count())? {
+            page if page == lock_bytes => self.page_after(page.get())?,
+            page => page,
         };
-        let mut next = PageNo::new(after(self.page_count())?)?;
-        if next == size.lock_byte_page() {
-            next = PageNo::new(after(next.get())?)?;
-        }
         self.make_room()?;
         self.changes.resize(next.get());
         self.changes
@@ -321,18 +324,28 @@ impl<C: WalCoordination> WriteTx<C> {
         Ok(next)
     }
 
+    /// The page behind the first `count` ones.
+    fn page_after(&self, count: u32) -> Result<PageNo> {
+        match count.checked_add(1) {
+            Some(next) if next <= PageNo::MAX.get() => PageNo::new(next),
+            _ => Err(self.no_such_page(count.saturating_add(1))),
+        }
+    }
+
     /// Makes the database `page_count` pages long: pages beyond are cut off,
     /// and pages that are added are zeros, which the commit writes.
     ///
     /// # Errors
-    /// [`Error::NoSuchPage`] if that is none, or if the last one would be the
-    /// page of the lock bytes; those of [`WriteTx::spill`]. The size is then
-    /// what it was.
+    /// [`Error::NoSuchPage`] if that is none or more than [`PageNo::MAX`], or if the
+    /// last one would be the page of the lock bytes; those of [`WriteTx::spill`], and
+    /// [`Error::Refused`] as for [`WriteTx::page_mut`]. The size is then what it was.
     pub fn set_page_count(&mut self, page_count: u32) -> Result<()> {
         self.wal().check_process()?;
+        self.check_gives_pages("changing the size")?;
         let before = self.page_count();
         let lock_bytes = self.wal().config.page_size.lock_byte_page();
-        if page_count == 0 || page_count == lock_bytes.get() {
+        let last = 1..=PageNo::MAX.get();
+        if !last.contains(&page_count) || page_count == lock_bytes.get() {
             return Err(self.no_such_page(page_count));
         }
         if page_count <= before {
@@ -354,7 +367,8 @@ impl<C: WalCoordination> WriteTx<C> {
     /// # Errors
     /// The transaction is rolled back, except for
     /// [`Error::CommitOutcomeUnknown`]: then only opening the database again
-    /// tells whether it is there. With [`super::WalConfig::group_commit`] also
+    /// tells whether it is there. [`Error::Refused`] if it has frames of
+    /// [`WriteTx::write_frames`], which [`WriteTx::commit_frames`] commits. With [`super::WalConfig::group_commit`] also
     /// [`Error::DurabilityUnknown`]: it is visible, but may not survive a power
     /// failure. [`super::Opener::committed`] is called unless there is an error or
     /// nothing was changed.
@@ -452,6 +466,19 @@ impl<C: WalCoordination> WriteTx<C> {
 
     pub(super) fn wal(&self) -> &Arc<Wal<C>> {
         self.write.wal()
+    }
+
+    /// Refuses to change pages beside frames of an engine: which of the two a page is
+    /// read from, and what a savepoint or a mark brings back, would be undecided.
+    pub(super) fn check_gives_pages(&self, operation: &'static str) -> Result<()> {
+        match &self.own {
+            Some(own) if own.of_engine && !own.is_empty() => {
+                let reason = "the transaction has frames of `write_frames` in the log; commit \
+                    them with `commit_frames`, or take them back with `undo_frames`";
+                Err(Error::refused(self.wal().path(), operation, reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_page(&self, page: PageNo) -> Result<()> {

@@ -10,12 +10,12 @@ use crate::protocol::{CheckpointMode, ReadTx, Synchronous};
 use crate::types::FrameNo;
 
 /// The pages `numbers` with `version`.
-fn pages(numbers: &[u32], version: u32) -> Vec<(u32, Vec<u8>)> {
+pub(super) fn pages(numbers: &[u32], version: u32) -> Vec<(u32, Vec<u8>)> {
     let page = |&page: &u32| (page, content(page, version));
     numbers.iter().map(page).collect()
 }
 
-fn write<B: Backend>(tx: &mut Writing<B>, numbers: &[u32], version: u32) {
+pub(super) fn write<B: Backend>(tx: &mut Writing<B>, numbers: &[u32], version: u32) {
     let pages = pages(numbers, version);
     let slices: Vec<_> = pages
         .iter()
@@ -41,7 +41,7 @@ pub(super) fn commit<B: Backend>(
 
 /// What an engine reads of `page` in the log; `None` for one that is in the
 /// database file.
-fn read<B: Backend>(tx: &Writing<B>, page: u32) -> Option<Vec<u8>> {
+pub(super) fn read<B: Backend>(tx: &Writing<B>, page: u32) -> Option<Vec<u8>> {
     let frame = tx.find_frame(number(page)).unwrap()?;
     let mut bytes = vec![0; 512];
     tx.read_frame(frame, &mut bytes).unwrap();
