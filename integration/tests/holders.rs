@@ -27,7 +27,7 @@ impl Scene {
         let pages = stamped::create(&path, 1024, 4, "CREATE TABLE t(n)").unwrap();
         let options = Options::new()
             .busy_timeout(Duration::ZERO)
-            .linger(Duration::ZERO);
+            .read_lock_delay(Duration::ZERO);
         let ours = options.auto_checkpoint(0).open(&path).unwrap();
         let mut worker = Worker::open(&Settings::new(&path)).unwrap();
         let stamp = Stamp {

@@ -44,7 +44,7 @@ impl Run {
         let mut settings = Settings::new(&directory.path().join("pages"));
         settings.page_size = page_size;
         settings.backend = backend;
-        settings.linger = Duration::from_millis(5);
+        settings.read_lock_delay = Duration::from_millis(50);
         let duration = Duration::from_secs_f64(from_environment("WAL_TEST_SECONDS", 2.0));
         let seed: u64 = from_environment("WAL_TEST_SEED", fastrand::u64(..));
         println!("page size {page_size}, {backend:?}, WAL_TEST_SEED={seed}");

@@ -31,7 +31,7 @@ const RULES: [Rule; 36] = [
     (5, "open-file-description locks, arbitrated within the process", &["wal-shm/src/lock_table/tests.rs::an_exclusive_lock_does_not_run_over_a_shared_one_of_the_same_process"]),
     (6, "no close that drops the locks of a SQLite in this process", &["integration/tests/one_process/main.rs::ours_and_a_sqlite_in_the_same_process_keep_their_locks_in_every_order"]),
     (7, "nothing unlocked in a forked child", &["integration/tests/forked.rs::a_childs_inherited_handles_refuse_and_leave_the_parents_locks"]),
-    (8, "locks asked about, not tried", &["wal-shm/src/lock_table/tests.rs::a_lock_of_a_stranger_is_respected_and_leaves_no_trace_in_the_table"]),
+    (8, "locks asked about, not tried", &["wal-shm/src/lock_table/tests.rs::lock_of_a_peer_is_respected_and_leaves_no_trace_in_the_table"]),
     (9, "the header: copy 48, barrier, copy 0", &["integration/tests/peer_rules.rs::rule_09_nobody_writes_the_lock_bytes_of_the_index", "integration/tests/ours_stopped/main.rs::a_writer_of_ours_stopped_at_any_step_makes_stock_busy_or_is_not_seen"]),
     (10, "a mark is changed only with its slot held alone", &["integration/tests/killed_holder.rs::a_read_mark_holds_no_checkpoint_back_once_its_reader_is_killed", "integration/tests/ours_stopped/main.rs::a_checkpointer_of_ours_stopped_at_any_step_shows_stock_no_wrong_page"]),
     (11, "everything looked at again once the lock is held", &["integration/tests/ours_stopped/main.rs::a_reader_of_ours_stopped_at_any_step_is_in_nobodys_way"]),

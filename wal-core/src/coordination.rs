@@ -31,12 +31,17 @@
 //! 10. *No wake-up is lost.* If a word is changed and its sleepers are woken
 //!     after a sleeper has read it, its sleep ends without waiting for the
 //!     deadline.
-//! 11. *What lingers is in nobody's way for long.* A slot that was released by
-//!     [`WalCoordination::linger`] is free for all who share the attachment,
-//!     and for others before long, whatever its last holder does: at once when
-//!     [`WaitingRoom::called_in`] rings, if the holder has a waiting room. For
-//!     their sake a slot with a mark may be refused for a moment though it is
-//!     free, but not to who takes again what it holds.
+//! 11. *Delayed release looks like a reader.* A slot that was released by
+//!     [`WalCoordination::unlock_delayed`] is free at once for every user of the same
+//!     attachment. A backend may keep its lock from peers for a bounded time after the
+//!     last reader, and only
+//!     - for a process that reads often, not after a few reads,
+//!     - while the slot [serves the newest state](crate::protocol::serves_newest),
+//!     - with a note in [`WaitingRoom::delayed`], and until [`WaitingRoom::reclaim`] is
+//!       notified, where there is a waiting room.
+//!
+//!     A backend may refuse a slot with a mark for a moment although it is free, so that a
+//!     peer gets it; not to a caller that holds it already.
 //! 12. *What is lowered is shared.* After [`WalCoordination::lower`] has
 //!     answered true the caller holds the slot as if it had taken it shared by
 //!     its mark, and after any other answer not at all.
@@ -229,12 +234,12 @@ pub trait WalCoordination: Send + Sync + 'static {
         self.try_lock_mark(slot, mark)
     }
 
-    /// Releases `slot`, which the caller holds shared, now or a little later,
-    /// for the sake of the next reader (rule 11).
+    /// Releases `slot`, which the caller holds shared. A backend may keep its lock for the
+    /// next reader (rule 11).
     ///
     /// # Safety
     /// As [`WalCoordination::unlock`].
-    unsafe fn linger(&self, slot: ReadSlot) {
+    unsafe fn unlock_delayed(&self, slot: ReadSlot) {
         // SAFETY: the caller holds it so.
         unsafe { self.unlock(Lock::Read(slot), LockMode::Shared) };
     }

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 use libsql_ffi as ffi;
 use wal_core::io::{ByteLocks, Claim, FileId, LockKind};
@@ -39,6 +40,8 @@ pub struct WalOptions {
     pub(crate) mapped: bool,
     pub(crate) network: bool,
     pub(crate) close_descriptors: bool,
+    /// `None` is the default of the backend.
+    pub(crate) read_lock_delay: Option<Duration>,
 }
 
 impl WalOptions {
@@ -49,6 +52,7 @@ impl WalOptions {
             mapped: true,
             network: false,
             close_descriptors: false,
+            read_lock_delay: None,
         }
     }
 
@@ -75,6 +79,20 @@ impl WalOptions {
     #[must_use]
     pub fn close_descriptors(mut self, close: bool) -> Self {
         self.close_descriptors = close;
+        self
+    }
+
+    /// How long a process that reads often may keep a read lock after a reader has ended,
+    /// so that the next one needs no system call; 1 ms by default. Zero turns that off.
+    /// [`Backend::Shared`] only; the first connection of a process to a database decides
+    /// for all.
+    ///
+    /// Other processes see the lock of a reader that has not ended yet. A checkpoint of
+    /// this library reclaims it, one of stock SQLite may be incomplete or busy up to this
+    /// long, and a process that is stopped while it reads at full speed keeps it.
+    #[must_use]
+    pub fn read_lock_delay(mut self, delay: Duration) -> Self {
+        self.read_lock_delay = Some(delay);
         self
     }
 
@@ -206,6 +224,7 @@ fn open_shared(
     let mut shm = ShmOptions::default();
     shm.allow_network_file_system = options.network;
     shm.close_descriptors = options.close_descriptors;
+    shm.read_lock_delay = options.read_lock_delay.unwrap_or(shm.read_lock_delay);
     let attach = |shm| ShmWalCoordination::attach(path, shm, Owner(file.clone()));
     let writable = attach(shm).and_then(|coordination| {
         let storage = EngineStorage::open(file.clone(), options.mapped)?;

@@ -30,19 +30,20 @@ use crate::coordination::{Access, ShmOptions};
 use crate::database_lock;
 use crate::file_system;
 use crate::index::Index;
-use crate::keeper::Keeper;
 use crate::lock_table::LockTable;
 use crate::main_file::{DatabaseOwner, MainFile};
 use crate::private_index::PrivateIndex;
+use crate::read_rate::Delay;
 use crate::registry::{self, Member};
 use crate::side_file::SideFile;
+use crate::sweeper::Sweeper;
 
 /// One database, as this process has it open.
 #[derive(Debug)]
 pub(crate) struct Attachment {
     pub(crate) database: MainFile,
     /// Dropped before what it sweeps.
-    pub(crate) keeper: Option<Keeper>,
+    pub(crate) sweeper: Option<Sweeper>,
     pub(crate) index: Arc<Index>,
     pub(crate) side: Option<Arc<SideFile>>,
     pub(crate) table: Arc<LockTable>,
@@ -253,15 +254,15 @@ impl Attachment {
         claim: Option<Claim>,
         options: ShmOptions,
     ) -> Self {
-        let table = Arc::new(LockTable::new(side.clone()));
-        let index = Arc::new(index);
         // The locks of a private index are not only those of its slots.
-        let lingers = !options.linger.is_zero() && matches!(*index, Index::Shared(_));
-        let keeper = lingers
-            .then(|| Keeper::new(table.clone(), index.clone(), side.clone(), options.linger));
+        let delay = Delay::new(options.read_lock_delay).filter(|_| index.is_shared());
+        let table = Arc::new(LockTable::new(delay, side.clone()));
+        let index = Arc::new(index);
+        let sweeper =
+            delay.map(|delay| Sweeper::new(table.clone(), index.clone(), side.clone(), delay));
         let attachment = Attachment {
             database,
-            keeper,
+            sweeper,
             index,
             table,
             side,
@@ -333,9 +334,9 @@ impl Attachment {
     /// One user leaves without cleaning up. Gives how many users of this process are left.
     pub(crate) fn detach(self: &Arc<Self>) -> usize {
         let left = registry::leave(self.id, self);
-        if left == 0 && self.keeper.is_some() && !self.process.is_over() {
-            // Nobody is left who would read again.
-            self.table.sweep_all(&*self.index);
+        if left == 0 && self.sweeper.is_some() && !self.process.is_over() {
+            // No user of this process is left who would read again.
+            self.table.stop_delaying(&*self.index);
         }
         left
     }

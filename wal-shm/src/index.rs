@@ -55,6 +55,11 @@ impl Index {
         }
     }
 
+    /// True if its locks are those that peers see, byte for byte.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Index::Shared(_))
+    }
+
     /// The `-shm` file, if there is one.
     pub(crate) fn file(&self) -> Option<&OsFile> {
         match self {

@@ -13,7 +13,8 @@
 //! | `first_opener` | who resets a shared file, and who joins |
 //! | `main_file` | the database file: ours, or one that an engine has open |
 //! | `index` | the wal-index: shared, or a private one for who may not write |
-//! | `keeper` | gives back locks that lingered long enough |
+//! | `read_rate` | how often this process reads, and whether it may keep a read lock |
+//! | `sweeper` | releases the read locks that were kept and are not used |
 //! | `private_index` | reading safely beside writers that come later, without writing `-shm` |
 //! | `shm_file` | the mapped blocks of the wal-index |
 //! | `lock_table` | who holds what within this process |
@@ -35,16 +36,17 @@ mod file_system;
 mod first_opener;
 mod futex;
 mod index;
-mod keeper;
 mod lock_byte;
 mod lock_table;
 mod main_file;
 mod mapping;
 mod private_index;
 mod process_table;
+mod read_rate;
 mod registry;
 mod shm_file;
 mod side_file;
+mod sweeper;
 mod sync;
 
 pub use coordination::{Access, ShmOptions, ShmWalCoordination};

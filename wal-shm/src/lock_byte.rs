@@ -2,48 +2,48 @@
 //! threads, so that readers on different processors do not wait for each other.
 //!
 //! # Protocol
-//! What the system holds for this process is changed under the mutex of the table, in
+//! What the system holds for this process changes under the mutex of the table, in
 //! all words one after the other. As long as a word says that the system's shared lock
-//! is held, readers count themselves in and out there without the mutex. So whoever
-//! takes that away, or the byte alone, [closes](LockByte::close) each word by an exchange
-//! that fails if anybody is counted in, and opens those before again if one fails. Who
-//! comes meanwhile finds the word closed, and waits for the mutex.
+//! is held, readers count themselves in and out there without the mutex. So a thread that
+//! releases that lock, or acquires the byte exclusively, first [closes](LockByte::close)
+//! each word by an exchange that fails if a reader is counted in; if one fails, it opens
+//! the words before it again. A reader that finds its word closed waits for the mutex.
 //!
 //! A reader that leaves on another thread is counted out of any word.
 //!
 //! # Ordering
-//! Counting in acquires and counting out releases, so that whoever takes the byte
-//! exclusively, by exchanges that acquire, comes behind the readers. Of two who leave,
-//! each counts itself out and then looks at all words, both `SeqCst`: one of them sees
-//! that nobody is left.
+//! Counting in acquires and counting out releases, so what a thread does under the
+//! exclusive lock, which it gets by exchanges that acquire, is ordered behind the readers.
+//! Of two readers that leave, each counts itself out and then loads all words, both
+//! `SeqCst`: one of them sees that no reader is left.
 
 use crossbeam_utils::CachePadded;
 use wal_core::stripes;
 
-use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// The system's shared lock is held: whoever counts itself in has it too.
-const SYSTEM: u32 = 1 << 31;
-/// Somebody came since the last sweep.
-const TOUCHED: u32 = 1 << 30;
-/// The byte is held exclusively.
-const EXCLUSIVE: u32 = 1 << 29;
 /// The number of shared holders.
-const COUNT: u32 = EXCLUSIVE - 1;
+const COUNT: u64 = EXCLUSIVE - 1;
+/// The byte is held exclusively.
+const EXCLUSIVE: u64 = 1 << 30;
+/// The system's shared lock is held: a thread that counts itself in holds it too.
+const SYSTEM: u64 = 1 << 31;
+/// One in the upper half, which counts the shared holders that ever came, and wraps.
+const ARRIVAL: u64 = 1 << 32;
 
 /// What the system holds for this process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
     /// Nothing.
     Free,
-    /// The shared lock, whoever uses it.
+    /// The shared lock, whether or not a reader uses it.
     Shared,
     /// The exclusive one, or it is being asked for that.
     Exclusive,
 }
 
 impl State {
-    fn of(word: u32) -> Self {
+    fn of(word: u64) -> Self {
         match word & (SYSTEM | EXCLUSIVE) {
             0 => State::Free,
             SYSTEM => State::Shared,
@@ -51,22 +51,21 @@ impl State {
         }
     }
 
-    /// `word` with this state. Nobody is in a byte that is free, nor was there.
-    fn put_into(self, word: u32) -> u32 {
+    /// `word` with this state.
+    fn put_into(self, word: u64) -> u64 {
         let rest = word & !(SYSTEM | EXCLUSIVE);
         match self {
-            State::Free => 0,
+            State::Free => rest,
             State::Shared => rest | SYSTEM,
             State::Exclusive => rest | EXCLUSIVE,
         }
     }
 }
 
-/// A lock byte. What is said to be under the mutex is called with the mutex of the
-/// table held.
+/// A lock byte. "Under the mutex" means that the caller holds the mutex of the table.
 #[derive(Debug)]
 pub(crate) struct LockByte {
-    words: Box<[CachePadded<AtomicU32>]>,
+    words: Box<[CachePadded<AtomicU64>]>,
 }
 
 impl LockByte {
@@ -78,15 +77,16 @@ impl LockByte {
     }
 
     #[inline]
-    fn mine(&self) -> &AtomicU32 {
+    fn mine(&self) -> &AtomicU64 {
         stripes::mine::<CachePadded<_>>(&self.words)
     }
 
     /// Counts the caller in, if the system's shared lock is held already.
     #[inline]
     pub(crate) fn join(&self) -> bool {
-        let joined = |word: u32| (word & SYSTEM != 0).then_some((word + 1) | TOUCHED);
-        change(self.mine(), joined)
+        change(self.mine(), |word| {
+            (word & SYSTEM != 0).then_some(word.wrapping_add(ARRIVAL + 1))
+        })
     }
 
     /// Counts the caller in. Under the mutex; the system's shared lock is held.
@@ -94,19 +94,19 @@ impl LockByte {
         if self.state() != State::Shared {
             self.open(State::Shared);
         }
-        change(self.mine(), |word| Some((word + 1) | TOUCHED));
+        change(self.mine(), |word| Some(word.wrapping_add(ARRIVAL + 1)));
     }
 
     /// Counts one out who was counted in, by any thread.
     #[inline]
     pub(crate) fn leave(&self) {
-        // SeqCst: see `Keeper::is_awake` for who leaves a lock that lingers.
-        let out = |word: u32| (word & COUNT != 0).then(|| word - 1);
+        // SeqCst: see `LockTable::unlock_delayed`.
+        let out = |word: u64| (word & COUNT != 0).then(|| word - 1);
         let left = stripes::leave(&self.words, |word| change(word, &out));
-        debug_assert!(left, "a shared lock is given back that nobody holds");
+        debug_assert!(left, "a shared lock is released that is not held");
     }
 
-    /// True if anybody is counted in.
+    /// True if a reader is counted in.
     pub(crate) fn is_shared(&self) -> bool {
         let words = self.words.iter();
         words
@@ -119,15 +119,15 @@ impl LockByte {
         State::of(self.words[0].load(Ordering::SeqCst))
     }
 
-    /// Lets nobody in any more, says that the system holds `state`, and tells what it
-    /// was; `None`, and nothing is changed, if anybody has the byte. Under the mutex.
+    /// Refuses new readers, stores that the system holds `state`, and returns what it held
+    /// before; `None`, and nothing changes, if the byte is in use. Under the mutex.
     pub(crate) fn close(&self, state: State) -> Option<State> {
-        // Else readers would wait for the mutex for the sake of who is refused.
+        // Without this look, readers would wait for the mutex although the close fails.
         if self.is_shared() {
             return None;
         }
         let before = self.state();
-        let close = |word: u32| (word & (COUNT | EXCLUSIVE) == 0).then(|| state.put_into(word));
+        let close = |word: u64| (word & (COUNT | EXCLUSIVE) == 0).then(|| state.put_into(word));
         let refused = self.words.iter().position(|word| !change(word, close));
         match refused {
             None => Some(before),
@@ -138,41 +138,34 @@ impl LockByte {
         }
     }
 
-    /// Says what the system holds now. Under the mutex; to say that it holds nothing,
-    /// nobody may be counted in.
+    /// Stores what the system holds now. Under the mutex; for [`State::Free`] no reader may
+    /// be counted in.
     pub(crate) fn open(&self, state: State) {
         set(&self.words, state);
     }
 
-    /// True if the system's shared lock is held and somebody came since this was last
-    /// forgotten.
-    pub(crate) fn is_touched(&self) -> bool {
-        let touched = |word: u32| word & SYSTEM != 0 && word & TOUCHED != 0;
-        let mut words = self.words.iter();
-        words.any(|word| touched(word.load(Ordering::SeqCst)))
+    /// How many shared holders have come so far; it wraps.
+    pub(crate) fn arrivals(&self) -> u32 {
+        let arrivals = |word: &CachePadded<AtomicU64>| word.load(Ordering::Relaxed) / ARRIVAL;
+        let all = self.words.iter().map(arrivals).sum::<u64>();
+        // The low half.
+        u32::try_from(all % ARRIVAL).unwrap_or(0)
     }
 
-    /// Forgets that somebody came.
-    pub(crate) fn forget_touch(&self) {
-        for word in &self.words {
-            word.fetch_and(!TOUCHED, Ordering::SeqCst);
-        }
-    }
-
-    /// True if the system's shared lock is held and nobody uses it.
-    pub(crate) fn lingers(&self) -> bool {
+    /// True if the system's shared lock is held and no reader uses it.
+    pub(crate) fn is_unused(&self) -> bool {
         self.state() == State::Shared && !self.is_shared()
     }
 }
 
-fn set(words: &[CachePadded<AtomicU32>], state: State) {
+fn set(words: &[CachePadded<AtomicU64>], state: State) {
     for word in words {
         change(word, |word| Some(state.put_into(word)));
     }
 }
 
 #[inline]
-fn change(word: &AtomicU32, change: impl FnMut(u32) -> Option<u32>) -> bool {
+fn change(word: &AtomicU64, change: impl FnMut(u64) -> Option<u64>) -> bool {
     word.fetch_update(Ordering::SeqCst, Ordering::Relaxed, change)
         .is_ok()
 }
@@ -186,7 +179,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn who_leaves_on_another_thread_is_counted_out() {
+    fn reader_that_leaves_on_another_thread_is_counted_out() {
         let byte = LockByte::new(4);
         assert!(!byte.join(), "the system holds nothing");
         byte.enter();
@@ -198,16 +191,31 @@ mod tests {
             thread::scope(|scope| scope.spawn(|| byte.leave()).join().unwrap());
             assert_eq!(byte.is_shared(), left < 2);
         }
-        assert!(byte.lingers() && byte.is_touched());
-        byte.forget_touch();
-        assert!(!byte.is_touched());
+        assert!(byte.is_unused());
+        assert_eq!(byte.arrivals(), 2);
         assert_eq!(byte.close(State::Exclusive), Some(State::Shared));
         assert!(!byte.join());
         byte.open(State::Shared);
         assert!(byte.join());
+        assert_eq!(byte.arrivals(), 3);
     }
 
-    /// Readers of all stripes beside one who takes the byte alone, as the table does.
+    #[test]
+    fn arrivals_wrap_and_change_neither_count_nor_state() {
+        let byte = LockByte::new(1);
+        byte.enter();
+        byte.words[0].fetch_or(!(ARRIVAL - 1), Ordering::SeqCst);
+        assert_eq!(byte.arrivals(), u32::MAX);
+        assert!(byte.join());
+        assert_eq!(byte.arrivals(), 0);
+        byte.leave();
+        assert!(byte.is_shared() && byte.state() == State::Shared);
+        byte.leave();
+        assert!(byte.is_unused());
+    }
+
+    /// Readers of all stripes beside a thread that acquires the byte exclusively, as the
+    /// table does.
     #[test]
     fn nobody_is_in_while_the_byte_is_held_alone() {
         let (byte, mutex) = (LockByte::new(4), Mutex::new(()));

@@ -1,53 +1,56 @@
-//! Who holds which lock byte within this process.
+//! Which lock bytes this process holds, and for how many threads.
 //!
 //! The locks of the system belong to an open file or to the process, so they
-//! do not keep threads of one process apart: an exclusive lock over our own
-//! shared one would succeed, and its release would leave nothing of either.
-//! So every acquisition passes this table first. The system is asked only
-//! when the first holder of a byte comes and when the last one goes. What is
-//! asked then is behind [`Beyond`].
-//!
-//! # Lingering
-//! A shared lock that its last holder lets [linger](LockTable::linger) stays
-//! with the system, so that the next reader joins it by counting itself in. Others
-//! linger for the moment between the leave of the last holder and its call to the system.
-//! Within the process it is in nobody's way: who wants the byte exclusively
-//! takes the system's lock over it. [`LockTable::sweep`] gives it back once
-//! nobody has used it for a while.
-//!
-//! Readers that follow each other would keep a slot for good. A checkpointer of
-//! stock SQLite that waits for it, because it read an older mark there, would
-//! wait in vain. So while another process is at a checkpoint, a slot with a
-//! mark that was in use is *avoided* until the next sweep: readers go to
-//! another one, and it is free when the last of them has left.
+//! do not exclude threads of one process: an exclusive lock over a shared one
+//! of the same process would succeed, and its release would leave neither.
+//! So every acquisition passes this table first. The system is called only
+//! for the first holder of a byte and for the last one. What is
+//! called then is behind [`Beyond`].
 //!
 //! # Protocol
-//! What is held of a byte is changed with the mutex held, beside the call to the
+//! What is held of a byte changes under the mutex, beside the call to the
 //! system that it stands for; but as long as the system's shared lock is held,
-//! readers count themselves in and out without ([`LockByte`]). So whoever gives
-//! that lock back first closes the byte, which fails if anybody is counted in.
+//! readers count themselves in and out without the mutex ([`LockByte`]). So a thread that
+//! releases that lock first closes the byte, which fails if a reader is counted in.
+//!
+//! # Delayed release
+//! Where reads follow each other closely ([`ReadRate`]), the last holder of a read slot
+//! leaves the system's lock behind ([`LockTable::unlock_delayed`]), and the next reader
+//! joins it by counting itself in. From then on a [sweeper](crate::sweeper) looks at the
+//! table now and then ([`LockTable::look`]) and releases each lock without a new reader;
+//! once reads do not follow each other closely any more, it releases all that are unused
+//! and stops. Within the process such a lock blocks no thread: one that acquires the byte
+//! exclusively acquires the system's lock over it.
+//!
+//! # Draining
+//! Readers that follow each other would keep a slot for good. A checkpointer of
+//! stock SQLite that waits for the slot, because it has loaded an older mark there, would
+//! never get it. So while another process holds CKPT, a slot with a mark that is in use is
+//! *drained* for some milliseconds: new readers take another slot, and the last holder
+//! releases the lock.
 
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use wal_core::io::shm_bytes;
 use wal_core::{Lock, LockMode, ReadSlot, Result, stripes};
 
 use crate::lock_byte::{LockByte, State};
+use crate::read_rate::{Delay, ReadRate};
 use crate::side_file::SideFile;
-use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
-/// Where a lock that is free within the process is taken against all others.
+/// Where a lock that is free within the process is acquired against all other processes.
 /// A table makes one call at a time.
 pub(crate) trait Beyond {
-    /// Takes `bytes`, or answers false if another process conflicts. What was
+    /// Acquires `bytes`, or answers false if another process conflicts. What was
     /// held of them before is then held as before.
     fn try_lock(&self, bytes: Range<u64>, mode: LockMode) -> Result<bool>;
 
-    /// Gives `bytes` back, which were taken in `mode`; exclusively, maybe, over a shared
-    /// lock that lingered, of which nothing is left then.
+    /// Releases `bytes`, which were acquired in `mode`; exclusively, maybe, over a shared
+    /// lock whose release was delayed, and which is released too.
     fn unlock(&self, bytes: Range<u64>, mode: LockMode) -> Result<()>;
 
     /// True if another process holds one of `bytes`.
@@ -58,56 +61,73 @@ pub(crate) trait Beyond {
 #[derive(Debug)]
 pub(crate) struct LockTable {
     bytes: [LockByte; Lock::COUNT],
-    /// The bytes that are refused until the next sweep; bit *i* for byte *i*.
-    avoided: AtomicU8,
-    changing: Mutex<Taken>,
-    /// Where it is told what this process holds.
-    told: Option<Arc<SideFile>>,
+    /// How long release may be delayed; `None` if it never is.
+    delay: Option<Delay>,
+    /// Whether it is delayed now: a sweeper will look before long.
+    delaying: AtomicBool,
+    /// The bytes that are drained; bit *i* for byte *i*.
+    draining: AtomicU8,
+    changing: Mutex<Changing>,
+    /// Where peers find what this process holds.
+    side: Option<Arc<SideFile>>,
 }
 
-/// When shared locks were taken from the system.
+/// What changes under the mutex.
 #[derive(Debug, Default)]
-struct Taken {
-    last: Option<Instant>,
-    /// Between the last two of them.
-    pause: Option<Duration>,
+struct Changing {
+    rate: ReadRate,
+    /// When draining began.
+    drained_since: Option<Instant>,
+}
+
+/// What the sweeper has seen of the readers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// How many had come to each byte.
+    arrivals: [u32; Lock::COUNT],
+    /// How many of them needed a system call.
+    acquisitions: u32,
 }
 
 impl LockTable {
-    pub(crate) fn new(told: Option<Arc<SideFile>>) -> Self {
-        Self::with_stripes(told, stripes::count())
+    /// A table that delays release as `delay` says. What is held, and what is only kept, is
+    /// noted in the `side` file.
+    pub(crate) fn new(delay: Option<Delay>, side: Option<Arc<SideFile>>) -> Self {
+        Self::with_stripes(delay, side, stripes::count())
     }
 
     /// A table whose read slots have that many stripes, a power of two. The locks that
-    /// are held by one at a time gain nothing by more than one.
-    fn with_stripes(told: Option<Arc<SideFile>>, stripes: usize) -> Self {
+    /// have one holder at a time gain nothing by more than one.
+    fn with_stripes(delay: Option<Delay>, side: Option<Arc<SideFile>>, stripes: usize) -> Self {
         let (first, count) = Lock::Readers.span();
         let of_readers = first..first + count;
         let stripes_of = |at: usize| if of_readers.contains(&at) { stripes } else { 1 };
         LockTable {
             bytes: std::array::from_fn(|at| LockByte::new(stripes_of(at))),
-            avoided: AtomicU8::new(0),
+            delay,
+            delaying: AtomicBool::new(false),
+            draining: AtomicU8::new(0),
             changing: Mutex::default(),
-            told,
+            side,
         }
     }
 
-    /// Tells what is held. Called with the mutex held, so that the last word
+    /// Notes what is held. Called with the mutex held, so that the last note
     /// is the right one.
-    fn tell(&self) {
-        if let Some(told) = &self.told {
+    fn note_held(&self) {
+        if let Some(side) = &self.side {
             let bit = |at: usize| u8::from(self.bytes[at].state() != State::Free) << at;
-            told.note((0..Lock::COUNT).map(bit).sum());
+            side.note((0..Lock::COUNT).map(bit).sum());
         }
     }
 
     /// The mutex is held during the system call, so that the table and the
-    /// system always agree for whoever looks. The calls never block.
-    fn changing(&self) -> MutexGuard<'_, Taken> {
+    /// system always agree for its next holder. The calls never block.
+    fn changing(&self) -> MutexGuard<'_, Changing> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `lock` in the table and beyond; false if it conflicts in either.
+    /// Acquires `lock` in the table and beyond; false if it conflicts in either.
     #[inline]
     pub(crate) fn try_lock(
         &self,
@@ -116,7 +136,7 @@ impl LockTable {
         mode: LockMode,
     ) -> Result<bool> {
         let (first, count) = lock.span();
-        if self.avoids(lock) {
+        if self.drains(lock) {
             return Ok(false);
         }
         match mode {
@@ -130,25 +150,27 @@ impl LockTable {
     pub(crate) fn join_again(&self, slot: ReadSlot) {
         let (at, _) = Lock::Read(slot).span();
         if !self.bytes[at].join() {
-            // Somebody who tries to take the byte alone has closed this word for now.
+            // A thread that tries to acquire the byte exclusively has closed this word
+            // for now.
             let _changing = self.changing();
             self.bytes[at].enter();
         }
     }
 
-    /// True if a byte of `lock` is refused for now. It may be taken by mistake
-    /// while that changes, which costs the one who waits another period.
+    /// True if a byte of `lock` is drained. A reader may acquire it anyway while that
+    /// changes, which costs the process that waits another period.
     #[inline]
-    pub(crate) fn avoids(&self, lock: Lock) -> bool {
-        let avoided = self.avoided.load(Ordering::Relaxed);
-        avoided != 0 && avoided & bits_of(lock) != 0
+    fn drains(&self, lock: Lock) -> bool {
+        let draining = self.draining.load(Ordering::Relaxed);
+        draining != 0 && draining & bits_of(lock) != 0
     }
 
     fn lock_shared(&self, beyond: &impl Beyond, lock: Lock) -> Result<bool> {
-        let mut taken = self.changing();
+        let mut changing = self.changing();
         let (first, count) = lock.span();
         let bytes = &self.bytes[first..first + count];
-        // Without the mutex nobody takes a byte alone, or gives the system's lock back.
+        // Only with the mutex does a thread acquire a byte exclusively, or release the
+        // system's lock.
         if bytes.iter().any(|byte| byte.state() == State::Exclusive) {
             return Ok(false);
         }
@@ -158,33 +180,45 @@ impl LockTable {
         }
         bytes.iter().for_each(LockByte::enter);
         if !ours_already {
-            self.shared_lock_is_taken(beyond, &mut taken);
+            self.note_acquired(beyond, &mut changing, lock, false);
         }
         Ok(true)
     }
 
-    fn shared_lock_is_taken(&self, beyond: &impl Beyond, taken: &mut Taken) {
-        let before = taken.last.replace(Instant::now());
-        taken.pause = before.map(|before| before.elapsed());
-        self.give_back_lingering(beyond, |_| true);
-        self.tell();
+    /// The system has granted `lock` shared: with a `new_mark`, or with the one that it had.
+    fn note_acquired(
+        &self,
+        beyond: &impl Beyond,
+        changing: &mut Changing,
+        lock: Lock,
+        new_mark: bool,
+    ) {
+        if let (Some(delay), Lock::Read(slot)) = (self.delay, lock) {
+            changing.rate.note(delay, Instant::now(), new_mark);
+            if self.delays() {
+                self.note_delayed(slot);
+            }
+        }
+        // A process that goes to another slot keeps no other one.
+        self.release_where(beyond, |_, _| true);
+        self.note_held();
     }
 
     /// Turns the exclusive hold of `slot` into a shared one. If the system
     /// refuses, nothing is held.
     pub(crate) fn lower(&self, beyond: &impl Beyond, slot: ReadSlot) -> Result<bool> {
-        let mut taken = self.changing();
+        let mut changing = self.changing();
         let lock = Lock::Read(slot);
         let (at, _) = lock.span();
         let lowered = beyond.try_lock(shm_bytes::of(lock), LockMode::Shared);
         if !matches!(lowered, Ok(true)) {
             self.bytes[at].open(State::Free);
-            self.tell();
+            self.note_held();
             beyond.unlock(shm_bytes::of(lock), LockMode::Exclusive)?;
             return lowered;
         }
         self.bytes[at].enter();
-        self.shared_lock_is_taken(beyond, &mut taken);
+        self.note_acquired(beyond, &mut changing, lock, true);
         Ok(true)
     }
 
@@ -199,23 +233,23 @@ impl LockTable {
             };
             before[at] = was;
         }
-        let taken = beyond.try_lock(shm_bytes::of(lock), LockMode::Exclusive);
-        match taken {
-            Ok(true) => self.tell(),
+        let granted = beyond.try_lock(shm_bytes::of(lock), LockMode::Exclusive);
+        match granted {
+            Ok(true) => self.note_held(),
             _ => self.reopen(first..first + count, &before),
         }
-        taken
+        granted
     }
 
-    /// Makes `span`, which was closed, what it was. A lock that lingered is
-    /// with the system as before.
+    /// Makes `span`, which was closed, what it was. The system holds a lock whose release
+    /// was delayed as before.
     fn reopen(&self, span: Range<usize>, before: &[State; Lock::COUNT]) {
         for at in span {
             self.bytes[at].open(before[at]);
         }
     }
 
-    /// Gives `lock` back, beyond only where this was the last holder.
+    /// Releases `lock`; the system's lock only if this was the last holder.
     pub(crate) fn unlock(&self, beyond: &impl Beyond, lock: Lock, mode: LockMode) -> Result<()> {
         let (first, count) = lock.span();
         match mode {
@@ -223,13 +257,13 @@ impl LockTable {
             LockMode::Exclusive => {
                 let _changing = self.changing();
                 self.reopen(first..first + count, &[State::Free; Lock::COUNT]);
-                self.tell();
+                self.note_held();
                 beyond.unlock(shm_bytes::of(lock), mode)
             }
         }
     }
 
-    /// A shared holder goes.
+    /// A shared holder leaves.
     fn part(&self, beyond: &impl Beyond, at: usize) -> Result<()> {
         let byte = &self.bytes[at];
         byte.leave();
@@ -237,87 +271,33 @@ impl LockTable {
             return Ok(());
         }
         let _changing = self.changing();
-        // By now somebody may have come, or another one who left has given it back.
+        // By now a reader may have come, or another one that left has released the lock.
         match byte.state() == State::Shared && byte.close(State::Free).is_some() {
-            true => self.give_back(beyond, at),
+            true => self.release(beyond, at),
             false => Ok(()),
         }
     }
 
-    /// The byte is closed and said to be free; now the system's lock goes.
-    fn give_back(&self, beyond: &impl Beyond, at: usize) -> Result<()> {
-        self.tell();
+    /// The byte is closed and free; the system's lock follows.
+    fn release(&self, beyond: &impl Beyond, at: usize) -> Result<()> {
+        self.note_held();
         let byte = shm_bytes::of(Lock::Write).start + at as u64;
         beyond.unlock(byte..byte + 1, LockMode::Shared)
     }
 
-    /// A shared holder of `slot` goes, and leaves the lock to the next one.
-    /// Somebody has to sweep if none comes.
-    #[inline]
-    pub(crate) fn linger(&self, slot: ReadSlot) {
-        let (at, _) = Lock::Read(slot).span();
-        self.bytes[at].leave();
-    }
-
-    /// Whether shared locks were taken from the system twice within `period`,
-    /// not long ago: who reads seldom gains nothing from one that lingers.
-    pub(crate) fn is_taken_often(&self, period: Duration) -> bool {
-        let taken = self.changing();
-        taken.pause.is_some_and(|pause| pause < period)
-            && taken.last.is_some_and(|last| last.elapsed() < period)
-    }
-
-    /// Gives back each lock that lingers and was not used since the last
-    /// sweep, and all that linger while a slot is to be avoided, until the next
-    /// sweep. True if there will be something to sweep before long.
-    pub(crate) fn sweep(&self, beyond: &impl Beyond) -> bool {
-        let _changing = self.changing();
-        let mut used = 0;
-        for at in 0..Lock::COUNT {
-            used |= u8::from(self.bytes[at].is_touched()) << at;
-        }
-        let marks_used = used & bits_of(Lock::ReadMarks);
-        let in_the_way =
-            marks_used != 0 && beyond.is_held_by_others(shm_bytes::of(Lock::Checkpoint));
-        let avoided = if in_the_way { marks_used } else { 0 };
-        self.avoided.store(avoided, Ordering::Relaxed);
-        self.give_back_lingering(beyond, |byte| avoided != 0 || !byte.is_touched());
-        self.bytes.iter().for_each(LockByte::forget_touch);
-        used != 0
-    }
-
-    /// Gives back each lock that lingers, and avoids none.
-    pub(crate) fn sweep_all(&self, beyond: &impl Beyond) {
-        let _changing = self.changing();
-        self.avoided.store(0, Ordering::Relaxed);
-        self.give_back_lingering(beyond, |_| true);
-    }
-
-    /// Gives back the locks that linger and of which `choose` says so. Called
-    /// with the mutex held.
-    fn give_back_lingering(&self, beyond: &impl Beyond, choose: impl Fn(&LockByte) -> bool) {
+    /// Releases the locks without a reader of which `choose` says so. Called with the
+    /// mutex held.
+    fn release_where(&self, beyond: &impl Beyond, choose: impl Fn(usize, &LockByte) -> bool) {
         for (at, byte) in self.bytes.iter().enumerate() {
-            if byte.lingers() && choose(byte) && byte.close(State::Free).is_some() {
-                // A lock that cannot be given back stays until the process
+            if byte.is_unused() && choose(at, byte) && byte.close(State::Free).is_some() {
+                // A lock that cannot be released stays until the process
                 // ends, which is safe.
-                let _ = self.give_back(beyond, at);
+                let _ = self.release(beyond, at);
             }
         }
     }
 
-    /// True if a slot is to be avoided until the next sweep.
-    pub(crate) fn avoids_any(&self) -> bool {
-        self.avoided.load(Ordering::Relaxed) != 0
-    }
-
-    /// True if a lock lingers. Who tries to take one alone is waited for: it is closed
-    /// meanwhile, and lingers again if that was in vain.
-    pub(crate) fn lingers(&self) -> bool {
-        let _changing = self.changing();
-        self.bytes.iter().any(LockByte::lingers)
-    }
-
-    /// True if somebody in this process uses a byte of `lock`.
+    /// True if a thread of this process uses a byte of `lock`.
     pub(crate) fn holds(&self, lock: Lock) -> bool {
         let (first, count) = lock.span();
         let is_held = |byte: &LockByte| byte.state() == State::Exclusive || byte.is_shared();
@@ -331,6 +311,7 @@ fn bits_of(lock: Lock) -> u8 {
     (first..first + count).map(|at| 1 << at).sum()
 }
 
+mod delayed;
 #[cfg(test)]
 #[cfg(loom)]
 mod model;

@@ -331,12 +331,13 @@ mod tests {
         let stranger = stranger.unwrap();
         let told = || LOCKS.conflict(&stranger, shm_bytes::of(READ_0)).unwrap();
         let index = PrivateIndex::new(&dir.path().join("db"), shm, LOCKS);
-        let table = LockTable::new(None);
+        let table = LockTable::new(None, None);
         let [one, two, ..] = ReadSlot::MARKED;
         let try_lock = |slot, mode| table.try_lock(&index, Lock::Read(slot), mode).unwrap();
         for lowered in [false, true] {
             assert!(try_lock(one, LockMode::Shared) && try_lock(two, LockMode::Shared));
-            table.linger(one);
+            table.start_delaying();
+            assert!(table.unlock_delayed(&index, one, || false));
             assert!(try_lock(one, LockMode::Exclusive));
             match lowered {
                 false => table.unlock(&index, Lock::Read(one), LockMode::Exclusive),

@@ -117,7 +117,7 @@ impl Backend for wal_shm::ShmWalCoordination {
         let mut shm = wal_shm::ShmOptions::default();
         shm.lock_kind = options.lock_kind;
         shm.side_file = options.side_file;
-        shm.linger = options.linger;
+        shm.read_lock_delay = options.read_lock_delay;
         shm.allow_network_file_system = options.allow_network_file_system;
         shm.mapped = options.is_mapped();
         shm.close_descriptors = options.close_descriptors;

@@ -180,6 +180,15 @@ impl Worker {
         self.run(Command::EndRead { name })
     }
 
+    /// Begins and ends `times` read transactions, and sleeps for `pause` after each.
+    ///
+    /// # Errors
+    ///
+    /// As [`ask`](Self::ask).
+    pub fn read_times(&mut self, times: u32, pause: Duration) -> Result<()> {
+        self.run(Command::ReadTimes { times, pause })
+    }
+
     /// The stamps on `pages` as the read transaction called `name` sees them.
     ///
     /// # Errors

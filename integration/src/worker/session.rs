@@ -200,6 +200,16 @@ impl<B: wal::Backend> Handle<B> {
         read.with_context(|| format!("no read transaction is called `{name}`"))
     }
 
+    fn read_times(&self, times: u32, pause: Duration) -> Result<()> {
+        for _ in 0..times {
+            drop(self.database.begin_read()?);
+            if !pause.is_zero() {
+                std::thread::sleep(pause);
+            }
+        }
+        Ok(())
+    }
+
     fn writer(&mut self) -> Result<&mut WriteTx<B>> {
         self.write.as_mut().context("no write transaction is open")
     }
@@ -238,6 +248,7 @@ impl<B: wal::Backend> Session for Handle<B> {
                 self.read(&name)?;
                 self.reads.remove(&name);
             }
+            Command::ReadTimes { times, pause } => self.read_times(times, pause)?,
             Command::Snapshot { name } => return value(snapshot_info(self.read(&name)?)),
             Command::Stamps { name, pages } => return value(self.stamps(&name, pages)?),
             Command::BeginWrite => self.write = Some(self.database.begin_write()?),

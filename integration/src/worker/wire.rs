@@ -30,6 +30,13 @@ pub enum Command {
         /// Which one.
         name: String,
     },
+    /// Begin and end read transactions one after the other.
+    ReadTimes {
+        /// How many.
+        times: u32,
+        /// How long to sleep after each of them.
+        pause: Duration,
+    },
     /// Tell what a read transaction sees: a [`SnapshotInfo`].
     Snapshot {
         /// Which one.
@@ -121,8 +128,8 @@ pub struct Settings {
     pub auto_checkpoint: u32,
     /// Whether the side file is used.
     pub side_file: bool,
-    /// How long the locks of readers linger.
-    pub linger: Duration,
+    /// How long the locks of readers read_lock_delay.
+    pub read_lock_delay: Duration,
     /// How long a writer waits for others.
     pub busy_timeout: Duration,
     /// How long a checkpoint waits for others.
@@ -175,7 +182,7 @@ impl From<Checkpoint> for wal::CheckpointMode {
 
 impl Settings {
     /// The library's defaults, but without automatic checkpoints and without
-    /// locks that linger, so that every step of a test is its own.
+    /// locks that read_lock_delay, so that every step of a test is its own.
     #[must_use]
     pub fn new(path: &Path) -> Self {
         Settings {
@@ -188,7 +195,7 @@ impl Settings {
             pread: false,
             auto_checkpoint: 0,
             side_file: true,
-            linger: Duration::ZERO,
+            read_lock_delay: Duration::ZERO,
             busy_timeout: Duration::from_secs(20),
             checkpoint_patience: Duration::from_millis(100),
         }
@@ -212,7 +219,7 @@ impl Settings {
             .busy_timeout(self.busy_timeout)
             .auto_checkpoint(self.auto_checkpoint)
             .side_file(self.side_file)
-            .linger(self.linger);
+            .read_lock_delay(self.read_lock_delay);
         if self.classic_locks {
             options = options.lock_kind(LockKind::Classic);
         }

@@ -145,7 +145,7 @@ impl Ours {
             let options = Options::new()
                 .auto_checkpoint(0)
                 .create(false)
-                .linger(Duration::ZERO);
+                .read_lock_delay(Duration::ZERO);
             let database = options.busy_timeout(BUSY_TIMEOUT).open_shm(path)?;
             Ok(Ours { database })
         })

@@ -38,7 +38,7 @@ const IMPATIENT: Duration = Duration::from_millis(30);
 fn read_only(busy_timeout: Duration) -> Options {
     Options::new()
         .read_only(true)
-        .linger(Duration::ZERO)
+        .read_lock_delay(Duration::ZERO)
         .busy_timeout(busy_timeout)
 }
 

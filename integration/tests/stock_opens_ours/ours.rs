@@ -60,7 +60,7 @@ pub(crate) fn options() -> Options {
     Options::new()
         .create(false)
         .auto_checkpoint(0)
-        .linger(Duration::ZERO)
+        .read_lock_delay(Duration::ZERO)
         .synchronous(Synchronous::Off)
         .busy_timeout(Duration::from_secs(20))
 }

@@ -108,7 +108,7 @@ fn open(scene: &Scene, rng: &mut Rng) -> Result<Worker> {
     settings.pread = rng.bool();
     settings.side_file = rng.u8(..4) != 0;
     settings.auto_checkpoint = choose(rng, &[(1, 0), (1, 50), (1, 1000)]);
-    settings.linger = Duration::from_millis(choose(rng, &[(1, 0), (2, 5)]));
+    settings.read_lock_delay = Duration::from_millis(choose(rng, &[(1, 0), (1, 1), (1, 100)]));
     settings.busy_timeout = BUSY_TIMEOUT;
     Worker::open(&settings)
 }

@@ -161,13 +161,13 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         });
     }
 
-    unsafe fn linger(&self, slot: ReadSlot) {
+    unsafe fn unlock_delayed(&self, slot: ReadSlot) {
         let (lock, mode) = (Lock::Read(slot), LockMode::Shared);
         self.0.pass_infallible(Call::Unlock(lock, mode), || {
             self.0.director.with_ledger(|ledger| {
                 ledger.released(self.0.user, lock, mode);
                 // SAFETY: as the caller says.
-                unsafe { self.0.inner().linger(slot) };
+                unsafe { self.0.inner().unlock_delayed(slot) };
             });
         });
     }

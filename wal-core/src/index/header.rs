@@ -24,7 +24,7 @@ const CHANGE: usize = 2;
 /// Four bytes: whether the header was ever written, whether checksums are
 /// big-endian, and the page size.
 const FORMAT: usize = 3;
-const MAX_FRAME: usize = 4;
+pub(super) const MAX_FRAME: usize = 4;
 const PAGE_COUNT: usize = 5;
 const FRAME_CHECKSUM: [usize; 2] = [6, 7];
 const SALTS: [usize; 2] = [8, 9];

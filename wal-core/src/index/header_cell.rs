@@ -17,7 +17,7 @@
 //! ask for Write and recover; they never wait for the dead.
 
 use super::block::{IndexBlock, Word, WritableBlock};
-use super::header::{BadHeader, HeaderWords, IndexHeader};
+use super::header::{BadHeader, HeaderWords, IndexHeader, MAX_FRAME};
 use crate::sync::{Ordering, fence};
 use crate::testing::{Mutation, Point, mutated, step};
 
@@ -59,6 +59,13 @@ impl<'a> HeaderCell<'a> {
             fence(Ordering::Acquire);
         }
         first | differences(self.second, &wanted) == 0
+    }
+
+    /// The last committed frame, as copy 0 says at this moment. It is compared with
+    /// nothing, so it serves for hints only.
+    #[inline]
+    pub(crate) fn max_frame_hint(&self) -> u32 {
+        self.first[MAX_FRAME].load()
     }
 
     #[inline(always)]

@@ -27,9 +27,10 @@ use std::sync::Arc;
 
 use super::busy::Waiter;
 use super::checkpoint::{CheckpointProgress, CheckpointReport, HeldBack};
+use super::delayed_release::Reclaim;
 use super::restart::next_salts;
 use super::{BackfillProof, LockGuard, PageRef, Synchronous, Wal};
-use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
+use crate::coordination::{Lock, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::{self, IndexHeader, MARK_NOT_USED};
 use crate::sync::{Ordering, fence};
@@ -70,6 +71,7 @@ pub(super) struct Backfill<'a, C: WalCoordination> {
     header: IndexHeader,
     progress: Option<&'a mut dyn FnMut(CheckpointProgress)>,
     waiter: &'a mut Waiter,
+    reclaim: Reclaim,
     /// Whether readers that are in the way are waited for.
     patient: bool,
     /// Whether the caller holds Read 0–4 already.
@@ -94,6 +96,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
             header,
             progress,
             waiter,
+            reclaim: Reclaim::default(),
             patient,
             nobody_reads: false,
             names_holders: true,
@@ -121,16 +124,15 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         })
     }
 
-    /// Takes a lock of readers exclusively, and waits for it if that is
-    /// wanted. `None` if it is busy.
+    /// Acquires a lock of readers exclusively. Waits for peers that delay its release a
+    /// bounded moment, and for readers if that is wanted; `None` if it is busy.
     fn lock(&mut self, lock: Lock) -> Result<Option<NobodyReads<C>>> {
         if self.nobody_reads {
             return Ok(Some(NobodyReads { _guard: None }));
         }
-        let guard = if self.patient {
-            self.wal.wait_for_lock(lock, self.waiter)?
-        } else {
-            self.wal.try_lock(lock, LockMode::Exclusive)?
+        let guard = match self.patient {
+            true => self.wal.wait_for_lock(lock, self.waiter)?,
+            false => self.wal.try_lock_or_reclaim(lock, &mut self.reclaim)?,
         };
         Ok(guard.map(|guard| NobodyReads {
             _guard: Some(guard),

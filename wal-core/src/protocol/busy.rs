@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::delayed_release::Reclaim;
 use super::read::deadline_after;
 use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, WalCoordination};
@@ -221,30 +222,18 @@ impl<C: WalCoordination> Wal<C> {
         lock: Lock,
         waiter: &mut Waiter,
     ) -> Result<Option<LockGuard<C>>> {
-        // Most who are in the way are so for less than the longest pause.
+        let mut tried = self.try_lock_or_reclaim(lock, &mut Reclaim::default())?;
+        // Most holders release within less than the longest pause.
         let mut pause = FIRST_LOOK;
-        loop {
-            if let Some(guard) = self.try_lock(lock, LockMode::Exclusive)? {
-                return Ok(Some(guard));
-            }
-            self.call_in(lock);
+        while tried.is_none() {
+            self.reclaim(lock);
             if !waiter.pause(lock, pause)? {
-                return Ok(None);
+                break;
             }
             pause = LOOK_AGAIN.min(pause * 2);
+            tried = self.try_lock(lock, LockMode::Exclusive)?;
         }
-    }
-
-    /// If `lock` is one of readers, asks those who stand in the waiting room to
-    /// give back what lingers. For other locks it would only do harm: who holds
-    /// Checkpoint may be a stranger that waits for a slot.
-    fn call_in(&self, lock: Lock) {
-        let of_readers = matches!(lock, Lock::Read(_) | Lock::ReadMarks | Lock::Readers);
-        if let Some(room) = self.coordination.waiting_room()
-            && of_readers
-        {
-            self.ring(room.called_in());
-        }
+        Ok(tried)
     }
 
     /// Rings, and wakes those who may sleep on it.

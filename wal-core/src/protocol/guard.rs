@@ -19,8 +19,8 @@ pub struct LockGuard<C: WalCoordination> {
     mode: LockMode,
     /// The lock is another guard's, which gives it back.
     lent: bool,
-    /// The next reader may find it still held.
-    lingers: bool,
+    /// Its release may be delayed.
+    delayed: bool,
 }
 
 impl<C: WalCoordination> LockGuard<C> {
@@ -36,13 +36,13 @@ impl<C: WalCoordination> LockGuard<C> {
             lock: self.lock,
             mode: self.mode,
             lent: true,
-            lingers: false,
+            delayed: false,
         }
     }
 
-    /// Lets the lock, which is shared, linger when it is given back.
-    pub(super) fn let_linger(&mut self) {
-        self.lingers = true;
+    /// Allows the release of the lock, which is that of a read slot, to be delayed.
+    pub(super) fn delay_release(&mut self) {
+        self.delayed = true;
     }
 
     /// Turns an exclusive hold of a slot, whose mark is `mark`, into a shared
@@ -85,7 +85,9 @@ impl<C: WalCoordination> Drop for LockGuard<C> {
         match self.lock {
             // SAFETY: the hold is this guard's, which is not lent, and is given up once.
             // A page that was read under it borrows what keeps the guard.
-            Lock::Read(slot) if self.lingers => unsafe { self.wal.coordination.linger(slot) },
+            Lock::Read(slot) if self.delayed => unsafe {
+                self.wal.coordination.unlock_delayed(slot);
+            },
             // SAFETY: as above.
             lock => unsafe { self.wal.coordination.unlock(lock, self.mode) },
         }
@@ -111,7 +113,7 @@ impl<C: WalCoordination> Wal<C> {
             lock,
             mode,
             lent: false,
-            lingers: false,
+            delayed: false,
         }))
     }
 
@@ -123,7 +125,7 @@ impl<C: WalCoordination> Wal<C> {
             lock: Lock::Write,
             mode: LockMode::Exclusive,
             lent: false,
-            lingers: false,
+            delayed: false,
         }
     }
 
@@ -142,7 +144,7 @@ impl<C: WalCoordination> Wal<C> {
             lock,
             mode: LockMode::Shared,
             lent: false,
-            lingers: false,
+            delayed: false,
         }))
     }
 
@@ -162,7 +164,7 @@ impl<C: WalCoordination> Wal<C> {
             lock: held.lock,
             mode: LockMode::Shared,
             lent: false,
-            lingers: false,
+            delayed: false,
         }))
     }
 

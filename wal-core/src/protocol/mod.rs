@@ -36,7 +36,7 @@
 //! | `private_index` | tells whether an index that nobody else updates is still the log's |
 //! | `vacuum` | rewrites the whole database, and shuts out everybody if asked to |
 //! | `pressure` | lets writers wait while the log is too long |
-//! | `linger` | which read slots stay locked for the next reader |
+//! | `delayed_release` | which read locks are kept for the next reader, and how a checkpoint reclaims them |
 //! | `proof` | shows that a backfilled log may be overwritten |
 //! | `observe` | counts and tells what happens, if that is compiled in |
 //! | `config` | what an attachment is told when it is made |
@@ -63,13 +63,13 @@ mod checkpoint;
 mod close;
 mod config;
 mod database_size;
+mod delayed_release;
 mod dirty;
 mod frames;
 mod frames_mark;
 mod group_commit;
 mod guard;
 mod held_snapshot;
-mod linger;
 mod marks;
 mod mend_log;
 #[cfg(feature = "observe")]
@@ -115,6 +115,7 @@ pub use checkpoint::{
     CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
 };
 pub use config::{CACHE_SPILL, Synchronous, WalAutoActions, WalConfig};
+pub use delayed_release::serves_newest;
 pub use dirty::Savepoint;
 pub use frames_mark::FramesMark;
 pub use guard::LockGuard;

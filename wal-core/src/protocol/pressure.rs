@@ -19,9 +19,8 @@ use crate::coordination::{Lock, WalCoordination};
 use crate::error::{Error, Result};
 use crate::testing::{Mutation, mutated};
 
-/// How long readers are waited for with Write held: locks of some that are not
-/// there are given back by then.
-const FOR_WHAT_LINGERS: Duration = Duration::from_millis(1);
+/// How long readers are waited for with WRITE held: most of them end within it.
+const FOR_READERS: Duration = Duration::from_millis(1);
 
 impl<C: WalCoordination> Wal<C> {
     /// Waits until the log has less than [`super::WalConfig::max_log_frames`].
@@ -63,7 +62,7 @@ impl<C: WalCoordination> Wal<C> {
         }
         let options = CheckpointOptions {
             begins_anew: true,
-            ..CheckpointOptions::new(CheckpointMode::Restart).busy(FOR_WHAT_LINGERS)
+            ..CheckpointOptions::new(CheckpointMode::Restart).busy(FOR_READERS)
         };
         match self.checkpoint_with(options) {
             Ok(report) => Ok(report.held_back_by.map(|held| held.lock)),

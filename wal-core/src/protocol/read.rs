@@ -339,8 +339,8 @@ impl<C: WalCoordination> Wal<C> {
         slot: Option<ReadSlot>,
         min_frame: u32,
     ) -> Result<ReadTx<C>> {
-        if slot.is_some_and(|slot| self.may_linger(slot, header, min_frame)) {
-            guard.let_linger();
+        if slot.is_some_and(|slot| self.may_delay_release(slot, header, min_frame)) {
+            guard.delay_release();
         }
         self.look_at_database_again(header, min_frame)?;
         let page_count = self.page_count(header)?;

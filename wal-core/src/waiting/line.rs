@@ -310,13 +310,18 @@ pub(crate) fn now() -> u32 {
     if let Some(now) = super::manual_clock::now() {
         return now;
     }
+    // The low bits; see `Line`.
+    u32::try_from(micros() & 0xffff_ffff).unwrap_or(0)
+}
+
+/// The same in full: microseconds since the machine started.
+pub(super) fn micros() -> u64 {
     // The clock is always there.
     let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else {
         return 0;
     };
     let micros = now.tv_sec().wrapping_mul(1_000_000) + now.tv_nsec() / 1000;
-    // The low bits; see `Line`.
-    u32::try_from(micros & 0xffff_ffff).unwrap_or(0)
+    u64::try_from(micros).unwrap_or(0)
 }
 
 /// A number for this thread, which no other thread of any process is likely to

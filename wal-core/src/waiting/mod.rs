@@ -14,6 +14,7 @@
 //! as it was has been seen, or does not fall asleep. A sleeper that is killed
 //! leaves the bit to the next waker, at the price of one needless system call.
 
+mod delayed;
 mod line;
 #[cfg(all(feature = "conformance", not(loom)))]
 pub(crate) mod manual_clock;
@@ -23,6 +24,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub use delayed::DelayedReleases;
 pub use line::{Line, Place, Turn};
 pub(crate) use line::{STILL_HERE, now, who};
 pub use synced::{LEASE, SyncedLog};
@@ -33,8 +35,9 @@ pub use synced::{LEASE, SyncedLog};
 pub struct WaitingRoom {
     commits: Bell,
     cared_for: CaredFor,
-    called_in: Bell,
-    unused: [AtomicU32; 13],
+    reclaim: Bell,
+    unused: [AtomicU32; 3],
+    delayed: DelayedReleases,
     synced: SyncedLog,
     line: Line,
 }
@@ -42,8 +45,9 @@ pub struct WaitingRoom {
 crate::shared_memory!(WaitingRoom {
     commits,
     cared_for,
-    called_in,
+    reclaim,
     unused,
+    delayed,
     synced,
     line,
 });
@@ -62,10 +66,15 @@ impl WaitingRoom {
         &self.cared_for
     }
 
-    /// Rings when somebody waits for readers to go, and wants locks that linger
-    /// back at once.
-    pub fn called_in(&self) -> &Bell {
-        &self.called_in
+    /// Notified when a checkpoint waits for readers: every process then releases the read
+    /// locks that it does not use.
+    pub fn reclaim(&self) -> &Bell {
+        &self.reclaim
+    }
+
+    /// The slots whose release some process delays.
+    pub fn delayed(&self) -> &DelayedReleases {
+        &self.delayed
     }
 
     /// How far the log is synced, and who waits for that.

@@ -74,7 +74,7 @@ impl Scene {
         // Threads are numbered as they come: this one is at the first stripe, the next
         // one at the second.
         let scene = Scene {
-            table: LockTable::with_stripes(None, 2),
+            table: LockTable::with_stripes(None, None, 2),
             system: System::default(),
             guarded: UnsafeCell::new(0),
         };
@@ -122,14 +122,13 @@ impl Scene {
         });
     }
 
-    /// Reads, if the slot can be had, and gives it back or leaves it to linger.
-    fn read(&self, lingers: bool) -> bool {
+    /// Reads, if the slot can be had, and releases it; later, if that is `delayed`.
+    fn read(&self, delayed: bool) -> bool {
         let granted = self.take(LockMode::Shared);
         if granted {
             self.look();
-            match lingers {
-                true => self.table.linger(SLOT),
-                false => self.give(LockMode::Shared),
+            if !delayed || !self.table.unlock_delayed(&self.system, SLOT, || false) {
+                self.give(LockMode::Shared);
             }
         }
         granted
@@ -137,7 +136,7 @@ impl Scene {
 
     fn assert_free(&self) {
         assert_eq!(self.system.holds(), FREE);
-        assert!(!self.table.holds(READ) && !self.table.lingers());
+        assert!(!self.table.holds(READ) && !self.table.keeps_any());
         assert!(self.write());
         assert!(self.read(false));
     }
@@ -192,18 +191,33 @@ fn a_hold_is_given_back_on_another_thread_while_others_come() {
 }
 
 #[test]
-fn a_lock_that_lingers_is_joined_or_swept_or_taken_over() {
+fn kept_lock_is_joined_or_swept_or_acquired_exclusively() {
     loom::model(|| {
         let scene = Scene::new();
+        scene.table.start_delaying();
         assert!(scene.read(true));
-        assert!(scene.table.lingers());
+        assert!(scene.table.keeps_any());
         let reader = spawn(&scene, |scene| assert!(scene.read(true)));
-        scene.table.sweep_all(&scene.system);
+        scene.table.stop_delaying(&scene.system);
         reader.join().unwrap();
+        scene.table.start_delaying();
         let writer = spawn(&scene, |scene| scene.write());
         let read = scene.read(true);
         assert!(writer.join().unwrap() || read);
-        scene.table.sweep_all(&scene.system);
+        scene.table.stop_delaying(&scene.system);
+        scene.assert_free();
+    });
+}
+
+#[test]
+fn no_lock_is_kept_behind_a_sweeper_that_has_stopped() {
+    loom::model(|| {
+        let scene = Scene::new();
+        scene.table.start_delaying();
+        let reader = spawn(&scene, |scene| assert!(scene.read(true)));
+        scene.table.stop_delaying(&scene.system);
+        reader.join().unwrap();
+        assert_eq!(scene.system.holds(), FREE);
         scene.assert_free();
     });
 }

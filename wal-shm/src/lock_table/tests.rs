@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use super::*;
 use crate::main_file::MainFile;
@@ -11,11 +12,11 @@ use wal_core::io::{ByteLocks, LockKind, OpenMode, OsFile};
 
 const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 
-/// A file with a table, and a stranger's view of the same file.
+/// A file with a table, and a peer's view of the same file.
 struct Scene {
     table: LockTable,
     file: ShmFile,
-    stranger: std::fs::File,
+    peer: std::fs::File,
     _dir: tempfile::TempDir,
 }
 
@@ -27,15 +28,15 @@ impl Scene {
         let file = ShmFile::open(&MainFile::Own(Arc::new(database)), LOCKS)
             .unwrap()
             .unwrap();
-        let stranger = std::fs::File::options()
+        let peer = std::fs::File::options()
             .read(true)
             .write(true)
             .open(&path)
             .unwrap();
         Scene {
-            table: LockTable::new(None),
+            table: LockTable::new(None, None),
             file,
-            stranger,
+            peer,
             _dir: dir,
         }
     }
@@ -48,17 +49,17 @@ impl Scene {
         self.table.unlock(&self.file, lock, mode).unwrap();
     }
 
-    /// How the stranger sees `lock`.
+    /// How the peer sees `lock`.
     fn seen(&self, lock: Lock) -> Option<LockMode> {
-        let conflict = LOCKS.conflict(&self.stranger, shm_bytes::of(lock)).unwrap();
+        let conflict = LOCKS.conflict(&self.peer, shm_bytes::of(lock)).unwrap();
         conflict.map(|conflict| conflict.mode)
     }
 }
 
 const READ_1: Lock = Lock::Read(ReadSlot::MARKED[0]);
 
-/// Another process has what is asked for exclusively, and while this is being found
-/// out somebody looks whether a lock lingers.
+/// Another process holds what is tried exclusively, and during that call another thread
+/// looks whether a lock is kept.
 struct Looking<'t> {
     table: &'t Arc<LockTable>,
     seen: Sender<bool>,
@@ -82,8 +83,8 @@ impl Beyond for Looking<'_> {
     fn try_lock(&self, _bytes: Range<u64>, mode: LockMode) -> Result<bool> {
         if mode == LockMode::Exclusive {
             let (table, seen) = (self.table.clone(), self.seen.clone());
-            std::thread::spawn(move || seen.send(table.lingers()));
-            // In vain, if who looks waits until it is found out.
+            std::thread::spawn(move || seen.send(table.keeps_any()));
+            // Without an answer, if that thread waits for the end of the call.
             let first = self.looked.recv_timeout(Duration::from_millis(100));
             self.first.set(first.ok());
         }
@@ -147,18 +148,25 @@ fn take_and_give(table: &LockTable, beyond: &Recording, turn: u32) {
         }
         false => mode,
     };
-    match mode == LockMode::Shared && turn & 8 != 0 {
-        true => table.linger(slot),
-        false => table.unlock(beyond, lock, mode).unwrap(),
+    let delayed = mode == LockMode::Shared && turn & 8 != 0;
+    if !delayed || !table.unlock_delayed(beyond, slot, || false) {
+        table.unlock(beyond, lock, mode).unwrap();
     }
     if turn & 48 == 48 {
-        table.sweep(beyond);
+        // A look long ago, as far as this table goes.
+        let mut seen = table.seen();
+        table.look(beyond, &mut seen);
+    }
+    match turn & 448 {
+        0 => table.start_delaying(),
+        64 => table.stop_delaying(beyond),
+        _ => {}
     }
 }
 
 #[test]
-fn the_system_holds_what_the_table_says_whatever_threads_do() {
-    let (table, beyond) = (LockTable::new(None), Recording::default());
+fn system_holds_what_the_table_says_whatever_threads_do() {
+    let (table, beyond) = (LockTable::new(None, None), Recording::default());
     for seed in 1..=40_u64 {
         let work = |seed: u64| {
             let mut random = fastrand::Rng::with_seed(seed);
@@ -169,7 +177,7 @@ fn the_system_holds_what_the_table_says_whatever_threads_do() {
         std::thread::scope(|scope| {
             (0..4).for_each(|thread| drop(scope.spawn(move || work(seed * 4 + thread))));
         });
-        table.sweep_all(&beyond);
+        table.stop_delaying(&beyond);
         let held = (0..Lock::COUNT).filter(|&at| table.bytes[at].state() != State::Free);
         assert_eq!(held.count(), 0, "seed {seed}");
         assert_eq!(beyond.0.load(Ordering::SeqCst), 0, "seed {seed}");
@@ -177,11 +185,12 @@ fn the_system_holds_what_the_table_says_whatever_threads_do() {
 }
 
 #[test]
-fn a_lock_lingers_also_while_somebody_tries_to_take_it_alone() {
-    let table = Arc::new(LockTable::new(None));
+fn lock_is_kept_while_another_thread_tries_it_exclusively() {
+    let table = Arc::new(LockTable::new(None, None));
     let beyond = Looking::new(&table);
     assert!(table.try_lock(&beyond, READ_1, LockMode::Shared).unwrap());
-    table.linger(ReadSlot::MARKED[0]);
+    table.start_delaying();
+    assert!(table.unlock_delayed(&beyond, ReadSlot::MARKED[0], || false));
     assert!(
         !table
             .try_lock(&beyond, READ_1, LockMode::Exclusive)
@@ -190,7 +199,7 @@ fn a_lock_lingers_also_while_somebody_tries_to_take_it_alone() {
     let seen = beyond.first.get();
     let patience = Duration::from_secs(60);
     let seen = seen.map_or_else(|| beyond.looked.recv_timeout(patience), Ok);
-    assert_eq!(seen, Ok(true), "the keeper would sleep");
+    assert_eq!(seen, Ok(true), "the sweeper would miss it");
 }
 
 #[test]
@@ -235,14 +244,70 @@ fn a_slot_that_is_lowered_is_shared_and_free_for_others_to_share() {
     assert_eq!(scene.seen(READ_1), None);
 }
 
+/// Reads at `slot` as the coordination does; true if the lock was kept.
+fn read(table: &LockTable, beyond: &Recording, slot: ReadSlot) -> bool {
+    let start = || {
+        table.start_delaying();
+        true
+    };
+    let lock = Lock::Read(slot);
+    assert!(table.try_lock(beyond, lock, LockMode::Shared).unwrap());
+    let kept = table.unlock_delayed(beyond, slot, start);
+    if !kept {
+        table.unlock(beyond, lock, LockMode::Shared).unwrap();
+    }
+    assert_eq!(beyond.0.load(Ordering::SeqCst) & bits_of(lock) != 0, kept);
+    kept
+}
+
+/// A table for which all reads of a test follow each other closely.
+fn long_delays() -> LockTable {
+    LockTable::new(Delay::new(Duration::from_secs(100_000)), None)
+}
+
 #[test]
-fn a_slot_in_use_is_left_while_a_stranger_is_at_a_checkpoint() {
+fn release_is_delayed_after_a_streak_of_reads_and_again_after_another() {
+    let (table, beyond) = (long_delays(), Recording::default());
+    for streak in [16, 15] {
+        let kept = (0..20).map(|_| read(&table, &beyond, ReadSlot::DATABASE));
+        // The first read of all follows no other.
+        assert_eq!(kept.filter(|&kept| !kept).count(), streak);
+        table.stop_delaying(&beyond);
+        assert_eq!(beyond.0.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[test]
+fn sweeper_goes_on_while_enough_readers_are_spared_a_system_call() {
+    let (table, beyond) = (long_delays(), Recording::default());
+    let [one, two, ..] = ReadSlot::MARKED;
+    table.start_delaying();
+    assert!(read(&table, &beyond, one));
+    let mut seen = table.seen();
+    let mut look = |slots: &[ReadSlot]| {
+        slots
+            .iter()
+            .for_each(|slot| assert!(read(&table, &beyond, *slot)));
+        table.look(&beyond, &mut seen)
+    };
+    assert!(look(&[one; 10]));
+    assert!(!look(&[one; 9]));
+    assert!(!look(&[one, two].repeat(20)), "each needed a call");
+    assert!(look(&[two; 11]));
+    assert_eq!(beyond.0.load(Ordering::SeqCst), bits_of(Lock::Read(two)));
+    assert!(!look(&[]));
+    assert_eq!(beyond.0.load(Ordering::SeqCst), 0, "no reader came");
+}
+
+#[test]
+fn slot_in_use_is_drained_while_another_process_checkpoints() {
     let scene = Scene::new();
+    let mut seen = scene.table.seen();
     let checkpoint = shm_bytes::of(Lock::Checkpoint);
-    let at_checkpoint = LOCKS.try_lock(&scene.stranger, checkpoint.clone(), LockMode::Exclusive);
+    let at_checkpoint = LOCKS.try_lock(&scene.peer, checkpoint.clone(), LockMode::Exclusive);
     assert!(at_checkpoint.unwrap());
     assert!(scene.take(READ_1, LockMode::Shared));
-    assert!(scene.table.sweep(&scene.file));
+    assert!(scene.table.look(&scene.file, &mut seen));
     assert!(
         !scene.take(READ_1, LockMode::Shared),
         "readers go elsewhere"
@@ -258,21 +323,21 @@ fn a_slot_in_use_is_left_while_a_stranger_is_at_a_checkpoint() {
     scene.give(READ_1, LockMode::Shared);
     assert_eq!(scene.seen(READ_1), None);
     assert!(scene.take(Lock::Read(ReadSlot::MARKED[1]), LockMode::Shared));
-    LOCKS.unlock(&scene.stranger, checkpoint).unwrap();
-    scene.table.sweep(&scene.file);
+    LOCKS.unlock(&scene.peer, checkpoint).unwrap();
+    scene.table.look(&scene.file, &mut seen);
     assert!(scene.take(READ_1, LockMode::Shared));
 }
 
 #[test]
-fn a_lock_of_a_stranger_is_respected_and_leaves_no_trace_in_the_table() {
+fn lock_of_a_peer_is_respected_and_leaves_no_trace_in_the_table() {
     let scene = Scene::new();
     let write = shm_bytes::of(Lock::Write);
     assert!(
         LOCKS
-            .try_lock(&scene.stranger, write.clone(), LockMode::Exclusive)
+            .try_lock(&scene.peer, write.clone(), LockMode::Exclusive)
             .unwrap()
     );
     assert!(!scene.take(Lock::Write, LockMode::Exclusive));
-    LOCKS.unlock(&scene.stranger, write).unwrap();
+    LOCKS.unlock(&scene.peer, write).unwrap();
     assert!(scene.take(Lock::Write, LockMode::Exclusive));
 }
