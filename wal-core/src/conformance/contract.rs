@@ -69,6 +69,11 @@ impl Ledger {
         self.owner = Some(user);
     }
 
+    /// Says that the header was stored by nobody that is watched.
+    pub(super) fn found_header(&mut self, header: IndexHeader) {
+        self.header = Some(header);
+    }
+
     /// Says that several threads are at work from now on.
     pub(super) fn crowd(&mut self) {
         self.crowded = true;

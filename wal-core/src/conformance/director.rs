@@ -55,6 +55,8 @@ pub(super) enum Call {
         len: usize,
     },
     Sync(Which),
+    StartWriteback(Which),
+    ForgetFailures(Which),
     SetLen(Which, u64),
     RemoveLog,
     SyncDirectory,

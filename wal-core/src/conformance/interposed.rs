@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -296,6 +297,18 @@ impl<C: WalCoordination> File for InterposedFile<C> {
     fn sync(&self, kind: FileSyncType) -> Result<()> {
         self.seat.pass(Call::Sync(self.which), self.path())?;
         self.inner().sync(kind)
+    }
+
+    fn start_writeback(&self, range: Range<u64>) -> Result<()> {
+        let call = Call::StartWriteback(self.which);
+        self.seat.pass(call, self.path())?;
+        self.inner().start_writeback(range)
+    }
+
+    fn forget_failures(&self) {
+        let forget = || self.inner().forget_failures();
+        self.seat
+            .pass_infallible(Call::ForgetFailures(self.which), forget);
     }
 
     fn len(&self) -> Result<u64> {

@@ -295,6 +295,15 @@ impl<B: Backend> User<B> {
             .with_ledger(|ledger| ledger.found_count(frames));
     }
 
+    /// Leaves the header of an empty log, as SQLite's recovery does.
+    pub(super) fn leave_empty_header(&self) {
+        self.writable_block_zero()
+            .store_header(&IndexHeader::empty());
+        let found =
+            |ledger: &mut super::contract::Ledger| ledger.found_header(IndexHeader::empty());
+        self.director.with_ledger(found);
+    }
+
     /// Makes the first copy of the header a half-written one.
     pub(super) fn damage_header(&self) {
         let block = self.writable_block_zero();

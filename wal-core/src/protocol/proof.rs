@@ -86,6 +86,14 @@ impl BackfillProof {
         crc32c::crc32c_append(sum, &[u8::from(self.synced)])
     }
 
+    /// The proof, as one that speaks of a sync and was made without, or the other way
+    /// round.
+    #[cfg(all(feature = "conformance", not(loom)))]
+    pub(crate) fn tampered_with(self) -> Self {
+        let synced = !self.synced;
+        BackfillProof { synced, ..self }
+    }
+
     fn refused(&self, why: &'static str) -> Error {
         Error::ProofRefused {
             max_frame: self.max_frame,

@@ -219,6 +219,12 @@ impl<C: WalCoordination> Wal<C> {
         self.relay.state().sleepers
     }
 
+    /// How many threads of the attachment stand in line as heirs.
+    #[cfg(all(feature = "conformance", not(loom)))]
+    pub(crate) fn heirs(&self) -> usize {
+        self.relay.state().heirs.len()
+    }
+
     fn turn_goes_on(&self) -> bool {
         let room = self.coordination.waiting_room();
         room.is_some_and(|room| room.line().turn_goes_on(now()))

@@ -231,7 +231,9 @@ impl<C: WalCoordination> Wal<C> {
         }
         self.writable_block_zero()?.store_header(&next);
         self.page_map.forget();
-        block_zero.set_backfilled(0);
+        if mutated(Mutation::HeaderBeforeCount) {
+            block_zero.set_backfilled(0);
+        }
         // Only now: under the old header frames up to here were attempted.
         block_zero.set_attempted(0);
         for slot in ReadSlot::MARKED {

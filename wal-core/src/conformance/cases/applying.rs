@@ -3,25 +3,23 @@
 use std::time::Duration;
 
 use super::super::Backend;
-use super::super::director::{Call, Then, at_every_call, nth};
+use super::super::director::{Then, at_every_call, nth};
 use super::super::scene::{Scene, User, fill};
-use super::durability::{SYNC, header};
-use super::relayed_commits::writes_log;
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{FRAME_HEADER_LEN, LOG_HEADER_LEN};
-use crate::protocol::{Synchronous, TailFrames, TailPosition};
+use crate::protocol::{TailFrames, TailPosition};
 use crate::types::FrameNo;
 
 /// A frame as it is sent.
-type Sent = (FrameNo, [u8; FRAME_HEADER_LEN], Vec<u8>);
+pub(super) type Sent = (FrameNo, [u8; FRAME_HEADER_LEN], Vec<u8>);
 
 /// What a replica is given at a time.
 #[derive(Clone)]
-struct Batch {
-    header: [u8; LOG_HEADER_LEN],
-    after: Option<TailPosition>,
-    frames: Vec<Sent>,
+pub(super) struct Batch {
+    pub(super) header: [u8; LOG_HEADER_LEN],
+    pub(super) after: Option<TailPosition>,
+    pub(super) frames: Vec<Sent>,
 }
 
 impl Batch {
@@ -39,7 +37,7 @@ impl Batch {
     }
 
     /// All of the log of `user`.
-    fn whole_log<B: Backend>(user: &User<B>) -> Self {
+    pub(super) fn whole_log<B: Backend>(user: &User<B>) -> Self {
         let salts = user.header().salts();
         let start = TailPosition {
             salts,
@@ -50,7 +48,7 @@ impl Batch {
         Batch::of(resumed.missed(), None)
     }
 
-    fn apply_to<B: Backend>(&self, replica: &User<B>) -> Result<TailPosition> {
+    pub(super) fn apply_to<B: Backend>(&self, replica: &User<B>) -> Result<TailPosition> {
         let mut tx = replica.wal.begin_apply(Duration::ZERO)?;
         tx.begin_generation(&self.header, self.after)?;
         for (number, header, content) in &self.frames {
@@ -62,7 +60,7 @@ impl Batch {
 
 /// A source with three commits in its log, and a copy that was made of it
 /// before them.
-fn source_and_copy<B: Backend>() -> (Scene<B>, Scene<B>, User<B>) {
+pub(super) fn source_and_copy<B: Backend>() -> (Scene<B>, Scene<B>, User<B>) {
     let (source, copy) = (Scene::<B>::new(3), Scene::<B>::new(3));
     let writer = source.user();
     writer.commit(&[1, 2], 1);
@@ -261,40 +259,6 @@ pub(crate) fn a_generation_is_followed_by_the_next_without_a_gap<B: Backend>() {
         assert!(back.is_err(), "{back:?}");
     }
     copy.assert_quiet();
-}
-
-/// Until all of the log is durable, no header makes any of it count.
-pub(crate) fn copy_syncs_its_frames_before_their_log_header<B: Backend>() {
-    let (source, _, writer) = source_and_copy::<B>();
-    let batch = Batch::whole_log(&writer);
-    writer.checkpoint_all();
-    for synchronous in [Synchronous::Normal, Synchronous::Full] {
-        let copy = Scene::<B>::from_files(&source.files().0, None);
-        let replica = copy.user_at(synchronous);
-        let (applied, trace) = replica.trace(|replica| batch.apply_to(replica));
-        applied.expect("it is applied");
-        let header = |call: &Call| *call == header();
-        let places = |wanted: &dyn Fn(&Call) -> bool| -> Vec<usize> {
-            let calls = trace.iter().enumerate();
-            let found = calls.filter(|(_, call)| wanted(call));
-            found.map(|(at, _)| at).collect()
-        };
-        let frames = places(&|call| writes_log(call) && !header(call));
-        let headers = places(&|call| header(call));
-        let syncs = places(&|call| *call == SYNC);
-        let &[zeros, header] = &*headers else {
-            panic!("zeros, and the header: {trace:?}");
-        };
-        let synced_between = |before: usize, after: usize| {
-            let between = syncs.iter().filter(|&&at| before < at && at < after);
-            assert!(between.count() > 0, "{synchronous:?}: {trace:?}");
-        };
-        synced_between(zeros, frames[0]);
-        synced_between(frames[frames.len() - 1], header);
-        if synchronous == Synchronous::Full {
-            synced_between(header, trace.len());
-        }
-    }
 }
 
 /// A copy of the newest state is given the log from its beginning: until it

@@ -58,6 +58,35 @@ pub(crate) fn a_full_checkpoint_waits_for_readers_and_copies_everything<B: Backe
     assert_eq!(reader.versions(), [2, 2]);
 }
 
+/// Nothing is gained by waiting for an older reader once a newer one stays.
+pub(crate) fn checkpoint_that_gave_up_on_a_reader_waits_for_no_other<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (writer, reader) = scene.two();
+    writer.commit(&[1], 1);
+    let first = reader.read();
+    writer.commit(&[2], 2);
+    let older = reader.read();
+    writer.commit(&[3], 3);
+    // The newer reader has the slot that is looked at first.
+    drop(first);
+    let newer = reader.read();
+    writer.commit(&[3], 4);
+    let marks = [&newer, &older].map(|tx| writer.mark(tx.snapshot().slot().unwrap()));
+    assert_eq!(marks, [3, 2]);
+    assert!(newer.snapshot().slot() < older.snapshot().slot());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = asked.clone();
+    let busy = BusyHandler::ask(move |lock, _| {
+        log.lock().expect("nobody panicked").push(lock);
+        false
+    });
+    let full = CheckpointOptions::new(CheckpointMode::Full).busy(busy);
+    let report = writer.wal.checkpoint_with(full).expect("it runs");
+    assert_eq!((report.backfilled, report.log_frames), (2, 4));
+    assert_eq!(asked.lock().unwrap().len(), 1, "it asked for both");
+    drop((newer, older));
+}
+
 pub(crate) fn a_checkpoint_that_does_not_get_write_is_a_passive_one_and_says_so<B: Backend>() {
     for mode in [
         CheckpointMode::Full,

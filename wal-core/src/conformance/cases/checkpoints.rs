@@ -2,11 +2,13 @@
 
 use super::super::Backend;
 use super::super::director::{Call, Which};
-use super::super::scene::{Scene, versions};
+use super::super::scene::{Scene, content, versions};
 use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
+use crate::format::{ByteOrder, FrameHeader, LogHeader};
 use crate::index::MARK_NOT_USED;
 use crate::protocol::{CheckpointMode, CheckpointReport, Synchronous};
+use crate::types::{PageNo, PageSize, Salts};
 
 fn place(trace: &[Call], wanted: impl Fn(&Call) -> bool) -> usize {
     let found = trace.iter().position(wanted);
@@ -160,9 +162,78 @@ pub(crate) fn a_checkpoint_cuts_a_database_that_shrank<B: Backend>() {
     let mut tx = writer.write();
     tx.set_page_count(4).unwrap();
     tx.commit().unwrap();
-    writer.checkpoint_all();
+    let (_, trace) = writer.trace(|writer| writer.checkpoint_all());
     assert_eq!(scene.files().0.len(), 4 * 512);
     assert_eq!(writer.versions(), [0; 4]);
+    let beyond = |call: &Call| {
+        let file = Which::Database;
+        matches!(call, Call::Write { file: it, offset, .. } if *it == file && *offset >= 4 * 512)
+    };
+    assert!(
+        !trace.iter().any(beyond),
+        "written to be cut off: {trace:?}"
+    );
+}
+
+/// An engine may commit pages that it never wrote, as SQLite does.
+pub(crate) fn checkpoint_makes_a_database_as_long_as_its_commit_says<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let writer = scene.user();
+    let mut tx = writer.write();
+    let page = content(1, 1);
+    tx.commit_frames(&[(PageNo::ONE, &page)], 5)
+        .expect("it is committed");
+    drop(tx);
+    writer.checkpoint_all();
+    let (database, _) = scene.files();
+    assert_eq!(database.len(), 5 * 512);
+    assert_eq!(database[..512], page);
+}
+
+/// A log with one frame whose commit speaks of a gigabyte.
+pub(crate) fn checkpoint_of_more_pages_than_there_are_is_refused<B: Backend>() {
+    let log = LogHeader {
+        byte_order: ByteOrder::NATIVE,
+        page_size: PageSize::MIN,
+        sequence: 0,
+        salts: Salts::random(),
+    };
+    let frame = FrameHeader {
+        page: PageNo::ONE,
+        commit_size: 2_000_000,
+        salts: log.salts,
+    };
+    let page = content(1, 1);
+    let (header, checksum) = log.encode();
+    let (frame, _) = frame.encode(log.byte_order, checksum, &page);
+    let log = [&header[..], &frame, &page].concat();
+    let scene = Scene::<B>::from_files(&[content(1, 0), content(2, 0)].concat(), Some(&log));
+    let refused = scene.user().wal.checkpoint(CheckpointMode::Passive);
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+    assert_eq!(scene.files().0.len(), 2 * 512, "the file was touched");
+    scene.assert_quiet();
+}
+
+/// Pages of a newer state were written, though no count says so.
+pub(crate) fn checkpoint_that_died_at_its_pages_ends_older_snapshots<B: Backend>() {
+    let scene = Scene::<B>::new(4);
+    let (checkpointer, other) = scene.two();
+    other.commit(&[2], 1);
+    let old = other.read().snapshot().save();
+    // Pages 1 and 4 are two writes.
+    other.commit(&[1, 4], 2);
+    let mut writes = 0;
+    let second_write = move |call: &Call| {
+        writes += u32::from(writes_database(call));
+        writes == 2
+    };
+    assert!(checkpointer.dies(second_write, |user| user.checkpoint_all()));
+    assert_eq!(scene.files().0[4], 2, "page 1 is the newer one");
+    let opened = other.wal.open_snapshot(&old);
+    assert!(
+        matches!(opened, Err(Error::SnapshotGone { .. })),
+        "{opened:?}"
+    );
 }
 
 pub(crate) fn the_log_is_synced_before_the_database_is_written<B: Backend>() {

@@ -3,6 +3,7 @@
 use super::super::Backend;
 use super::super::director::{Call, Then, Which};
 use super::super::scene::Scene;
+use crate::coordination::{Lock, LockMode};
 use crate::protocol::{Synchronous, WalConfig};
 
 pub(crate) fn the_last_one_out_removes_the_log_and_no_one_before<B: Backend>() {
@@ -44,6 +45,40 @@ pub(crate) fn last_closer_syncs_a_peers_backfill_before_it_removes_the_log<B: Ba
     let removed = at(Call::RemoveLog).expect("the log is removed");
     let synced = at(Call::Sync(Which::Database)).expect("the database is synced");
     assert!(synced < removed, "{trace:?}");
+}
+
+/// Its own reader holds the last checkpoint back.
+pub(crate) fn last_closer_with_a_reader_leaves_the_log<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let user = scene.user();
+    user.commit(&[1, 2], 1);
+    let reading = user.read();
+    user.commit(&[1], 2);
+    user.wal.close().unwrap();
+    assert!(scene.log_path().exists(), "the only copy of a commit went");
+    drop(reading);
+    let (database, log) = scene.files();
+    let again = Scene::<B>::from_files(&database, Some(&log));
+    assert_eq!(again.user().versions(), [2, 1]);
+}
+
+/// The header is damaged after the last checkpoint.
+pub(crate) fn last_closer_that_cannot_read_the_header_leaves_the_log<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let user = scene.user();
+    user.commit(&[1, 2], 1);
+    let damages = user.clone();
+    let released = Call::Unlock(Lock::Checkpoint, LockMode::Exclusive);
+    user.before(
+        move |call| *call == released,
+        move || damages.damage_header(),
+    );
+    user.wal.close().unwrap();
+    user.assert_stepped_in();
+    assert!(scene.log_path().exists(), "removed without a proof");
+    let (database, log) = scene.files();
+    let again = Scene::<B>::from_files(&database, Some(&log));
+    assert_eq!(again.user().versions(), [1, 1]);
 }
 
 pub(crate) fn a_log_that_is_not_backfilled_survives_the_last_one<B: Backend>() {

@@ -116,6 +116,27 @@ pub(crate) fn a_failed_database_sync_poisons_and_publishes_nothing<B: Backend>()
     assert_eq!(other.versions(), [1, 1]);
 }
 
+/// All of it was written, so a recovery would find it: also after a power failure.
+pub(crate) fn failed_commit_frame_is_zeroed_durably<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let writer = scene.user_at(Synchronous::Normal);
+    writer.commit(&[1, 2], 1);
+    let commit = frames(3, 2);
+    writer.then(move |call| *call == commit, || Then::FailAfter(usize::MAX));
+    let (failed, trace) = writer.trace(|writer| writer.try_commit(&[1, 2], 2));
+    writer.assert_stepped_in();
+    assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
+    let Call::Write { offset, .. } = frames(4, 1) else {
+        return;
+    };
+    let zeros = Call::Write {
+        file: Which::Log,
+        offset,
+        len: 24,
+    };
+    assert_eq!(log_writes(&trace), [commit, zeros, SYNC]);
+}
+
 /// The write of a transaction's frames is cut short after any number of bytes.
 /// The transaction is then not there, for this attachment and for whoever
 /// recovers the log, unless the error says that nobody knows.

@@ -1,14 +1,19 @@
 //! Commits that are visible before they are durable, and share a sync.
 
+use std::sync::mpsc::channel;
+
 use super::super::Backend;
-use super::super::director::{Call, Then, Which, at_every_call, nth};
-use super::super::scene::{Scene, User, fill};
+use super::super::director::{Awaited, Call, Then, Which, at_every_call, nth};
+use super::super::scene::{BOUND, Scene, User, fill, until};
 use super::durability::{SYNC, log_writes};
+use super::relayed_commits::{Kept, joined, keep};
+use super::waiting::until_in_line;
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Error;
 use crate::index::IndexHeader;
 use crate::protocol::{CheckpointMode, Synchronous};
-use crate::waiting::SyncedLog;
+use crate::waiting::manual_clock::ManualClock;
+use crate::waiting::{LEASE, SyncedLog, now};
 
 const DATABASE_SYNC: Call = Call::Sync(Which::Database);
 /// From here on others may write, and what was committed is not durable yet.
@@ -231,4 +236,121 @@ pub(crate) fn a_leader_that_dies_is_replaced<B: Backend>() {
     assert_eq!(syncs(&trace), [SYNC]);
     assert_eq!(two.versions(), [2, 3]);
     assert!(is_told_synced(&two, &two.header()));
+}
+
+/// What a failed sync has lost is missing below what a later one makes durable.
+pub(crate) fn sync_that_failed_before_a_later_one_is_not_forgotten<B: Backend>() {
+    let (scene, one, two) = scene::<B>();
+    one.before(
+        |call| *call == WRITE_GIVEN_BACK,
+        move || {
+            let now = two.header();
+            synced_log(&two).fail(now.salts());
+            synced_log(&two).raise(now.salts(), now.max_frame());
+        },
+    );
+    let waited = one.try_commit(&[1], 2);
+    one.assert_stepped_in();
+    assert!(
+        matches!(waited, Err(Error::DurabilityUnknown { .. })),
+        "{waited:?}"
+    );
+    scene.assert_quiet();
+}
+
+/// A sync of the database file fails for the attachment while one of its threads waits.
+pub(crate) fn poisoned_member_does_not_sync_again<B: Backend>() {
+    let (scene, one, _) = scene::<B>();
+    let fails = one.clone();
+    one.before(
+        |call| *call == WRITE_GIVEN_BACK,
+        move || {
+            fails.then(|call| *call == DATABASE_SYNC, || Then::Fail);
+            let failed = fails.wal.checkpoint(CheckpointMode::Passive);
+            assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
+        },
+    );
+    let (waited, trace) = one.trace(|one| one.try_commit(&[1], 2));
+    assert!(
+        matches!(waited, Err(Error::DurabilityUnknown { .. })),
+        "{waited:?}"
+    );
+    // Those of the checkpoint.
+    assert_eq!(syncs(&trace), [SYNC, DATABASE_SYNC], "it was tried again");
+    scene.assert_quiet();
+}
+
+/// A thread that leads cannot die alone: one that finds it silent for long takes the lead
+/// over, waits, and has nothing left to do.
+pub(crate) fn thread_that_takes_a_lead_over_waits_for_the_one_before<B: Backend>() {
+    for fails in [false, true] {
+        let (scene, one, _) = scene::<B>();
+        scene.director().with_ledger(|ledger| ledger.crowd());
+        let clock = ManualClock::default();
+        let (leads, is_leading) = channel();
+        let threads = Kept::default();
+        one.before(|call| *call == WRITE_GIVEN_BACK, {
+            let (one, clock, threads) = (one.clone(), clock.clone(), threads.clone());
+            move || {
+                let (leader, leaders) = (one.clone(), clock.clone());
+                let commits = move || {
+                    let mut tx = leader.wal.begin_write(BOUND)?;
+                    fill(&mut tx, &[2], 3)?;
+                    tx.commit()
+                };
+                keep(&threads, std::thread::spawn(move || leaders.run(commits)));
+                until_in_line(&one, 1);
+                let in_sync = {
+                    let (one, clock) = (one.clone(), clock.clone());
+                    move || {
+                        leads.send(()).expect("the test waits for it");
+                        clock.advance(LEASE * 2);
+                        let log = synced_log(&one);
+                        until("it is replaced", || log.is_led(clock.run(now)));
+                        if fails { Then::Fail } else { Then::GoOn }
+                    }
+                };
+                // Write is released by then, and the thread gets it before it is woken.
+                one.clone().before(
+                    |call| *call == Call::Wake(Awaited::Turn),
+                    move || {
+                        one.then(|call| *call == SYNC, in_sync);
+                        is_leading.recv_timeout(BOUND).expect("it leads");
+                    },
+                );
+            }
+        });
+        let (waited, trace) = one.trace(|one| {
+            let waited = clock.run(|| one.try_commit(&[1], 2));
+            (waited, joined(&threads))
+        });
+        let (waited, led) = waited;
+        assert_eq!(syncs(&trace), [SYNC], "fails: {fails}");
+        for outcome in led.into_iter().chain([waited]) {
+            match outcome {
+                Ok(()) => assert!(!fails),
+                Err(Error::DurabilityUnknown { .. }) => assert!(fails),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        scene.assert_quiet();
+    }
+}
+
+/// Whether the log is still of its generation cannot be told.
+pub(crate) fn group_commit_beside_an_unreadable_header_is_synced_in_both<B: Backend>() {
+    let (scene, one, two) = scene::<B>();
+    one.before(
+        |call| *call == WRITE_GIVEN_BACK,
+        move || {
+            let now = two.header();
+            synced_log(&two).raise(now.salts(), now.max_frame());
+            two.damage_header();
+        },
+    );
+    let (_, trace) = one.trace(|one| one.commit(&[1], 2));
+    one.assert_stepped_in();
+    assert_eq!(syncs(&trace), [DATABASE_SYNC, SYNC]);
+    assert_eq!(one.versions(), [2, 1]);
+    scene.assert_quiet();
 }

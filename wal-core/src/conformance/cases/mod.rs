@@ -1,6 +1,7 @@
 //! The cases, by what they are about.
 
 mod applying;
+mod applying_rules;
 mod checkpoint_modes;
 mod checkpoints;
 mod closing;
@@ -14,11 +15,13 @@ mod engine_scripts;
 mod group_commits;
 mod keeping_small;
 mod long_logs;
+mod mending;
 mod proofs;
 mod races;
 mod recovery;
 mod relayed_commits;
 mod relayed_failures;
+mod relayed_panics;
 mod restarts;
 mod saved_snapshots;
 mod savepoints;
@@ -31,6 +34,7 @@ mod waiting;
 mod writing;
 
 pub(super) use applying::*;
+pub(super) use applying_rules::*;
 pub(super) use checkpoint_modes::*;
 pub(super) use checkpoints::*;
 pub(super) use closing::*;
@@ -43,11 +47,13 @@ pub(super) use engine_scripts::*;
 pub(super) use group_commits::*;
 pub(super) use keeping_small::*;
 pub(super) use long_logs::*;
+pub(super) use mending::*;
 pub(super) use proofs::*;
 pub(super) use races::*;
 pub(super) use recovery::*;
 pub(super) use relayed_commits::*;
 pub(super) use relayed_failures::*;
+pub(super) use relayed_panics::*;
 pub(super) use restarts::*;
 pub(super) use saved_snapshots::*;
 pub(super) use savepoints::*;

@@ -4,8 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use super::super::Backend;
+use super::super::director::{Call, Which};
 use super::super::scene::{Scene, User, content};
-use crate::coordination::Lock;
+use super::contract::unlock;
+use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Error;
 use crate::protocol::{BackfillProof, Synchronous, WalAutoActions};
 
@@ -65,6 +67,76 @@ pub(crate) fn a_proof_of_another_state_of_the_log_is_refused<B: Backend>() {
     user.checkpoint_all();
     assert_refused(&user, &old, "gone on");
     assert_eq!(user.versions(), [2, 1]);
+}
+
+/// As long, but another log; and the same log, but longer.
+pub(crate) fn proof_covers_its_own_generation_and_frame_only<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (user, reader) = scene.two();
+    user.commit(&[1, 2], 1);
+    user.checkpoint_all();
+    let old = proof(&user);
+    user.commit(&[1, 2], 1);
+    assert_ne!(user.header().salts(), old.salts(), "the log was restarted");
+    assert_eq!(user.header().max_frame(), old.max_frame());
+    assert_refused(&user, &old, "gone on");
+    user.checkpoint_all();
+    let shorter = proof(&user);
+    // Nobody restarts the log over a reader.
+    let reading = reader.wal.tail().expect("it holds a mark");
+    user.commit(&[2], 3);
+    drop(reading);
+    assert_eq!(user.header().salts(), shorter.salts());
+    assert_refused(&user, &shorter, "gone on");
+    assert_eq!(user.versions(), [1, 3]);
+}
+
+/// It says that the database file was synced, and was not made by a sync.
+pub(crate) fn proof_that_was_tampered_with_is_refused<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let user = scene.user_at(Synchronous::Off);
+    user.commit(&[1, 2], 1);
+    user.checkpoint_all();
+    assert_refused(&user, &proof(&user).tampered_with(), "not as it was");
+}
+
+pub(crate) fn proof_is_not_made_beside_a_checkpoint<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (user, other) = scene.two();
+    user.commit(&[1, 2], 1);
+    user.checkpoint_all();
+    let checkpoint = other.wal.coordination();
+    let locked = checkpoint.try_lock(Lock::Checkpoint, LockMode::Exclusive);
+    assert!(locked.expect("no error"));
+    let busy = user.wal.prove_backfill(Duration::ZERO);
+    let lock = Lock::Checkpoint;
+    assert!(
+        matches!(busy, Err(Error::Busy { lock: it, .. }) if it == lock),
+        "{busy:?}"
+    );
+    unlock(&other, Lock::Checkpoint, LockMode::Exclusive);
+    proof(&user);
+    scene.assert_quiet();
+}
+
+/// Stock SQLite restarts the log without `CKPT`, while the database file is synced.
+pub(crate) fn proof_of_a_log_that_was_restarted_meanwhile_is_none<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let user = scene.user();
+    let stock = scene.user_like_stock();
+    user.commit(&[1, 2], 1);
+    user.checkpoint_all();
+    let before = user.header().salts();
+    let other = stock.clone();
+    user.before(
+        |call| *call == Call::Sync(Which::Database),
+        move || other.commit(&[1], 2),
+    );
+    let none = user.wal.prove_backfill(Duration::ZERO);
+    user.assert_stepped_in();
+    assert_ne!(user.header().salts(), before, "the log was restarted");
+    assert_eq!(none.expect("no error"), None);
+    assert_eq!(stock.versions(), [2, 1]);
 }
 
 pub(crate) fn a_proof_of_another_attachment_is_refused<B: Backend>() {

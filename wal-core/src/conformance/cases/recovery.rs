@@ -1,7 +1,11 @@
 //! The index is rebuilt from the log, which is the truth.
 
 use super::super::Backend;
+use super::super::director::{Call, at_every_call, nth};
 use super::super::scene::{Scene, content, versions};
+use super::deaths::others_go_on;
+use crate::coordination::{Lock, LockMode};
+use crate::error::Error;
 use crate::format::{ByteOrder, LOG_HEADER_LEN, LogHeader};
 use crate::sync::Ordering;
 use crate::types::{PageSize, Salts};
@@ -191,4 +195,67 @@ pub(crate) fn the_log_grows_and_restarts_after_a_recovery<B: Backend>() {
     let (database, log) = again.files();
     let last = Scene::<B>::from_files(&database, Some(&log));
     assert_eq!(last.user().versions(), [5, 2, 4]);
+}
+
+/// Another page size than the database's: its pages would lie across each other.
+pub(crate) fn log_of_another_page_size_is_refused<B: Backend>() {
+    let (_, log) = three_transactions::<B>();
+    let scene = Scene::<B>::from_files(&[0; 2048], Some(&log));
+    let user = scene.user_with(|config| {
+        config.page_size = PageSize::new(1024).expect("a page size");
+    });
+    let refused = user.wal.begin_read();
+    let expected = matches!(
+        refused,
+        Err(Error::PageSizeMismatch {
+            expected: 1024,
+            found: 512,
+            ..
+        })
+    );
+    assert!(expected, "{refused:?}");
+    scene.assert_quiet();
+}
+
+/// Another reader has recovered the log before `WRITE` is taken for that.
+pub(crate) fn log_that_was_recovered_meanwhile_is_not_recovered_again<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (reader, other) = scene.two();
+    other.commit(&[1, 2], 1);
+    other.damage_header();
+    let first = other.clone();
+    reader.before(
+        |call| *call == Call::TryLock(Lock::Write, LockMode::Exclusive),
+        move || {
+            assert_eq!(first.versions(), [1, 1]);
+            first.checkpoint_all();
+        },
+    );
+    assert_eq!(reader.versions(), [1, 1]);
+    reader.assert_stepped_in();
+    assert_eq!(reader.backfilled(), 2, "the count was set back");
+}
+
+/// Nothing of the index is right, its header included, and a recovery dies at each of its
+/// calls. What it has not come to is believed by no other user.
+pub(crate) fn garbage_is_not_believed_whenever_its_recovery_dies<B: Backend>() {
+    let mut rng = fastrand::Rng::with_seed(12);
+    at_every_call(|n| {
+        let scene = Scene::<B>::new(3);
+        let (one, other) = scene.two();
+        other.commit(&[1, 2], 1);
+        other.commit(&[2, 3], 2);
+        let block = other.writable_block_zero();
+        for place in 0..block.pages(0).len() {
+            block.store_page(0, place, rng.u32(..4), Ordering::Relaxed);
+        }
+        other.damage_header();
+        block.set_attempted(0);
+        other.leave_count(4);
+        if !one.dies(nth(n), |one| drop(one.versions())) {
+            return false;
+        }
+        others_go_on(&scene, &other, n, &[[1, 2, 2]]);
+        true
+    });
 }

@@ -86,7 +86,7 @@ pub(super) fn until_it_waits<B: Backend, T>(
     thread
 }
 
-fn version_of<B: Backend>(tx: &Writing<B>, page: u32) -> u32 {
+pub(super) fn version_of<B: Backend>(tx: &Writing<B>, page: u32) -> u32 {
     let number = PageNo::new(page).expect("a page number");
     version_in(page, &tx.page(number).expect("the page is read"))
 }

@@ -153,14 +153,22 @@ pub(crate) fn a_snapshot_that_was_never_published_is_gone<B: Backend>() {
     });
     strict.try_commit(&[1], 2).expect_err("its sync failed");
     joined(&threads);
-    // Other frames take the place of those.
-    other.commit(&[2], 7);
-    other.commit(&[3], 8);
     for saved in take(&saved) {
-        let opened = other.wal.open_snapshot(&saved);
+        // First its frames are still in the log, then others take their place.
+        for version in [None, Some(7), Some(8)] {
+            if let Some(version) = version {
+                other.commit(&[2], version);
+            }
+            let opened = other.wal.open_snapshot(&saved);
+            assert!(
+                matches!(opened, Err(Error::SnapshotGone { .. })),
+                "{opened:?}"
+            );
+        }
+        let changed = other.read().pages_changed_since(&saved);
         assert!(
-            matches!(opened, Err(Error::SnapshotGone { .. })),
-            "{opened:?}"
+            matches!(changed, Err(Error::SnapshotGone { .. })),
+            "{changed:?}"
         );
     }
     scene.assert_quiet();

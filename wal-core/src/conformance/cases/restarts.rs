@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::super::Backend;
-use super::super::director::{Call, Which};
-use super::super::scene::{Scene, User, versions};
+use super::super::director::{Call, Which, at_every_call, nth};
+use super::super::scene::{Scene, User, fill, versions};
 use super::contract::unlock;
-use crate::coordination::{Lock, LockMode};
+use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
-use crate::protocol::Synchronous;
+use crate::protocol::{CheckpointMode, Synchronous};
 
 /// True if the next commit of `writer` begins the log anew.
 fn restarts<B: Backend>(writer: &User<B>) -> bool {
@@ -36,6 +36,9 @@ pub(crate) fn a_restart_takes_new_salts_and_begins_at_frame_one<B: Backend>() {
     );
     assert_ne!(second.salts().0[4..], first.salts().0[4..]);
     assert_eq!(writer.backfilled(), 0);
+    // Else a reader that may not set one could not begin.
+    let marks = ReadSlot::MARKED.map(|slot| writer.mark(slot));
+    assert!(marks.iter().any(|&mark| mark <= 1), "{marks:?}");
     let (_, log) = scene.files();
     assert_eq!(
         log[16..24],
@@ -164,4 +167,117 @@ pub(crate) fn a_count_that_a_dead_restart_left_hides_no_frame<B: Backend>() {
     assert_eq!(user.versions(), [4, 4, 1], "a reader goes by the log");
     user.checkpoint_all();
     expect_stored(&scene, &user, [4, 4, 1]);
+}
+
+/// A recovery has set the count back, and its header is the very one that the writer's
+/// snapshot bypassed the log by.
+pub(crate) fn count_that_a_recovery_took_back_keeps_the_log<B: Backend>() {
+    let (database, log) = {
+        let scene = Scene::<B>::new(2);
+        scene.user().commit(&[1, 2], 1);
+        scene.files()
+    };
+    let scene = Scene::<B>::from_files(&database, Some(&log));
+    let (writer, other) = scene.two();
+    // The header is a recovered one from the beginning.
+    assert_eq!(writer.versions(), [1, 1]);
+    let before = writer.header();
+    writer.checkpoint_all();
+    let bypassing = writer.read();
+    assert!(bypassing.snapshot().bypasses_log());
+    writer.damage_header();
+    assert_eq!(other.versions(), [1, 1]);
+    assert_eq!((other.header(), other.backfilled()), (before, 0));
+    let mut tx = bypassing.upgrade().expect("it is the very state");
+    fill(&mut tx, &[2], 2).expect("it writes");
+    tx.commit().expect("it commits");
+    let after = writer.header();
+    assert_eq!((after.salts(), after.max_frame()), (before.salts(), 3));
+    assert_eq!(other.versions(), [1, 2]);
+}
+
+/// Its frames lie behind the header that it wrote.
+pub(crate) fn salts_of_a_dead_writer_are_not_used_again<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = (scene.user_at(Synchronous::Full), scene.user());
+    writer.commit(&[1, 2], 1);
+    writer.checkpoint_all();
+    let mut syncs = 0;
+    let second_sync = move |call: &Call| {
+        syncs += u32::from(*call == Call::Sync(Which::Log));
+        syncs == 2
+    };
+    // Behind the log header and the frames, before the commit is published.
+    assert!(writer.dies(second_sync, |writer| writer.commit(&[1, 2], 2)));
+    let salts = |log: &[u8]| -> [u8; 8] { log[16..24].try_into().expect("eight bytes") };
+    let of_dead = salts(&scene.files().1);
+    assert_eq!(other.header().salts().0, of_dead, "it published them");
+    other.commit(&[1], 3);
+    assert_eq!(other.header().max_frame(), 1);
+    assert_ne!(salts(&scene.files().1), of_dead);
+    assert_eq!(other.versions(), [3, 1]);
+}
+
+/// A dead restart must not let a snapshot be opened that a checkpoint has passed.
+pub(crate) fn restart_that_dies_at_any_call_opens_no_older_snapshot<B: Backend>() {
+    let mut opened = 0;
+    at_every_call(|n| {
+        let scene = Scene::<B>::new(3);
+        let (writer, other) = scene.two();
+        writer.commit(&[2], 1);
+        let old = other.read().snapshot().save();
+        writer.commit(&[1], 2);
+        let last = other.read().snapshot().save();
+        writer.checkpoint_all();
+        if !writer.dies(nth(n), |writer| writer.commit(&[3], 3)) {
+            return false;
+        }
+        let gone = other.wal.open_snapshot(&old);
+        assert!(
+            matches!(gone, Err(Error::SnapshotGone { .. })),
+            "call {n}: {gone:?}"
+        );
+        match other.wal.open_snapshot(&last) {
+            Ok(tx) => {
+                assert_eq!(versions::<B>(&tx), [2, 1, 0], "call {n}");
+                opened += 1;
+            }
+            Err(Error::SnapshotGone { .. }) => {}
+            Err(error) => panic!("call {n}: {error}"),
+        }
+        true
+    });
+    assert!(
+        opened > 0,
+        "the last state was gone before it was restarted"
+    );
+}
+
+/// What a checkpoint of the log before has passed says nothing about this one.
+pub(crate) fn snapshot_of_a_restarted_log_is_opened<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (writer, other) = scene.two();
+    writer.commit(&[1, 2, 3], 1);
+    writer.checkpoint_all();
+    writer.commit(&[1], 2);
+    assert_eq!(writer.header().max_frame(), 1, "the log was restarted");
+    let saved = writer.read().snapshot().save();
+    writer.commit(&[1], 3);
+    let opened = other.wal.open_snapshot(&saved).expect("the log has it");
+    assert_eq!(versions::<B>(&opened), [2, 1, 1]);
+}
+
+/// It was restarted, and has no commit since.
+pub(crate) fn empty_log_with_old_frames_is_cut_by_a_truncate<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let user = scene.user();
+    user.commit(&[1, 2], 1);
+    user.checkpoint_all();
+    let proof = user.wal.prove_backfill(Duration::ZERO).unwrap().unwrap();
+    user.wal.restart_log(&proof, Duration::ZERO).unwrap();
+    assert!(!scene.files().1.is_empty());
+    let report = user.wal.checkpoint(CheckpointMode::Truncate).unwrap();
+    assert_eq!(report.held_back_by, None);
+    assert!(scene.files().1.is_empty(), "{report:?}");
+    assert_eq!(user.versions(), [1, 1]);
 }

@@ -75,20 +75,54 @@ pub(crate) fn snapshot_that_one_backfilled_frame_has_passed_is_gone<B: Backend>(
     assert_gone(&other, &old);
 }
 
-/// A recovery does not know how far checkpoints of the dead went.
+/// A recovery does not know how far checkpoints of the dead went, nor believes what the
+/// index says of that.
 pub(crate) fn snapshot_before_the_end_of_a_recovered_log_is_gone<B: Backend>() {
-    let scene = Scene::<B>::new(2);
-    let (writer, other) = scene.two();
-    writer.commit(&[1, 2], 1);
-    let old = save(&writer);
-    writer.commit(&[2], 2);
-    let last = save(&writer);
-    writer.checkpoint_all();
-    writer.damage_header();
-    assert_eq!(other.versions(), [1, 2], "the log is recovered");
-    assert_gone(&other, &old);
-    let opened = open(&other, &last).expect("nothing goes beyond the end of the log");
-    assert_eq!(versions::<B>(&opened), [1, 2]);
+    for scribbled in [false, true] {
+        let scene = Scene::<B>::new(2);
+        let (writer, other) = scene.two();
+        writer.commit(&[1, 2], 1);
+        let old = save(&writer);
+        writer.commit(&[2], 2);
+        let last = save(&writer);
+        writer.checkpoint_all();
+        writer.damage_header();
+        if scribbled {
+            writer.writable_block_zero().set_attempted(0);
+        }
+        assert_eq!(other.versions(), [1, 2], "the log is recovered");
+        assert_gone(&other, &old);
+        let opened = open(&other, &last).expect("nothing goes beyond the end of the log");
+        assert_eq!(versions::<B>(&opened), [1, 2]);
+    }
+}
+
+/// Stock SQLite restarts the log while a mark is taken for the snapshot.
+pub(crate) fn snapshot_of_a_log_restarted_before_its_lock_is_gone<B: Backend>() {
+    at_every_call(|n| {
+        let scene = Scene::<B>::new(2);
+        let other = scene.user();
+        let stock = scene.user_like_stock();
+        stock.commit(&[1, 2], 1);
+        let saved = save(&stock);
+        other.checkpoint_all();
+        let before = stock.header().salts();
+        let writer = stock.clone();
+        // Where the mark is held by then, it shuts the restart out.
+        other.before(nth(n), move || drop(writer.try_commit(&[2], 2)));
+        let opened = open(&other, &saved);
+        let came = other.stepped_in();
+        // What was opened has to stay, whatever is written now.
+        stock.commit(&[1, 2], 3);
+        match opened {
+            Ok(opened) => assert_eq!(versions::<B>(&opened), [1, 1], "call {n}"),
+            Err(Error::SnapshotGone { .. }) => {
+                assert_ne!(stock.header().salts(), before, "call {n}");
+            }
+            Err(error) => panic!("call {n}: {error}"),
+        }
+        came
+    });
 }
 
 /// A page with a newer frame beyond the snapshot is not copied, though the
@@ -100,7 +134,22 @@ pub(crate) fn an_opened_snapshot_finds_what_a_checkpoint_left_out<B: Backend>() 
     let held = writer.read();
     let saved = held.snapshot().save();
     writer.commit(&[1], 2);
-    assert_eq!(writer.checkpoint().backfilled, 2);
+    let (report, trace) = writer.trace(User::checkpoint);
+    assert_eq!(report.backfilled, 2);
+    let page_one = |call: &Call| {
+        matches!(
+            call,
+            Call::Write {
+                file: Which::Database,
+                offset: 0,
+                ..
+            }
+        )
+    };
+    assert!(
+        !trace.iter().any(page_one),
+        "page 1 has a newer frame: {trace:?}"
+    );
     let opened = open(&other, &saved).expect("nothing went beyond it");
     assert_eq!(versions::<B>(&opened), [1, 1]);
 }
@@ -184,6 +233,47 @@ pub(crate) fn the_pages_that_changed_between_two_snapshots_are_told<B: Backend>(
     writer.commit(&[5], 4);
     let gone = bypassing.pages_changed_since(&old);
     assert!(matches!(gone, Err(Error::SnapshotGone { .. })), "{gone:?}");
+}
+
+/// Newer than the transaction, or of a log that came after its own.
+pub(crate) fn pages_changed_since_what_comes_later_are_not_told<B: Backend>() {
+    let scene = Scene::<B>::new(5);
+    let writer = scene.user();
+    writer.commit(&[1, 2], 1);
+    let reading = writer.read();
+    writer.commit(&[3], 2);
+    let newer = save(&writer);
+    let is_gone = |reading: &Reading<B>, since| {
+        let changed = reading.pages_changed_since(since);
+        assert!(
+            matches!(changed, Err(Error::SnapshotGone { .. })),
+            "{changed:?}"
+        );
+    };
+    is_gone(&reading, &newer);
+    drop(reading);
+    writer.checkpoint_all();
+    let bypassing = writer.read();
+    assert!(bypassing.snapshot().bypasses_log());
+    writer.commit(&[4], 3);
+    let later = save(&writer);
+    assert_ne!(later.salts(), newer.salts(), "the log was restarted");
+    is_gone(&bypassing, &later);
+}
+
+pub(crate) fn pages_that_were_cut_off_are_not_told_as_changed<B: Backend>() {
+    let scene = Scene::<B>::new(5);
+    let writer = scene.user();
+    writer.commit(&[1], 1);
+    let old = save(&writer);
+    writer.commit(&[2, 5], 2);
+    let mut tx = writer.write();
+    tx.set_page_count(3).expect("it is cut");
+    tx.commit().expect("it is committed");
+    let reading = writer.read();
+    let changed = reading.pages_changed_since(&old).expect("the log has it");
+    assert!(changed.iter().all(|page| page.get() <= 3), "{changed:?}");
+    assert!(changed.iter().any(|page| page.get() == 2), "{changed:?}");
 }
 
 pub(crate) fn bytes_that_are_no_snapshot_are_refused<B: Backend>() {

@@ -36,7 +36,7 @@ pub(super) fn expect_pages<B: Backend>(tx: &Writing<B>, versions: &[u32]) {
 }
 
 /// How many entries the index has behind the published frame.
-fn entries_behind<B: Backend>(user: &User<B>) -> usize {
+pub(super) fn entries_behind<B: Backend>(user: &User<B>) -> usize {
     let published = user.header().max_frame();
     (published + 1..published + 60)
         .filter(|&frame| page_of_frame(&*user.wal, frame).unwrap() != 0)

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::super::Backend;
-use super::super::director::{Then, at_every_call, nth};
+use super::super::director::{Call, Then, Which, at_every_call, nth};
 use super::super::scene::{Scene, User, content, fill};
 use crate::coordination::WalCoordination;
 use crate::error::Error;
-use crate::protocol::{Tail, TailFrames};
+use crate::protocol::{Synchronous, Tail, TailFrames, TailPosition};
 
 /// Page and commit size of each frame, whose content must be whole.
 fn frames<C: WalCoordination>(frames: TailFrames<'_, C>) -> Vec<(u32, Option<u32>)> {
@@ -72,6 +72,7 @@ pub(crate) fn the_log_does_not_begin_anew_behind_a_tail<B: Backend>() {
         // All is backfilled, up to where the tail stands, and stock SQLite
         // would begin anew here.
         writer.checkpoint_all();
+        assert_eq!(frames(tail.advance().expect("nothing is new")), []);
         writer.commit(&[1], version);
         assert_eq!(writer.header().salts(), generation);
         assert_eq!(frames(tail.advance().expect("it goes on")), [(1, Some(2))]);
@@ -144,6 +145,24 @@ pub(crate) fn tail_whose_restart_failed_misses_no_frame<B: Backend>() {
     assert!(gone > 0, "the tail never lost its mark");
 }
 
+/// Its own restart is no reason to trust the backfill of a peer that does not sync.
+pub(crate) fn tail_syncs_a_peers_backfill_before_it_restarts_the_log<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (careless, careful) = (scene.user_at(Synchronous::Off), scene.user());
+    careful.commit(&[1, 2], 1);
+    let mut tail = careful.wal.tail().expect("a tail begins");
+    careless.checkpoint_all();
+    let before = careful.header();
+    let observer = careless.clone();
+    careful.before(
+        |call| *call == Call::Sync(Which::Database),
+        move || assert_eq!(observer.header(), before, "it was restarted before"),
+    );
+    assert!(tail.restart_log(Duration::ZERO).expect("nobody is there"));
+    careful.assert_stepped_in();
+    assert_ne!(careful.header().salts(), before.salts());
+}
+
 pub(crate) fn a_tail_goes_on_where_it_stood_while_the_log_is_the_same<B: Backend>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
@@ -160,6 +179,22 @@ pub(crate) fn a_tail_goes_on_where_it_stood_while_the_log_is_the_same<B: Backend
     assert_eq!(frames(tail.advance().expect("it goes on")), [(1, Some(2))]);
     let position = tail.position();
     drop(tail);
+    writer.checkpoint_all();
+    let resumed = other.wal.resume_tail(position).expect("it is the same");
+    assert_eq!(frames(resumed.missed()), []);
+    let mut tail = resumed.into_tail();
+    let generation = writer.header().salts();
+    writer.commit(&[2], 4);
+    assert_eq!(writer.header().salts(), generation, "restarted behind it");
+    assert_eq!(frames(tail.advance().expect("it goes on")), [(2, Some(2))]);
+    let position = tail.position();
+    drop(tail);
+    let beyond = TailPosition {
+        frame: position.frame + 1,
+        ..position
+    };
+    let gone = other.wal.resume_tail(beyond);
+    assert!(matches!(gone, Err(Error::SnapshotGone { .. })), "{gone:?}");
     writer.checkpoint_all();
     writer.commit(&[1], 4);
     let gone = other.wal.resume_tail(position);
