@@ -42,8 +42,8 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(());
         }
         let is_promised = report.log_frames > 0 && self.synchronous() != Synchronous::Off;
-        if is_promised && !mutated(Mutation::CloseWithoutProof) {
-            self.prove_all_backfilled()?;
+        if is_promised && !mutated(Mutation::CloseWithoutProof) && !self.prove_all_backfilled()? {
+            return Ok(());
         }
         if self.tuning.persistent_log() {
             return self.keep_log();
@@ -71,11 +71,13 @@ impl<C: WalCoordination> Wal<C> {
         self.empty_log()
     }
 
-    /// The log may have been backfilled by a peer that does not sync.
-    fn prove_all_backfilled(self: &Arc<Self>) -> Result<()> {
+    /// Makes the database file durable, which a peer that does not sync may have
+    /// backfilled. False if the header cannot be read, which says what that is to be
+    /// durable for: then the log stays, and the next opener recovers it.
+    fn prove_all_backfilled(self: &Arc<Self>) -> Result<bool> {
         match self.header_cell()?.load() {
-            Ok(header) => self.backfill_proof(&header).map(drop),
-            Err(_) => Ok(()),
+            Ok(header) => self.backfill_proof(&header).map(|_| true),
+            Err(_) => Ok(false),
         }
     }
 }
