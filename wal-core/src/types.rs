@@ -191,11 +191,16 @@ impl Salts {
         Salts(bytes)
     }
 
-    /// True if both name one generation. Zeros name none: SQLite gives them to each empty
-    /// log.
+    /// True for zeros, which name no generation: SQLite gives them to each empty log, and
+    /// may begin a log with them.
+    pub(crate) fn names_none(self) -> bool {
+        self.0 == [0; 8]
+    }
+
+    /// True if both name one generation.
     #[must_use]
     pub fn name_same(self, other: Self) -> bool {
-        self == other && self.0 != [0; 8]
+        self == other && !self.names_none()
     }
 
     /// The salts of the next generation: the first counts up as a big-endian

@@ -31,7 +31,7 @@ use crate::process_table::{Place, ProcessTable};
 use crate::{first_opener, futex, shm_file};
 
 const MAGIC: u32 = 0x4c41_5743;
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 /// What the table of processes has.
 const PROCESS_WORDS: usize = 1024;
 const LEN: u64 = size_of::<SideMemory>() as u64;

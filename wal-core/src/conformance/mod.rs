@@ -129,6 +129,8 @@ macro_rules! conformance_suite {
         a_group_commit_is_visible_and_write_free_before_its_sync,
         a_sync_of_another_serves_what_was_published_before_it,
         what_is_published_during_a_sync_is_not_told_synced,
+        sync_of_same_first_salt_serves_no_other_generation,
+        salts_of_zero_share_no_sync,
         a_group_commit_whose_log_is_gone_is_synced_in_the_database,
         a_log_that_failed_to_sync_is_written_again_before_a_durable_commit,
         a_log_that_failed_to_sync_is_written_again_before_it_is_moved,

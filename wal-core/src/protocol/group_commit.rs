@@ -25,6 +25,10 @@
 //! it. In this order: the other one would leave a new log over a database file
 //! that has not yet what the old log had.
 //!
+//! Salts of zero, with which a SQLite may have begun the log, name no generation
+//! ([`crate::types::Salts`]). A commit to such a log shares no sync: it syncs the database
+//! file and the log by itself.
+//!
 //! A sync that failed is not tried again by those who wait for it. The next one
 //! who comes with a durable commit [writes the log again](super::mend_log).
 //!
@@ -107,7 +111,8 @@ impl<C: WalCoordination> Wal<C> {
             if self.is_poisoned() {
                 return Err(self.failed_elsewhere());
             }
-            if log.covers(salts, frame) {
+            // No sync is told of a generation without a name, nor that it is gone.
+            if log.covers(salts, frame) || salts.names_none() {
                 return self.sync_database_if_gone(salts);
             }
             if let Some(lead) = log.try_lead(now()) {
@@ -175,7 +180,8 @@ impl<C: WalCoordination> Wal<C> {
         for attempt in 1..=LOOKS {
             pause_before(attempt);
             if let Ok(header) = self.header_cell().ok()?.load() {
-                return (header.salts() == salts).then(|| header.max_frame());
+                let is_there = header.salts().name_same(salts);
+                return is_there.then(|| header.max_frame());
             }
         }
         None

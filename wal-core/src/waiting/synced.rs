@@ -5,14 +5,24 @@
 //! the others. Two who lead at a time do no harm, so a leader that has been at
 //! it for long is taken for dead.
 //!
+//! How far is three words: both salts of a generation, and the last frame of it that is
+//! synced. Each has a *tag* in its low half, which a leader draws for a generation and
+//! no leader draws again. Words with one tag are of one leader, whenever they were
+//! loaded, and what they say together is true for good: a frame that is synced in a
+//! generation stays so. Leaders of two generations that store at a time leave different
+//! tags, which say nothing, so each syncs once more.
+//!
+//! Salts of zero name no generation ([`Salts`]): nothing is told of them, and a failure
+//! is told of every generation.
+//!
 //! # Ordering
 //! All of it is sequentially consistent. A leader tells of a failure before it
 //! steps down, so who begins to lead behind it finds that.
 //!
 //! # Crash
-//! Zeros say that nothing is known. So does garbage, but for one word in 2^32:
-//! a frame counts only beside the first salt of the generation that is asked
-//! for, and the header has to be of that generation too.
+//! Zeros say that nothing is known. So does garbage, unless three words have one tag and
+//! name the generation that is asked for. A leader that dies between two of its stores
+//! leaves two tags.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,17 +38,18 @@ pub const LEASE: Duration = Duration::from_millis(20);
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct SyncedLog {
-    /// The last frame that is synced, in the high half, and the first salt of
-    /// its generation, which is another one in each, in the low one: both fit
-    /// into a word.
-    synced: AtomicU64,
+    /// The first salt, the second, and the last frame that is synced, in the high halves;
+    /// the tag in the low ones.
+    synced: [AtomicU64; 3],
     /// The salts of the generation in which a sync has failed; 0 for none, and
     /// all ones for whichever it is.
     failed: AtomicU64,
     /// Since when somebody leads, by the clock of the machine; 0 for nobody.
     led_since: AtomicU32,
+    /// The last tag that was drawn.
+    tags: AtomicU32,
     /// Up to a cache line.
-    unused: [AtomicU32; 10],
+    unused: [AtomicU32; 5],
     done: Bell,
 }
 
@@ -46,6 +57,7 @@ crate::shared_memory!(SyncedLog {
     synced,
     failed,
     led_since,
+    tags,
     unused,
     done,
 });
@@ -59,19 +71,52 @@ pub struct Lead(u32);
 impl SyncedLog {
     /// True if the frames of generation `salts` up to `frame` were synced.
     pub fn covers(&self, salts: Salts, frame: u32) -> bool {
-        let synced = self.synced.load(Ordering::SeqCst);
-        synced & 0xffff_ffff == first_of(salts) && synced >> 32 >= u64::from(frame)
+        let told = self.told();
+        told.is_some_and(|told| told.salts.name_same(salts) && told.frame >= frame)
     }
 
     /// Tells that the frames of generation `salts` up to `frame` are synced.
     pub fn raise(&self, salts: Salts, frame: u32) {
-        let word = u64::from(frame) << 32 | first_of(salts);
-        let higher =
-            |now: u64| (now & 0xffff_ffff != first_of(salts) || now < word).then_some(word);
-        // It fails if another leader has told of more.
-        let _ = self
-            .synced
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, higher);
+        if salts.names_none() {
+            return;
+        }
+        let [one, two, last] = &self.synced;
+        let tag = match self.told() {
+            Some(told) if told.salts == salts => {
+                // It fails if another leader has told of more, or of another generation.
+                let word = tagged(frame, told.tag);
+                let higher = |now| (tag_of(now) == told.tag && now < word).then_some(word);
+                let _ = last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, higher);
+                return;
+            }
+            _ => self.draw_tag(),
+        };
+        let [first_salt, second_salt] = halves(salts);
+        one.store(tagged(first_salt, tag), Ordering::SeqCst);
+        two.store(tagged(second_salt, tag), Ordering::SeqCst);
+        last.store(tagged(frame, tag), Ordering::SeqCst);
+    }
+
+    /// A tag that no leader has. It comes again after 2^32 generations.
+    fn draw_tag(&self) -> u32 {
+        match self.tags.fetch_add(1, Ordering::SeqCst).wrapping_add(1) {
+            // Zeros say that nothing is known.
+            NO_TAG => self.draw_tag(),
+            tag => tag,
+        }
+    }
+
+    /// What is told, if the words are of one leader.
+    fn told(&self) -> Option<Told> {
+        let words = self.synced.each_ref();
+        let [one, two, last] = words.map(|word| word.load(Ordering::SeqCst));
+        let tag = tag_of(one);
+        let is_whole = tag != NO_TAG && tag_of(two) == tag && tag_of(last) == tag;
+        is_whole.then(|| Told {
+            salts: salts_of([value_of(one), value_of(two)]),
+            frame: value_of(last),
+            tag,
+        })
     }
 
     /// True if a sync has failed in generation `salts`.
@@ -80,9 +125,12 @@ impl SyncedLog {
         failed == u64::MAX || failed != 0 && failed == all_of(salts)
     }
 
-    /// Tells that a sync has failed in generation `salts`.
+    /// Tells that a sync has failed in generation `salts`: in every one, if that is none.
     pub fn fail(&self, salts: Salts) {
-        self.failed.store(all_of(salts), Ordering::SeqCst);
+        match salts.names_none() {
+            true => self.fail_all(),
+            false => self.failed.store(all_of(salts), Ordering::SeqCst),
+        }
     }
 
     /// Tells that a sync has failed, in a generation that nobody knows.
@@ -145,8 +193,36 @@ fn is_led(since: u32, now: u32) -> bool {
     since != 0 && (between(since, now) < LEASE || between(now, since) < LEASE)
 }
 
-fn first_of(Salts([a, b, c, d, ..]): Salts) -> u64 {
-    u64::from(u32::from_be_bytes([a, b, c, d]))
+/// The tag of words that no leader has stored.
+const NO_TAG: u32 = 0;
+
+/// What the words say.
+struct Told {
+    salts: Salts,
+    frame: u32,
+    tag: u32,
+}
+
+fn tagged(value: u32, tag: u32) -> u64 {
+    u64::from(value) << 32 | u64::from(tag)
+}
+
+fn value_of(word: u64) -> u32 {
+    let [a, b, c, d, ..] = word.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+fn tag_of(word: u64) -> u32 {
+    let [.., a, b, c, d] = word.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+fn halves(Salts([a, b, c, d, e, f, g, h]): Salts) -> [u32; 2] {
+    [[a, b, c, d], [e, f, g, h]].map(u32::from_be_bytes)
+}
+
+fn salts_of([one, two]: [u32; 2]) -> Salts {
+    Salts((u64::from(one) << 32 | u64::from(two)).to_be_bytes())
 }
 
 fn all_of(Salts(salts): Salts) -> u64 {
@@ -176,9 +252,70 @@ mod tests {
     }
 
     #[test]
+    fn count_is_of_both_salts() {
+        let log = SyncedLog::default();
+        let Salts(mut other) = OLD;
+        other[7] ^= 1;
+        log.raise(OLD, 10);
+        assert!(log.covers(OLD, 10));
+        assert!(!log.covers(Salts(other), 1), "one salt is the same");
+    }
+
+    #[test]
+    fn zeros_name_no_generation() {
+        let zeros = Salts([0; 8]);
+        let log = SyncedLog::default();
+        log.raise(zeros, 10);
+        assert!(!log.covers(zeros, 0));
+        assert!(!log.has_failed(zeros), "nothing has");
+        log.fail(zeros);
+        assert!(log.has_failed(zeros));
+        assert!(log.has_failed(OLD), "it may be any");
+        log.mended(log.failure());
+        assert!(!log.has_failed(zeros));
+    }
+
+    /// Each mixture that two leaders leave, of generations with another salt each, which
+    /// store at a time or die at it.
+    #[test]
+    fn words_of_two_leaders_say_nothing() {
+        let (few, many) = (10, 100);
+        for (first, second) in [(7, 9), (8, 1), (8, 9)] {
+            let salts = [salts_of([7, 1]), salts_of([first, second])];
+            for mixture in 0..8 {
+                let log = SyncedLog::default();
+                let words = [(7, first), (1, second), (few, many)];
+                for (place, (word, (one, two))) in log.synced.iter().zip(words).enumerate() {
+                    let is_ones = mixture & 1 << place == 0;
+                    let (value, tag) = if is_ones { (one, 1) } else { (two, 2) };
+                    word.store(tagged(value, tag), Ordering::SeqCst);
+                }
+                let covered = salts.map(|salts| log.covers(salts, 1));
+                assert_eq!(
+                    covered,
+                    [mixture == 0, mixture == 7],
+                    "mixture {mixture:03b}"
+                );
+                log.tags.store(2, Ordering::SeqCst);
+                log.raise(salts[0], few);
+                assert!(log.covers(salts[0], few) && !log.covers(salts[0], few + 1));
+            }
+        }
+    }
+
+    #[test]
+    fn tag_that_says_nothing_is_not_drawn() {
+        let log = SyncedLog::default();
+        log.tags.store(u32::MAX - 1, Ordering::SeqCst);
+        assert_eq!([(); 2].map(|()| log.draw_tag()), [u32::MAX, 1]);
+    }
+
+    #[test]
     fn garbage_says_nothing() {
         let log = SyncedLog::default();
-        log.synced.store(u64::MAX, Ordering::SeqCst);
+        for (word, garbage) in log.synced.iter().zip([u64::MAX, 7, u64::MAX]) {
+            word.store(garbage, Ordering::SeqCst);
+        }
         log.led_since.store(0xdead_beef, Ordering::SeqCst);
         assert!(!log.covers(OLD, 1));
         assert!(log.try_lead(90 * MS).is_some());

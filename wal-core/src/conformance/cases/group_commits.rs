@@ -4,14 +4,16 @@ use std::sync::mpsc::channel;
 
 use super::super::Backend;
 use super::super::director::{Awaited, Call, Then, Which, at_every_call, nth};
-use super::super::scene::{BOUND, Scene, User, fill, until};
+use super::super::scene::{BOUND, Scene, User, content, fill, until};
 use super::durability::{SYNC, log_writes};
 use super::relayed_commits::{Kept, joined, keep};
 use super::waiting::until_in_line;
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Error;
+use crate::format::{ByteOrder, FrameHeader, LogHeader};
 use crate::index::IndexHeader;
 use crate::protocol::{CheckpointMode, Synchronous};
+use crate::types::{PageNo, PageSize, Salts};
 use crate::waiting::manual_clock::ManualClock;
 use crate::waiting::{LEASE, SyncedLog, now};
 
@@ -93,6 +95,82 @@ pub(crate) fn what_is_published_during_a_sync_is_not_told_synced<B: Backend>() {
     one.assert_stepped_in();
     let now = one.header();
     assert!(!is_told_synced(&one, &now), "it may have come too late");
+    scene.assert_quiet();
+}
+
+/// What is told of another generation whose first salt is the same, as after a header
+/// with salts drawn at random.
+pub(crate) fn sync_of_same_first_salt_serves_no_other_generation<B: Backend>() {
+    let (scene, one, two) = scene::<B>();
+    one.before(
+        |call| *call == WRITE_GIVEN_BACK,
+        move || {
+            let Salts(mut salts) = two.header().salts();
+            salts[7] ^= 1;
+            synced_log(&two).raise(Salts(salts), 1000);
+        },
+    );
+    let (_, trace) = one.trace(|one| one.commit(&[1], 3));
+    one.assert_stepped_in();
+    assert_eq!(syncs(&trace), [SYNC], "another log was synced");
+    scene.assert_quiet();
+}
+
+/// A log whose salts are zeros, as a SQLite begins one that found an empty log after a
+/// checkpoint of its own.
+fn log_with_salts_of_zero() -> Vec<u8> {
+    let header = LogHeader {
+        byte_order: ByteOrder::NATIVE,
+        page_size: PageSize::MIN,
+        sequence: 1,
+        salts: Salts([0; 8]),
+    };
+    let (bytes, mut checksum) = header.encode();
+    let mut log = bytes.to_vec();
+    for page in [1, 2] {
+        let frame = FrameHeader {
+            page: PageNo::new(page).expect("a page number"),
+            commit_size: if page == 2 { 2 } else { 0 },
+            salts: header.salts,
+        };
+        let content = content(page, 1);
+        let (bytes, after) = frame.encode(header.byte_order, checksum, &content);
+        log.extend([bytes.as_slice(), &content].concat());
+        checksum = after;
+    }
+    log
+}
+
+/// Zeros name no generation: what is told of them may be of an earlier log, and so may a
+/// log with the same ones.
+pub(crate) fn salts_of_zero_share_no_sync<B: Backend>() {
+    let database = [content(1, 0), content(2, 0)].concat();
+    let scene = Scene::<B>::from_files(&database, Some(&log_with_salts_of_zero()));
+    let (one, two) = (member(&scene), member(&scene));
+    assert_eq!(one.versions(), [1, 1]);
+    assert_eq!(one.header().salts(), Salts([0; 8]));
+    synced_log(&two).raise(Salts([0; 8]), 1000);
+    for version in 2..4 {
+        let (_, trace) = one.trace(|one| one.commit(&[1], version));
+        assert_eq!(syncs(&trace), [DATABASE_SYNC, SYNC]);
+        assert!(!is_told_synced(&two, &two.header()), "of which log?");
+    }
+    one.then(|call| *call == SYNC, || Then::Fail);
+    let failed = one.try_commit(&[1], 4);
+    assert!(
+        matches!(failed, Err(Error::DurabilityUnknown { .. })),
+        "{failed:?}"
+    );
+    // What failed is written again by another user, which goes by no name either.
+    let len = scene.files().1.len();
+    let (_, trace) = two.trace(|two| two.commit(&[2], 5));
+    let again = Call::Write {
+        file: Which::Log,
+        offset: 0,
+        len,
+    };
+    assert_eq!(log_writes(&trace).first(), Some(&again), "{trace:?}");
+    assert_eq!(two.versions(), [4, 5]);
     scene.assert_quiet();
 }
 
