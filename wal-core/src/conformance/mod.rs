@@ -304,6 +304,7 @@ macro_rules! conformance_suite {
         a_database_grows_and_shrinks,
         pages_beyond_the_end_are_refused,
         the_page_of_the_lock_bytes_is_passed_over_and_refused,
+        database_has_no_more_pages_than_sqlite_numbers,
         the_vacuum_lock_shuts_everyone_out_and_lets_nobody_be_overrun,
         // Spilling.
         a_spilled_page_is_seen_by_its_transaction_and_by_nobody_else,
@@ -420,6 +421,7 @@ macro_rules! conformance_suite {
         apply_leaves_nothing_uncommitted_in_the_index,
         place_in_an_empty_log_of_sqlite_is_no_place_to_go_on,
         a_replica_of_what_a_tail_gives_is_the_database,
+        frame_with_numbers_beyond_sqlites_is_not_applied,
         // Vacuum.
         a_rewrite_replaces_all_pages_while_readers_go_on,
         a_rewrite_can_make_a_database_longer,

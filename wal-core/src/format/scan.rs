@@ -12,7 +12,7 @@ use super::log_header::{DecodedHeader, LOG_HEADER_LEN, LogHeader};
 use crate::error::{Error, Result};
 use crate::io::File;
 use crate::testing::{Mutation, mutated};
-use crate::types::{PageSize, Salts};
+use crate::types::{MAX_FRAME, PageSize, Salts};
 
 /// About how many bytes are read at a time.
 const READ_LEN: usize = 1 << 20;
@@ -126,7 +126,7 @@ fn scan_frames(log: &dyn File, header: LogHeader, checksum: Checksum) -> Result<
             let Some((frame, after)) = decode(frame, &header, running) else {
                 break 'log;
             };
-            if pending.len() + scan.pages.len() >= u32::MAX as usize {
+            if pending.len() + scan.pages.len() >= MAX_FRAME as usize {
                 break 'log;
             }
             running = after;

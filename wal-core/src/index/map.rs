@@ -122,10 +122,10 @@ fn find_in_block(
             }
             return Some(newest);
         }
-        let frame = before + u32::from(value);
+        // A slot of a dead or foreign writer can hold any value: there may be no such
+        // frame, and its place is looked up with `get`. 0 is in no range.
+        let frame = before.checked_add(u32::from(value)).unwrap_or(0);
         let in_range = frame >= min && (frame <= max || mutated(Mutation::IgnoreMaxFrame));
-        // A slot of a dead or foreign writer can hold any value, so the place
-        // is looked up with `get`.
         let holds = |cell: &Word| {
             // Acquire: the page number behind the slot that leads to it.
             fence(Ordering::Acquire);
@@ -140,7 +140,9 @@ fn find_in_block(
         // Entries before it are older than this one, which is to be seen.
         if walked == FAR
             && let Some(further) = Further::than(at, page, (block.slots(), pages), ends)
-            && before + u32::from(further.value) <= max
+            && before
+                .checked_add(u32::from(further.value))
+                .is_some_and(|frame| frame <= max)
         {
             at = further.slot;
             continue;
@@ -351,6 +353,22 @@ mod tests {
                 assert!(is_there, "seed {seed}, slot {at}: {found}, not {expected}");
             }
         }
+    }
+
+    /// Behind the last frame that has a number there are none, whatever a slot holds.
+    #[test]
+    fn garbage_in_the_last_block_names_no_frame() {
+        let (index, _) = block_of_frame(u32::MAX);
+        let heap = heap(1);
+        let block = &heap.0[0];
+        // The block has room for as many frames as any other.
+        block.store_page(index, 100, 5, Ordering::Relaxed);
+        let begin = hash(5);
+        for (slot, value) in [101, 4000, 4130, u16::MAX].into_iter().enumerate() {
+            block.store_slot(begin + slot, value, Ordering::Relaxed);
+        }
+        let found = find_in_block(block, index, 5, (1, u32::MAX), &heap.1);
+        assert_eq!(found, Some(0));
     }
 
     #[test]

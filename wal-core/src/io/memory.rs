@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{File, FileSyncType};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A file whose bytes are on the heap. It cannot be mapped, so its pages are
 /// read into buffers.
@@ -27,6 +27,15 @@ impl MemoryFile {
     /// A copy of what the file holds.
     pub fn contents(&self) -> Vec<u8> {
         self.read().clone()
+    }
+
+    fn resize(&self, bytes: &mut Vec<u8>, len: usize) -> Result<()> {
+        let more = len.saturating_sub(bytes.len());
+        bytes
+            .try_reserve(more)
+            .map_err(|_| Error::io(&self.path, "write", std::io::ErrorKind::StorageFull.into()))?;
+        bytes.resize(len, 0);
+        Ok(())
     }
 
     /// No code panics while it holds the lock, so a poisoned lock still
@@ -67,9 +76,9 @@ impl File for MemoryFile {
         let mut bytes = self.write();
         let mut at = index(offset);
         for buffer in buffers {
-            let end = at + buffer.len();
+            let end = at.saturating_add(buffer.len());
             if bytes.len() < end {
-                bytes.resize(end, 0);
+                self.resize(&mut bytes, end)?;
             }
             bytes[at..end].copy_from_slice(buffer);
             at = end;
@@ -86,14 +95,26 @@ impl File for MemoryFile {
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        self.write().resize(index(len), 0);
-        Ok(())
+        self.resize(&mut self.write(), index(len))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn offset_beyond_the_address_space_is_an_error() {
+        let file = MemoryFile::new("memory", vec![1]);
+        for offset in [u64::MAX, u64::MAX - 1, 1 << 63] {
+            let written = file.write_all_at(&mut [IoSlice::new(b"abc")], offset);
+            assert!(matches!(written, Err(Error::Io { .. })), "{written:?}");
+            let cut = file.set_len(offset);
+            assert!(matches!(cut, Err(Error::Io { .. })), "{cut:?}");
+            assert_eq!(file.read_at(&mut [0; 3], offset).unwrap(), 0);
+        }
+        assert_eq!(file.contents(), [1]);
+    }
 
     #[test]
     fn a_memory_file_reads_back_what_was_written() {

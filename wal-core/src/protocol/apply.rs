@@ -37,7 +37,7 @@ use crate::format::{
 };
 use crate::index;
 use crate::testing::{Mutation, Point, mutated, step};
-use crate::types::{FrameNo, PageNo};
+use crate::types::{FrameNo, MAX_FRAME, PageNo};
 
 /// A transaction that adds frames of another log. Dropping it without
 /// [`ApplyTx::commit`] forgets them.
@@ -216,6 +216,7 @@ impl<C: WalCoordination> ApplyTx<C> {
                 "the checksum of the frame does not go on from the one before; fetch it again",
             ));
         };
+        self.check_numbers(number, &decoded)?;
         let end = LogEnd {
             max_frame: number.get(),
             checksum,
@@ -317,6 +318,22 @@ impl<C: WalCoordination> ApplyTx<C> {
         drop(self);
         wal.tell_opener();
         Ok(TailPosition::of(&committed))
+    }
+
+    /// Refuses what no SQLite logs: a checkpoint could not move it, or would call the
+    /// database corrupt.
+    fn check_numbers(&self, number: FrameNo, frame: &FrameHeader) -> Result<()> {
+        let lock_bytes = self.tx.wal().config.page_size.lock_byte_page();
+        let page_count = frame.commit_size;
+        if frame.page > PageNo::MAX || frame.page == lock_bytes || page_count > PageNo::MAX.get() {
+            return Err(self.refused(
+                "the frame is of a page, or a size, that no database has; copy the database anew",
+            ));
+        }
+        if number.get() > MAX_FRAME {
+            return Err(self.refused("no frame has that number; begin the next generation"));
+        }
+        Ok(())
     }
 
     /// The end of the log, with what was given.

@@ -248,9 +248,9 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
             self.waiter.check_cancelled()?;
             let consecutive = rest
                 .iter()
-                .zip(first..)
+                .zip(u64::from(first)..)
                 .take(most)
-                .take_while(|((page, _), n)| page == n);
+                .take_while(|&(&(page, _), n)| u64::from(page) == n);
             let (run, behind) = rest.split_at(consecutive.count());
             wal.copy_run(run)?;
             rest = behind;

@@ -52,12 +52,10 @@ impl<C: WalCoordination> ReadTx<C> {
         let pages = self.page_count();
         let most = u32::try_from(RUN_LEN / size.len()).unwrap_or(1).max(1);
         file.set_len(u64::from(pages) * u64::from(size.bytes()))?;
-        let mut first = PageNo::ONE.get();
-        while first <= pages {
-            let end = pages.min(first.saturating_add(most - 1));
-            self.copy_run(file, first, end)?;
-            progress(BackupProgress { copied: end, pages })?;
-            first = end + 1;
+        for run in runs(pages, most) {
+            let copied = *run.end();
+            self.copy_run(file, *run.start(), copied)?;
+            progress(BackupProgress { copied, pages })?;
         }
         file.sync(FileSyncType::Full)
     }
@@ -79,6 +77,12 @@ impl<C: WalCoordination> ReadTx<C> {
     }
 }
 
+/// The first `pages` pages in runs of at most `most`, which is not 0.
+fn runs(pages: u32, most: u32) -> impl Iterator<Item = RangeInclusive<u32>> {
+    let starts = (0..pages).step_by(usize::try_from(most).unwrap_or(usize::MAX));
+    starts.map(move |before| before + 1..=pages.min(before.saturating_add(most)))
+}
+
 /// Pages `first..=last` before and behind the page of the lock bytes.
 fn around_lock_bytes(first: u32, last: u32, size: PageSize) -> [RangeInclusive<u32>; 2] {
     let lock_bytes = size.lock_byte_page().get();
@@ -91,6 +95,26 @@ fn around_lock_bytes(first: u32, last: u32, size: PageSize) -> [RangeInclusive<u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_end_with_the_last_page_of_any_database() {
+        for (pages, most) in [
+            (0, 1),
+            (1, 1),
+            (7, 3),
+            (9, 3),
+            (u32::MAX, 1 << 30),
+            (u32::MAX, u32::MAX),
+        ] {
+            let mut next = 1;
+            for run in runs(pages, most) {
+                assert_eq!(u64::from(*run.start()), next);
+                assert!(run.end() - run.start() < most);
+                next = u64::from(*run.end()) + 1;
+            }
+            assert_eq!(next, u64::from(pages) + 1);
+        }
+    }
 
     #[test]
     fn a_run_around_the_lock_bytes_leaves_only_them_out() {

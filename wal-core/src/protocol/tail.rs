@@ -75,7 +75,31 @@ pub struct Tail<C: WalCoordination> {
 #[derive(Debug)]
 pub struct TailFrames<'t, C: WalCoordination> {
     at: &'t ReadTx<C>,
-    next: u32,
+    numbers: Numbers,
+}
+
+/// The numbers of the frames behind one, in order.
+#[derive(Debug)]
+struct Numbers {
+    /// `None` behind the last number that a frame can have.
+    next: Option<FrameNo>,
+}
+
+impl Numbers {
+    /// Those behind `frame`; 0 is before all.
+    fn behind(frame: u32) -> Self {
+        let next = frame.checked_add(1);
+        Numbers {
+            next: next.and_then(FrameNo::new),
+        }
+    }
+
+    /// The next one, if it is at most `last`.
+    fn next_up_to(&mut self, last: u32) -> Option<FrameNo> {
+        let number = self.next.filter(|number| number.get() <= last)?;
+        *self = Numbers::behind(number.get());
+        Some(number)
+    }
 }
 
 /// A frame as it stands in the log.
@@ -119,7 +143,7 @@ impl<C: WalCoordination> Wal<C> {
         }
         Ok(ResumedTail {
             tail: Tail { at },
-            missed: position.frame.saturating_add(1),
+            position,
         })
     }
 
@@ -177,7 +201,8 @@ impl<C: WalCoordination> Wal<C> {
 #[derive(Debug)]
 pub struct ResumedTail<C: WalCoordination> {
     tail: Tail<C>,
-    missed: u32,
+    /// Where the tail stood before.
+    position: TailPosition,
 }
 
 impl<C: WalCoordination> ResumedTail<C> {
@@ -185,7 +210,7 @@ impl<C: WalCoordination> ResumedTail<C> {
     pub fn missed(&self) -> TailFrames<'_, C> {
         TailFrames {
             at: &self.tail.at,
-            next: self.missed,
+            numbers: Numbers::behind(self.position.frame),
         }
     }
 
@@ -211,7 +236,7 @@ impl<C: WalCoordination> Tail<C> {
     pub fn log_so_far(&self) -> TailFrames<'_, C> {
         TailFrames {
             at: &self.at,
-            next: 1,
+            numbers: Numbers::behind(0),
         }
     }
 
@@ -224,7 +249,7 @@ impl<C: WalCoordination> Tail<C> {
     /// the log has begun anew since; those of [`Wal::begin_read`].
     pub fn advance(&mut self) -> Result<TailFrames<'_, C>> {
         let wal = self.at.wal().clone();
-        let next = self.at.snapshot().max_frame().saturating_add(1);
+        let numbers = Numbers::behind(self.at.snapshot().max_frame());
         let pinned = wal.pin_newest(&Held::NOTHING)?;
         let (before, now) = (self.at.snapshot(), pinned.snapshot());
         // A mark keeps the log from beginning anew; only the first commit to an
@@ -236,7 +261,10 @@ impl<C: WalCoordination> Tail<C> {
         }
         // The old mark is given back when the new one is held.
         self.at = pinned;
-        Ok(TailFrames { at: &self.at, next })
+        Ok(TailFrames {
+            at: &self.at,
+            numbers,
+        })
     }
 
     /// Begins the log anew, if the tail has handed everything out and all of it
@@ -318,9 +346,32 @@ impl<'t, C: WalCoordination> Iterator for TailFrames<'t, C> {
             true => self.at.snapshot().max_frame().saturating_add(1),
             false => self.at.snapshot().max_frame(),
         };
-        let number = FrameNo::new(self.next).filter(|number| number.get() <= last)?;
-        self.next += 1;
+        let number = self.numbers.next_up_to(last)?;
         let wal: &'t Wal<C> = self.at.wal();
         Some(wal.check_process().and_then(|()| wal.raw_frame(number)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_end_with_the_last_frame_of_any_log() {
+        for (frame, last) in [
+            (0, 0),
+            (0, 2),
+            (5, 4),
+            (5, 6),
+            (u32::MAX - 2, u32::MAX),
+            (u32::MAX, u32::MAX),
+        ] {
+            let mut numbers = Numbers::behind(frame);
+            let given = std::iter::from_fn(|| numbers.next_up_to(last)).map(FrameNo::get);
+            let given: Vec<u64> = given.take(10).map(u64::from).collect();
+            let expected: Vec<u64> = (u64::from(frame) + 1..=u64::from(last)).collect();
+            assert_eq!(given, expected);
+            assert_eq!(numbers.next_up_to(last), None, "it goes on behind its end");
+        }
     }
 }

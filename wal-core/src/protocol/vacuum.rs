@@ -102,10 +102,7 @@ impl<C: WalCoordination> NewPages<'_, C> {
             let reason = format!("a page of {} bytes was given", content.len());
             return Err(Error::refused(path, "rewrite", reason));
         }
-        let mut number = PageNo::new(self.count.saturating_add(1))?;
-        if number == size.lock_byte_page() {
-            number = PageNo::new(self.count.saturating_add(2))?;
-        }
+        let number = self.tx.data_page_after(self.count)?;
         while self.tx.page_count() < number.get() {
             self.tx.allocate()?;
         }

@@ -312,16 +312,21 @@ impl<C: WalCoordination> WriteTx<C> {
     pub fn allocate(&mut self) -> Result<PageNo> {
         self.check_gives_pages("adding a page")?;
         let size = self.wal().config.page_size;
-        let lock_bytes = size.lock_byte_page();
-        let next = match self.page_after(self.page_count())? {
-            page if page == lock_bytes => self.page_after(page.get())?,
-            page => page,
-        };
+        let next = self.data_page_after(self.page_count())?;
         self.make_room()?;
         self.changes.resize(next.get());
         self.changes
             .put(next, vec![0; size.len()].into_boxed_slice());
         Ok(next)
+    }
+
+    /// The first page behind the first `count` ones that holds data.
+    pub(super) fn data_page_after(&self, count: u32) -> Result<PageNo> {
+        let next = self.page_after(count)?;
+        match next == self.wal().config.page_size.lock_byte_page() {
+            true => self.page_after(next.get()),
+            false => Ok(next),
+        }
     }
 
     /// The page behind the first `count` ones.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::super::Backend;
 use super::super::director::{Then, at_every_call, nth};
-use super::super::scene::{Scene, User, fill};
+use super::super::scene::{Scene, User, content, fill};
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::format::{FRAME_HEADER_LEN, LOG_HEADER_LEN};
+use crate::format::{ByteOrder, FRAME_HEADER_LEN, FrameHeader, LOG_HEADER_LEN, LogHeader};
 use crate::protocol::{TailFrames, TailPosition};
-use crate::types::FrameNo;
+use crate::types::{FrameNo, PageNo, PageSize, Salts};
 
 /// A frame as it is sent.
 pub(super) type Sent = (FrameNo, [u8; FRAME_HEADER_LEN], Vec<u8>);
@@ -377,4 +377,44 @@ pub(crate) fn replica_cuts_its_log_to_the_limit<B: Backend>() {
         assert_eq!(len(), expected.max(len_of(3)), "limit {limit}");
         assert_eq!(replica.versions(), [5, 4, 5, 3]);
     }
+}
+
+/// Frames with right checksums, that no SQLite writes.
+pub(crate) fn frame_with_numbers_beyond_sqlites_is_not_applied<B: Backend>() {
+    let source = LogHeader {
+        byte_order: ByteOrder::NATIVE,
+        page_size: PageSize::MIN,
+        sequence: 1,
+        salts: Salts([7; 8]),
+    };
+    let (header, checksum) = source.encode();
+    let copy = Scene::<B>::new(3);
+    let replica = copy.user();
+    let mut tx = replica.wal.begin_apply(Duration::ZERO).expect("it begins");
+    tx.begin_generation(&header, None).expect("a generation");
+    let lock_bytes = PageSize::MIN.lock_byte_page().get();
+    let content = content(1, 1);
+    let frame = |page: u32, commit_size| {
+        let frame = FrameHeader {
+            page: PageNo::new(page).expect("a page number"),
+            commit_size,
+            salts: source.salts,
+        };
+        frame.encode(source.byte_order, checksum, &content).0
+    };
+    let one = FrameNo::new(1).expect("a frame number");
+    for (page, commit_size) in [(1, u32::MAX), (u32::MAX, 0), (lock_bytes, 0)] {
+        let refused = tx.apply(one, &frame(page, commit_size), &content);
+        assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+    }
+    tx.apply(one, &frame(1, 3), &content)
+        .expect("it is applied");
+    let last = FrameNo::new(u32::MAX).expect("a frame number");
+    let gap = tx.apply(last, &frame(1, 3), &content);
+    assert!(
+        matches!(gap, Err(Error::FrameGap { next: 2, .. })),
+        "{gap:?}"
+    );
+    tx.commit().expect("it is committed");
+    assert_eq!(replica.versions(), [1, 0, 0]);
 }

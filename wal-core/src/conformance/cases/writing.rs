@@ -1,15 +1,16 @@
 //! The one writer.
 
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
 use super::super::Backend;
 use super::super::director::{Awaited, Call};
-use super::super::scene::{BOUND, Scene, fill, version_in};
+use super::super::scene::{BOUND, Scene, content, fill, version_in};
 use super::contract::unlock;
 use super::waiting::{LONGER_THAN_A_TURN, until_in_line};
 use crate::coordination::{Lock, LockMode, WalCoordination};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::index::{HeaderCell, IndexHeader};
 use crate::types::{PageNo, PageSize};
 use crate::waiting::manual_clock::ManualClock;
@@ -242,6 +243,41 @@ pub(crate) fn pages_beyond_the_end_are_refused<B: Backend>() {
 
 /// With pages of 65536 bytes the lock bytes are on page 16385; the files have
 /// holes where nothing was written.
+/// As many pages as SQLite numbers, in a file that is a hole but for its first page.
+pub(crate) fn database_has_no_more_pages_than_sqlite_numbers<B: Backend>() {
+    let scene = Scene::<B>::new(1);
+    let (writer, reader) = scene.two();
+    let file = fs::OpenOptions::new().write(true).open(scene.path());
+    let pages = u64::from(PageNo::MAX.get()) - 1;
+    let grown = file.and_then(|file| file.set_len(pages * 512));
+    grown.expect("a file of two terabytes without content");
+    let mut tx = writer.write();
+    let too_many = |outcome: Result<()>| {
+        assert!(
+            matches!(outcome, Err(Error::NoSuchPage { .. })),
+            "{outcome:?}"
+        );
+    };
+    too_many(tx.set_page_count(u32::MAX));
+    assert_eq!(u64::from(tx.page_count()), pages);
+    assert_eq!(tx.allocate().expect("the last page"), PageNo::MAX);
+    tx.page_mut(PageNo::MAX)
+        .expect("it is there")
+        .copy_from_slice(&content(PageNo::MAX.get(), 1));
+    too_many(tx.allocate().map(drop));
+    too_many(tx.set_page_count(u32::MAX));
+    too_many(tx.set_page_count(0));
+    tx.commit().expect("it is committed");
+    let read = reader.read();
+    assert_eq!(read.page_count(), PageNo::MAX.get());
+    assert_eq!(
+        *read.page(PageNo::MAX).expect("a page"),
+        content(PageNo::MAX.get(), 1)[..]
+    );
+    let beyond = read.page(PageNo::new(u32::MAX).expect("a page number"));
+    too_many(beyond.map(drop));
+}
+
 pub(crate) fn the_page_of_the_lock_bytes_is_passed_over_and_refused<B: Backend>() {
     let scene = Scene::<B>::empty(PageSize::MAX);
     let lock_bytes = PageSize::MAX.lock_byte_page();
