@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use libsql_ffi as ffi;
@@ -34,7 +34,7 @@ pub enum Backend {
 }
 
 /// How logs are opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WalOptions {
     pub(crate) backend: Backend,
     pub(crate) mapped: bool,
@@ -96,9 +96,9 @@ impl WalOptions {
         self
     }
 
-    /// The manager to give to `libsql_open_v3`, which frees it when the
-    /// connection is closed, or when it cannot be opened. One manager serves
-    /// one call. `sqlite3_initialize` has to be called before.
+    /// The manager to give to `libsql_open_v3`. It owns nothing, so it can be
+    /// given to any number of calls. `sqlite3_initialize` has to be called
+    /// before.
     pub fn manager(self) -> ffi::libsql_wal_manager {
         ffi::libsql_wal_manager {
             // So the engine asks for a file system that has `-shm` for its own
@@ -109,7 +109,23 @@ impl WalOptions {
             xLogDestroy: Some(log_destroy),
             xLogExists: Some(log_exists),
             xDestroy: Some(destroy),
-            pData: Box::into_raw(Box::new(self)).cast(),
+            pData: std::ptr::from_ref(self.for_ever()).cast_mut().cast(),
+        }
+    }
+
+    /// These options in memory that is never freed: one copy of each that the
+    /// program uses. The engine destroys a manager twice if it cannot get a
+    /// mutex, and not at all if it cannot get memory, so its data has no owner.
+    fn for_ever(self) -> &'static WalOptions {
+        static USED: Mutex<Vec<&'static WalOptions>> = Mutex::new(Vec::new());
+        let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
+        match used.iter().find(|options| ***options == self) {
+            Some(options) => options,
+            None => {
+                let options: &'static WalOptions = Box::leak(Box::new(self));
+                used.push(options);
+                options
+            }
         }
     }
 }
@@ -315,7 +331,5 @@ unsafe extern "C" fn log_destroy(
     }
 }
 
-unsafe extern "C" fn destroy(data: *mut ffi::wal_manager_impl) {
-    // SAFETY: the engine gives back what `manager` made, once.
-    drop(unsafe { Box::from_raw(data.cast::<WalOptions>()) });
-}
+/// Called once, twice or never: see `WalOptions::for_ever`.
+unsafe extern "C" fn destroy(_data: *mut ffi::wal_manager_impl) {}
