@@ -284,9 +284,13 @@ impl Ledger {
 
     fn check_backfilled(&self, user: usize, new: u32, header: &IndexHeader) {
         use LockMode::Exclusive;
-        // Who checkpoints replaces a count that is none of this log.
+        // The holder of Checkpoint replaces a count that is none of this log, and takes
+        // back one whose pages it could not sync.
         let of_this_log = self.backfilled <= header.max_frame();
         let checkpoints = self.holds(user, Lock::Checkpoint, Exclusive);
+        if new < self.backfilled && checkpoints && new == 0 {
+            return;
+        }
         if new < self.backfilled && (of_this_log || !checkpoints) {
             return self.demand_held(
                 user,

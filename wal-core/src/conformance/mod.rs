@@ -264,6 +264,7 @@ macro_rules! conformance_suite {
         a_full_commit_is_synced_in_every_generation,
         a_failed_log_sync_poisons_and_the_outcome_is_told_unknown,
         a_failed_database_sync_poisons_and_publishes_nothing,
+        pages_are_written_again_after_a_failed_database_sync,
         a_log_write_that_fails_at_any_byte_commits_all_or_nothing,
         failed_commit_frame_is_zeroed_durably,
         // Death and errors at every call.

@@ -3,7 +3,8 @@
 //!
 //! # Protocol
 //! - *Backfilled* goes up under Checkpoint and exclusive Read 0, and back to 0
-//!   only under Write with the log restarted or recovered.
+//!   under Write with the log restarted or recovered, or under Checkpoint after a
+//!   failed sync of the database file.
 //! - *Attempted* is stored before the first page is written to the database,
 //!   so that frames up to it may be there already.
 

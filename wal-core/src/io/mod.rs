@@ -101,6 +101,12 @@ pub trait File: Send + Sync + fmt::Debug {
     /// [`crate::Error::Io`].
     fn set_len(&self, len: u64) -> Result<()>;
 
+    /// Says that the file is about to be made `len` bytes long by writes, so that
+    /// it can make room for all of them at once (`SQLITE_FCNTL_SIZE_HINT`).
+    fn hint_len(&self, len: u64) {
+        let _ = len;
+    }
+
     /// How many more bytes the file system has room for, where it can tell.
     fn free_space(&self) -> Option<u64> {
         None
@@ -133,6 +139,13 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// [`crate::Error::Replaced`], [`crate::Error::Io`].
     fn check_in_place(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Called when the wal-index was rebuilt from the log, of which `frames` are
+    /// committed; the caller holds WRITE. For an engine that notes it
+    /// (`SQLITE_NOTICE_RECOVER_WAL`).
+    fn log_recovered(&self, frames: u32) {
+        let _ = frames;
     }
 
     /// Removes the log from the file system. The caller owns the database and

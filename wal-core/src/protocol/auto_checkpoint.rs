@@ -224,7 +224,7 @@ impl<C: WalCoordination> Wal<C> {
     fn catch_up(self: &Arc<Self>, threshold: u32) -> Result<CaughtUp> {
         if self.synchronous() != Synchronous::Off && self.frames_to_move()? > 0 {
             // So that little is left to sync while writers wait.
-            self.sync_database()?;
+            self.sync_database_beside_checkpoints()?;
         }
         let mut for_checkpoint = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_CHECKPOINT));
         let Some(checkpoint) = self.wait_for_lock(Lock::Checkpoint, &mut for_checkpoint)? else {

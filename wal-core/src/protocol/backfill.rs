@@ -332,7 +332,8 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Refuses a log that would make the database larger than the file and
-    /// the log together can be, and a disk without room.
+    /// the log together can be, and a disk without room. Says how long the file is
+    /// going to be.
     fn check_room(&self, header: &IndexHeader) -> Result<()> {
         let file = self.storage.database();
         let page = u64::from(self.config.page_size.bytes());
@@ -352,7 +353,10 @@ impl<C: WalCoordination> Wal<C> {
                 let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
                 Err(Error::io(file.path(), "checkpoint", full))
             }
-            _ => Ok(()),
+            _ => {
+                file.hint_len(needed);
+                Ok(())
+            }
         }
     }
 

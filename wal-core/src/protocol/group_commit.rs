@@ -36,7 +36,7 @@
 //! A leader that dies has told nothing; the next one to wake leads. Who dies
 //! waiting has left a commit that everybody sees and that the next sync covers.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::read::pause_before;
@@ -86,7 +86,7 @@ impl<C: WalCoordination> Wal<C> {
     /// # Errors
     /// [`Error::DurabilityUnknown`] if a sync has failed.
     pub(super) fn sync_with_others(
-        &self,
+        self: &Arc<Self>,
         room: &WaitingRoom,
         published: &IndexHeader,
     ) -> Result<()> {
@@ -97,7 +97,7 @@ impl<C: WalCoordination> Wal<C> {
         })
     }
 
-    fn wait_until_synced(&self, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
+    fn wait_until_synced(self: &Arc<Self>, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
         let (salts, frame) = (published.salts(), published.max_frame());
         loop {
             // Before it is asked how far the log is synced: what a sync that failed has
@@ -166,11 +166,11 @@ impl<C: WalCoordination> Wal<C> {
     /// If the log is not of generation `salts` any more, or it cannot be told,
     /// makes durable what was moved to the database file, and what is in the
     /// log.
-    fn sync_database_if_gone(&self, salts: Salts) -> Result<()> {
+    fn sync_database_if_gone(self: &Arc<Self>, salts: Salts) -> Result<()> {
         if self.published_in(salts).is_some() || mutated(Mutation::IgnoreGenerationGone) {
             return Ok(());
         }
-        self.sync_database()?;
+        self.sync_database_beside_checkpoints()?;
         self.sync_log()
     }
 

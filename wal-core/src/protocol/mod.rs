@@ -101,7 +101,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use crate::coordination::WalCoordination;
+use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
 use crate::index::{ChainEnds, CheckpointInfo, HeaderCell, IndexBlock, WritableBlock};
@@ -297,9 +297,33 @@ impl<C: WalCoordination> Wal<C> {
         synced
     }
 
-    /// Syncs the database file, as [`Wal::sync_log`].
+    /// Syncs the database file, as [`Wal::sync_log`]. The caller holds CKPT, or owns
+    /// the database.
+    ///
+    /// After a failure no frame counts as backfilled: the pages of an earlier, partial
+    /// backfill, which was not synced, may be lost with those of this one. So the next
+    /// checkpointer writes all of them again. A count that is too low is always safe.
     fn sync_database(&self) -> Result<()> {
-        self.sync(self.storage.database())
+        let synced = self.sync(self.storage.database());
+        if synced.is_err()
+            && let Ok(block_zero) = self.writable_block_zero()
+        {
+            block_zero.set_backfilled(0);
+        }
+        synced
+    }
+
+    /// As [`Wal::sync_database`], without CKPT. A checkpointer that holds it syncs the
+    /// file itself, by a descriptor that hears of the failure too.
+    fn sync_database_beside_checkpoints(self: &Arc<Self>) -> Result<()> {
+        let synced = self.sync(self.storage.database());
+        if synced.is_err()
+            && let Ok(Some(_checkpoint)) = self.try_lock(Lock::Checkpoint, LockMode::Exclusive)
+            && let Ok(block_zero) = self.writable_block_zero()
+        {
+            block_zero.set_backfilled(0);
+        }
+        synced
     }
 
     fn sync(&self, file: &dyn File) -> Result<()> {
@@ -313,8 +337,8 @@ impl<C: WalCoordination> Wal<C> {
         synced
     }
 
-    /// True after a sync that failed.
-    fn is_poisoned(&self) -> bool {
+    /// True after a sync that failed: this attachment refuses to write.
+    pub fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::Relaxed) && !mutated(Mutation::RetryFailedSync)
     }
 

@@ -48,6 +48,7 @@ impl<C: WalCoordination> Wal<C> {
         // Whatever damaged the index may have come to the map too.
         self.page_map.forget();
         let header = self.publish_recovered(scan.as_ref())?;
+        self.storage.log_recovered(header.max_frame());
         observe!(
             self,
             Recovered {

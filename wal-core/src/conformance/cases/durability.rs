@@ -137,6 +137,36 @@ pub(crate) fn failed_commit_frame_is_zeroed_durably<B: Backend>() {
     assert_eq!(log_writes(&trace), [commit, zeros, SYNC]);
 }
 
+/// The pages of a partial backfill are not synced, and may be lost with those of the
+/// next one.
+pub(crate) fn pages_are_written_again_after_a_failed_database_sync<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    writer.commit(&[1], 1);
+    let reader = other.read();
+    writer.commit(&[2], 2);
+    writer.checkpoint();
+    assert_eq!(other.backfilled(), 1, "the reader holds it back");
+    drop(reader);
+    writer.then(|call| *call == Call::Sync(Which::Database), || Then::Fail);
+    let failed = writer.wal.checkpoint(CheckpointMode::Passive);
+    assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
+    let ((), trace) = other.trace(|other| other.checkpoint_all());
+    let written: usize = trace
+        .iter()
+        .map(|call| match call {
+            Call::Write {
+                file: Which::Database,
+                len,
+                ..
+            } => *len,
+            _ => 0,
+        })
+        .sum();
+    assert_eq!(written, 2 * 512, "{trace:?}");
+    assert_eq!(other.versions(), [1, 2]);
+}
+
 /// The write of a transaction's frames is cut short after any number of bytes.
 /// The transaction is then not there, for this attachment and for whoever
 /// recovers the log, unless the error says that nobody knows.
