@@ -1,10 +1,41 @@
 //! Our errors as the engine's result codes.
 
+use std::error;
 use std::ffi::{CString, c_int};
-use std::io::ErrorKind;
+use std::fmt;
+use std::io::{self, ErrorKind};
 
 use libsql_ffi as ffi;
 use wal_core::{Error, Lock};
+
+/// What a VFS of the engine has answered. The protocol above it passes it on
+/// within its own errors.
+#[derive(Debug)]
+struct Answer(c_int);
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (code {})", ffi::code_to_str(self.0), self.0)
+    }
+}
+
+impl error::Error for Answer {}
+
+/// The error for what a VFS has answered, which [`of`] gives back.
+pub(crate) fn answered(code: c_int) -> io::Error {
+    let kind = match code & 0xff {
+        ffi::SQLITE_FULL => ErrorKind::StorageFull,
+        ffi::SQLITE_NOMEM => ErrorKind::OutOfMemory,
+        _ => ErrorKind::Other,
+    };
+    io::Error::new(kind, Answer(code))
+}
+
+/// The answer of a VFS that is the reason of `source`.
+fn answer_in(source: &io::Error) -> Option<c_int> {
+    let answer = source.get_ref()?.downcast_ref::<Answer>()?;
+    Some(answer.0)
+}
 
 /// The result code for `error`.
 pub(crate) fn of(error: &Error) -> c_int {
@@ -31,7 +62,7 @@ pub(crate) fn of(error: &Error) -> c_int {
         Error::UsedAfterFork => ffi::SQLITE_MISUSE,
         Error::Io {
             operation, source, ..
-        } => of_call(operation, source.kind()),
+        } => answer_in(source).unwrap_or_else(|| of_call(operation, source.kind())),
         _ => ffi::SQLITE_ERROR,
     }
 }
@@ -54,12 +85,23 @@ fn of_call(operation: &str, kind: ErrorKind) -> c_int {
     }
 }
 
-/// The result code for `error`, of which the engine's log is told, if it is
-/// more than somebody being in the way.
+/// True if a VFS has answered that it is busy, and this is why `error` is.
+pub(crate) fn is_busy_vfs(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if answer_in(source) == Some(ffi::SQLITE_BUSY))
+}
+
+/// True if `error` says that another connection blocks the operation.
+pub(crate) fn is_busy(error: &Error) -> bool {
+    of(error) & 0xff == ffi::SQLITE_BUSY
+}
+
+/// The result code for `error`, which is noted in the engine's log unless another
+/// connection or the caller is the reason.
 pub(crate) fn told(error: &Error) -> c_int {
     let code = of(error);
     if !error.is_busy()
-        && !matches!(error, Error::BusySnapshot | Error::Cancelled)
+        && !is_busy(error)
+        && !matches!(error, Error::Cancelled)
         && let Ok(message) = CString::new(error.to_string())
     {
         tell(code, &message);
@@ -67,8 +109,9 @@ pub(crate) fn told(error: &Error) -> c_int {
     code
 }
 
+/// Notes `message` in the engine's log.
 #[allow(unsafe_code)]
-fn tell(code: c_int, message: &CString) {
+pub(crate) fn tell(code: c_int, message: &CString) {
     // SAFETY: the format takes one string, which ends with a zero.
     unsafe { ffi::sqlite3_log(code, c"%s".as_ptr(), message.as_ptr()) }
 }
@@ -97,6 +140,26 @@ mod tests {
         assert_eq!(code("write", ErrorKind::StorageFull), ffi::SQLITE_FULL);
         assert_eq!(code("mmap", ErrorKind::OutOfMemory), ffi::SQLITE_NOMEM);
         assert_eq!(code("grow", ErrorKind::Other), ffi::SQLITE_IOERR);
+    }
+
+    #[test]
+    fn answer_of_a_vfs_is_the_code_as_it_is() {
+        for code in [
+            ffi::SQLITE_NOMEM,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_ERROR,
+            ffi::SQLITE_IOERR_CORRUPTFS,
+            ffi::SQLITE_READONLY_DBMOVED,
+        ] {
+            let failed = Error::io(&PathBuf::from("db"), "write", answered(code));
+            assert_eq!(of(&failed), code);
+            let unknown = Error::DurabilityUnknown {
+                path: PathBuf::from("db-wal"),
+                source: Box::new(failed),
+            };
+            assert_eq!(of(&unknown), code);
+        }
     }
 
     #[test]

@@ -2,18 +2,22 @@
 //!
 //! The engine holds its locks by that handle, and POSIX drops the locks of a
 //! process when it closes any descriptor of the file. So the file is never
-//! opened here.
+//! opened here. What its VFS answers reaches the engine as it is: see
+//! [`crate::code::answered`].
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
 use libsql_ffi as ffi;
 use wal_core::io::{File, FileSyncType};
 use wal_core::{Error, Result};
+
+use crate::code;
 
 /// The engine's handle of the main file. It lives as long as the connection's
 /// log does.
@@ -21,6 +25,12 @@ use wal_core::{Error, Result};
 pub(crate) struct EngineFile {
     file: NonNull<ffi::sqlite3_file>,
     path: PathBuf,
+    /// How the file is synced (`SQLITE_SYNC_NORMAL`, `SQLITE_SYNC_FULL`).
+    sync_flags: AtomicI32,
+    /// The connection that checkpoints; null between checkpoints.
+    checkpoints: AtomicPtr<ffi::sqlite3>,
+    /// Whether EXCLUSIVE was asked for here, and taken.
+    is_owned: AtomicBool,
 }
 
 // SAFETY: the engine calls the methods of a log with the mutex of its
@@ -32,9 +42,7 @@ unsafe impl Sync for EngineFile {}
 /// Calls a method of the file, which gives a result code.
 macro_rules! call {
     ($self:ident, $method:ident $(, $argument:expr)*) => {{
-        // SAFETY: the handle is open, so its methods are there, and stay.
-        let methods = unsafe { (*$self.file.as_ptr()).pMethods.as_ref() };
-        match methods.and_then(|methods| methods.$method) {
+        match $self.methods().and_then(|methods| methods.$method) {
             // SAFETY: the arguments are those that the method asks for.
             Some(method) => unsafe { method($self.file.as_ptr() $(, $argument)*) },
             None => ffi::SQLITE_MISUSE,
@@ -49,46 +57,123 @@ impl EngineFile {
     /// `file` is open until the last clone of what this gives is dropped, and
     /// used by one thread at a time.
     pub(crate) unsafe fn new(file: NonNull<ffi::sqlite3_file>, path: PathBuf) -> Arc<Self> {
-        Arc::new(EngineFile { file, path })
+        Arc::new(EngineFile {
+            file,
+            path,
+            sync_flags: AtomicI32::new(ffi::SQLITE_SYNC_NORMAL),
+            checkpoints: AtomicPtr::new(ptr::null_mut()),
+            is_owned: AtomicBool::new(false),
+        })
     }
 
-    /// Turns SHARED into EXCLUSIVE; false if others have the file open. What
-    /// it has taken by then stays.
-    pub(crate) fn lock_exclusive(&self) -> Result<bool> {
-        match call!(self, xLock, ffi::SQLITE_LOCK_EXCLUSIVE) {
-            ffi::SQLITE_OK => Ok(true),
-            code if code & 0xff == ffi::SQLITE_BUSY => Ok(false),
-            code => Err(self.failed("lock", code)),
-        }
+    fn methods(&self) -> Option<&ffi::sqlite3_io_methods> {
+        // SAFETY: the handle is open.
+        let file = unsafe { self.file.as_ref() };
+        // SAFETY: so its methods are there, and stay.
+        unsafe { file.pMethods.as_ref() }
+    }
+
+    /// Turns SHARED into EXCLUSIVE. What was taken by then stays after a
+    /// failure.
+    pub(crate) fn lock_exclusive(&self) -> Result<()> {
+        let code = call!(self, xLock, ffi::SQLITE_LOCK_EXCLUSIVE);
+        self.done("lock", code)?;
+        self.is_owned.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// True if [`EngineFile::lock_exclusive`] has succeeded.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.is_owned.load(Ordering::Relaxed)
     }
 
     /// Goes back to SHARED.
     #[cfg(feature = "inproc")]
-    pub(crate) fn lock_shared_only(&self) -> Result<()> {
-        let code = call!(self, xUnlock, ffi::SQLITE_LOCK_SHARED);
-        self.done("unlock", code)
+    pub(crate) fn lock_shared_only(&self) {
+        self.is_owned.store(false, Ordering::Relaxed);
+        // Nothing depends on it: the pager unlocks the file in the end.
+        call!(self, xUnlock, ffi::SQLITE_LOCK_SHARED);
     }
 
     /// True if the log is to stay behind the last closer.
     pub(crate) fn wants_persistent_log(&self) -> bool {
-        self.control(ffi::SQLITE_FCNTL_PERSIST_WAL, -1) == Some(1)
+        let answer = self.control(ffi::SQLITE_FCNTL_PERSIST_WAL, -1);
+        matches!(answer, Ok(Some(1)))
+    }
+
+    /// Whether the file is where it was opened, as its VFS knows; `None` if
+    /// the VFS does not say.
+    pub(crate) fn is_in_place(&self) -> Result<Option<bool>> {
+        let has_moved = self.control(ffi::SQLITE_FCNTL_HAS_MOVED, 0)?;
+        Ok(has_moved.map(|has_moved| has_moved == 0))
     }
 
     /// Refuses if the file was removed or replaced.
     pub(crate) fn check_in_place(&self) -> Result<()> {
-        match self.control(ffi::SQLITE_FCNTL_HAS_MOVED, 0) {
-            None | Some(0) => Ok(()),
-            Some(_) => Err(Error::Replaced {
+        match self.is_in_place()? {
+            None | Some(true) => Ok(()),
+            Some(false) => Err(Error::Replaced {
                 path: self.path.clone(),
             }),
         }
     }
 
-    fn control(&self, operation: c_int, value: c_int) -> Option<c_int> {
+    /// True if the VFS of the file has shared memory for the engine's own log.
+    pub(crate) fn has_shared_memory(&self) -> bool {
+        let methods = self.methods();
+        methods.is_some_and(|methods| methods.iVersion >= 2 && methods.xShmMap.is_some())
+    }
+
+    /// True if a power failure damages no bytes but those that are being written.
+    pub(crate) fn is_powersafe(&self) -> bool {
+        call!(self, xDeviceCharacteristics) & ffi::SQLITE_IOCAP_POWERSAFE_OVERWRITE != 0
+    }
+
+    /// Sets how the file is synced.
+    pub(crate) fn set_sync_flags(&self, flags: c_int) {
+        self.sync_flags.store(flags, Ordering::Relaxed);
+    }
+
+    /// Runs `checkpoint`, whose writes of the file heed that `db` is
+    /// interrupted.
+    ///
+    /// # Safety
+    /// `db` is open, and stays so.
+    pub(crate) unsafe fn while_interruptible<T>(
+        &self,
+        db: *mut ffi::sqlite3,
+        checkpoint: impl FnOnce() -> T,
+    ) -> T {
+        /// Also if `checkpoint` panics.
+        struct Reset<'f>(&'f AtomicPtr<ffi::sqlite3>);
+        impl Drop for Reset<'_> {
+            fn drop(&mut self) {
+                self.0.store(ptr::null_mut(), Ordering::Relaxed);
+            }
+        }
+        self.checkpoints.store(db, Ordering::Relaxed);
+        let _reset = Reset(&self.checkpoints);
+        checkpoint()
+    }
+
+    fn check_interrupted(&self) -> Result<()> {
+        let db = self.checkpoints.load(Ordering::Relaxed);
+        // SAFETY: the connection is open for as long as it is stored.
+        match !db.is_null() && unsafe { ffi::sqlite3_is_interrupted(db) } != 0 {
+            true => Err(Error::Cancelled),
+            false => Ok(()),
+        }
+    }
+
+    /// The answer to `operation`; `None` if the VFS does not know it.
+    fn control(&self, operation: c_int, value: c_int) -> Result<Option<c_int>> {
         let mut value = value;
         let argument: *mut c_int = &raw mut value;
-        let code = call!(self, xFileControl, operation, argument.cast::<c_void>());
-        (code == ffi::SQLITE_OK).then_some(value)
+        match call!(self, xFileControl, operation, argument.cast::<c_void>()) {
+            ffi::SQLITE_OK => Ok(Some(value)),
+            ffi::SQLITE_NOTFOUND => Ok(None),
+            code => Err(self.failed("file control", code)),
+        }
     }
 
     fn done(&self, operation: &'static str, code: c_int) -> Result<()> {
@@ -98,13 +183,9 @@ impl EngineFile {
         }
     }
 
-    fn failed(&self, operation: &'static str, code: c_int) -> Error {
-        let source = match code & 0xff {
-            ffi::SQLITE_FULL => io::ErrorKind::StorageFull.into(),
-            ffi::SQLITE_NOMEM => io::ErrorKind::OutOfMemory.into(),
-            _ => io::Error::other(ffi::code_to_str(code)),
-        };
-        Error::io(&self.path, operation, source)
+    /// The error for an `operation` that the VFS has answered with `code`.
+    pub(crate) fn failed(&self, operation: &'static str, code: c_int) -> Error {
+        Error::io(&self.path, operation, code::answered(code))
     }
 
     fn too_large(&self, operation: &'static str) -> Error {
@@ -135,6 +216,8 @@ impl File for EngineFile {
     fn write_all_at(&self, buffers: &mut [IoSlice<'_>], offset: u64) -> Result<()> {
         let mut at = i64::try_from(offset).map_err(|_| self.too_large("write"))?;
         for buffer in buffers.iter() {
+            // A checkpoint writes a page in each.
+            self.check_interrupted()?;
             let len = c_int::try_from(buffer.len()).map_err(|_| self.too_large("write"))?;
             let code = call!(self, xWrite, buffer.as_ptr().cast(), len, at);
             self.done("write", code)?;
@@ -145,11 +228,25 @@ impl File for EngineFile {
 
     fn sync(&self, kind: FileSyncType) -> Result<()> {
         let flags = match kind {
-            FileSyncType::Data => ffi::SQLITE_SYNC_NORMAL,
+            FileSyncType::Data => self.sync_flags.load(Ordering::Relaxed),
             FileSyncType::Full => ffi::SQLITE_SYNC_FULL,
         };
         let code = call!(self, xSync, flags);
         self.done("sync", code)
+    }
+
+    fn hint_len(&self, len: u64) {
+        let Ok(mut len) = i64::try_from(len) else {
+            return;
+        };
+        let argument: *mut i64 = &raw mut len;
+        // What cannot be had now is missed by the write that needs it.
+        call!(
+            self,
+            xFileControl,
+            ffi::SQLITE_FCNTL_SIZE_HINT,
+            argument.cast::<c_void>()
+        );
     }
 
     fn len(&self) -> Result<u64> {
@@ -169,6 +266,7 @@ impl File for EngineFile {
 #[cfg(feature = "shm")]
 mod owner {
     use super::{Arc, EngineFile, Result};
+    use crate::code;
 
     /// The engine's locks, for who attaches beside them.
     #[derive(Debug)]
@@ -176,7 +274,11 @@ mod owner {
 
     impl wal_shm::DatabaseOwner for Owner {
         fn try_lock_exclusive(&self) -> Result<bool> {
-            self.0.lock_exclusive()
+            match self.0.lock_exclusive() {
+                Ok(()) => Ok(true),
+                Err(error) if code::is_busy(&error) => Ok(false),
+                Err(error) => Err(error),
+            }
         }
     }
 }

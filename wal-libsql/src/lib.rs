@@ -9,8 +9,11 @@
 //! |---|---|
 //! | `connection` | [`Connection`] and [`Statement`]: SQL |
 //! | `manager` | opening and closing logs for the engine |
-//! | `methods` | the methods of an open log, as C calls them |
+//! | `handle` | an open log as the engine holds it, and when it is opened again |
+//! | `methods` | the methods of it, as C calls them |
 //! | `log` | what they mean in our protocol |
+//! | `place` | whether our log may lie beside a database file |
+//! | `engine_log` | the engine's own log, where it may not |
 //! | `engine_file` | the database file, through the engine's own handle |
 //! | `storage` | that file and the log beside it |
 //! | `code` | our errors as result codes |
@@ -23,9 +26,12 @@ compile_error!("choose a backend: the feature `shm`, `inproc` or both");
 mod code;
 mod connection;
 mod engine_file;
+mod engine_log;
+mod handle;
 mod log;
 mod manager;
 mod methods;
+mod place;
 mod storage;
 
 pub use connection::{Connection, OpenOptions, SqlError, Statement, Value};

@@ -4,12 +4,16 @@
 //! The engine's pager has one transaction at a time: none, a read transaction,
 //! or a write transaction made of that, which becomes a read transaction again.
 
+use std::ffi::c_int;
 use std::path::Path;
 use std::sync::Arc;
 
+use libsql_ffi as ffi;
+use wal_core::format::frame_offset;
+use wal_core::io::{File, OpenMode, OsFile, beside};
 use wal_core::protocol::{
-    BusyHandler, Cancel, CheckpointMode, CheckpointOptions, CheckpointReport, FramesMark, ReadTx,
-    Snapshot, Synchronous, Wal, WriteTx,
+    BusyHandler, CheckpointMode, CheckpointOptions, CheckpointReport, FramesMark, ReadTx, Snapshot,
+    Synchronous, Wal, WriteTx,
 };
 use wal_core::{Error, FrameNo, PageNo, Result, WalCoordination};
 
@@ -31,14 +35,25 @@ pub(crate) trait Log {
     fn roll_back_to(&mut self, words: [u32; 4]) -> Result<()>;
     fn write(&mut self, pages: &[(PageNo, &[u8])]) -> Result<()>;
     fn commit(&mut self, pages: &[(PageNo, &[u8])], page_count: u32) -> Result<u32>;
-    fn checkpoint(&mut self, request: Checkpoint<'_>) -> Result<CheckpointReport>;
+    fn checkpoint(&mut self, request: Checkpoint) -> Result<CheckpointReport>;
+    fn checkpointed(&mut self) -> Result<CheckpointReport>;
     fn last_commit(&mut self) -> u32;
     fn set_limit(&mut self, limit: Option<u64>);
-    fn set_synchronous(&mut self, synchronous: Synchronous);
+    fn set_sync_flags(&mut self, flags: c_int);
     fn page_len(&self) -> usize;
     fn exclusive(&mut self, change: Exclusive) -> bool;
     fn is_on_heap(&self) -> bool;
+    fn can_heal(&self) -> bool;
+    fn settings(&self) -> Settings;
+    fn succeed(&mut self, predecessor: &mut dyn Log) -> Result<()>;
     fn close(&mut self, clean_up: bool) -> Result<()>;
+}
+
+/// What a connection has told its log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    limit: Option<u64>,
+    exclusive: bool,
 }
 
 /// What is asked about `locking_mode=EXCLUSIVE`.
@@ -50,10 +65,9 @@ pub(crate) enum Exclusive {
 }
 
 /// A checkpoint that is asked for.
-pub(crate) struct Checkpoint<'a> {
+pub(crate) struct Checkpoint {
     pub(crate) mode: CheckpointMode,
     pub(crate) busy: BusyHandler,
-    pub(crate) interrupted: &'a dyn Fn() -> bool,
 }
 
 enum Tx<C: WalCoordination> {
@@ -109,6 +123,19 @@ impl<C: WalCoordination> BackendLog<C> {
         match &mut self.tx {
             Tx::Write(write) => Ok(write),
             _ => Err(out_of_turn(self.wal.path())),
+        }
+    }
+
+    /// Cuts the file of the log behind its first `frames`. The connection owns the
+    /// database, and is between two transactions.
+    fn cut_log(&self, frames: u32) -> Result<()> {
+        let page_size = self.wal.config().page_size;
+        let end = self.frame_no(frames.saturating_add(1))?;
+        let end = frame_offset(end, page_size);
+        let log = OsFile::open(&beside(self.wal.path(), "-wal"), OpenMode::Existing)?;
+        match log.len()? > end {
+            true => log.set_len(end),
+            false => Ok(()),
         }
     }
 
@@ -271,24 +298,19 @@ impl<C: WalCoordination> Log for BackendLog<C> {
         })
     }
 
-    fn checkpoint(&mut self, request: Checkpoint<'_>) -> Result<CheckpointReport> {
-        let cancel = Cancel::new();
-        let look = || {
-            if (request.interrupted)() {
-                cancel.cancel();
-            }
-        };
-        look();
-        let mut progress = |_| look();
+    fn checkpoint(&mut self, request: Checkpoint) -> Result<CheckpointReport> {
         // The engine checkpoints after commits, and has no use for names.
         let options = match request.mode {
             CheckpointMode::Passive => CheckpointOptions::automatic(),
             mode => CheckpointOptions::new(mode),
         };
-        let options = options
-            .busy(request.busy.cancelled_by(&cancel))
-            .progress(&mut progress);
-        self.wal.checkpoint_with(options)
+        self.wal.checkpoint_with(options.busy(request.busy))
+    }
+
+    /// How far checkpoints have come, without going on.
+    fn checkpointed(&mut self) -> Result<CheckpointReport> {
+        self.wal
+            .checkpoint_with(CheckpointOptions::passive_up_to(0))
     }
 
     fn last_commit(&mut self) -> u32 {
@@ -299,8 +321,18 @@ impl<C: WalCoordination> Log for BackendLog<C> {
         self.wal.set_log_size_limit(limit);
     }
 
-    fn set_synchronous(&mut self, synchronous: Synchronous) {
-        self.wal.set_synchronous(synchronous);
+    /// `flags` are two bits for commits, two for checkpoints (`walSyncFlags`).
+    fn set_sync_flags(&mut self, flags: c_int) {
+        let of_checkpoints = (flags >> 2) & 3;
+        self.wal.set_synchronous(match (flags & 3, of_checkpoints) {
+            (0, 0) => Synchronous::Off,
+            (0, _) => Synchronous::Normal,
+            _ => Synchronous::Full,
+        });
+        self.file.set_sync_flags(match of_checkpoints {
+            0 => ffi::SQLITE_SYNC_NORMAL,
+            flags => flags,
+        });
     }
 
     fn page_len(&self) -> usize {
@@ -321,6 +353,38 @@ impl<C: WalCoordination> Log for BackendLog<C> {
         self.on_heap
     }
 
+    /// True between two transactions, if a failed sync keeps this attachment from
+    /// writing, and a new one can: it finds in the wait state that all users
+    /// share that the log has to be written again.
+    fn can_heal(&self) -> bool {
+        let is_between = matches!(self.tx, Tx::None);
+        is_between && self.wal.is_poisoned() && self.wal.coordination().waiting_room().is_some()
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            limit: self.wal.log_size_limit(),
+            exclusive: self.exclusive,
+        }
+    }
+
+    /// Goes on in the place of `predecessor`. An index on the heap is a new one, and so
+    /// is the wait state: what was not published is cut off, lest it is recovered,
+    /// and the wait state hears of the sync that has failed.
+    fn succeed(&mut self, predecessor: &mut dyn Log) -> Result<()> {
+        let Settings { limit, exclusive } = predecessor.settings();
+        self.wal.set_log_size_limit(limit);
+        self.exclusive = exclusive;
+        if let Some(room) = self.wal.coordination().waiting_room()
+            && self.on_heap
+            && predecessor.can_heal()
+        {
+            room.synced().fail_all();
+            self.cut_log(predecessor.frame_count()?)?;
+        }
+        Ok(())
+    }
+
     fn close(&mut self, clean_up: bool) -> Result<()> {
         self.end_read();
         if !clean_up {
@@ -328,6 +392,14 @@ impl<C: WalCoordination> Log for BackendLog<C> {
         }
         self.wal
             .set_persistent_log(self.file.wants_persistent_log());
-        self.wal.close()
+        self.wal.close()?;
+        // Without EXCLUSIVE the log stays as it is, and the engine, which may want
+        // to go on without it (`PRAGMA journal_mode`), must not.
+        match self.on_heap || self.file.is_owned() {
+            true => Ok(()),
+            false => Err(Error::Locked {
+                path: self.wal.path().to_owned(),
+            }),
+        }
     }
 }

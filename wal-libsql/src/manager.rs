@@ -17,8 +17,11 @@ use wal_inproc::InProcessWalCoordination;
 
 use crate::code;
 use crate::engine_file::EngineFile;
+use crate::engine_log::{self, Request};
+use crate::handle;
 use crate::log::{BackendLog, Log};
 use crate::methods::{self, METHODS};
+use crate::place;
 use crate::storage::EngineStorage;
 
 /// Who may use a database at the same time.
@@ -42,6 +45,7 @@ pub struct WalOptions {
     pub(crate) close_descriptors: bool,
     /// `None` is the default of the backend.
     pub(crate) read_lock_delay: Option<Duration>,
+    pub(crate) transparent_vfs: Option<&'static CStr>,
 }
 
 impl WalOptions {
@@ -53,6 +57,7 @@ impl WalOptions {
             network: false,
             close_descriptors: false,
             read_lock_delay: None,
+            transparent_vfs: None,
         }
     }
 
@@ -73,9 +78,10 @@ impl WalOptions {
         self
     }
 
-    /// Says that no other copy of SQLite in this process uses the databases, so that the
-    /// descriptor of a `-shm` file is closed with its last connection. Off unless told
-    /// otherwise: it is kept, since closing it drops the locks of such a copy.
+    /// Says that no other copy of SQLite in this process uses the databases, nor a
+    /// connection with libSQL's own log, so that the descriptor of a `-shm` file is closed
+    /// with its last connection. Off unless told otherwise: it is kept, since closing it
+    /// drops the locks of such a copy.
     #[must_use]
     pub fn close_descriptors(mut self, close: bool) -> Self {
         self.close_descriptors = close;
@@ -93,6 +99,21 @@ impl WalOptions {
     #[must_use]
     pub fn read_lock_delay(mut self, delay: Duration) -> Self {
         self.read_lock_delay = Some(delay);
+        self
+    }
+
+    /// Says that the VFS called `name` passes every call on a database file on to the
+    /// engine's VFS `unix`, under the name and with the bytes that it is given, as
+    /// one that counts, traces or delays calls does. Databases on it have
+    /// our log then, of which the VFS sees nothing. Unless this is said, only
+    /// those that `unix` itself has opened have it, and any other database has
+    /// libSQL's own log, which its VFS reads and writes.
+    ///
+    /// If the VFS does anything else with a file, the log of another database may
+    /// be taken for that of this one.
+    #[must_use]
+    pub fn transparent_vfs(mut self, name: &'static CStr) -> Self {
+        self.transparent_vfs = Some(name);
         self
     }
 
@@ -138,17 +159,29 @@ pub(crate) fn guarded<T>(otherwise: T, entry: impl FnOnce() -> T) -> T {
 
 unsafe extern "C" fn open(
     data: *mut ffi::wal_manager_impl,
-    _vfs: *mut ffi::sqlite3_vfs,
+    vfs: *mut ffi::sqlite3_vfs,
     file: *mut ffi::sqlite3_file,
     no_shm: c_int,
     limit: c_longlong,
     name: *const c_char,
     out: *mut ffi::libsql_wal,
 ) -> c_int {
+    let request = Request {
+        vfs,
+        file,
+        no_shm: no_shm != 0,
+        limit,
+        name,
+        out,
+    };
     guarded(ffi::SQLITE_INTERNAL, || {
         // SAFETY: the engine gives back what `manager` made.
-        let options = unsafe { *data.cast::<WalOptions>() };
-        let (Some(file), false) = (NonNull::new(file), name.is_null()) else {
+        let options: &'static WalOptions = unsafe { &*data.cast::<WalOptions>() };
+        let (Some(vfs), Some(file), false) = (
+            NonNull::new(request.vfs),
+            NonNull::new(request.file),
+            name.is_null(),
+        ) else {
             return ffi::SQLITE_MISUSE;
         };
         // SAFETY: the engine's name of the file ends with a zero.
@@ -157,25 +190,64 @@ unsafe extern "C" fn open(
         // SAFETY: the engine closes the log before the file, and calls from
         // one thread at a time.
         let file = unsafe { EngineFile::new(file, path.to_owned()) };
-        let (no_shm, limit) = (no_shm != 0, u64::try_from(limit).ok());
-        let open = Box::new(move || open_log(options, &file, no_shm, limit));
-        match methods::open(open) {
-            Ok(log) => {
-                let wal = ffi::libsql_wal {
-                    methods: METHODS,
-                    pData: log,
-                };
-                // SAFETY: the engine gives room for the log.
-                unsafe { out.write(wal) };
-                ffi::SQLITE_OK
-            }
+        // SAFETY: the VFS has opened the file.
+        match unsafe { place::is_beside(vfs, &file, options) } {
+            Ok(true) => open_ours(options, &file, request),
+            // SAFETY: the engine's arguments.
+            Ok(false) => unsafe { open_engine_log(options, &file, request) },
             Err(error) => code::told(&error),
         }
     })
 }
 
+/// # Safety
+/// The arguments are those with which the engine opens the log of `file`.
+unsafe fn open_engine_log(options: &WalOptions, file: &EngineFile, request: Request) -> c_int {
+    engine_log::note(file);
+    match options.backend {
+        #[cfg(feature = "inproc")]
+        // SAFETY: as the caller says.
+        Backend::InProcess => unsafe { engine_log::open_alone(request, file) },
+        // SAFETY: as the caller says.
+        #[cfg(feature = "shm")]
+        Backend::Shared => unsafe { engine_log::open(request) },
+    }
+}
+
+fn open_ours(options: &'static WalOptions, file: &Arc<EngineFile>, request: Request) -> c_int {
+    let no_shm = request.no_shm;
+    let limit = u64::try_from(request.limit).ok();
+    let open = move |file: &Arc<EngineFile>| {
+        let log = open_log(options, file, no_shm, limit)?;
+        // What was opened by its name may be another file's, if this one was replaced
+        // since it was looked for.
+        file.check_in_place().map(|()| log)
+    };
+    match handle::open(file.clone(), Box::new(open)) {
+        Ok(log) => {
+            let wal = ffi::libsql_wal {
+                methods: METHODS,
+                pData: log,
+            };
+            // SAFETY: the engine gives room for the log.
+            unsafe { request.out.write(wal) };
+            ffi::SQLITE_OK
+        }
+        Err(error) => {
+            #[cfg(feature = "inproc")]
+            if options.backend == Backend::InProcess && !no_shm {
+                // It may have come as far as PENDING.
+                file.lock_shared_only();
+            }
+            code::told(&error)
+        }
+    }
+}
+
+/// The log of `file`, for the first time or in the place of one that is open: locks on
+/// the file are taken, and stay if this fails.
 fn open_log(
-    options: WalOptions,
+    options: &WalOptions,
     file: &Arc<EngineFile>,
     no_shm: bool,
     limit: Option<u64>,
@@ -186,17 +258,10 @@ fn open_log(
         #[cfg(feature = "shm")]
         Backend::Shared => open_shared(options, file, limit),
         #[cfg(feature = "inproc")]
-        Backend::InProcess => match file.lock_exclusive() {
-            Ok(true) => open_on_heap(options, file, limit),
-            refused => {
-                // It may have come as far as PENDING.
-                file.lock_shared_only()?;
-                refused?;
-                Err(Error::Locked {
-                    path: wal_core::io::File::path(&**file).to_owned(),
-                })
-            }
-        },
+        Backend::InProcess => {
+            file.lock_exclusive()?;
+            open_on_heap(options, file, limit)
+        }
     }
 }
 
@@ -210,7 +275,7 @@ fn config(storage: &EngineStorage, limit: Option<u64>) -> Result<WalConfig> {
 }
 
 fn open_on_heap(
-    options: WalOptions,
+    options: &WalOptions,
     file: &Arc<EngineFile>,
     limit: Option<u64>,
 ) -> Result<Box<dyn Log>> {
@@ -228,7 +293,7 @@ fn open_on_heap(
 
 #[cfg(feature = "shm")]
 fn open_shared(
-    options: WalOptions,
+    options: &WalOptions,
     file: &Arc<EngineFile>,
     limit: Option<u64>,
 ) -> Result<Box<dyn Log>> {
@@ -276,16 +341,20 @@ fn may_not_write(error: &Error) -> bool {
 unsafe extern "C" fn close(
     _data: *mut ffi::wal_manager_impl,
     wal: *mut ffi::wal_impl,
-    _db: *mut ffi::sqlite3,
+    db: *mut ffi::sqlite3,
     sync_flags: c_int,
-    _len: c_int,
+    len: c_int,
     buffer: *mut c_uchar,
 ) -> c_int {
     guarded(ffi::SQLITE_INTERNAL, || {
+        // SAFETY: the log is open.
+        if !unsafe { handle::is_ours(wal) } {
+            // SAFETY: the engine's arguments.
+            return unsafe { engine_log::close(wal, db, sync_flags, len, buffer) };
+        }
         // SAFETY: it was made by `open`, and this is the last call for it.
-        let mut log = unsafe { methods::take_back(wal) };
-        log.set_synchronous(methods::synchronous(sync_flags));
-        methods::code_of(log.close(!buffer.is_null()))
+        let closed = unsafe { handle::close(wal, sync_flags, !buffer.is_null()) };
+        methods::code_of(closed)
     })
 }
 

@@ -9,94 +9,18 @@ use std::ffi::{c_int, c_longlong, c_uchar, c_uint, c_void};
 use std::slice;
 
 use libsql_ffi as ffi;
-use wal_core::protocol::{BusyHandler, CheckpointMode, Synchronous};
-use wal_core::{Error, PageNo, Result};
+use wal_core::protocol::{BusyHandler, CheckpointMode};
+use wal_core::{PageNo, Result};
 
 use crate::code;
+use crate::handle::{self, Handle, ask, with};
 use crate::log::{Checkpoint, Exclusive, Log};
-use crate::manager::guarded;
-
-/// Opens the log of a connection, the first time and again.
-pub(crate) type OpenLog = Box<dyn Fn() -> Result<Box<dyn Log>>>;
-
-/// What the engine's `wal_impl` points to.
-struct Handle {
-    log: Box<dyn Log>,
-    open: OpenLog,
-    /// What the engine takes for the file of the log: one that is not open.
-    file: ffi::sqlite3_file,
-}
-
-impl Handle {
-    /// A log whose private index is not to be used any more is opened anew:
-    /// others have come, who keep the shared one.
-    fn begin_read(&mut self) -> Result<bool> {
-        match self.log.begin_read() {
-            Err(Error::Superseded { .. }) => {
-                self.log = (self.open)()?;
-                self.log.begin_read()
-            }
-            begun => begun,
-        }
-    }
-}
-
-/// Gives a log to the engine.
-///
-/// # Errors
-/// What opening it gives.
-pub(crate) fn open(open: OpenLog) -> Result<*mut ffi::wal_impl> {
-    let log = open()?;
-    let file = ffi::sqlite3_file {
-        pMethods: std::ptr::null(),
-    };
-    Ok(Box::into_raw(Box::new(Handle { log, open, file })).cast())
-}
-
-/// Takes back what [`open`] gave.
-///
-/// # Safety
-/// It is what [`open`] gave, and nobody uses it any more.
-pub(crate) unsafe fn take_back(wal: *mut ffi::wal_impl) -> Box<dyn Log> {
-    // SAFETY: as the caller says.
-    unsafe { Box::from_raw(wal.cast::<Handle>()) }.log
-}
-
-/// Runs `entry`, which gives a result code, with the log behind `wal`.
-///
-/// # Safety
-/// As for [`ask`].
-unsafe fn with(wal: *mut ffi::wal_impl, entry: impl FnOnce(&mut dyn Log) -> c_int) -> c_int {
-    // SAFETY: as the caller says.
-    unsafe { ask(wal, ffi::SQLITE_INTERNAL, |handle| entry(&mut *handle.log)) }
-}
-
-/// Gives the answer of `entry`, or `otherwise` if it panics.
-///
-/// # Safety
-/// `wal` is what [`open`] gave, and nobody else uses it meanwhile: the engine
-/// holds the mutex of the connection, or of the cache that connections share.
-unsafe fn ask<T>(wal: *mut ffi::wal_impl, otherwise: T, entry: impl FnOnce(&mut Handle) -> T) -> T {
-    guarded(otherwise, || {
-        // SAFETY: as the caller says.
-        entry(unsafe { &mut *wal.cast::<Handle>() })
-    })
-}
 
 /// The code of an outcome.
 pub(crate) fn code_of(outcome: Result<()>) -> c_int {
     match outcome {
         Ok(()) => ffi::SQLITE_OK,
         Err(error) => code::told(&error),
-    }
-}
-
-/// What `walSyncFlags` say: two bits for commits, two for checkpoints.
-pub(crate) fn synchronous(sync_flags: c_int) -> Synchronous {
-    match (sync_flags & 3, (sync_flags >> 2) & 3) {
-        (0, 0) => Synchronous::Off,
-        (0, _) => Synchronous::Normal,
-        _ => Synchronous::Full,
     }
 }
 
@@ -325,7 +249,7 @@ unsafe extern "C" fn frames(
         if usize::try_from(page_len) != Ok(log.page_len()) {
             return ffi::SQLITE_CORRUPT;
         }
-        log.set_synchronous(synchronous(sync_flags));
+        log.set_sync_flags(sync_flags);
         // SAFETY: the engine's list, of pages of this size, for this call.
         let written = unsafe { pages(list, log.page_len()) }.and_then(|pages| {
             if is_commit != 0 {
@@ -349,11 +273,13 @@ unsafe extern "C" fn frames(
     unsafe { with(wal, write) }
 }
 
-/// A callback of the engine that says whether to try again.
+/// A callback of the engine that says whether to try again, and the connection that
+/// waits.
 #[derive(Clone, Copy)]
 struct Busy {
     again: unsafe extern "C" fn(*mut c_void) -> c_int,
     context: *mut c_void,
+    db: *mut ffi::sqlite3,
 }
 
 // SAFETY: it is called only on the thread of the call that it came with.
@@ -362,9 +288,12 @@ unsafe impl Send for Busy {}
 unsafe impl Sync for Busy {}
 
 impl Busy {
+    /// A connection that is interrupted waits no longer.
     fn ask(&self) -> bool {
+        // SAFETY: the engine's connection, which is open.
+        let interrupted = unsafe { ffi::sqlite3_is_interrupted(self.db) } != 0;
         // SAFETY: the engine's callback and its context, within its call.
-        unsafe { (self.again)(self.context) != 0 }
+        !interrupted && unsafe { (self.again)(self.context) != 0 }
     }
 }
 
@@ -400,22 +329,17 @@ unsafe extern "C" fn checkpoint(
             let busy = Busy {
                 again,
                 context: busy_context,
+                db,
             };
             BusyHandler::ask(move |_, _| busy.ask())
         }
         None => BusyHandler::FAIL,
     };
-    // SAFETY: the engine's connection, which is open.
-    let interrupted = || unsafe { ffi::sqlite3_is_interrupted(db) != 0 };
-    let run = |log: &mut dyn Log| {
-        log.set_synchronous(synchronous(sync_flags));
-        let request = Checkpoint {
-            mode,
-            busy,
-            interrupted: &interrupted,
-        };
-        let report = match log.checkpoint(request) {
-            Ok(report) => report,
+    let run = |handle: &mut Handle| {
+        // SAFETY: the engine's connection, which is open.
+        let run = unsafe { handle.checkpoint(db, Checkpoint { mode, busy }, sync_flags) };
+        let (report, is_held_back) = match run {
+            Ok(run) => run,
             Err(error) => return code::told(&error),
         };
         for (room, count) in [
@@ -427,13 +351,13 @@ unsafe extern "C" fn checkpoint(
                 *room = c_int::try_from(count).unwrap_or(c_int::MAX);
             }
         }
-        match report.held_back_by {
-            Some(_) if mode != CheckpointMode::Passive => ffi::SQLITE_BUSY,
-            _ => ffi::SQLITE_OK,
+        match is_held_back && mode != CheckpointMode::Passive {
+            true => ffi::SQLITE_BUSY,
+            false => ffi::SQLITE_OK,
         }
     };
     // SAFETY: the engine's log.
-    unsafe { with(wal, run) }
+    unsafe { ask(wal, ffi::SQLITE_INTERNAL, run) }
 }
 
 unsafe extern "C" fn last_commit(wal: *mut ffi::wal_impl) -> c_int {
@@ -458,23 +382,9 @@ unsafe extern "C" fn heap_memory(wal: *mut ffi::wal_impl) -> c_int {
 }
 
 unsafe extern "C" fn file(wal: *mut ffi::wal_impl) -> *mut ffi::sqlite3_file {
-    // SAFETY: the engine's log; the file stays until it is closed.
-    unsafe { &raw mut (*wal.cast::<Handle>()).file }
+    // SAFETY: the engine's log.
+    unsafe { handle::file(wal) }
 }
 
 /// The connection is told with each call that needs it.
 unsafe extern "C" fn set_connection(_wal: *mut ffi::wal_impl, _db: *mut ffi::sqlite3) {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sync_flags_are_those_of_pragma_synchronous() {
-        let (normal, full) = (ffi::SQLITE_SYNC_NORMAL, ffi::SQLITE_SYNC_FULL);
-        assert_eq!(synchronous(0), Synchronous::Off);
-        assert_eq!(synchronous(normal << 2), Synchronous::Normal);
-        assert_eq!(synchronous(normal << 2 | normal), Synchronous::Full);
-        assert_eq!(synchronous(full << 2 | full), Synchronous::Full);
-    }
-}

@@ -1,8 +1,10 @@
 //! The two files of a database: the engine's, and the log, which is ours.
 
+use std::ffi::CString;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use libsql_ffi as ffi;
 use wal_core::format::DatabaseHeader;
 #[cfg(feature = "shm")]
 use wal_core::io::ReadOnlyLog;
@@ -11,6 +13,7 @@ use wal_core::io::{
 };
 use wal_core::{Error, PageSize, Result};
 
+use crate::code;
 use crate::engine_file::EngineFile;
 
 /// What an engine takes for the page size as long as nothing tells.
@@ -97,6 +100,19 @@ impl Storage for EngineStorage {
             .check_in_place()
             .and(log)
             .inspect_err(|_| self.in_place.make_due())
+    }
+
+    /// As the engine's own log does, in the same words. One that is only read has
+    /// an index of its own, which is rebuilt each time.
+    fn log_recovered(&self, frames: u32) {
+        if frames == 0 || !matches!(self.log, Log::Own(_)) {
+            return;
+        }
+        let path = self.log().path().display();
+        let message = format!("recovered {frames} frames from WAL file {path}");
+        if let Ok(message) = CString::new(message) {
+            code::tell(ffi::SQLITE_NOTICE_RECOVER_WAL, &message);
+        }
     }
 
     fn remove_log(&self) -> Result<()> {

@@ -166,12 +166,11 @@ fn configure<T>(option: c_int, methods: &mut T) {
 }
 
 fn replace_methods() -> Defaults {
+    // The default methods are there from the first use on.
     // SAFETY: no connection is open.
-    unsafe {
-        // The default methods are there from the first use on.
-        assert_eq!(ffi::sqlite3_initialize(), ffi::SQLITE_OK);
-        assert_eq!(ffi::sqlite3_shutdown(), ffi::SQLITE_OK);
-    }
+    assert_eq!(unsafe { ffi::sqlite3_initialize() }, ffi::SQLITE_OK);
+    // SAFETY: as above.
+    assert_eq!(unsafe { ffi::sqlite3_shutdown() }, ffi::SQLITE_OK);
     // SAFETY: zeros are no methods.
     let mut mutexes: ffi::sqlite3_mutex_methods = unsafe { zeroed() };
     // SAFETY: as above.
@@ -291,10 +290,9 @@ fn memory_that_is_missing_leaves_no_log_behind() {
         }
         assert!(places > 100, "{places}");
         let kept = HELD.get() - held;
-        assert!(
-            kept < places.cast_signed(),
-            "{kept} bytes at {places} places"
-        );
+        // Tables of the process may have grown once; a place that leaks would do so
+        // in each of those behind it.
+        assert!(kept < 4096, "{kept} bytes at {places} places");
         println!("{places} places, {kept} bytes kept");
     }
     drop(db);
