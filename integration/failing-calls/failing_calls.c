@@ -4,7 +4,8 @@
  * the order in which they are made; the one with the number WAL_FAULT_AT fails.
  * WAL_FAULT says how: the name of an error, or SHORT, which lets a read or
  * write stop half-way, or TORN, which lets a write stop half-way, and the next
- * one find the disk full. With the error EINTR a call fails once and works when
+ * one find the disk full, or FULL, which lets the system say that the disk has no
+ * free space, or FREE, which lets it not say how much there is. With the error EINTR a call fails once and works when
  * it is made again. Closing and unlocking do not fail. When the process ends,
  * the number of calls is written to WAL_FAULT_COUNT, and to the same file with
  * ".hit" whether one failed. */
@@ -20,10 +21,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum kind { OPEN, READ, WRITE, WRITEBACK, SYNC, LOCK, MAP, SIZE, STAT, REMOVE };
+enum kind { OPEN, READ, WRITE, WRITEBACK, SYNC, LOCK, MAP, SIZE, STAT, REMOVE, FREE };
 
 static atomic_char marked[4096];
 static atomic_long calls;
@@ -47,8 +49,9 @@ static int is_marked(int fd) {
 /* The errors that the system may give for a call of this kind. */
 static int errno_for(enum kind kind) {
     const char *fault = setting("WAL_FAULT");
-    if (!strcmp(fault, "EIO")) return kind == LOCK || kind == MAP ? 0 : EIO;
-    if (!strcmp(fault, "EINTR")) return kind == STAT || kind == REMOVE || kind == MAP || kind == WRITEBACK ? 0 : EINTR;
+    if (!strcmp(fault, "FREE")) return kind == FREE ? EIO : 0;
+    if (!strcmp(fault, "EIO")) return kind == LOCK || kind == MAP || kind == FREE ? 0 : EIO;
+    if (!strcmp(fault, "EINTR")) return kind == FREE || kind == STAT || kind == REMOVE || kind == MAP || kind == WRITEBACK ? 0 : EINTR;
     if (!strcmp(fault, "ENOSPC"))
         return kind == WRITE || kind == WRITEBACK || kind == SIZE || kind == OPEN ? ENOSPC : 0;
     if (!strcmp(fault, "EMFILE")) return kind == OPEN ? EMFILE : 0;
@@ -167,6 +170,24 @@ int statx(int fd, const char *restrict path, int flags, unsigned mask, struct st
     if (ours && fails(STAT)) return -1;
     return REAL(statx)(fd, path, flags, mask, found);
 }
+
+/* Of a disk that is full the size is told, and that none of it is free. */
+static int is_full(const char *path) {
+    if (!is_ours(path) || strcmp(setting("WAL_FAULT"), "FULL") || !is_chosen()) return 0;
+    atomic_store(&hit, 1);
+    return 1;
+}
+
+#define STATVFS_AS(name)                                       \
+    int name(const char *restrict path, struct name *restrict found) { \
+        if (is_ours(path) && fails(FREE)) return -1;           \
+        int full = is_full(path);                              \
+        int answer = REAL(name)(path, found);                  \
+        if (full && !answer) found->f_bfree = found->f_bavail = 0; \
+        return answer;                                         \
+    }
+STATVFS_AS(statvfs)
+STATVFS_AS(statvfs64)
 
 int unlink(const char *path) {
     if (is_ours(path) && fails(REMOVE)) return -1;

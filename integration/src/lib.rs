@@ -3,6 +3,9 @@
 /// The bank of the demo: accounts in a SQLite database that both sides change.
 pub mod bank;
 
+#[cfg(target_os = "linux")]
+pub mod disk;
+
 mod executable;
 
 /// The fixtures, and what stock SQLite says of them.

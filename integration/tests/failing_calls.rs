@@ -141,11 +141,13 @@ impl Fault<'_> {
             },
         );
         outcome.run(worker, Command::EndRead { name: name() });
-        outcome.commit(worker, 2, false);
+        outcome.commit(worker, 2, None);
         outcome.run(worker, Command::Checkpoint(Checkpoint::Passive));
-        outcome.commit(worker, 3, false);
+        // The database file is to grow.
+        let stamp = stamp(3);
+        outcome.commit(worker, 3, Some(Command::AddPage { stamp }));
         outcome.run(worker, Command::Checkpoint(Checkpoint::Truncate));
-        outcome.commit(worker, 4, true);
+        outcome.commit(worker, 4, Some(Command::Spill));
         outcome
     }
 }
@@ -161,7 +163,7 @@ impl Outcome {
         Some(kind)
     }
 
-    fn commit(&mut self, worker: &mut Worker, sequence: u64, spills: bool) {
+    fn commit(&mut self, worker: &mut Worker, sequence: u64, then: Option<Command>) {
         let pages = PAGES;
         let mut commands = vec![
             Command::BeginWrite,
@@ -170,7 +172,7 @@ impl Outcome {
                 stamp: stamp(sequence),
             },
         ];
-        commands.extend(spills.then_some(Command::Spill));
+        commands.extend(then);
         for command in commands {
             if self.run(worker, command).is_some() {
                 self.run(worker, Command::Rollback);
@@ -233,7 +235,7 @@ fn try_position(name: &str, at: usize, scene: Scene) -> bool {
     };
     let mut worker = fault.worker();
     let outcome = fault.work(&mut worker);
-    if ["EINTR", "SHORT"].contains(&name) {
+    if ["EINTR", "SHORT", "FREE"].contains(&name) {
         assert_eq!(outcome.refusals, [], "{name} at {at}");
     }
     // While the one with the error is still there.
@@ -271,7 +273,14 @@ fn try_position(name: &str, at: usize, scene: Scene) -> bool {
     );
     after.commit(PAGES, stamp(10)).unwrap();
     after.end().unwrap();
-    fault.was_hit()
+    let was_hit = fault.was_hit();
+    if name == "FULL" && was_hit {
+        let refusals = &outcome.refusals;
+        let one = refusals.len() == 1 && refusals[0].message.contains("free some space");
+        assert!(one, "FULL at {at}: {refusals:?}");
+        assert_eq!(outcome.acknowledged, 4, "each commit had room");
+    }
+    was_hit
 }
 
 fn sweep(name: &str) {
@@ -291,6 +300,17 @@ fn a_call_that_fails_for_the_disk_costs_no_commit_and_leaves_no_lock() {
     sweep("EIO");
     sweep("ENOSPC");
     sweep("TORN");
+}
+
+/// The disk is full, as the system says before anything is written to it.
+#[test]
+fn operation_without_free_space_is_refused_for_that_alone() {
+    sweep("FULL");
+}
+
+#[test]
+fn free_space_that_is_not_told_is_not_noticed() {
+    sweep("FREE");
 }
 
 #[test]

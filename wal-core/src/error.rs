@@ -275,8 +275,9 @@ pub enum Error {
         source: Box<Error>,
     },
 
-    /// The system refused a call.
-    #[error("{}: {operation} failed: {source}", path.display())]
+    /// The system refused a call, or would for want of room
+    /// ([`Error::is_storage_full`]).
+    #[error("{}: {operation} failed: {source}{}", path.display(), remedy(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -322,6 +323,12 @@ impl Error {
         }
     }
 
+    /// True if the file system has no room, or the quota is used up: the same call can
+    /// succeed once some space is free.
+    pub fn is_storage_full(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if is_for_want_of_room(source))
+    }
+
     /// True if the same call can succeed once another connection has moved on.
     pub fn is_busy(&self) -> bool {
         matches!(
@@ -332,6 +339,19 @@ impl Error {
                 | Error::Protocol { .. }
                 | Error::NeedsRecovery { .. }
         )
+    }
+}
+
+fn is_for_want_of_room(source: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(source.kind(), StorageFull | QuotaExceeded)
+}
+
+/// What to do about a call that failed, for a message.
+fn remedy(source: &io::Error) -> &'static str {
+    match is_for_want_of_room(source) {
+        true => "; free some space, then try again",
+        false => "",
     }
 }
 

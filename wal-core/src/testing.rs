@@ -120,6 +120,8 @@ named! {
     IndexAfterHeader => "index-after-header",
     /// Commit: the log is not synced at `Synchronous::Full`.
     SkipCommitSync => "skip-commit-sync",
+    /// Whatever lets a file grow: how much room the disk has is not looked at.
+    IgnoreFreeSpace => "ignore-free-space",
     /// Commit: a log that is restarted keeps its length, whatever its limit is.
     IgnoreLogSizeLimit => "ignore-log-size-limit",
     /// Commit: a log that is restarted is cut to its limit, committed frames or not.

@@ -62,6 +62,8 @@ struct State {
     crashes: Vec<Crash>,
     during_log_sync: Option<Interlude>,
     loses_log: bool,
+    /// How much room there is; `None` if there is enough.
+    free_space: Option<usize>,
 }
 
 impl fmt::Debug for State {
@@ -197,6 +199,11 @@ impl Disk {
         self.state().during_log_sync = interlude;
     }
 
+    /// Lets the disk have room for so many bytes more, which no program is told.
+    pub fn set_free_space(&self, bytes: Option<usize>) {
+        self.state().free_space = bytes;
+    }
+
     /// The next sync of the log fails: what was written to it since the last one
     /// is lost, though programs go on reading it, and no later sync tells.
     pub fn lose_log(&self) {
@@ -236,6 +243,16 @@ impl State {
             ceiling: self.promise.ceiling,
             void: self.promise.void,
         }
+    }
+
+    /// Takes room for `bytes`, and tells for how many there is none.
+    fn take_space(&mut self, bytes: usize) -> usize {
+        let Some(free) = &mut self.free_space else {
+            return 0;
+        };
+        let taken = bytes.min(*free);
+        *free -= taken;
+        bytes - taken
     }
 
     /// A call is about to change something.
@@ -382,13 +399,23 @@ impl File for SimulatedFile {
     }
 
     fn write_all_at(&self, buffers: &mut [IoSlice<'_>], offset: u64) -> Result<()> {
-        let bytes: Vec<u8> = buffers.iter().flat_map(|part| part.to_vec()).collect();
-        let change = Change::Write {
-            offset: index(offset),
-            bytes: bytes.into(),
-        };
-        lock(&self.state).change(self.which, change);
-        Ok(())
+        let mut bytes: Vec<u8> = buffers.iter().flat_map(|part| part.to_vec()).collect();
+        let offset = index(offset);
+        let mut state = lock(&self.state);
+        let growth = (offset + bytes.len()).saturating_sub(state.now[self.which].len());
+        let missing = state.take_space(growth);
+        bytes.truncate(bytes.len().saturating_sub(missing));
+        if !bytes.is_empty() {
+            let bytes = bytes.into();
+            state.change(self.which, Change::Write { offset, bytes });
+        }
+        match missing {
+            0 => Ok(()),
+            _ => {
+                let full = std::io::ErrorKind::StorageFull.into();
+                Err(wal_core::Error::io(&self.path, "write", full))
+            }
+        }
     }
 
     fn sync(&self, _: FileSyncType) -> Result<()> {

@@ -140,8 +140,9 @@ impl Work<'_> {
 pub fn work(work: &mut Work<'_>, rng: &mut Rng) -> Result<()> {
     let mut life = work.open_by(rng);
     while work.state < work.history.last() {
-        match rng.u8(..17) {
+        match rng.u8(..18) {
             0..=6 => work.commit(&life, rng).context("a commit")?,
+            17 => work.fill_disk(&life, rng).context("a full disk")?,
             7 => work.roll_back(&life, rng).context("a rollback")?,
             8..=10 => {
                 let mode = [
@@ -211,6 +212,28 @@ impl Work<'_> {
         let durable = self.synchronous == Synchronous::Full;
         self.disk.acknowledge(state, durable);
         self.state = state;
+    }
+
+    /// Commits the next state and moves the log, if there is room for it. What is
+    /// refused for want of room is never found.
+    fn fill_disk(&mut self, life: &Life, rng: &mut Rng) -> Result<()> {
+        self.disk.set_free_space(Some(rng.usize(..40_000)));
+        let refused = |outcome: Result<()>| match outcome.map_err(|error| error.downcast()) {
+            Ok(()) => Ok(false),
+            Err(Ok(wal_core::Error::Io { source, .. }))
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                Ok(true)
+            }
+            outcome => bail!("the disk is full, and {outcome:?}"),
+        };
+        if refused(self.commit(life, rng))? {
+            self.disk.attempt(self.state);
+        }
+        let checkpoint = life.wal.checkpoint(CheckpointMode::Passive);
+        refused(checkpoint.map(drop).map_err(Into::into))?;
+        self.disk.set_free_space(None);
+        Ok(())
     }
 
     /// Makes the pages those of the next state.

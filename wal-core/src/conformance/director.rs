@@ -58,6 +58,7 @@ pub(super) enum Call {
     StartWriteback(Which),
     ForgetFailures(Which),
     SetLen(Which, u64),
+    FreeSpace(Which),
     RemoveLog,
     SyncDirectory,
 }
@@ -89,6 +90,15 @@ struct Death;
 type Predicate = Box<dyn FnMut(&Call) -> bool + Send>;
 type Action = Box<dyn FnOnce() -> Then + Send>;
 
+/// The disk of a scene, which may become full.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FreeSpace {
+    /// How many bytes there is room for.
+    pub(super) bytes: u64,
+    /// Whether that is told to those who ask.
+    pub(super) is_told: bool,
+}
+
 struct Hook {
     user: usize,
     at: Predicate,
@@ -100,6 +110,8 @@ struct State {
     trace: Vec<Entry>,
     ledger: Ledger,
     hook: Option<Hook>,
+    /// `None` if there is room for everything.
+    free_space: Option<FreeSpace>,
 }
 
 /// Sees every call of every user of a scene.
@@ -133,6 +145,36 @@ impl Director {
     /// ledger and the backend's locks change together.
     pub(super) fn with_ledger<T>(&self, act: impl FnOnce(&mut Ledger) -> T) -> T {
         act(&mut self.state().ledger)
+    }
+
+    /// Lets the disk have so much room from now on.
+    pub(super) fn set_free_space(&self, space: Option<FreeSpace>) {
+        self.state().free_space = space;
+    }
+
+    /// How much room there is, for those who ask.
+    pub(super) fn told_free_space(&self) -> Option<u64> {
+        let space = self.state().free_space.filter(|space| space.is_told);
+        space.map(|space| space.bytes)
+    }
+
+    /// Takes room for `wanted` bytes, or for as many as there is room for.
+    pub(super) fn take_space(&self, wanted: u64) -> u64 {
+        match &mut self.state().free_space {
+            None => wanted,
+            Some(space) => {
+                let taken = wanted.min(space.bytes);
+                space.bytes -= taken;
+                taken
+            }
+        }
+    }
+
+    /// Makes room for `bytes` more.
+    pub(super) fn free(&self, bytes: u64) {
+        if let Some(space) = &mut self.state().free_space {
+            space.bytes += bytes;
+        }
     }
 
     /// Runs `action` just before the first call of `user` that `at` accepts.

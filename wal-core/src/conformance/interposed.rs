@@ -265,6 +265,9 @@ impl<C: WalCoordination> InterposedFile<C> {
             .flat_map(|buffer| buffer.iter().copied())
             .collect();
         let part = &bytes[..len.min(bytes.len())];
+        if part.is_empty() {
+            return Ok(());
+        }
         self.inner().write_all_at(&mut [IoSlice::new(part)], offset)
     }
 }
@@ -284,7 +287,17 @@ impl<C: WalCoordination> File for InterposedFile<C> {
     fn write_all_at(&self, buffers: &mut [IoSlice<'_>], offset: u64) -> Result<()> {
         let (file, len) = (self.which, buffers.iter().map(|b| b.len()).sum());
         match self.seat.before(Call::Write { file, offset, len }) {
-            Then::GoOn => self.inner().write_all_at(buffers, offset),
+            Then::GoOn => {
+                let growth = (offset + len as u64).saturating_sub(self.inner().len()?);
+                let missing = growth - self.seat.director.take_space(growth);
+                if missing == 0 {
+                    return self.inner().write_all_at(buffers, offset);
+                }
+                let fits = len.saturating_sub(usize::try_from(missing).unwrap_or(len));
+                self.write_part(buffers, offset, fits)?;
+                let full = io::ErrorKind::StorageFull.into();
+                Err(Error::io(self.path(), "write", full))
+            }
             Then::Fail => Err(failure(self.path())),
             Then::FailAfter(len) => {
                 self.write_part(buffers, offset, len)?;
@@ -317,11 +330,18 @@ impl<C: WalCoordination> File for InterposedFile<C> {
 
     fn set_len(&self, len: u64) -> Result<()> {
         self.seat.pass(Call::SetLen(self.which, len), self.path())?;
-        self.inner().set_len(len)
+        let before = self.inner().len()?;
+        self.inner().set_len(len)?;
+        // A file that is made longer has a hole, which takes no room.
+        self.seat.director.free(before.saturating_sub(len));
+        Ok(())
     }
 
+    /// That of the scene's disk, not of the machine's.
     fn free_space(&self) -> Option<u64> {
-        self.inner().free_space()
+        let call = Call::FreeSpace(self.which);
+        self.seat.pass_infallible(call, || ());
+        self.seat.director.told_free_space()
     }
 
     fn mapped(&self) -> Option<&MappedFile> {

@@ -259,6 +259,18 @@ macro_rules! conformance_suite {
         cut_log_is_synced_with_its_commit,
         writer_that_dies_around_a_cut_loses_nothing,
         replica_cuts_its_log_to_the_limit,
+        // A disk that is full.
+        checkpoint_without_room_is_refused_untouched,
+        checkpoint_within_the_file_needs_no_room,
+        backup_without_room_is_refused_before_its_first_byte,
+        large_commit_without_room_is_refused_untouched,
+        large_spill_without_room_leaves_its_transaction_whole,
+        large_engine_frames_without_room_are_refused,
+        large_batch_without_room_can_be_applied_again,
+        rewrite_without_room_leaves_the_old_pages,
+        restarted_log_has_room_for_what_it_had,
+        small_commit_asks_for_no_free_space,
+        disk_full_at_any_byte_costs_no_commit,
         // Durability.
         a_new_log_header_is_synced_before_its_first_frame,
         a_full_commit_is_synced_in_every_generation,

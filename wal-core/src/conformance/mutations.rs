@@ -109,6 +109,10 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_log_that_failed_to_sync_is_written_again_before_a_durable_commit"),
         ),
         (
+            M::IgnoreFreeSpace,
+            Case("checkpoint_without_room_is_refused_untouched"),
+        ),
+        (
             M::IgnoreLogSizeLimit,
             Case("stale_tail_is_cut_to_the_limit_at_a_restart"),
         ),

@@ -1,6 +1,6 @@
 //! A file in memory: for tests, and for databases that are never kept.
 
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 pub struct MemoryFile {
     path: PathBuf,
     bytes: RwLock<Vec<u8>>,
+    /// How long it may become.
+    room: Option<u64>,
 }
 
 impl MemoryFile {
@@ -21,7 +23,16 @@ impl MemoryFile {
         MemoryFile {
             path: path.into(),
             bytes: RwLock::new(bytes),
+            room: None,
         }
+    }
+
+    /// Lets the file become `len` bytes long and no longer, as on a disk that is full
+    /// then.
+    #[must_use]
+    pub fn with_room(mut self, len: u64) -> Self {
+        self.room = Some(len);
+        self
     }
 
     /// A copy of what the file holds.
@@ -33,7 +44,7 @@ impl MemoryFile {
         let more = len.saturating_sub(bytes.len());
         bytes
             .try_reserve(more)
-            .map_err(|_| Error::io(&self.path, "write", std::io::ErrorKind::StorageFull.into()))?;
+            .map_err(|_| Error::io(&self.path, "write", ErrorKind::StorageFull.into()))?;
         bytes.resize(len, 0);
         Ok(())
     }
@@ -75,12 +86,19 @@ impl File for MemoryFile {
     fn write_all_at(&self, buffers: &mut [IoSlice<'_>], offset: u64) -> Result<()> {
         let mut bytes = self.write();
         let mut at = index(offset);
+        let room = self.room.map_or(usize::MAX, index);
         for buffer in buffers {
-            let end = at.saturating_add(buffer.len());
-            if bytes.len() < end {
-                self.resize(&mut bytes, end)?;
+            let fits = room.max(bytes.len()).saturating_sub(at).min(buffer.len());
+            let end = at.saturating_add(fits);
+            if fits > 0 {
+                let len = bytes.len().max(end);
+                self.resize(&mut bytes, len)?;
+                bytes[at..end].copy_from_slice(&buffer[..fits]);
             }
-            bytes[at..end].copy_from_slice(buffer);
+            if fits < buffer.len() {
+                let full = ErrorKind::StorageFull.into();
+                return Err(Error::io(&self.path, "write", full));
+            }
             at = end;
         }
         Ok(())
@@ -96,6 +114,11 @@ impl File for MemoryFile {
 
     fn set_len(&self, len: u64) -> Result<()> {
         self.resize(&mut self.write(), index(len))
+    }
+
+    fn free_space(&self) -> Option<u64> {
+        let len = self.read().len() as u64;
+        self.room.map(|room| room.saturating_sub(len))
     }
 }
 
@@ -128,5 +151,21 @@ mod tests {
         file.set_len(3).unwrap();
         assert_eq!(file.len().unwrap(), 3);
         assert_eq!(file.read_at(&mut buffer, 100).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_memory_file_takes_what_it_has_room_for() {
+        let file = MemoryFile::new("memory", vec![1; 4]).with_room(6);
+        assert_eq!(file.free_space(), Some(2));
+        let full = file.write_all_at(&mut [IoSlice::new(b"ab"), IoSlice::new(b"cd")], 3);
+        assert!(full.unwrap_err().is_storage_full());
+        assert_eq!(file.contents(), b"\x01\x01\x01abc");
+        assert_eq!(file.free_space(), Some(0));
+        file.write_all_at(&mut [IoSlice::new(b"xy")], 0).unwrap();
+        file.set_len(1).unwrap();
+        assert_eq!(file.free_space(), Some(5));
+        let beyond = file.write_all_at(&mut [IoSlice::new(b"z")], 9);
+        assert!(beyond.unwrap_err().is_storage_full());
+        assert_eq!(file.contents(), b"x");
     }
 }

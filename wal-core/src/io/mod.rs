@@ -107,7 +107,8 @@ pub trait File: Send + Sync + fmt::Debug {
         let _ = len;
     }
 
-    /// How many more bytes the file system has room for, where it can tell.
+    /// How many more bytes the file system has room for, where it can tell: a hint,
+    /// for others may use the room before.
     fn free_space(&self) -> Option<u64> {
         None
     }

@@ -255,7 +255,9 @@ impl File for OsFile {
     }
 
     fn free_space(&self) -> Option<u64> {
-        fs2::available_space(&self.path).ok()
+        let told = fs2::statvfs(&self.path).ok()?;
+        // Some file systems of user space tell nothing but zeros.
+        (told.total_space() > 0).then(|| told.available_space())
     }
 
     fn mapped(&self) -> Option<&MappedFile> {

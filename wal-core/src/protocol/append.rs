@@ -9,8 +9,8 @@
 //! 3. pages that the transaction has spilled before and changed again are
 //!    overwritten in their frames, all but one, and the checksums from there
 //!    on made right;
-//! 4. index blocks for all other frames are made, and the entries stored:
-//!    nobody looks above the published frame, and whatever fails here has cost
+//! 4. the file system has room for all other frames ([`super::free_space`]), index
+//!    blocks for them are made, and the entries stored: nobody looks above the published frame, and whatever fails here has cost
 //!    nothing that anybody else sees;
 //! 5. all of these are written in vectored writes, the commit frame last; a log
 //!    that begins anew is cut to its limit, which the sync that follows makes

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use super::busy::Waiter;
 use super::checkpoint::{CheckpointProgress, CheckpointReport, HeldBack};
 use super::delayed_release::Reclaim;
+use super::free_space;
 use super::restart::next_salts;
 use super::{BackfillProof, LockGuard, PageRef, Synchronous, Wal};
 use crate::coordination::{Lock, ReadSlot, WalCoordination};
@@ -220,12 +221,16 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         if live.salts() != self.header.salts() && !mutated(Mutation::SkipSaltCheck) {
             return Ok((max_frame, None));
         }
+        // Before anything is said or synced: on a full disk each commit may try again.
+        let grown_len = wal.check_room(&self.header)?;
         block_zero.set_attempted(safe);
         if wal.synchronous() != Synchronous::Off && !mutated(Mutation::SkipLogSyncBeforeBackfill) {
             step(Point::CheckpointLogSync);
             wal.sync_log()?;
         }
-        wal.check_room(&self.header)?;
+        if let Some(len) = grown_len {
+            wal.storage.database().hint_len(len);
+        }
         if mutated(Mutation::BackfilledBeforePages) {
             block_zero.set_backfilled(safe);
         }
@@ -332,14 +337,14 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Refuses a log that would make the database larger than the file and
-    /// the log together can be, and a disk without room. Says how long the file is
-    /// going to be.
-    fn check_room(&self, header: &IndexHeader) -> Result<()> {
+    /// the log together can be, and a disk without room. `Some` is the length that the
+    /// file is going to grow to.
+    fn check_room(&self, header: &IndexHeader) -> Result<Option<u64>> {
         let file = self.storage.database();
         let page = u64::from(self.config.page_size.bytes());
         let (len, needed) = (file.len()?, u64::from(header.page_count()) * page);
         if needed <= len {
-            return Ok(());
+            return Ok(None);
         }
         if self.lacks_pages(len, header.max_frame(), header.page_count()) {
             let reason = format!(
@@ -348,16 +353,8 @@ impl<C: WalCoordination> Wal<C> {
             );
             return Err(Error::corrupt(self.storage.log().path(), reason));
         }
-        match file.free_space() {
-            Some(free) if free < needed - len => {
-                let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-                Err(Error::io(file.path(), "checkpoint", full))
-            }
-            _ => {
-                file.hint_len(needed);
-                Ok(())
-            }
-        }
+        free_space::check(file, "checkpoint", needed - len)?;
+        Ok(Some(needed))
     }
 
     /// Each page whose newest frame is in `(backfilled, safe]`, with that

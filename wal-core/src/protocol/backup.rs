@@ -12,6 +12,7 @@
 use std::io::IoSlice;
 use std::ops::RangeInclusive;
 
+use super::free_space;
 use super::page::PageRef;
 use super::read::ReadTx;
 use crate::coordination::WalCoordination;
@@ -38,7 +39,8 @@ impl<C: WalCoordination> ReadTx<C> {
     /// the copy. The page of the lock bytes is left as a hole.
     ///
     /// # Errors
-    /// As [`ReadTx::page`], what `progress` gives, and [`crate::Error::Io`].
+    /// As [`ReadTx::page`], what `progress` gives, and [`crate::Error::Io`]: at once,
+    /// with nothing written, if the file system says that it has no room for all of it.
     pub fn copy_to(
         &self,
         file: &dyn File,
@@ -51,7 +53,9 @@ impl<C: WalCoordination> ReadTx<C> {
         let size = self.wal().config.page_size;
         let pages = self.page_count();
         let most = u32::try_from(RUN_LEN / size.len()).unwrap_or(1).max(1);
-        file.set_len(u64::from(pages) * u64::from(size.bytes()))?;
+        let len = u64::from(pages) * u64::from(size.bytes());
+        free_space::check(file, "backup", len)?;
+        file.set_len(len)?;
         for run in runs(pages, most) {
             let copied = *run.end();
             self.copy_run(file, *run.start(), copied)?;

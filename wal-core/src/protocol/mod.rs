@@ -22,6 +22,7 @@
 //! | `savepoint` | rolls back a part of the transaction |
 //! | `frames` | the same for an engine that keeps its pages itself |
 //! | `frames_mark` | how far an engine's frames are taken back |
+//! | `free_space` | refuses what the file system has no room for |
 //! | `append` | turns dirty pages into frames and a commit |
 //! | `group_commit` | one sync for the commits of many, which see them before |
 //! | `relay` | one sync for the commits of several threads, which nobody sees before |
@@ -67,6 +68,7 @@ mod delayed_release;
 mod dirty;
 mod frames;
 mod frames_mark;
+mod free_space;
 mod group_commit;
 mod guard;
 mod held_snapshot;

@@ -210,14 +210,15 @@ impl<C: WalCoordination> WriteTx<C> {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// Makes room in the index for the frames behind those of the transaction, and
-    /// stores their entries. They count once [`OwnFrames::advance_to`] has taken them in;
+    /// Makes sure of room in the log for the frames behind those of the transaction, makes
+    /// room in the index, and stores their entries. They count once [`OwnFrames::advance_to`] has taken them in;
     /// a call that fails before leaves them to [`Wal::forget_leftovers`].
     pub(super) fn index_frames(
         &self,
         own: &mut OwnFrames,
         pages: &[(PageNo, &[u8])],
     ) -> Result<()> {
+        self.check_log_room(own.end.max_frame, pages.len())?;
         // An entry that comes behind a leftover in a chain is lost with it, when the next
         // writer takes that out.
         self.trim_leftovers(own)?;
