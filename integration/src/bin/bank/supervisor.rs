@@ -21,6 +21,8 @@ use crate::worker::Role;
 
 /// How often the table is drawn and the silent are looked for.
 const TICK: Duration = Duration::from_millis(100);
+/// How long the processes work before a sabotage, in a run that is not shorter.
+const SABOTAGE_AFTER: Duration = Duration::from_millis(500);
 /// Events that may wait for the supervisor; then the members wait.
 const QUEUE: usize = 4096;
 
@@ -122,7 +124,7 @@ impl<'a> Supervisor<'a> {
         self.sabotage_due = self
             .arguments
             .sabotage
-            .map(|_| self.started + self.arguments.seconds / 2);
+            .map(|_| self.started + (self.arguments.seconds / 2).min(SABOTAGE_AFTER));
         for member in &mut self.members {
             member.let_work()?;
         }
