@@ -9,8 +9,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use integration::worker::Worker;
-use wal::{Database, LockKind, Options, PageNo, Synchronous};
+use integration::worker::{HeldByte, Worker};
+use wal::{Backend, LockKind, Options, PageNo, Synchronous, generic};
 use wal_core::io::{beside, database_bytes, shm_bytes};
 
 const THREADS: u32 = 4;
@@ -36,12 +36,19 @@ fn expect_locked(stranger: &mut Worker, path: &Path, round: u32) {
     }
 }
 
-fn count_up(database: &Database) {
+fn count_up<B: Backend>(database: &generic::Database<B>) {
     let mut write = database.begin_write().unwrap();
     let page = write.page_mut(PageNo::ONE).unwrap();
     let (count, _) = page.split_first_chunk_mut().unwrap();
     *count = (u32::from_le_bytes(*count) + 1).to_le_bytes();
     write.commit().unwrap();
+}
+
+fn expect_count(path: &Path, kind: LockKind, count: u32) {
+    let database = options(kind).open(path).unwrap();
+    let read = database.begin_read().unwrap();
+    let page = read.page(PageNo::ONE).unwrap();
+    assert_eq!(page[..4], count.to_le_bytes());
 }
 
 fn open_and_close(kind: LockKind) {
@@ -62,10 +69,7 @@ fn open_and_close(kind: LockKind) {
             });
         }
     });
-    let database = options(kind).open(&path).unwrap();
-    let read = database.begin_read().unwrap();
-    let page = read.page(PageNo::ONE).unwrap();
-    assert_eq!(page[..4], (THREADS * ROUNDS).to_le_bytes());
+    expect_count(&path, kind, THREADS * ROUNDS);
 }
 
 #[test]
@@ -76,4 +80,38 @@ fn threads_that_open_and_close_keep_their_locks() {
 #[test]
 fn threads_that_open_and_close_keep_their_classic_locks() {
     open_and_close(LockKind::Classic);
+}
+
+/// One of the two is refused, and waits, until all locks of the other one are released.
+#[test]
+fn threads_of_both_backends_keep_their_locks() {
+    for kind in [LockKind::OpenFileDescription, LockKind::Classic] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pages");
+        options(kind).open(&path).unwrap().close().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut stranger = Worker::spawn().unwrap();
+                for round in 0..ROUNDS {
+                    let database = options(kind).open_shm(&path).unwrap();
+                    count_up(&database);
+                    expect_locked(&mut stranger, &path, round);
+                    database.close().unwrap();
+                }
+                stranger.end().unwrap();
+            });
+            scope.spawn(|| {
+                let mut stranger = Worker::spawn().unwrap();
+                for round in 0..ROUNDS {
+                    let database = options(kind).open_inproc(&path).unwrap();
+                    count_up(&database);
+                    let held = stranger.probe(&path, database_bytes::SHARED.start);
+                    assert_eq!(held.unwrap(), Some(HeldByte::Exclusive), "round {round}");
+                    database.close().unwrap();
+                }
+                stranger.end().unwrap();
+            });
+        });
+        expect_count(&path, kind, 2 * ROUNDS);
+    }
 }
