@@ -3,7 +3,6 @@
 
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::unwrap_used, clippy::panic)]
-#![allow(unsafe_code)] // One child is made without the handlers of `fork`.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -13,13 +12,10 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use integration::worker::{Command, HeldByte, Settings, Stamp, WATCHDOG, Worker, fork};
-use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::Pid;
 use serial_test::serial;
 use tempfile::TempDir;
 use wal::{CheckpointMode, Database, Error, PageNo};
@@ -414,35 +410,4 @@ fn an_inherited_file_never_touches_the_file_that_has_its_number() {
     });
     child.unwrap().finish(WATCHDOG).unwrap();
     assert_eq!(std::fs::read(path("db")).unwrap(), [7; 8192]);
-}
-
-/// As one that was just spawned and runs no other program yet: no handler has closed its
-/// copies.
-#[test]
-#[serial]
-fn a_database_that_is_closed_is_not_locked_by_a_child_without_handlers() {
-    let fixture = Fixture::new();
-    let database = fixture.open();
-    commit(&database, stamp(1, 1)).unwrap();
-    let (waits, ends) = std::io::pipe().unwrap();
-    // SAFETY: the child, which has a copy of this thread alone, makes system calls and
-    // nothing else.
-    let child = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
-    if child == 0 {
-        // SAFETY: the child alone uses its copy of the descriptor.
-        unsafe { libc::close(ends.as_raw_fd()) };
-        // SAFETY: the buffer takes the byte that is asked for; none ever comes.
-        unsafe { libc::read(waits.as_raw_fd(), [0u8].as_mut_ptr().cast(), 1) };
-        // SAFETY: it ends the child, whatever the state of the program.
-        unsafe { libc::_exit(0) };
-    }
-    database.close().unwrap();
-    let options = fixture.settings.options().unwrap();
-    let again = options
-        .busy_timeout(Duration::ZERO)
-        .open(&fixture.settings.path);
-    drop(ends);
-    let child = Pid::from_raw(i32::try_from(child).unwrap());
-    nix::sys::wait::waitpid(child, None).unwrap();
-    again.unwrap().close().unwrap();
 }

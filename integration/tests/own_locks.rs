@@ -5,17 +5,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
-use std::path::Path;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use integration::worker::{HeldByte, Settings, Stamp, Worker};
 use tempfile::TempDir;
 use wal::{CheckpointMode, Database, PageNo, ReadTx};
-use wal_core::io::{ByteLocks, LockKind, beside, database_bytes, shm_bytes};
-use wal_core::{Lock, LockMode, ReadSlot};
+use wal_core::io::{beside, database_bytes, shm_bytes};
+use wal_core::{Lock, ReadSlot};
 
 /// A database with a reader on it, and another process that looks on.
 struct Fixture {
@@ -200,70 +197,5 @@ fn another_process_neither_restarts_nor_overtakes_what_a_thread_reads() {
             assert!(!other.checkpoint().unwrap());
         }
         other.end().unwrap();
-    });
-}
-
-/// A SQLite of this process takes SHARED, which it loses with any close of the file, as
-/// soon as ours, which closes as the last user, does not have it alone any more.
-/// `open` opens it, and gives what closes it.
-fn expect_kept_beside_a_last_closer(open: impl Fn(&Path) -> Box<dyn FnOnce()>) {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("pages");
-    open(&path)();
-    // Closed at the end, so that it is none of these closes that counts.
-    let file = || File::options().read(true).write(true).open(&path).unwrap();
-    let (theirs, onlookers) = (file(), file());
-    let classic = ByteLocks::new(LockKind::Classic);
-    let of_file = ByteLocks::new(LockKind::OpenFileDescription);
-    let seen = || {
-        of_file
-            .conflict(&onlookers, database_bytes::SHARED)
-            .unwrap()
-    };
-    let is_held_alone = || seen().is_some_and(|held| held.mode == LockMode::Exclusive);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let mut taken = 0;
-    while taken < 20 {
-        assert!(Instant::now() < deadline, "taken {taken} times only");
-        let close = open(&path);
-        let (looks, is_closed) = (Barrier::new(2), AtomicBool::new(false));
-        let is_taken = thread::scope(|scope| {
-            let taker = scope.spawn(|| {
-                looks.wait();
-                // The close may be over before it is looked at.
-                while !is_held_alone() {
-                    if is_closed.load(Ordering::SeqCst) {
-                        return false;
-                    }
-                }
-                let take = || classic.try_lock(&theirs, database_bytes::SHARED, LockMode::Shared);
-                while !take().unwrap() {
-                    assert!(Instant::now() < deadline, "it stays locked");
-                }
-                true
-            });
-            looks.wait();
-            close();
-            is_closed.store(true, Ordering::SeqCst);
-            taker.join().unwrap()
-        });
-        if is_taken {
-            assert!(seen().is_some(), "lost by a close");
-            taken += 1;
-        }
-        classic.unlock(&theirs, database_bytes::SHARED).unwrap();
-    }
-}
-
-#[test]
-fn a_lock_that_sqlite_gets_while_ours_closes_last_is_not_lost() {
-    expect_kept_beside_a_last_closer(|path| {
-        let database = Database::open(path).unwrap();
-        commit(&database, 1);
-        Box::new(|| database.close().unwrap())
-    });
-    expect_kept_beside_a_last_closer(|path| {
-        let database = wal::inproc::Database::open(path).unwrap();
-        Box::new(|| database.close().unwrap())
     });
 }

@@ -1,6 +1,7 @@
 //! One process uses a database through the library and through a SQLite of
 //! its own, in every order: neither costs the other its locks, though SQLite's
-//! belong to the process and end with any descriptor of the file.
+//! belong to the process and end with any descriptor of the file. What they do at the
+//! same moment is tried in `neighbour_locks`.
 //!
 //! `LockKind::Classic` is for processes without another SQLite, and is not
 //! tried here.
@@ -46,45 +47,27 @@ fn interleavings(one: &[Step], other: &[Step]) -> Vec<Vec<Step>> {
 }
 
 /// Takes the steps, looks at the locks after each, and at the data at the end.
-fn play(writer: Owner, steps: &[Step], mut look: impl FnMut(&Scene)) -> Scene {
+fn play(writer: Owner, steps: &[Step], onlooker: &mut Worker) {
     println!("{writer:?} writes: {steps:?}");
     let mut scene = Scene::new(writer);
     for &step in steps {
         scene.take(step);
         scene.expect_locks();
-        look(&scene);
+        scene.expect_seen_by(onlooker);
     }
     scene.expect_all_there();
-    scene
-}
-
-fn orders() -> Vec<Vec<Step>> {
-    let orders = interleavings(&life(Owner::Ours), &life(Owner::Sqlite));
-    assert_eq!(orders.len(), 70, "8 steps, of which 4 are ours");
-    orders
+    scene.expect_files_gone();
 }
 
 #[test]
 fn ours_and_a_sqlite_in_the_same_process_keep_their_locks_in_every_order() {
+    let orders = interleavings(&life(Owner::Ours), &life(Owner::Sqlite));
+    assert_eq!(orders.len(), 70, "8 steps, of which 4 are ours");
     let mut onlooker = Worker::spawn().unwrap();
     for writer in [Owner::Ours, Owner::Sqlite] {
-        for steps in orders() {
-            let scene = play(writer, &steps, |scene| scene.expect_seen_by(&mut onlooker));
-            scene.expect_files_gone();
+        for steps in &orders {
+            play(writer, steps, &mut onlooker);
         }
     }
     onlooker.end().unwrap();
-}
-
-#[test]
-fn a_file_that_the_application_opens_and_closes_costs_ours_no_lock() {
-    for (number, order) in orders().into_iter().enumerate() {
-        for place in 1..order.len() {
-            // Each order and each place is tried with either as the writer.
-            let writer = [Owner::Ours, Owner::Sqlite][(number + place) % 2];
-            let mut steps = order.clone();
-            steps.insert(place, Step::OpenAndCloseTheFile);
-            play(writer, &steps, |_| {});
-        }
-    }
 }

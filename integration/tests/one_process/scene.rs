@@ -1,7 +1,6 @@
 //! One process that has a database open twice: by the library, and by the
 //! SQLite that is linked in.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,9 +33,6 @@ pub(crate) enum Step {
     Begin(Owner),
     End(Owner),
     Close(Owner),
-    /// The application opens the database file by itself and closes it, which
-    /// drops all locks that SQLite has on it.
-    OpenAndCloseTheFile,
 }
 
 pub(crate) struct Scene {
@@ -48,8 +44,6 @@ pub(crate) struct Scene {
     our_write: Option<WriteTx>,
     sqlite: Option<Connection>,
     sqlite_has_begun: bool,
-    /// Whether SQLite has kept its locks on the database file so far.
-    file_untouched: bool,
     _directory: TempDir,
 }
 
@@ -67,7 +61,6 @@ impl Scene {
             our_write: None,
             sqlite: None,
             sqlite_has_begun: false,
-            file_untouched: true,
             _directory: directory,
         }
     }
@@ -108,10 +101,6 @@ impl Scene {
                 let closed = self.sqlite.take().unwrap().close();
                 closed.map_err(|(_, error)| error).unwrap();
             }
-            Step::OpenAndCloseTheFile => {
-                drop(File::open(&self.path).unwrap());
-                self.file_untouched &= self.sqlite.is_none();
-            }
         }
     }
 
@@ -147,13 +136,11 @@ impl Scene {
             assert!(locks::has_none(owner, &index), "{owner:?} has closed");
             return;
         }
-        if owner == Owner::Ours || self.file_untouched {
-            let shared = database_bytes::SHARED;
-            assert!(
-                locks::holds(owner, &self.path, shared, false),
-                "SHARED of {owner:?}"
-            );
-        }
+        let shared = database_bytes::SHARED;
+        assert!(
+            locks::holds(owner, &self.path, shared, false),
+            "SHARED of {owner:?}"
+        );
         let holds = |bytes, exclusive| locks::holds(owner, &index, bytes, exclusive);
         assert!(holds(shm_bytes::DMS, false), "DMS of {owner:?}");
         if has_begun {
