@@ -22,7 +22,7 @@ fn options() -> Options {
     Options::new()
         .synchronous(Synchronous::Off)
         .busy_timeout(Duration::ZERO)
-        .linger(Duration::ZERO)
+        .read_lock_delay(Duration::ZERO)
 }
 
 fn commit(database: &Database, byte: u8) {

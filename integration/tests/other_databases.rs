@@ -17,7 +17,7 @@ use integration::worker::{WATCHDOG, Worker};
 use tempfile::TempDir;
 use wal::{Options, Synchronous};
 use wal_core::io::{ByteLocks, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes};
-use wal_core::{LockMode, Result, WalCoordination};
+use wal_core::{Error, LockMode, Result, WalCoordination};
 use wal_shm::{DatabaseOwner, ShmOptions, ShmWalCoordination};
 
 const CLASSIC: ByteLocks = ByteLocks::new(LockKind::Classic);
@@ -214,4 +214,36 @@ fn users_that_come_while_it_is_opened_share_the_attachment() {
     });
     assert_eq!(looked.lock().unwrap()[0], 0);
     assert_eq!(looked.lock().unwrap().len(), USERS + 1);
+}
+
+/// A file that is put at the path in the middle of an open is the one that is opened.
+#[test]
+fn open_beside_renames_to_its_path_finds_one_of_the_files() {
+    const OPENS: usize = 2000;
+    let scene = Scene::new();
+    let directory = scene.one.parent().unwrap();
+    let (path, new) = (directory.join("path"), directory.join("new"));
+    fs::hard_link(&scene.one, &path).unwrap();
+    let is_over = AtomicBool::new(false);
+    let rename = || {
+        for file in [&scene.other, &scene.one].into_iter().cycle() {
+            if is_over.load(Ordering::SeqCst) {
+                break;
+            }
+            fs::hard_link(file, &new).unwrap();
+            fs::rename(&new, &path).unwrap();
+        }
+    };
+    let refused = thread::scope(|scope| {
+        scope.spawn(rename);
+        let refused: Vec<_> = (0..OPENS)
+            .filter_map(|_| open(&path, |_| Err(Error::InvalidPageNo)).err())
+            .collect();
+        is_over.store(true, Ordering::SeqCst);
+        refused
+    });
+    assert_eq!(refused.len(), OPENS);
+    for error in refused {
+        assert!(matches!(error, Error::InvalidPageNo), "{error}");
+    }
 }

@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wal_core::fork::ProcessGeneration;
-use wal_core::io::{ByteLocks, Claim, File, FileId, OpenMode, OsFile, database_bytes, shm_bytes};
+use wal_core::io::{ByteLocks, Claim, File, FileId, OsFile, database_bytes, shm_bytes};
 use wal_core::{Error, Result};
 
 use crate::coordination::{Access, ShmOptions};
@@ -34,7 +34,7 @@ use crate::lock_table::LockTable;
 use crate::main_file::{DatabaseOwner, MainFile};
 use crate::private_index::PrivateIndex;
 use crate::read_rate::Delay;
-use crate::registry::{self, Member};
+use crate::registry;
 use crate::side_file::SideFile;
 use crate::sweeper::Sweeper;
 
@@ -48,141 +48,19 @@ pub(crate) struct Attachment {
     pub(crate) side: Option<Arc<SideFile>>,
     pub(crate) table: Arc<LockTable>,
     id: FileId,
-    locks: ByteLocks,
-    access: Access,
+    pub(crate) locks: ByteLocks,
+    pub(crate) access: Access,
     process: ProcessGeneration,
     /// Dropped last: no lock is left then, and no descriptor whose close could drop one of the
     /// next attachment. `None` for an immutable database, of which nothing is locked.
-    claim: Option<Claim>,
-}
-
-/// Attaches to the database at `path`, or joins the attachment that this
-/// process has. `look` is called with SHARED held and nothing else touched;
-/// if it refuses, so does this.
-pub(crate) fn attach<T>(
-    path: &Path,
-    mode: OpenMode<'_>,
-    options: ShmOptions,
-    look: impl FnOnce(&OsFile) -> Result<T>,
-) -> Result<(Arc<Attachment>, T)> {
-    let mode = match options.access {
-        Access::ReadWrite => mode,
-        Access::ReadOnly | Access::Immutable => OpenMode::ReadOnly,
-    };
-    if options.access == Access::Immutable {
-        // It has no locks to share.
-        let database = open_database(path, mode, options)?;
-        let found = look(&database)?;
-        let immutable = Attachment::immutable(database, options)?;
-        return Ok((Arc::new(immutable), found));
-    }
-    // A file that is not there has no identity, so it is made first.
-    let (id, made) = match FileId::at(path).map_err(|e| Error::io(path, "stat", e))? {
-        Some(id) => (id, None),
-        None => {
-            let made = open_database(path, mode, options)?;
-            (made.id()?, Some(made))
-        }
-    };
-    registry::with_members(id, |members| {
-        if let Some((member, attachment)) = find(members, path, options, false)? {
-            let found = attachment.look_to_join(path, options, look)?;
-            member.join();
-            return Ok((attachment, found));
-        }
-        let database = match made {
-            Some(made) => made,
-            None => open_database(path, mode, options)?,
-        };
-        if database.id()? != id {
-            // Another file was put there since it was looked at.
-            let path = path.to_owned();
-            return Err(Error::Locked { path });
-        }
-        let (attachment, found) = Attachment::open(database, options, look)?;
-        let attachment = Arc::new(attachment);
-        members.push(Member::new(&attachment));
-        Ok((attachment, found))
-    })
-}
-
-/// Attaches to the database at `path`, whose file an engine has open with
-/// SHARED held, or joins the attachment that engines of this process have.
-pub(crate) fn attach_engine(path: &Path, options: ShmOptions) -> Result<Arc<Attachment>> {
-    let database = MainFile::of_engine(path)?;
-    let id = database.id()?;
-    registry::with_members(id, |members| {
-        if let Some((member, attachment)) = find(members, path, options, true)? {
-            attachment.refuse_other_kind(path, options)?;
-            if let Some(claim) = &attachment.claim {
-                claim.refuse_other_name(path)?;
-            }
-            attachment.agree_on_close(options);
-            member.join();
-            return Ok(attachment);
-        }
-        if !options.allow_network_file_system {
-            file_system::refuse_network(&database)?;
-        }
-        let locks = ByteLocks::new(options.lock_kind);
-        let claim = Claim::acquire(path, id, locks)?;
-        let opened = Attachment::open_index(&database, locks, options)?;
-        let attachment = Attachment::new(database, id, opened, Some(claim), options);
-        let attachment = Arc::new(attachment);
-        members.push(Member::new(&attachment));
-        Ok(attachment)
-    })
-}
-
-fn open_database(path: &Path, mode: OpenMode<'_>, options: ShmOptions) -> Result<Arc<OsFile>> {
-    let database = OsFile::open_for_locks(path, mode)?.with_mapping(options.mapped);
-    database.set_close_on_drop(options.close_descriptors);
-    Ok(Arc::new(database))
-}
-
-/// The attachment to join.
-fn find<'m>(
-    members: &'m mut [Member],
-    path: &Path,
-    options: ShmOptions,
-    of_engine: bool,
-) -> Result<Option<(&'m mut Member, Arc<Attachment>)>> {
-    let mut chosen = None;
-    for (place, member) in members.iter().enumerate() {
-        let of_this_kind =
-            |attachment: &Arc<Attachment>| attachment.database.own().is_none() == of_engine;
-        let Some(attachment) = member.attachment().filter(of_this_kind) else {
-            continue;
-        };
-        let preference = attachment.preference(options.access)?;
-        if preference.is_none() && !attachment.locks.belong_to_description() {
-            let reason = "this process has it open for reading alone; with classic locks, close \
-                that first";
-            return Err(Error::cannot_open(path, reason));
-        }
-        let better = |(best, ..): &(Preference, usize, _)| preference > Some(*best);
-        if let Some(preference) = preference
-            && chosen.as_ref().is_none_or(better)
-        {
-            chosen = Some((preference, place, attachment));
-        }
-    }
-    Ok(chosen.and_then(|(_, place, attachment)| Some((members.get_mut(place)?, attachment))))
+    pub(crate) claim: Option<Claim>,
 }
 
 /// The wal-index and the side file of an attachment.
-type Opened = (Index, Option<Arc<SideFile>>);
-
-/// Which of the attachments that can be joined is joined: the last one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Preference {
-    Private,
-    Shared,
-    Writable,
-}
+pub(crate) type Opened = (Index, Option<Arc<SideFile>>);
 
 impl Attachment {
-    fn open<T>(
+    pub(crate) fn open<T>(
         database: Arc<OsFile>,
         options: ShmOptions,
         look: impl FnOnce(&OsFile) -> Result<T>,
@@ -208,7 +86,7 @@ impl Attachment {
         }
     }
 
-    fn immutable(database: Arc<OsFile>, options: ShmOptions) -> Result<Self> {
+    pub(crate) fn immutable(database: Arc<OsFile>, options: ShmOptions) -> Result<Self> {
         let id = database.id()?;
         let index = Index::Private(PrivateIndex::immutable());
         let main = MainFile::Own(database);
@@ -230,7 +108,11 @@ impl Attachment {
     }
 
     /// Opens `-shm` and the side file, with SHARED held on the database file.
-    fn open_index(database: &MainFile, locks: ByteLocks, options: ShmOptions) -> Result<Opened> {
+    pub(crate) fn open_index(
+        database: &MainFile,
+        locks: ByteLocks,
+        options: ShmOptions,
+    ) -> Result<Opened> {
         let read_only = options.access == Access::ReadOnly;
         let index = match read_only {
             true => Index::open_read_only(database, locks)?,
@@ -247,7 +129,7 @@ impl Attachment {
         Ok((index, side))
     }
 
-    fn new(
+    pub(crate) fn new(
         database: MainFile,
         id: FileId,
         (index, side): Opened,
@@ -278,7 +160,7 @@ impl Attachment {
 
     /// Lets `look` look at the database for a user that joins, if it can share this
     /// attachment.
-    fn look_to_join<T>(
+    pub(crate) fn look_to_join<T>(
         &self,
         path: &Path,
         options: ShmOptions,
@@ -298,7 +180,7 @@ impl Attachment {
         Ok(found)
     }
 
-    fn refuse_other_kind(&self, path: &Path, options: ShmOptions) -> Result<()> {
+    pub(crate) fn refuse_other_kind(&self, path: &Path, options: ShmOptions) -> Result<()> {
         if self.locks == ByteLocks::new(options.lock_kind) {
             return Ok(());
         }
@@ -307,7 +189,7 @@ impl Attachment {
     }
 
     /// The descriptors are closed only if all who ever shared them said that they may be.
-    fn agree_on_close(&self, options: ShmOptions) {
+    pub(crate) fn agree_on_close(&self, options: ShmOptions) {
         if !options.close_descriptors {
             self.set_close_on_drop(false);
         }
@@ -317,18 +199,6 @@ impl Attachment {
         let files = [self.database.own().map(|file| &**file), self.index.file()];
         let files = files.into_iter().flatten();
         files.for_each(|file| file.set_close_on_drop(close));
-    }
-
-    /// How well who asks for `access` is served here; `None` if not at all.
-    fn preference(&self, access: Access) -> Result<Option<Preference>> {
-        Ok(match (access, self.access, &*self.index) {
-            (_, Access::ReadWrite, _) => Some(Preference::Writable),
-            (Access::ReadOnly, Access::ReadOnly, Index::Shared(_)) => Some(Preference::Shared),
-            (Access::ReadOnly, Access::ReadOnly, Index::Private(private)) => {
-                (!private.is_superseded()?).then_some(Preference::Private)
-            }
-            _ => None,
-        })
     }
 
     /// One user leaves without cleaning up. Gives how many users of this process are left.

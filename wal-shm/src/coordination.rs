@@ -12,7 +12,8 @@ use wal_core::protocol::{forget_header, serves_newest};
 use wal_core::waiting::WaitingRoom;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
-use crate::attachment::{self, Attachment};
+use crate::attach;
+use crate::attachment::Attachment;
 use crate::index::Index;
 use crate::main_file::DatabaseOwner;
 use crate::{futex, side_file};
@@ -119,7 +120,7 @@ impl ShmWalCoordination {
         options: ShmOptions,
         look: impl FnOnce(&OsFile) -> Result<T>,
     ) -> Result<(Self, T)> {
-        let (attachment, found) = attachment::attach(path, mode, options, look)?;
+        let (attachment, found) = attach::attach(path, mode, options, look)?;
         Ok((
             ShmWalCoordination {
                 attachment,
@@ -142,7 +143,7 @@ impl ShmWalCoordination {
     /// alone is not safe, [`Error::Io`].
     pub fn attach(path: &Path, options: ShmOptions, owner: impl DatabaseOwner) -> Result<Self> {
         Ok(ShmWalCoordination {
-            attachment: attachment::attach_engine(path, options)?,
+            attachment: attach::attach_engine(path, options)?,
             access: options.access,
             owner: Some(Box::new(owner)),
             left: AtomicBool::new(false),

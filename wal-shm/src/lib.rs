@@ -7,6 +7,7 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `coordination` | [`ShmWalCoordination`]: one user of a process's attachment |
+//! | `attach` | attaching to a database, or joining an attachment of this process |
 //! | `attachment` | what a process has open for one database, shared by its users |
 //! | `registry` | the attachments of this process, by the file that they are of |
 //! | `database_lock` | SHARED and EXCLUSIVE on the database file |
@@ -29,6 +30,7 @@ compile_error!("wal-shm needs POSIX byte-range locks and shared mappings; use wa
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("wal-shm maps whole logs and needs a 64-bit address space; use wal-inproc here");
 
+mod attach;
 mod attachment;
 mod coordination;
 mod database_lock;

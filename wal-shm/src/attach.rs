@@ -1,0 +1,190 @@
+//! Attaches to a database, or joins an attachment that this process has.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use wal_core::io::{ByteLocks, Claim, FileId, OpenMode, OsFile};
+use wal_core::{Error, Result};
+
+use crate::attachment::Attachment;
+use crate::coordination::{Access, ShmOptions};
+use crate::file_system;
+use crate::index::Index;
+use crate::main_file::MainFile;
+use crate::registry::{self, Member};
+
+/// Attaches to the database at `path`, or joins the attachment that this
+/// process has. `look` is called with SHARED held and nothing else touched;
+/// if it refuses, so does this.
+pub(crate) fn attach<T>(
+    path: &Path,
+    mode: OpenMode<'_>,
+    options: ShmOptions,
+    look: impl FnOnce(&OsFile) -> Result<T>,
+) -> Result<(Arc<Attachment>, T)> {
+    let mode = match options.access {
+        Access::ReadWrite => mode,
+        Access::ReadOnly | Access::Immutable => OpenMode::ReadOnly,
+    };
+    if options.access == Access::Immutable {
+        // It has no locks to share.
+        let database = open_database(path, mode, options)?;
+        let found = look(&database)?;
+        let immutable = Attachment::immutable(database, options)?;
+        return Ok((Arc::new(immutable), found));
+    }
+    let request = Request {
+        path,
+        mode,
+        options,
+    };
+    let there = FileId::at(path).map_err(|e| Error::io(path, "stat", e))?;
+    let (mut id, mut opened) = match there {
+        Some(id) => (id, None),
+        None => {
+            // A file that is not there has no identity, so it is made first.
+            let made = open_database(path, mode, options)?;
+            (made.id()?, Some(made))
+        }
+    };
+    let mut look = look;
+    loop {
+        let join_or_open = |members: &mut _| request.join_or_open(members, id, opened, look);
+        match registry::with_members(id, join_or_open)? {
+            Attached::Done(attachment, found) => return Ok((attachment, found)),
+            Attached::OtherFile(database, unused) => {
+                id = database.id()?;
+                opened = Some(database);
+                look = unused;
+            }
+        }
+    }
+}
+
+/// What is asked for.
+struct Request<'a> {
+    path: &'a Path,
+    mode: OpenMode<'a>,
+    options: ShmOptions,
+}
+
+/// What came of it.
+enum Attached<T, F> {
+    Done(Arc<Attachment>, T),
+    /// The path leads to another file than the one whose attachments were given: another one
+    /// was put there, or an overlay has copied the file to be written.
+    OtherFile(Arc<OsFile>, F),
+}
+
+impl Request<'_> {
+    /// Joins one of `members`, the attachments of the file `id`, or adds one. `opened` is the
+    /// database file, if it is open already.
+    fn join_or_open<T, F: FnOnce(&OsFile) -> Result<T>>(
+        &self,
+        members: &mut Vec<Member>,
+        id: FileId,
+        opened: Option<Arc<OsFile>>,
+        look: F,
+    ) -> Result<Attached<T, F>> {
+        if let Some((member, attachment)) = find(members, self.path, self.options, false)? {
+            let found = attachment.look_to_join(self.path, self.options, look)?;
+            member.join();
+            return Ok(Attached::Done(attachment, found));
+        }
+        let database = match opened {
+            Some(database) => database,
+            None => open_database(self.path, self.mode, self.options)?,
+        };
+        if database.id()? != id {
+            return Ok(Attached::OtherFile(database, look));
+        }
+        let (attachment, found) = Attachment::open(database, self.options, look)?;
+        let attachment = Arc::new(attachment);
+        members.push(Member::new(&attachment));
+        Ok(Attached::Done(attachment, found))
+    }
+}
+
+/// Attaches to the database at `path`, whose file an engine has open with
+/// SHARED held, or joins the attachment that engines of this process have.
+pub(crate) fn attach_engine(path: &Path, options: ShmOptions) -> Result<Arc<Attachment>> {
+    let database = MainFile::of_engine(path)?;
+    let id = database.id()?;
+    registry::with_members(id, |members| {
+        if let Some((member, attachment)) = find(members, path, options, true)? {
+            attachment.refuse_other_kind(path, options)?;
+            if let Some(claim) = &attachment.claim {
+                claim.refuse_other_name(path)?;
+            }
+            attachment.agree_on_close(options);
+            member.join();
+            return Ok(attachment);
+        }
+        if !options.allow_network_file_system {
+            file_system::refuse_network(&database)?;
+        }
+        let locks = ByteLocks::new(options.lock_kind);
+        let claim = Claim::acquire(path, id, locks)?;
+        let opened = Attachment::open_index(&database, locks, options)?;
+        let attachment = Attachment::new(database, id, opened, Some(claim), options);
+        let attachment = Arc::new(attachment);
+        members.push(Member::new(&attachment));
+        Ok(attachment)
+    })
+}
+
+fn open_database(path: &Path, mode: OpenMode<'_>, options: ShmOptions) -> Result<Arc<OsFile>> {
+    let database = OsFile::open_for_locks(path, mode)?.with_mapping(options.mapped);
+    database.set_close_on_drop(options.close_descriptors);
+    Ok(Arc::new(database))
+}
+
+/// The attachment to join.
+fn find<'m>(
+    members: &'m mut [Member],
+    path: &Path,
+    options: ShmOptions,
+    of_engine: bool,
+) -> Result<Option<(&'m mut Member, Arc<Attachment>)>> {
+    let mut chosen = None;
+    for (place, member) in members.iter().enumerate() {
+        let of_this_kind =
+            |attachment: &Arc<Attachment>| attachment.database.own().is_none() == of_engine;
+        let Some(attachment) = member.attachment().filter(of_this_kind) else {
+            continue;
+        };
+        let preference = preference(&attachment, options.access)?;
+        if preference.is_none() && !attachment.locks.belong_to_description() {
+            let reason = "this process has it open for reading alone; with classic locks, close \
+                that first";
+            return Err(Error::cannot_open(path, reason));
+        }
+        let better = |(best, ..): &(Preference, usize, _)| preference > Some(*best);
+        if let Some(preference) = preference
+            && chosen.as_ref().is_none_or(better)
+        {
+            chosen = Some((preference, place, attachment));
+        }
+    }
+    Ok(chosen.and_then(|(_, place, attachment)| Some((members.get_mut(place)?, attachment))))
+}
+
+/// Which of the attachments that can be joined is joined: the last one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Preference {
+    Private,
+    Shared,
+    Writable,
+}
+
+/// How well who asks for `access` is served here; `None` if not at all.
+fn preference(attachment: &Attachment, access: Access) -> Result<Option<Preference>> {
+    Ok(match (access, attachment.access, &*attachment.index) {
+        (_, Access::ReadWrite, _) => Some(Preference::Writable),
+        (Access::ReadOnly, Access::ReadOnly, Index::Shared(_)) => Some(Preference::Shared),
+        (Access::ReadOnly, Access::ReadOnly, Index::Private(private)) => {
+            (!private.is_superseded()?).then_some(Preference::Private)
+        }
+        _ => None,
+    })
+}
