@@ -7,9 +7,9 @@
 //! descriptors that carry locks, and counts up the generation by which
 //! handles know that they are in the child.
 //!
-//! From then on the number of such a descriptor may be that of any file which the child
-//! opens. So everything that keeps one asks for the generation before each system call
-//! (`io::Descriptor`).
+//! From then on the number of such a descriptor may belong to any file which the child
+//! opens. So the files of this library compare the generation before each system call
+//! (`io/descriptor.rs`).
 //!
 //! The handler may run while other threads of the parent held any lock, so it
 //! touches nothing but atomics and `close`, which is async-signal-safe. A
@@ -91,8 +91,8 @@ impl<T> Drop for ParentOnly<T> {
     }
 }
 
-/// A descriptor that is to be closed in children, until this is dropped. It is dropped
-/// before the descriptor is closed, so that the number is not that of another file yet.
+/// Registers a descriptor to be closed in children, until it is dropped: before the
+/// descriptor is closed, so that its number does not belong to another file yet.
 #[derive(Debug)]
 pub struct ClosedInChild {
     descriptor: RawFd,
@@ -100,7 +100,7 @@ pub struct ClosedInChild {
 }
 
 impl ClosedInChild {
-    /// Enters `descriptor` among those that children close.
+    /// Registers `descriptor`.
     pub fn register(descriptor: BorrowedFd<'_>) -> Self {
         let registered = ClosedInChild {
             descriptor: descriptor.as_raw_fd(),

@@ -61,24 +61,24 @@ pub(crate) fn attach<T>(
     }
 }
 
-/// What is asked for.
+/// How a database is to be opened.
 struct Request<'a> {
     path: &'a Path,
     mode: OpenMode<'a>,
     options: ShmOptions,
 }
 
-/// What came of it.
+/// The outcome of [`Request::join_or_open`].
 enum Attached<T, F> {
     Done(Arc<Attachment>, T),
-    /// The path leads to another file than the one whose attachments were given: another one
-    /// was put there, or an overlay has copied the file to be written.
+    /// The path leads to another file than the expected one: a process has replaced it, or an
+    /// overlay file system has copied it to be written. Nothing was done with it.
     OtherFile(Arc<OsFile>, F),
 }
 
 impl Request<'_> {
     /// Joins one of `members`, the attachments of the file `id`, or adds one. `opened` is the
-    /// database file, if it is open already.
+    /// database file, if it is already open.
     fn join_or_open<T, F: FnOnce(&OsFile) -> Result<T>>(
         &self,
         members: &mut Vec<Member>,
@@ -177,7 +177,7 @@ enum Preference {
     Writable,
 }
 
-/// How well who asks for `access` is served here; `None` if not at all.
+/// How well `attachment` serves a user with `access`; `None` if not at all.
 fn preference(attachment: &Attachment, access: Access) -> Result<Option<Preference>> {
     Ok(match (access, attachment.access, &*attachment.index) {
         (_, Access::ReadWrite, _) => Some(Preference::Writable),

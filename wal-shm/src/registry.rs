@@ -1,12 +1,12 @@
 //! The attachments of this process, by the file that they are of.
 //!
 //! # Protocol
-//! Each database has a list of attachments with a mutex of its own, which is held while one
-//! is opened, looked at or joined, so that opens of one database follow each other. The mutex
-//! of the table is held for look-ups alone: opening a database may wait for another process,
-//! or for the disk, and opens of other databases do not. Order: a list, then the tables of
-//! `wal_core::io`. The drop of an attachment takes neither a list nor the table, so an
-//! attachment may be dropped with a list locked.
+//! Each database has a list of attachments with a mutex of its own. The mutex is held while
+//! an attachment is opened or joined, so opens of one database follow each other. The mutex
+//! of the table is held for look-ups only: opening a database may wait for another process
+//! or for the disk, and opens of other databases do not wait with it. Lock order: a list, then
+//! the tables of `wal_core::io`. Dropping an attachment locks neither a list nor the table, so
+//! an attachment may be dropped with a list locked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -59,7 +59,7 @@ pub(crate) fn with_members<T>(id: FileId, change: impl FnOnce(&mut Vec<Member>) 
     let changed = change(&mut lock(&members));
     drop(members);
     let mut table = table();
-    // Other threads get a list from the table only, so one that it alone has stays unused.
+    // Threads get a list from the table only, so a list that no thread has stays unused.
     let is_unused = |members: &Arc<Members>| {
         Arc::strong_count(members) == 1 && members.try_lock().is_ok_and(|list| list.is_empty())
     };
@@ -69,8 +69,8 @@ pub(crate) fn with_members<T>(id: FileId, change: impl FnOnce(&mut Vec<Member>) 
     changed
 }
 
-/// One user of `attachment` leaves. Gives how many are left; with the last one it cannot be
-/// joined any more.
+/// Removes one user of `attachment` and returns how many are left. Without users it cannot be
+/// joined.
 pub(crate) fn leave(id: FileId, attachment: &Arc<Attachment>) -> usize {
     let this = Arc::downgrade(attachment);
     with_members(id, |members| {

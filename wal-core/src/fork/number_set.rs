@@ -11,14 +11,14 @@
 //!
 //! # Ordering
 //! The exchange that publishes a chunk releases its zeros; each load of the pointer
-//! acquires them. The bits themselves order nothing: whoever inserts a number also removes
-//! it, and the child of a fork has one thread.
+//! acquires them. The bits themselves order nothing: one thread at a time owns a number, and
+//! the child of a fork has one thread.
 
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// How many numbers the first chunk holds. Each chunk has twice as many as the one before.
 const FIRST: u64 = 1024;
-/// So many chunks hold every descriptor number that the system can give (`i32`).
+/// The number of chunks that hold every descriptor number (`i32`).
 const CHUNKS: usize = 22;
 
 type Chunk = Box<[AtomicU64]>;

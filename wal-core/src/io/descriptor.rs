@@ -1,8 +1,8 @@
-//! The descriptor of a file, and what becomes of it.
+//! The descriptor of a file: in which process it is usable, and whether it is closed.
 //!
-//! A descriptor of a file that carries locks is closed in children of the process, so there
-//! its number may belong to any other file: no system call is made with it. Its last user
-//! parks it ([`parking`]). Others are closed.
+//! A descriptor of a file that carries locks is closed in children of the process. There its
+//! number may belong to any other file, so no system call is made with it. Its last user
+//! parks it ([`parking`]). A descriptor of a file that carries no locks is closed.
 
 use std::fs;
 use std::io;
@@ -40,17 +40,17 @@ impl Open {
 }
 
 impl Descriptor {
-    /// One of a file that carries no locks.
+    /// The descriptor of a file that carries no locks.
     pub(super) fn plain(file: fs::File) -> Self {
         Self::of(Open::Plain(file))
     }
 
-    /// One of a file on which locks are taken, which was just opened.
+    /// The descriptor of a file that carries locks and was just opened.
     pub(super) fn with_locks(file: fs::File, writes: bool) -> io::Result<Self> {
         Ok(Self::of(Open::WithLocks(parking::adopt(file, writes)?)))
     }
 
-    /// A parked one of the file at `path`.
+    /// Reuses a parked descriptor of the file at `path`.
     pub(super) fn reuse(path: &Path, writes: bool) -> io::Result<Option<Self>> {
         let parked = parking::reuse(path, writes)?;
         Ok(parked.map(|parkable| Self::of(Open::WithLocks(parkable))))
@@ -79,7 +79,7 @@ impl Descriptor {
     /// Which file it is of.
     ///
     /// # Errors
-    /// What the system says, as an error of the file at `path`.
+    /// [`Error::Io`] of the file at `path` if the system does not identify it.
     pub(super) fn id(&self, path: &Path) -> Result<FileId> {
         if let Some(Open::WithLocks(parkable)) = &self.open {
             return Ok(parkable.id());
@@ -89,7 +89,7 @@ impl Descriptor {
         Ok(FileId::of(&metadata))
     }
 
-    /// Says whether the descriptor may be closed when its last user is gone.
+    /// Sets whether a descriptor that carries locks may be closed when it is dropped.
     pub(super) fn allow_close(&self, may_close: bool) {
         self.may_close.store(may_close, Ordering::Relaxed);
     }

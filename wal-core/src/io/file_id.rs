@@ -26,7 +26,7 @@ impl FileId {
     /// [`super::OsFile`] follows none.
     ///
     /// # Errors
-    /// What the system says of `path`.
+    /// What `lstat` returns, other than that there is no such file.
     pub fn at(path: &Path) -> io::Result<Option<Self>> {
         match std::fs::symlink_metadata(path) {
             Ok(metadata) => Ok(Some(Self::of(&metadata))),

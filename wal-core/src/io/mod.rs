@@ -10,7 +10,7 @@ mod memory;
 mod now_and_then;
 mod open;
 mod os;
-pub(crate) mod parking;
+mod parking;
 mod read_only;
 mod storage;
 mod writeback;
@@ -30,6 +30,7 @@ pub use memory::MemoryFile;
 pub use now_and_then::NowAndThen;
 pub use open::OpenMode;
 pub use os::{OsFile, sync_directory};
+pub(crate) use parking::open_with_room;
 pub use read_only::{ReadOnlyLog, ReadOnlyStorage};
 pub use storage::{OsStorage, beside};
 

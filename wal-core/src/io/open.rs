@@ -50,8 +50,8 @@ impl OpenMode<'_> {
     }
 }
 
-/// Opens the file at `path`. `keep` gets the descriptor before anything else is done with it
-/// that may fail, since one that carries locks must not be closed then.
+/// Opens the file at `path`. `keep` takes the descriptor before any other call that may fail,
+/// since one that carries locks must not be closed then.
 pub(super) fn open(
     path: &Path,
     mode: OpenMode<'_>,
@@ -99,8 +99,8 @@ pub(super) fn open(
     Ok(descriptor)
 }
 
-/// Gives `file`, which was just made, the permissions of `model`, and its owner if this
-/// process may.
+/// Sets the permissions of `file`, which was just made, to those of `model`, and its owner if
+/// this process may.
 fn make_like(file: &fs::File, model: &fs::Metadata) -> io::Result<()> {
     let made = file.metadata()?;
     let permissions = model.mode() & 0o777;

@@ -2,21 +2,21 @@
 //!
 //! POSIX locks belong to the process, and closing *any* descriptor of a file drops all that
 //! the process holds on it. A stock SQLite in this process may open the file at any moment,
-//! on a thread that knows nothing of this library, so no look at who has the file open
-//! makes a close safe: the neighbour may lock the file between the look and the close. So a
-//! descriptor that is given up is kept here, without locks, and is used again for the next
+//! on a thread that knows nothing of this library. So no check of the process's descriptors
+//! makes a close safe: the neighbour may lock the file between the check and the close. A
+//! descriptor that is not used any more is kept here, without locks, and is reused by the next
 //! open of the same file. A process has as many descriptors of a file as it ever used at one
-//! time, and no more by opening it more often.
+//! time; opening the file more often adds none.
 //!
 //! # Protocol
 //! The table is changed with its mutex held. A parked descriptor is closed in two cases:
-//! - its file has no name any more, so it cannot be opened again, and a lock on it concerns
-//!   no later user. Each park looks at a few parked files in turn, and an open that finds the
-//!   process without free descriptors looks at all;
-//! - its last user has promised that no other SQLite in the process uses the file. The locks
-//!   that this library itself holds by classic locks go with a close too, so it happens only
-//!   while the library has no other descriptor of the file in use. It happens with the mutex
-//!   held, which an opener takes before its first lock, so it drops no lock of an opener.
+//! - its file has no name any more. No process can open the file again, so a lock on it
+//!   matters only to processes that have the removed file open. Each park checks a few parked
+//!   files in turn; an open that fails because the process has too many descriptors checks all;
+//! - its last user has promised that no other SQLite in the process uses the file. Classic
+//!   locks of this library would be dropped too, so it is closed only while the library has
+//!   no other descriptor of the file in use. It is closed with the mutex held, which an
+//!   opener acquires before its first lock, so the close drops no lock of an opener.
 //!
 //! # Crash
 //! The system closes the descriptors of a dead process.
@@ -37,13 +37,13 @@ use crate::fork::{ClosedInChild, ProcessGeneration};
 use crate::io::byte_lock::{ByteLocks, LockKind};
 use crate::once_table::OnceTable;
 
-/// Classic locks belong to the process: they are released by who took them, since their
-/// release here would be that of a neighbour's locks too.
+/// Classic locks belong to the process, so releasing them here would release those of a
+/// neighbour too. Their holder has released them.
 const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 
-/// How many other parked files each park looks at. With more, files without a name are found
-/// sooner, and each park has more system calls.
-const LOOKS: usize = 2;
+/// How many other parked files each park checks. More find files without a name sooner, and
+/// cost each park a system call each.
+const CHECKS: usize = 2;
 
 /// A descriptor of a file that carries locks, in use or parked.
 #[derive(Debug)]
@@ -68,8 +68,8 @@ impl Parkable {
         self.id
     }
 
-    /// Drops what a child has of it. The fork handler has closed the child's copy, and the
-    /// number may belong to another file of the child.
+    /// Forgets the descriptor in a child. The fork handler has closed it there, and its number
+    /// may belong to another file of the child.
     pub(super) fn forget_in_child(self) {
         let _ = self.file.into_raw_fd();
     }
@@ -90,7 +90,8 @@ struct Known {
 }
 
 impl Known {
-    /// Closes what may be closed. True if nothing is left to be known of the file.
+    /// Closes the parked descriptors that may be closed. True if none is left, and none is in
+    /// use.
     fn tidy(&mut self) -> bool {
         if self.in_use > 0 {
             return false;
@@ -106,8 +107,8 @@ impl Known {
 #[derive(Default)]
 struct Table {
     files: BTreeMap<FileId, Known>,
-    /// The file at which a park has looked last.
-    looked_at: Option<FileId>,
+    /// The file that a park has checked last.
+    checked: Option<FileId>,
 }
 
 impl Table {
@@ -118,11 +119,11 @@ impl Table {
     }
 
     fn tidy_next(&mut self) {
-        let behind = self.looked_at.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.checked.map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.files.range((behind, Bound::Unbounded)).next();
         let next = next.or_else(|| self.files.first_key_value());
-        self.looked_at = next.map(|(id, _)| *id);
-        if let Some(id) = self.looked_at {
+        self.checked = next.map(|(id, _)| *id);
+        if let Some(id) = self.checked {
             self.tidy(id);
         }
     }
@@ -144,8 +145,8 @@ fn table() -> MutexGuard<'static, Table> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A parked descriptor of the file at `path`: one that can be written through, if `writes`;
-/// else any, and rather one that cannot.
+/// Unparks a descriptor of the file at `path`: one that can be written through, if `writes`;
+/// else any, preferably one that cannot be.
 pub(super) fn reuse(path: &Path, writes: bool) -> io::Result<Option<Parkable>> {
     let Some(id) = FileId::at(path)? else {
         return Ok(None);
@@ -167,8 +168,8 @@ pub(super) fn reuse(path: &Path, writes: bool) -> io::Result<Option<Parkable>> {
     Ok(reused)
 }
 
-/// Takes over `file`, which was just opened. If the system does not tell which file it is, it
-/// stays open until the process ends: it may be one that a neighbour has locked.
+/// Takes over `file`, which was just opened. If the system does not identify it, it stays
+/// open until the process ends: a neighbour may have locked it.
 pub(super) fn adopt(file: File, writes: bool) -> io::Result<Parkable> {
     let in_child = ClosedInChild::register(file.as_fd());
     let id = match file.metadata() {
@@ -188,28 +189,28 @@ pub(super) fn adopt(file: File, writes: bool) -> io::Result<Parkable> {
     })
 }
 
-/// Keeps `given_up`, which is not used any more, or closes it where that is safe; `may_close`
-/// promises that no other SQLite in the process uses the file. It is to hold no lock: one
-/// that could not be released before is released now, for which the system needs no memory.
-pub(super) fn park(mut given_up: Parkable, may_close: bool) {
+/// Keeps `unused`, or closes it where that is safe; `may_close` promises that no other SQLite
+/// in the process uses the file. Its user has released its locks. Those that the system did
+/// not release then are released now, for which it needs no memory.
+pub(super) fn park(mut unused: Parkable, may_close: bool) {
     if LOCKS.belong_to_description() {
-        let _ = LOCKS.unlock_all(&given_up.file);
+        let _ = LOCKS.unlock_all(&unused.file);
     }
-    given_up.may_close = may_close;
-    let id = given_up.id;
+    unused.may_close = may_close;
+    let id = unused.id;
     let mut table = table();
     let known = table.files.entry(id).or_default();
     known.in_use = known.in_use.saturating_sub(1);
-    known.parked.push(given_up);
+    known.parked.push(unused);
     table.tidy(id);
-    (0..LOOKS).for_each(|_| table.tidy_next());
+    (0..CHECKS).for_each(|_| table.tidy_next());
 }
 
-/// Opens a file by `open`. Where the process has no descriptor left, those of files without
-/// a name are closed first.
+/// Opens a file by `open`. If the process has no descriptor left, closes those of files
+/// without a name and opens again.
 ///
 /// # Errors
-/// What `open` gives. If it is for want of descriptors, of which some are parked, it tells so.
+/// What `open` returns. For want of descriptors it also names those that are parked.
 pub(crate) fn open_with_room(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
     let is_for_want = |e: &io::Error| {
         let errno = e.raw_os_error().map(Errno::from_raw);

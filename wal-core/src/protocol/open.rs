@@ -5,8 +5,7 @@ use std::path::Path;
 use super::WalConfig;
 use crate::error::{Error, Result};
 use crate::format::DatabaseHeader;
-use crate::io::parking::open_with_room;
-use crate::io::{File, FileSyncType, beside, sync_directory};
+use crate::io::{File, FileSyncType, beside, open_with_room, sync_directory};
 use crate::types::PageSize;
 
 /// What a database file holds.

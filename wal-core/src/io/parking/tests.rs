@@ -3,7 +3,7 @@ use crate::coordination::LockMode;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
-/// There is one table for all tests of a process, and a park of one looks at files of others.
+/// There is one table for all tests of a process, and each park checks files of other tests.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 struct Scene {
@@ -141,7 +141,7 @@ fn descriptors_of_unlinked_files_are_closed_by_later_parks() {
     files.into_iter().for_each(|file| park(file, false));
     (0..FILES).for_each(|number| std::fs::remove_file(path(number)).unwrap());
     assert!(ids.iter().all(|id| parked(*id) == 1));
-    // Each park looks at some, those of other tests included.
+    // Each park checks some, those of other tests included.
     park(last, false);
     let files = table().files.len();
     for _ in 0..files {
