@@ -105,7 +105,9 @@ impl Scene {
                 let mut options = InProcessOptions::default();
                 options.lock_kind = kind;
                 let owned = InProcessWalCoordination::open(path, OpenMode::Existing, options)?;
-                Opened::InProcess { _owned: owned.0 }
+                Opened::InProcess {
+                    _owned: Box::new(owned.0),
+                }
             }
         })
     }
@@ -138,7 +140,9 @@ impl Scene {
 /// Dropped, it is closed.
 enum Opened {
     Shm(ShmWalCoordination),
-    InProcess { _owned: InProcessWalCoordination },
+    InProcess {
+        _owned: Box<InProcessWalCoordination>,
+    },
 }
 
 impl Opened {
