@@ -200,10 +200,8 @@ impl Backend for Table {
 
     fn attach(path: &Path) -> Result<Attachment<Table>> {
         let database = OsFile::open(path, OpenMode::Existing)?;
-        Ok(Attachment {
-            coordination: Table::open(path)?,
-            storage: Box::new(OsStorage::open(Arc::new(database), true)?),
-        })
+        let storage = OsStorage::open(Arc::new(database), false)?;
+        Ok(Attachment::new(Table::open(path)?, Box::new(storage)))
     }
 }
 

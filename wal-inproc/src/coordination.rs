@@ -45,7 +45,9 @@ pub struct InProcessOptions {
     /// By which locks of the system the process owns the database file; open-file-description
     /// locks unless told otherwise.
     pub lock_kind: LockKind,
-    /// Whether pages are read from a mapping of the database file. On unless told otherwise.
+    /// Whether the database file is mapped, so that pages can be read from there. On unless
+    /// told otherwise. With classic locks, which something else in this process drops when it
+    /// closes the file, it is not mapped.
     pub mapped: bool,
     /// Whether the descriptors of the database and `-shm` are closed after the last use.
     /// Off unless told otherwise: they are kept without locks, and used again when this
@@ -139,8 +141,10 @@ impl InProcessWalCoordination {
         mode: OpenMode<'_>,
         options: InProcessOptions,
     ) -> Result<(Self, Arc<OsFile>)> {
-        let database = Arc::new(open(path, mode, options)?.with_mapping(options.mapped));
-        let owned = Owned::take(&database, ByteLocks::new(options.lock_kind))?;
+        let locks = ByteLocks::new(options.lock_kind);
+        let maps = options.mapped && locks.belong_to_description();
+        let database = Arc::new(open(path, mode, options)?.with_mapping(maps));
+        let owned = Owned::take(&database, locks)?;
         if someone_is_attached(path, options)? {
             let path = path.to_owned();
             return Err(Error::Locked { path });

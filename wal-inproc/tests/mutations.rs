@@ -21,11 +21,9 @@ impl Backend for InProcess {
     fn attach(path: &Path) -> Result<Attachment<Self::Coordination>> {
         let (coordination, database) =
             InProcessWalCoordination::open(path, OpenMode::Existing, InProcessOptions::default())?;
-        let storage = Box::new(OsStorage::open(database, true)?);
-        Ok(Attachment {
-            coordination,
-            storage,
-        })
+        let storage = Box::new(OsStorage::open(database, false)?);
+        // Copied: a protocol with a broken rule keeps no mapped page as it is.
+        Ok(Attachment::new(coordination, storage))
     }
 }
 

@@ -61,9 +61,11 @@ impl WalOptions {
         }
     }
 
-    /// Whether pages of the log are read from a mapping. On unless told
-    /// otherwise; off, a log that another program cuts is an error and not a
-    /// signal.
+    /// Whether pages of the log are read from a mapping, where its locks keep it still:
+    /// for [`Backend::Shared`], and not on a network file system. On unless told
+    /// otherwise. That assumes that no program, this one included, changes or cuts the
+    /// log without SQLite's locks; off, nothing is assumed, and a log that was cut is an
+    /// error and not a signal.
     #[must_use]
     pub fn mapped(mut self, mapped: bool) -> Self {
         self.mapped = mapped;
@@ -254,13 +256,13 @@ fn open_log(
 ) -> Result<Box<dyn Log>> {
     match options.backend {
         // The engine holds EXCLUSIVE already.
-        _ if no_shm => open_on_heap(options, file, limit),
+        _ if no_shm => open_on_heap(file, limit),
         #[cfg(feature = "shm")]
         Backend::Shared => open_shared(options, file, limit),
         #[cfg(feature = "inproc")]
         Backend::InProcess => {
             file.lock_exclusive()?;
-            open_on_heap(options, file, limit)
+            open_on_heap(file, limit)
         }
     }
 }
@@ -274,17 +276,15 @@ fn config(storage: &EngineStorage, limit: Option<u64>) -> Result<WalConfig> {
     Ok(config)
 }
 
-fn open_on_heap(
-    options: &WalOptions,
-    file: &Arc<EngineFile>,
-    limit: Option<u64>,
-) -> Result<Box<dyn Log>> {
+fn open_on_heap(file: &Arc<EngineFile>, limit: Option<u64>) -> Result<Box<dyn Log>> {
     let path = wal_core::io::File::path(&**file);
     let there = std::fs::metadata(path).map_err(|e| Error::io(path, "stat", e))?;
     // The system keeps the engine's locks apart from all but classic ones of this process.
     let locks = ByteLocks::new(LockKind::OpenFileDescription);
     let claim = Claim::acquire(path, FileId::of(&there), locks)?;
-    let storage = EngineStorage::open(file.clone(), options.mapped)?;
+    // Copied: the engine's EXCLUSIVE is a classic lock, which anything in this process that
+    // closes the file drops.
+    let storage = EngineStorage::open(file.clone(), false)?;
     let config = config(&storage, limit)?;
     let coordination = InProcessWalCoordination::of_engine(path, claim);
     let wal = Wal::new(coordination, Box::new(storage), config);
@@ -306,16 +306,18 @@ fn open_shared(
     shm.allow_network_file_system = options.network;
     shm.close_descriptors = options.close_descriptors;
     shm.read_lock_delay = options.read_lock_delay.unwrap_or(shm.read_lock_delay);
+    shm.mapped = options.mapped;
     let attach = |shm| ShmWalCoordination::attach(path, shm, Owner(file.clone()));
     let writable = attach(shm).and_then(|coordination| {
-        let storage = EngineStorage::open(file.clone(), options.mapped)?;
+        let storage = EngineStorage::open(file.clone(), coordination.maps())?;
         Ok((coordination, storage))
     });
     let (coordination, storage, read_only) = match writable {
         Err(error) if may_not_write(&error) => {
             shm.access = Access::ReadOnly;
-            let storage = EngineStorage::read_only(file.clone(), options.mapped);
-            (attach(shm)?, storage, true)
+            let coordination = attach(shm)?;
+            let storage = EngineStorage::read_only(file.clone(), coordination.maps());
+            (coordination, storage, true)
         }
         opened => {
             let (coordination, storage) = opened?;
@@ -324,7 +326,14 @@ fn open_shared(
     };
     let mut config = config(&storage, limit)?;
     config.read_only = read_only;
-    let wal = Wal::new(coordination, Box::new(storage), config);
+    let wal = match coordination.maps() {
+        // SAFETY: the log is beside the database whose locks the coordination takes, on a
+        // file system that keeps them, and the database file is not mapped. The locks on
+        // `-shm`, which keep the log, are ours, and do not get lost. That no program
+        // writes the log without them is what `WalOptions::mapped` assumes.
+        true => unsafe { Wal::new_mapped(coordination, Box::new(storage), config) },
+        false => Wal::new(coordination, Box::new(storage), config),
+    };
     Ok(Box::new(BackendLog::new(wal, file.clone(), false)))
 }
 

@@ -120,23 +120,42 @@ pub(crate) fn attach_engine(path: &Path, options: ShmOptions) -> Result<Arc<Atta
             member.join();
             return Ok(attachment);
         }
-        if !options.allow_network_file_system {
-            file_system::refuse_network(&database)?;
-        }
+        let maps = options.may_map(path, None)?;
         let locks = ByteLocks::new(options.lock_kind);
         let claim = Claim::acquire(path, id, locks)?;
         let opened = Attachment::open_index(&database, locks, options)?;
-        let attachment = Attachment::new(database, id, opened, Some(claim), options);
+        let attachment = Attachment::new(database, maps, id, opened, Some(claim), options);
         let attachment = Arc::new(attachment);
         members.push(Member::new(&attachment));
         Ok(attachment)
     })
 }
 
+impl ShmOptions {
+    /// True if the database at `path` may be read from mappings. A page of a mapping must
+    /// not change as long as its lock is held. So there has to be a lock, which an
+    /// immutable database has not; it must not get lost when something else in this
+    /// process closes the file, as classic locks do; and the file system must keep locks
+    /// and mappings, as network file systems may not. `file` is the database file, if it
+    /// is opened here.
+    ///
+    /// # Errors
+    /// Those of [`file_system::is_network`].
+    fn may_map(self, path: &Path, file: Option<&OsFile>) -> Result<bool> {
+        if self.access == Access::Immutable {
+            return Ok(false);
+        }
+        let is_network = file_system::is_network(path, file, self)?;
+        let keeps_locks = ByteLocks::new(self.lock_kind).belong_to_description();
+        Ok(self.mapped && keeps_locks && !is_network)
+    }
+}
+
 fn open_database(path: &Path, mode: OpenMode<'_>, options: ShmOptions) -> Result<Arc<OsFile>> {
-    let database = OsFile::open_for_locks(path, mode)?.with_mapping(options.mapped);
+    let database = OsFile::open_for_locks(path, mode)?;
     database.set_close_on_drop(options.close_descriptors);
-    Ok(Arc::new(database))
+    let maps = options.may_map(path, Some(&database))?;
+    Ok(Arc::new(database.with_mapping(maps)))
 }
 
 /// The attachment to join.

@@ -28,7 +28,6 @@ use wal_core::{Error, Result};
 
 use crate::coordination::{Access, ShmOptions};
 use crate::database_lock;
-use crate::file_system;
 use crate::index::Index;
 use crate::lock_table::LockTable;
 use crate::main_file::{DatabaseOwner, MainFile};
@@ -42,6 +41,10 @@ use crate::sweeper::Sweeper;
 #[derive(Debug)]
 pub(crate) struct Attachment {
     pub(crate) database: MainFile,
+    /// Whether pages may be read from mappings under these locks.
+    pub(crate) maps: bool,
+    /// Whether whoever opened it asked for that.
+    wants_mapping: bool,
     /// Dropped before what it sweeps.
     pub(crate) sweeper: Option<Sweeper>,
     pub(crate) index: Arc<Index>,
@@ -65,9 +68,6 @@ impl Attachment {
         options: ShmOptions,
         look: impl FnOnce(&OsFile) -> Result<T>,
     ) -> Result<(Self, T)> {
-        if !options.allow_network_file_system {
-            file_system::refuse_network(&MainFile::Own(database.clone()))?;
-        }
         let locks = ByteLocks::new(options.lock_kind);
         let id = database.id()?;
         let claim = Claim::acquire(database.path(), id, locks)?;
@@ -76,7 +76,11 @@ impl Attachment {
         let opened = Self::look_at_locked(&database, locks, options, look)
             .and_then(|found| Ok((Self::open_index(&main, locks, options)?, found)));
         match opened {
-            Ok((opened, found)) => Ok((Self::new(main, id, opened, Some(claim), options), found)),
+            Ok((opened, found)) => {
+                let maps = database.mapped().is_some();
+                let attachment = Self::new(main, maps, id, opened, Some(claim), options);
+                Ok((attachment, found))
+            }
             Err(e) => {
                 // The descriptor is parked, and must not keep the lock. The claim is dropped
                 // behind this.
@@ -90,7 +94,7 @@ impl Attachment {
         let id = database.id()?;
         let index = Index::Private(PrivateIndex::immutable());
         let main = MainFile::Own(database);
-        Ok(Self::new(main, id, (index, None), None, options))
+        Ok(Self::new(main, false, id, (index, None), None, options))
     }
 
     /// Calls `look` with SHARED held.
@@ -131,6 +135,7 @@ impl Attachment {
 
     pub(crate) fn new(
         database: MainFile,
+        maps: bool,
         id: FileId,
         (index, side): Opened,
         claim: Option<Claim>,
@@ -145,6 +150,8 @@ impl Attachment {
         let attachment = Attachment {
             database,
             sweeper,
+            maps,
+            wants_mapping: options.mapped,
             index,
             table,
             side,
@@ -171,7 +178,7 @@ impl Attachment {
             return Err(Error::cannot_open(path, "an engine has it open"));
         };
         // The users of an attachment share the database file and its mapping.
-        if database.mapped().is_some() != options.mapped {
+        if self.wants_mapping != options.mapped {
             let reason = "this process has it open with another read strategy; use the same one";
             return Err(Error::cannot_open(path, reason));
         }

@@ -30,8 +30,9 @@ pub enum Access {
     /// It is only read, while others may write it. None of its files has to
     /// be writable, and none is written.
     ReadOnly,
-    /// The database file alone is read, without a lock: nobody may write it.
-    /// If somebody does, what is read is of no single state.
+    /// The database file alone is read, without a lock: no program may write it.
+    /// If one does, what is read is of no single state. Pages are copied, so that
+    /// one that was handed out stays as it is all the same.
     Immutable,
 }
 
@@ -49,8 +50,8 @@ pub struct ShmOptions {
     /// Whether to open a database on a network file system. Off unless told
     /// otherwise.
     pub allow_network_file_system: bool,
-    /// Whether pages are read from mappings of the files. On unless told
-    /// otherwise.
+    /// Whether pages are read from mappings of the files, where that is sound
+    /// ([`ShmWalCoordination::maps`]). On unless told otherwise.
     pub mapped: bool,
     /// How long a process that reads often may keep the lock of a read slot after its last
     /// reader, so that the next reader needs no system call; 1 ms by default. Zero turns
@@ -149,6 +150,15 @@ impl ShmWalCoordination {
             left: AtomicBool::new(false),
             owns: AtomicBool::new(false),
         })
+    }
+
+    /// True if pages of the database and its log may be read from mappings under the
+    /// locks of this attachment ([`wal_core::protocol::Wal::new_mapped`]): if that was
+    /// asked for ([`ShmOptions::mapped`]), the locks belong to the open file and not to the
+    /// process, the file system is no network file system, and the database is not
+    /// [`Access::Immutable`]. If not, the database file is not mapped.
+    pub fn maps(&self) -> bool {
+        self.attachment.maps
     }
 
     /// The database file, unless an engine has opened it.

@@ -5,38 +5,49 @@
 //! different machines do not see each other's mappings, and corrupt a
 //! database within minutes. They are told by their type, and named.
 
+use std::path::Path;
+
+use wal_core::io::OsFile;
 use wal_core::{Error, Result};
 
-use crate::main_file::MainFile;
+use crate::coordination::ShmOptions;
 
-/// Refuses `database` if its file system is one of those.
-#[cfg(target_os = "linux")]
-pub(crate) fn refuse_network(database: &MainFile) -> Result<()> {
-    let found = match database.own() {
-        Some(file) => nix::sys::statfs::fstatfs(file.as_file()?),
-        None => nix::sys::statfs::statfs(database.path()),
-    };
-    let found = found.map_err(|e| Error::io(database.path(), "fstatfs", e.into()))?;
-    // The field is signed or not, and of different width, between systems.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let magic = found.filesystem_type().0 as u32;
-    match network_name(magic) {
-        Some(name) => Err(Error::cannot_open(
-            database.path(),
+/// True if the database at `path` is on a file system of that kind, which `options`
+/// allow. `file` is the database file, if it is opened here.
+///
+/// # Errors
+/// [`Error::CannotOpen`] if they do not, [`Error::Io`].
+pub(crate) fn is_network(path: &Path, file: Option<&OsFile>, options: ShmOptions) -> Result<bool> {
+    match network_name_of(path, file)? {
+        Some(name) if !options.allow_network_file_system => Err(Error::cannot_open(
+            path,
             format!(
                 "it is on a network or host-shared file system ({name}), where shared memory does \
                  not reach all users; move it to a local disk, or allow it by an option if only \
                  this machine uses it"
             ),
         )),
-        None => Ok(()),
+        name => Ok(name.is_some()),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn network_name_of(path: &Path, file: Option<&OsFile>) -> Result<Option<&'static str>> {
+    let found = match file {
+        Some(file) => nix::sys::statfs::fstatfs(file.as_file()?),
+        None => nix::sys::statfs::statfs(path),
+    };
+    let found = found.map_err(|e| Error::io(path, "fstatfs", e.into()))?;
+    // The field is signed or not, and of different width, between systems.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let magic = found.filesystem_type().0 as u32;
+    Ok(network_name(magic))
 }
 
 /// Nothing is known about file systems here.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn refuse_network(_database: &MainFile) -> Result<()> {
-    Ok(())
+fn network_name_of(_path: &Path, _file: Option<&OsFile>) -> Result<Option<&'static str>> {
+    Ok(None)
 }
 
 /// The name of a network file system by the number that `statfs` gives

@@ -2,6 +2,7 @@
 //! case share one attachment of this process, as its threads would.
 //!
 //! Attachments of several processes are the business of the process tests.
+#![allow(unsafe_code)] // Mappings are promised to stand still.
 
 use std::path::Path;
 
@@ -15,10 +16,12 @@ fn attach(path: &Path, options: ShmOptions) -> Result<Attachment<ShmWalCoordinat
         ShmWalCoordination::open(path, OpenMode::Existing, options, |_| Ok(()))?;
     let refused = || wal_core::Error::cannot_open(path, "an engine has it open");
     let database = coordination.database().cloned().ok_or_else(refused)?;
-    let storage = Box::new(OsStorage::open(database, options.mapped)?);
-    Ok(Attachment {
-        coordination,
-        storage,
+    let storage = Box::new(OsStorage::open(database, coordination.maps())?);
+    Ok(match coordination.maps() {
+        // SAFETY: the coordination is that of the file and passes the suite without
+        // mappings; the suite's directory is its own.
+        true => unsafe { Attachment::mapped(coordination, storage) },
+        false => Attachment::new(coordination, storage),
     })
 }
 

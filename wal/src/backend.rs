@@ -1,11 +1,12 @@
 //! What the facade needs of a coordination beside the seam: a way to open it.
+#![allow(unsafe_code)] // Where pages are read from mappings is promised by the backend.
 
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use wal_core::io::{File, OpenMode, OsFile, OsStorage, ReadOnlyLog, ReadOnlyStorage, Storage};
-use wal_core::protocol::{WalConfig, create_page_store, inspect, inspect_immutable};
+use wal_core::protocol::{Wal, WalConfig, create_page_store, inspect, inspect_immutable};
 use wal_core::{Error, Result, WalCoordination};
 
 use crate::options::{Options, ReadStrategy};
@@ -18,7 +19,56 @@ pub trait Backend: WalCoordination + Sized {
     ///
     /// # Errors
     /// As [`Options::open`].
-    fn attach(path: &Path, options: &Options) -> Result<(Self, Arc<OsFile>, WalConfig)>;
+    fn attach(path: &Path, options: &Options) -> Result<Attachment<Self>>;
+}
+
+/// A coordination that was opened, the database file, and what that is.
+#[derive(Debug)]
+pub struct Attachment<C> {
+    coordination: C,
+    database: Arc<OsFile>,
+    config: WalConfig,
+    /// Whether pages are read from mappings.
+    mapped: bool,
+}
+
+impl<C: WalCoordination> Attachment<C> {
+    /// An attachment whose pages are copied, whatever [`Options::read_strategy`] says.
+    pub fn new(coordination: C, database: Arc<OsFile>, config: WalConfig) -> Self {
+        Attachment {
+            coordination,
+            database,
+            config,
+            mapped: false,
+        }
+    }
+
+    /// An attachment whose pages are read from mappings of `database`, if that is mapped
+    /// ([`OsFile::with_mapping`]), and of the log beside it.
+    ///
+    /// # Safety
+    /// What [`Wal::new_mapped`] asks for, of `database` and the log beside it.
+    pub unsafe fn mapped(coordination: C, database: Arc<OsFile>, config: WalConfig) -> Self {
+        Attachment {
+            mapped: database.mapped().is_some(),
+            ..Self::new(coordination, database, config)
+        }
+    }
+
+    /// Opens the log beside the database.
+    ///
+    /// # Errors
+    /// What opening the log gives.
+    pub(crate) fn open_log(self, options: &Options) -> Result<(Arc<Wal<C>>, Arc<OsFile>)> {
+        let storage = options.storage(self.database.clone(), self.mapped)?;
+        let wal = match self.mapped {
+            // SAFETY: the maker of the attachment has promised it, and the storage is of
+            // these two files.
+            true => unsafe { Wal::new_mapped(self.coordination, storage, self.config) },
+            false => Wal::new(self.coordination, storage, self.config),
+        };
+        Ok((wal, self.database))
+    }
 }
 
 impl Options {
@@ -39,12 +89,12 @@ impl Options {
     ///
     /// # Errors
     /// What opening the log gives.
-    pub(crate) fn storage(&self, database: Arc<OsFile>) -> Result<Box<dyn Storage>> {
+    fn storage(&self, database: Arc<OsFile>, mapped: bool) -> Result<Box<dyn Storage>> {
         if !self.only_reads() {
-            let storage = OsStorage::open(database, self.is_mapped());
+            let storage = OsStorage::open(database, mapped);
             return Ok(Box::new(storage.map_err(advise_read_only)?));
         }
-        let mut log = ReadOnlyLog::beside(database.path(), self.is_mapped());
+        let mut log = ReadOnlyLog::beside(database.path(), mapped);
         if self.immutable {
             log = log.ignored();
         }
@@ -113,7 +163,7 @@ fn advise_read_only(error: Error) -> Error {
 
 #[cfg(feature = "shm")]
 impl Backend for wal_shm::ShmWalCoordination {
-    fn attach(path: &Path, options: &Options) -> Result<(Self, Arc<OsFile>, WalConfig)> {
+    fn attach(path: &Path, options: &Options) -> Result<Attachment<Self>> {
         let mut shm = wal_shm::ShmOptions::default();
         shm.lock_kind = options.lock_kind;
         shm.side_file = options.side_file;
@@ -135,13 +185,18 @@ impl Backend for wal_shm::ShmWalCoordination {
         let Some(database) = coordination.database().cloned() else {
             return Err(Error::cannot_open(path, "an engine has opened it"));
         };
-        Ok((coordination, database, config))
+        // SAFETY: the coordination has locked this very database, and passes the
+        // conformance suite; the log is opened beside it with SHARED held. The database
+        // file is mapped only where the locks cannot get lost and the file system keeps
+        // them (`ShmWalCoordination::maps`). That no program writes the files without
+        // these locks is what `Database::open` assumes.
+        Ok(unsafe { Attachment::mapped(coordination, database, config) })
     }
 }
 
 #[cfg(feature = "inproc")]
 impl Backend for wal_inproc::InProcessWalCoordination {
-    fn attach(path: &Path, options: &Options) -> Result<(Self, Arc<OsFile>, WalConfig)> {
+    fn attach(path: &Path, options: &Options) -> Result<Attachment<Self>> {
         if options.only_reads() {
             let reason = "an in-process backend owns its database, which a reader cannot; open it \
                 with the shared one";
@@ -153,6 +208,11 @@ impl Backend for wal_inproc::InProcessWalCoordination {
         inproc.close_descriptors = options.close_descriptors;
         let (coordination, database) = Self::open(path, options.open_mode(), inproc)?;
         let config = options.inspect(&database)?;
-        Ok((coordination, database, config))
+        // SAFETY: the process owns the database by EXCLUSIVE, which belongs to the open
+        // file if that is mapped; its threads go by this coordination, which passes the
+        // conformance suite and is dropped last. The database file is the one that it
+        // locked, and the log is opened beside it. That no program writes the files
+        // regardless is what `Database::open` assumes.
+        Ok(unsafe { Attachment::mapped(coordination, database, config) })
     }
 }

@@ -56,6 +56,23 @@ impl<B: Backend> Database<B> {
     /// Opens the database at `path` with the default [`Options`]; makes a page
     /// store if there is no file.
     ///
+    /// # What is assumed of other programs
+    /// Pages are slices of mapped files ([`crate::ReadStrategy::Mapped`]). As for every
+    /// mapped file, of memmap2, of heed (LMDB) or of SQLite's `mmap_size`, that is sound
+    /// only as long as no program on the machine, this one included, changes or cuts the
+    /// database file or its log regardless of the locks: by its name, through a
+    /// descriptor, or by a program that takes the locks of SQLite for something else. Other
+    /// handles, and SQLite in any process, go by the locks. If a program does not, a page
+    /// may change while it is borrowed, which Rust does not allow, and a file that is cut
+    /// ends this process with SIGBUS.
+    ///
+    /// Where that cannot be assumed, say [`crate::ReadStrategy::Pread`]: pages are copied,
+    /// nothing is assumed, and such a program costs what it does to any database. Pages
+    /// are copied also where a mapping could change though all keep the rules: in an
+    /// [immutable](crate::Options::immutable) database, which has no locks, with
+    /// [classic locks](crate::LockKind::Classic), which any `close` of the file in this
+    /// process drops, and on a network file system.
+    ///
     /// # Errors
     /// As [`Options::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -414,16 +431,14 @@ fn attach<B: Backend>(
     timeout: Duration,
 ) -> Result<(Arc<Wal<B>>, Arc<OsFile>)> {
     let started = Instant::now();
-    let (coordination, file, config) = loop {
+    loop {
         match B::attach(path, options) {
             Err(Error::Locked { .. }) if started.elapsed() < timeout => {
                 std::thread::sleep(OPEN_AGAIN);
             }
-            attached => break attached?,
+            attached => return attached?.open_log(options),
         }
-    };
-    let storage = options.storage(file.clone())?;
-    Ok((Wal::new(coordination, storage, config), file))
+    }
 }
 
 impl<B: Backend> Drop for Opened<B> {

@@ -45,7 +45,7 @@ mod successor;
 mod tail;
 mod vacuum;
 
-pub use backend::Backend;
+pub use backend::{Attachment, Backend};
 pub use options::{Options, ReadStrategy};
 pub use vacuum::{VacuumOptions, VacuumReport};
 pub use wal_core::io::LockKind;

@@ -18,13 +18,14 @@ const READ_LOCK_DELAY: Duration = Duration::from_millis(1);
 /// How pages are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub enum ReadStrategy {
-    /// As slices of the mapped files, without a copy or a system call. A
-    /// program that cuts a file against the rules then ends this process with
-    /// a signal.
+    /// As slices of the mapped files, without a copy or a system call, wherever the
+    /// locks keep them still: see [`crate::Database::open`] for where they do not, and
+    /// for what is assumed of other programs.
     #[default]
     Mapped,
-    /// By `pread` into a buffer: for file systems and surroundings in which a
-    /// mapping is not welcome. A file that was cut is a typed error.
+    /// By `pread` into a buffer. Nothing is assumed of other programs: what one does to
+    /// a file shows as a wrong page or a typed error, and never in a page that was
+    /// handed out before.
     Pread,
 }
 

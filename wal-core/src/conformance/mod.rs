@@ -68,9 +68,36 @@ pub trait Backend: 'static {
 /// What an attachment to a database consists of.
 pub struct Attachment<C> {
     /// Where the users meet.
-    pub coordination: C,
+    coordination: C,
     /// The database file and its log.
-    pub storage: Box<dyn Storage>,
+    storage: Box<dyn Storage>,
+    /// Whether pages are read from the mappings that the files have.
+    mapped: bool,
+}
+
+impl<C> Attachment<C> {
+    /// An attachment whose pages are copied, as by [`crate::protocol::Wal::new`].
+    pub fn new(coordination: C, storage: Box<dyn Storage>) -> Self {
+        Attachment {
+            coordination,
+            storage,
+            mapped: false,
+        }
+    }
+
+    /// An attachment whose pages are read from the mappings that the files have, as by
+    /// [`crate::protocol::Wal::new_mapped`].
+    ///
+    /// # Safety
+    /// What [`crate::protocol::Wal::new_mapped`] asks for. So run the suite without
+    /// mappings before: a backend that fails a case of it does not keep its contract.
+    #[allow(unsafe_code)] // What is promised is handed on.
+    pub unsafe fn mapped(coordination: C, storage: Box<dyn Storage>) -> Self {
+        Attachment {
+            mapped: true,
+            ..Self::new(coordination, storage)
+        }
+    }
 }
 
 /// A case of the suite.
@@ -401,6 +428,7 @@ macro_rules! conformance_suite {
         a_tail_shows_nothing_that_is_not_committed,
         the_log_does_not_begin_anew_behind_a_tail,
         a_tail_restarts_the_log_without_a_gap,
+        tail_whose_restart_failed_gives_no_frame_of_the_log,
         tail_whose_restart_failed_misses_no_frame,
         tail_syncs_a_peers_backfill_before_it_restarts_the_log,
         a_tail_goes_on_where_it_stood_while_the_log_is_the_same,
@@ -442,6 +470,7 @@ macro_rules! conformance_suite {
         an_exclusive_vacuum_leaves_a_short_file_and_an_empty_log,
         an_exclusive_vacuum_that_dies_at_any_call_is_whole_or_not_there,
         a_vacuum_after_a_failed_sync_is_refused,
+        vacuum_transaction_that_is_swapped_out_keeps_its_locks,
         // The end.
         the_last_one_out_removes_the_log_and_no_one_before,
         last_closer_syncs_a_peers_backfill_before_it_removes_the_log,
@@ -450,6 +479,7 @@ macro_rules! conformance_suite {
         a_log_that_is_not_backfilled_survives_the_last_one,
         removed_log_is_durable_when_close_returns,
         persistent_log_is_emptied_durably_if_it_has_a_limit,
+        persistent_log_of_an_open_reader_is_not_cut_by_close,
     } };
     (@tests $backend:ty: $($case:ident,)*) => {
         $(#[test] fn $case() { $crate::conformance::run::<$backend>(stringify!($case)); })*

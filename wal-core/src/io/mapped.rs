@@ -9,11 +9,9 @@
 //! last seen by `fstat` are ever touched.
 //!
 //! # Protocol
-//! A page that a snapshot can see does not change while the snapshot's read
-//! lock is held, so a shared slice of it is sound as long as every program on
-//! the machine keeps the protocol. A program that cuts or overwrites the file
-//! regardless is outside the guarantee: choose copied reads where that can
-//! happen.
+//! A file is mapped by safe code: nothing of it is seen by that. To see its
+//! bytes as a slice is unsafe, because others may write the file; what keeps
+//! them still is the business of the protocol (`protocol/kept.rs`).
 #![allow(unsafe_code)] // Mapping a file, and seeing mapped bytes as a slice, is unsafe in Rust.
 
 use std::path::PathBuf;
@@ -61,13 +59,21 @@ impl MappedFile {
     /// The `len` bytes at `offset`, without a copy. The slice lives as long as
     /// the file's mapping, which is never undone before.
     ///
-    /// The caller holds the read lock that keeps these bytes from changing.
+    /// ```compile_fail,E0133
+    /// fn first(file: &wal_core::io::MappedFile) -> wal_core::Result<&[u8]> {
+    ///     file.slice(0, 16)
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the file ends before, [`Error::Io`] if it cannot
-    /// be mapped.
+    /// be mapped, [`Error::UsedAfterFork`] in a child.
+    ///
+    /// # Safety
+    /// As long as the slice is in use nobody changes these bytes, or cuts the file before
+    /// their end: not this process, and no other one.
     #[inline]
-    pub fn slice(&self, offset: u64, len: usize) -> Result<&[u8]> {
+    pub unsafe fn slice(&self, offset: u64, len: usize) -> Result<&[u8]> {
         let end = offset.saturating_add(len as u64);
         if end > len_of(self.seen.load(Ordering::Acquire)) && end > self.look_again()? {
             return Err(Error::corrupt(
@@ -97,9 +103,8 @@ impl MappedFile {
         let first = unsafe { segment.as_ptr().add(within) };
         // SAFETY: the bytes are mapped (line above) and within the file's
         // length as last seen; the mapping is kept by `self.segments`, which
-        // never drops an entry, so they stay mapped as long as `self`. The
-        // caller's read lock keeps every program that obeys the protocol from
-        // changing them (module docs, "Protocol").
+        // never drops an entry, so they stay mapped as long as `self`. That nobody
+        // changes them is the caller's promise.
         Ok(unsafe { std::slice::from_raw_parts(first, len) })
     }
 
@@ -213,16 +218,25 @@ mod tests {
         }
     }
 
+    /// A slice of a file that the test has for itself.
+    fn slice(mapped: &MappedFile, offset: u64, len: usize) -> Result<&[u8]> {
+        // SAFETY: the tests only add to their files.
+        unsafe { mapped.slice(offset, len) }
+    }
+
     #[test]
     fn slices_follow_a_growing_file_and_never_pass_its_end() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 1000]).unwrap();
         let mapped = MappedFile::new("mapped".into(), plain(file.try_clone().unwrap()));
-        let early = mapped.slice(990, 10).unwrap();
-        assert!(matches!(mapped.slice(991, 10), Err(Error::Corrupt { .. })));
+        let early = slice(&mapped, 990, 10).unwrap();
+        assert!(matches!(
+            slice(&mapped, 991, 10),
+            Err(Error::Corrupt { .. })
+        ));
         file.write_all(&[2; 1000]).unwrap();
         assert_eq!(
-            mapped.slice(995, 10).unwrap(),
+            slice(&mapped, 995, 10).unwrap(),
             [1, 1, 1, 1, 1, 2, 2, 2, 2, 2]
         );
         assert_eq!(early, [1; 10]);
@@ -233,6 +247,6 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(FIRST + 4096).unwrap();
         let mapped = MappedFile::new("mapped".into(), plain(file));
-        assert_eq!(mapped.slice(FIRST - 100, 4096).unwrap().len(), 4096);
+        assert_eq!(slice(&mapped, FIRST - 100, 4096).unwrap().len(), 4096);
     }
 }

@@ -114,7 +114,9 @@ pub trait File: Send + Sync + fmt::Debug {
         None
     }
 
-    /// The file as memory, if it can be mapped and mapping is wanted.
+    /// The file as memory, if it can be mapped and mapping is wanted. It is used by an
+    /// attachment that was made by [`crate::protocol::Wal::new_mapped`], whose maker
+    /// promises that it is a mapping of this very file.
     fn mapped(&self) -> Option<&MappedFile> {
         None
     }

@@ -276,9 +276,8 @@ impl<C: WalCoordination> Wal<C> {
             .collect();
         step(at);
         let offset = frame_offset(prepared.first, self.config.page_size);
-        let log = self.storage.log();
-        log.write_all_at(&mut buffers, offset)?;
-        if let Some(mapped) = log.mapped() {
+        self.storage.log().write_all_at(&mut buffers, offset)?;
+        if let Some(mapped) = self.mapped_log() {
             // Nobody cuts the log while we hold Write.
             mapped.grown_to(self.end_of(prepared.last));
         }

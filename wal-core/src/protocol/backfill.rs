@@ -21,6 +21,7 @@
 //! # Crash
 //! Pages that were written without a published count are written again by
 //! the next checkpoint; readers find the same pages in the log.
+#![allow(unsafe_code)] // A lock is said to keep what is read under it.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -381,12 +382,16 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     fn copy_run(&self, run: &[(u32, FrameNo)]) -> Result<()> {
-        let Some(&(first, _)) = run.first() else {
+        let newest = run.iter().map(|&(_, frame)| frame).max();
+        let (Some(&(first, _)), Some(last)) = (run.first(), newest) else {
             return Ok(());
         };
+        // SAFETY: the caller holds `CKPT`, so nobody restarts the log until the pages are
+        // written; the salts were compared under exclusive `READ(0)`.
+        let kept = unsafe { self.kept(1, last.get()) };
         let pages: Vec<PageRef<'_>> = run
             .iter()
-            .map(|&(_, frame)| self.page_of_frame(frame))
+            .map(|&(_, frame)| kept.page_of_frame(frame))
             .collect::<Result<_>>()?;
         let mut buffers: Vec<IoSlice<'_>> = pages.iter().map(|page| IoSlice::new(page)).collect();
         step(Point::CheckpointWrite);

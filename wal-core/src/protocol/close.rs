@@ -20,14 +20,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{CheckpointMode, Synchronous, Wal};
-use crate::coordination::WalCoordination;
+use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Result;
 use crate::testing::{Mutation, Point, mutated, step};
 
 impl<C: WalCoordination> Wal<C> {
     /// Ends this attachment. The last one of all cleans up: it checkpoints
     /// and removes the log. Call it when no transaction is open; none of its
-    /// handles is of use afterwards. A second call does nothing.
+    /// handles is of use afterwards, and what a write transaction that is open commits may
+    /// be lost. A second call does nothing.
     ///
     /// # Errors
     /// What the checkpoint or the removal gives. The attachment is ended all
@@ -62,11 +63,16 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// A limit that is not its end would leave frames that the header does
-    /// not fit, so the log that stays is as it is, or empty.
-    fn keep_log(&self) -> Result<()> {
+    /// not fit, so the log that stays is as it is, or empty. While a transaction of this
+    /// process is open, it stays as it is: its pages may be those of a mapping.
+    fn keep_log(self: &Arc<Self>) -> Result<()> {
         if self.log_size_limit().is_none() || self.storage.log().is_empty()? {
             return Ok(());
         }
+        let alone = |lock| self.try_lock(lock, LockMode::Exclusive);
+        let (Some(_write), Some(_readers)) = (alone(Lock::Write)?, alone(Lock::ReadMarks)?) else {
+            return Ok(());
+        };
         step(Point::LogTruncate);
         self.empty_log()
     }

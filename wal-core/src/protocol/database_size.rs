@@ -14,6 +14,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::kept::Kept;
 use super::{DatabaseKind, Wal};
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
@@ -72,30 +73,33 @@ impl<C: WalCoordination> Wal<C> {
         }
         // Forgotten first: whoever finds the new state here does not go by a
         // length from before.
-        if let Some(mapped) = self.storage.database().mapped() {
+        if let Some(mapped) = self.mapped_database() {
             mapped.forget_len();
         }
         self.database_seen_in.store(state, Ordering::Release);
         Ok(())
     }
+}
 
-    /// How many pages the database has in the state that `header` publishes.
+impl<C: WalCoordination> Kept<'_, C> {
+    /// How many pages the database has in the state that `header` publishes, and the lock
+    /// keeps.
     #[inline]
-    pub(super) fn page_count(&self, header: &IndexHeader) -> Result<u32> {
+    pub(super) fn page_count(self, header: &IndexHeader) -> Result<u32> {
         match header.page_count() {
             0 => self.page_count_of_file(),
             count => Ok(count),
         }
     }
 
-    fn page_count_of_file(&self) -> Result<u32> {
+    fn page_count_of_file(self) -> Result<u32> {
         // Nothing was committed to the log since it was recovered empty, so
         // the file says how long it is (`pagerPagecount`, `lockBtree`). In one
         // state of the log it does not change, so the length that was seen in
         // this one will do. Should it be another one, the first page of a SQLite
         // database may count more pages than were seen.
-        let file = self.storage.database();
-        if self.config.kind == DatabaseKind::PageStore {
+        let wal = self.wal();
+        if wal.config.kind == DatabaseKind::PageStore {
             return self.pages_in_file();
         }
         let count = self.page_count_in_page_one()?;
@@ -104,13 +108,13 @@ impl<C: WalCoordination> Wal<C> {
         {
             return Ok(count);
         }
-        if let Some(mapped) = file.mapped() {
+        if let Some(mapped) = wal.mapped_database() {
             mapped.forget_len();
         }
         let pages = self.pages_in_file()?;
         match self.page_count_in_page_one()? {
             Some(count) if count > pages => Err(Error::corrupt(
-                file.path(),
+                wal.path(),
                 format!("its header speaks of {count} pages, the file has {pages}"),
             )),
             Some(count) => Ok(count),
@@ -118,28 +122,22 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
-    fn pages_in_file(&self) -> Result<u32> {
-        let file = self.storage.database();
-        let len = match file.mapped() {
+    fn pages_in_file(self) -> Result<u32> {
+        let (wal, file) = (self.wal(), self.wal().storage.database());
+        let len = match wal.mapped_database() {
             Some(mapped) => mapped.len()?,
             None => file.len()?,
         };
         // The size of a page is a power of two.
-        let bytes = self.config.page_size.bytes();
+        let bytes = wal.config.page_size.bytes();
         let pages = (len + u64::from(bytes - 1)) >> bytes.trailing_zeros();
         u32::try_from(pages)
             .map_err(|_| Error::corrupt(file.path(), "it has more pages than can be numbered"))
     }
 
-    fn page_count_in_page_one(&self) -> Result<Option<u32>> {
-        let file = self.storage.database();
+    fn page_count_in_page_one(self) -> Result<Option<u32>> {
         let mut page_one = [0; DatabaseHeader::LEN];
-        match file.mapped() {
-            Some(mapped) if mapped.len()? >= page_one.len() as u64 => {
-                page_one.copy_from_slice(mapped.slice(0, DatabaseHeader::LEN)?);
-            }
-            _ => drop(file.read_at(&mut page_one, 0)?),
-        }
+        self.read_page_one(&mut page_one)?;
         Ok(DatabaseHeader::decode(&page_one).and_then(|header| header.page_count))
     }
 }

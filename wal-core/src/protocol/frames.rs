@@ -19,7 +19,6 @@
 //! As for any write transaction.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 
 use super::dirty::Changes;
 use super::frames_mark::{Cuts, FramesMark};
@@ -27,9 +26,9 @@ use super::group_commit::CommitSync;
 use super::spill::{LogEnd, OwnFrames, Placed};
 use super::write::WriteTx;
 use super::{ReadTx, Wal};
-use crate::coordination::{ReadSlot, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::format::{FRAME_HEADER_LEN, frame_offset};
+use crate::format::FRAME_HEADER_LEN;
 use crate::index::IndexHeader;
 use crate::testing::{Mutation, Point, mutated};
 use crate::types::{FrameNo, PageNo};
@@ -269,8 +268,7 @@ impl<C: WalCoordination> ReadTx<C> {
     /// behind its state, or, if all of that is in the database file, any;
     /// [`Error::Corrupt`] if the log is too short, [`Error::Io`].
     pub fn read_frame(&self, frame: FrameNo, buffer: &mut [u8]) -> Result<()> {
-        self.check_frame(frame)?;
-        self.wal().read_page_of(frame, buffer)
+        self.kept().read_frame(frame, FRAME_HEADER_LEN, buffer)
     }
 
     /// As [`ReadTx::read_frame`], with the header of the frame before the page.
@@ -278,19 +276,7 @@ impl<C: WalCoordination> ReadTx<C> {
     /// # Errors
     /// As [`ReadTx::read_frame`].
     pub fn read_raw_frame(&self, frame: FrameNo, buffer: &mut [u8]) -> Result<()> {
-        self.check_frame(frame)?;
-        self.wal().read_raw_frame(frame, buffer)
-    }
-
-    /// At slot 0 the log may begin anew at any moment, but for what the transaction
-    /// itself has committed there.
-    fn check_frame(&self, frame: FrameNo) -> Result<()> {
-        let first = match self.snapshot.slot {
-            Some(ReadSlot::DATABASE) => self.snapshot.min_frame,
-            _ => 1,
-        };
-        self.wal()
-            .check_kept(first..=self.snapshot.max_frame(), frame)
+        self.kept().read_frame(frame, 0, buffer)
     }
 }
 
@@ -300,8 +286,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// # Errors
     /// As [`ReadTx::read_frame`].
     pub fn read_frame(&self, frame: FrameNo, buffer: &mut [u8]) -> Result<()> {
-        self.check_frame(frame)?;
-        self.wal().read_page_of(frame, buffer)
+        self.kept().read_frame(frame, FRAME_HEADER_LEN, buffer)
     }
 
     /// As [`ReadTx::read_raw_frame`], also for what this transaction has written.
@@ -309,13 +294,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// # Errors
     /// As [`ReadTx::read_frame`].
     pub fn read_raw_frame(&self, frame: FrameNo, buffer: &mut [u8]) -> Result<()> {
-        self.check_frame(frame)?;
-        self.wal().read_raw_frame(frame, buffer)
-    }
-
-    /// With Write held nobody else begins the log anew.
-    fn check_frame(&self, frame: FrameNo) -> Result<()> {
-        self.wal().check_kept(1..=self.frame_count(), frame)
+        self.kept().read_frame(frame, 0, buffer)
     }
 }
 
@@ -365,43 +344,6 @@ impl<C: WalCoordination> Wal<C> {
                 that is added"
             );
             return Err(Error::refused(self.path(), COMMIT, reason));
-        }
-        Ok(())
-    }
-
-    /// The caller's transaction keeps `frame` in the log.
-    fn read_page_of(&self, frame: FrameNo, buffer: &mut [u8]) -> Result<()> {
-        let len = buffer.len().min(self.config.page_size.len());
-        let offset = frame_offset(frame, self.config.page_size) + FRAME_HEADER_LEN as u64;
-        self.read_log(offset, &mut buffer[..len])
-    }
-
-    /// As [`Wal::read_page_of`].
-    fn read_raw_frame(&self, frame: FrameNo, buffer: &mut [u8]) -> Result<()> {
-        let page_size = self.config.page_size;
-        let len = buffer.len().min(FRAME_HEADER_LEN + page_size.len());
-        self.read_log(frame_offset(frame, page_size), &mut buffer[..len])
-    }
-
-    /// Refuses a frame that is none of those that a transaction keeps in the log.
-    fn check_kept(&self, kept: RangeInclusive<u32>, frame: FrameNo) -> Result<()> {
-        if kept.contains(&frame.get()) {
-            return Ok(());
-        }
-        let reason = format!("{frame:?} is none that this transaction keeps in the log");
-        Err(Error::refused(self.path(), "reading a frame", reason))
-    }
-
-    pub(super) fn read_log(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.check_process()?;
-        let log = self.storage.log();
-        if let Some(mapped) = log.mapped() {
-            buffer.copy_from_slice(mapped.slice(offset, buffer.len())?);
-            return Ok(());
-        }
-        if log.read_at(buffer, offset)? < buffer.len() {
-            let reason = "it ends before a frame that the wal-index names";
-            return Err(Error::corrupt(log.path(), reason));
         }
         Ok(())
     }

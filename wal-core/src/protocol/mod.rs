@@ -6,7 +6,8 @@
 //! | `snapshot` | loads the header, and mends it when its writer died |
 //! | `read` | begins a read transaction, which is checked again under its lock |
 //! | `marks` | which slot that takes, and with which mark |
-//! | `page` | finds a page of a snapshot in the log or the database file |
+//! | `page` | a page of a snapshot, and how it is asked for |
+//! | `kept` | what a lock keeps of the two files; reads pages there |
 //! | `database_size` | when the length of the database file is looked at again |
 //! | `page_map` | makes that as quick in a long log as in a short one |
 //! | `held_snapshot` | a snapshot that is held for a bounded time |
@@ -72,6 +73,7 @@ mod free_space;
 mod group_commit;
 mod guard;
 mod held_snapshot;
+mod kept;
 mod marks;
 mod mend_log;
 #[cfg(feature = "observe")]
@@ -177,6 +179,9 @@ impl<C: WalCoordination> Deref for Wal<C> {
 pub struct Attached<C: WalCoordination> {
     coordination: C,
     storage: Box<dyn Storage>,
+    /// Whether pages are read from the mappings that the files have. Set by
+    /// [`Wal::new_mapped`] alone.
+    mapped: bool,
     config: WalConfig,
     tuning: tuning::Tuning,
     process: ProcessGeneration,
@@ -203,10 +208,63 @@ impl<C: WalCoordination> Wal<C> {
     /// Attaches to the database in `storage`, whose users meet in
     /// `coordination`. Nothing is read or written before the first
     /// transaction.
+    ///
+    /// Pages are copied from the files, so whatever `coordination` and `storage` do, and
+    /// whoever writes the files, a page that was handed out stays as it is. For pages
+    /// without a copy see [`Wal::new_mapped`].
     pub fn new(coordination: C, storage: Box<dyn Storage>, config: WalConfig) -> Arc<Self> {
+        Self::attach(coordination, storage, config, false)
+    }
+
+    /// As [`Wal::new`], and pages are slices of the mappings that the files of `storage`
+    /// have ([`File::mapped`]).
+    ///
+    /// ```compile_fail,E0133
+    /// use wal_core::io::Storage;
+    /// use wal_core::protocol::{Wal, WalConfig};
+    ///
+    /// fn attach(c: impl wal_core::WalCoordination, storage: Box<dyn Storage>, config: WalConfig) {
+    ///     Wal::new_mapped(c, storage, config);
+    /// }
+    /// ```
+    ///
+    /// # Safety
+    /// A page is a `&[u8]`, so its bytes must not change while it is borrowed. As long as
+    /// the attachment or anything of it lives, all of this holds:
+    ///
+    /// 1. *The locks are those of these files.* Whoever writes the two files of `storage`,
+    ///    in this process or another, takes the locks that `coordination` gives, and keeps
+    ///    the protocol: that of this crate, or of SQLite in WAL mode.
+    /// 2. *They exclude.* `coordination` keeps rules 1, 3, 5, 6, 8, 11 and 12 of
+    ///    [its contract](crate::coordination), and no lock that it has granted gets lost
+    ///    before it is released: not by a `close` elsewhere in this process, as classic
+    ///    POSIX locks are, and not where the file system cannot be trusted with locks.
+    /// 3. *The mappings are those of these files.* At each call `storage` gives the same
+    ///    two files, and [`File::mapped`] of each gives a mapping of that very file.
+    /// 4. *Nothing else changes them.* No program writes or cuts a file without the
+    ///    locks, through [`File`] or by its name; and what was read of a file is what is
+    ///    read of it later, which a network file system or a failing disk may not keep.
+    ///
+    /// In a child made by `fork`, which is unsafe itself, no page of the parent is used.
+    #[allow(unsafe_code)] // An attachment that reads from mappings is made by a promise.
+    pub unsafe fn new_mapped(
+        coordination: C,
+        storage: Box<dyn Storage>,
+        config: WalConfig,
+    ) -> Arc<Self> {
+        Self::attach(coordination, storage, config, true)
+    }
+
+    fn attach(
+        coordination: C,
+        storage: Box<dyn Storage>,
+        config: WalConfig,
+        mapped: bool,
+    ) -> Arc<Self> {
         let attached = Attached {
             coordination,
             storage,
+            mapped,
             tuning: tuning::Tuning::of(&config),
             config,
             process: ProcessGeneration::current(),

@@ -85,10 +85,19 @@ impl<C: WalCoordination> Wal<C> {
     /// one before it, as it stands in the log. What a caller keeps of it is wrong once
     /// a page before is overwritten and the checksums are made right.
     pub(super) fn checksum_behind(&self, own: &OwnFrames, frame: u32) -> Result<Checksum> {
-        match frame > own.start.max_frame() {
-            true => self.checksum_at(frame),
-            false => Ok(own.start.frame_checksum()),
+        let Some(frame) = FrameNo::new(frame).filter(|f| f.get() > own.start.max_frame()) else {
+            return Ok(own.start.frame_checksum());
+        };
+        let log = self.storage.log();
+        let mut sums = [0; 8];
+        let end = frame_offset(frame, self.config.page_size) + FRAME_HEADER_LEN as u64;
+        if log.read_at(&mut sums, end - 8)? < sums.len() {
+            return Err(Error::corrupt(
+                log.path(),
+                format!("it ends before {frame:?}"),
+            ));
         }
+        Ok(Checksum::from_be_bytes(sums))
     }
 
     /// Refuses a commit with a page that an earlier call was to overwrite and that is

@@ -25,12 +25,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::Wal;
+use super::kept::Kept;
 use super::read::{ReadTx, Snapshot};
 use crate::coordination::WalCoordination;
 use crate::error::Result;
-use crate::format::{FRAME_HEADER_LEN, frame_offset};
-use crate::index::{self, IndexHeader, PageMap, Seal, block_of_frame, last_frame_of_block};
+use crate::index::{self, IndexHeader, PageMap, block_of_frame, last_frame_of_block};
 use crate::types::{FrameNo, PageNo};
 
 /// The map of an attachment.
@@ -75,11 +74,11 @@ impl<C: WalCoordination> ReadTx<C> {
     }
 }
 
-impl<C: WalCoordination> Wal<C> {
+impl<C: WalCoordination> Kept<'_, C> {
     /// The newest frame of `snapshot` that holds `page`. `taken` is the map of
     /// the transaction that holds the snapshot's lock, if it may use one.
     pub(super) fn find_frame(
-        &self,
+        self,
         snapshot: &Snapshot,
         taken: Option<&TakenMap>,
         page: PageNo,
@@ -89,7 +88,12 @@ impl<C: WalCoordination> Wal<C> {
         }
         let found = match taken.filter(|_| snapshot.is_worth_a_map()) {
             Some(taken) => self.find_by_map(snapshot, taken, page)?,
-            None => index::find(self, page.get(), snapshot.min_frame, snapshot.max_frame())?,
+            None => index::find(
+                self.wal(),
+                page.get(),
+                snapshot.min_frame,
+                snapshot.max_frame(),
+            )?,
         };
         Ok(found.and_then(FrameNo::new))
     }
@@ -97,7 +101,7 @@ impl<C: WalCoordination> Wal<C> {
     // Apart, so that short logs are looked through by a short function.
     #[inline(never)]
     fn find_by_map(
-        &self,
+        self,
         snapshot: &Snapshot,
         taken: &TakenMap,
         page: PageNo,
@@ -113,39 +117,32 @@ impl<C: WalCoordination> Wal<C> {
         let max_frame = snapshot.max_frame();
         if map.is_hungry(max_frame, taken.look()) {
             // If the log cannot be read now, the index serves.
-            let _ = map.feed(self, max_frame, |frame| self.seal_at(frame));
+            let _ = map.feed(self.wal(), max_frame, |frame| self.seal_at(frame));
         }
-        map.find(self, page.get(), snapshot.min_frame, max_frame)
+        map.find(self.wal(), page.get(), snapshot.min_frame, max_frame)
     }
 
-    fn take_map_up(&self, snapshot: &Snapshot) -> Arc<PageMap> {
+    fn take_map_up(self, snapshot: &Snapshot) -> Arc<PageMap> {
+        let shared = &self.wal().page_map;
         loop {
-            let last = self.page_map.current().clone();
+            let last = shared.current().clone();
             // The log is read without the mutex.
             let is_of_this_log =
                 |map: &Arc<PageMap>| map.is_of(snapshot.max_frame(), |frame| self.seal_at(frame));
             if let Some(map) = last.clone().filter(is_of_this_log) {
                 return map;
             }
-            let mut current = self.page_map.current();
+            let mut current = shared.current();
             if current.as_ref().map(Arc::as_ptr) == last.as_ref().map(Arc::as_ptr) {
                 return current.insert(Arc::default()).clone();
             }
         }
     }
+}
 
-    /// The header of `frame`, which is one of the caller's snapshot, as it
-    /// stands in the log.
-    pub(super) fn seal_at(&self, frame: u32) -> Result<Seal> {
-        let mut seal = [0; FRAME_HEADER_LEN];
-        if let Some(frame) = FrameNo::new(frame) {
-            self.read_log(frame_offset(frame, self.config.page_size), &mut seal)?;
-        }
-        Ok(seal)
-    }
-
+#[cfg(all(feature = "conformance", not(loom)))]
+impl<C: WalCoordination> super::Wal<C> {
     /// How many frames the map of this attachment has.
-    #[cfg(all(feature = "conformance", not(loom)))]
     pub(crate) fn frames_in_map(&self) -> u32 {
         self.page_map
             .current()

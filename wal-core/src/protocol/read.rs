@@ -18,11 +18,13 @@
 //!
 //! # Crash
 //! A reader that dies loses its lock and nothing else.
+#![allow(unsafe_code)] // A lock is said to keep what is read under it.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::kept::Kept;
 use super::page_map::TakenMap;
 use super::snapshot::Held;
 use super::{LockGuard, Wal};
@@ -217,17 +219,44 @@ impl<C: WalCoordination> ReadTx<C> {
         if self.snapshot.slot.is_none() {
             return self.wal().begin_read_holding(&Held::NOTHING);
         }
-        let lent = self.guard.lent();
         Ok(ReadTx {
-            guard: std::mem::replace(&mut self.guard, lent),
+            guard: self.take_lock(),
             snapshot: self.snapshot,
             map: TakenMap::default(),
             expires: self.expires,
         })
     }
 
+    /// The lock of this transaction, which has it on loan from then on.
+    pub(super) fn take_lock(&mut self) -> LockGuard<C> {
+        let lent = self.guard.lent();
+        std::mem::replace(&mut self.guard, lent)
+    }
+
+    /// The lock under which this transaction reads.
+    pub(super) fn lock(&self) -> Lock {
+        self.guard.lock()
+    }
+
     pub(super) fn wal(&self) -> &Arc<Wal<C>> {
         self.guard.wal()
+    }
+
+    /// What this transaction reads, as long as it is borrowed.
+    #[inline(always)]
+    pub(super) fn kept(&self) -> Kept<'_, C> {
+        // At slot 0 the log may be restarted at any moment, but for what the transaction
+        // itself has committed there, which is not all in the database file as long as
+        // `READ(0)` is held.
+        let first = match self.snapshot.slot {
+            Some(ReadSlot::DATABASE) => self.snapshot.min_frame,
+            _ => 1,
+        };
+        // SAFETY: `guard` holds the slot, or has `WRITE` on loan from the write
+        // transaction or the vacuum that this one is a part of, and either is released
+        // only when this one is dropped or cannot be used any more. What lies beyond its
+        // mark or its frames is not asked for, by the checks of `begin_read_holding`.
+        unsafe { self.wal().kept(first, self.snapshot.max_frame()) }
     }
 }
 
@@ -343,7 +372,9 @@ impl<C: WalCoordination> Wal<C> {
             guard.delay_release();
         }
         self.look_at_database_again(header, min_frame)?;
-        let page_count = self.page_count(header)?;
+        // SAFETY: `guard` is held until this returns.
+        let kept = unsafe { self.kept(1, 0) };
+        let page_count = kept.page_count(header)?;
         Ok(ReadTx {
             guard,
             snapshot: Snapshot {

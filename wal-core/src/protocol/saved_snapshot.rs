@@ -15,17 +15,18 @@
 //! A restart sets *attempted* back last, a recovery sets it to the end of the
 //! log: whoever dies leaves a count that is too high, by which a snapshot is
 //! gone too early and never opened wrongly.
+#![allow(unsafe_code)] // A lock is said to keep what is read under it.
 
 use std::cmp::Ordering as Order;
 use std::fmt;
 use std::sync::Arc;
 
 use super::Wal;
+use super::kept::Kept;
 use super::read::{ReadTx, Snapshot, pause_before};
 use super::snapshot::Held;
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
 use crate::error::{Error, Result};
-use crate::format::Checksum;
 use crate::index::{self, IndexHeader};
 use crate::sync::{Ordering, fence};
 use crate::testing::{Mutation, mutated};
@@ -120,7 +121,7 @@ impl<C: WalCoordination> ReadTx<C> {
         // Slot 0 does not keep the log from beginning anew, with other pages
         // in these frames. The fence keeps the look at the header behind them.
         // Slot 0 does not keep the log to be read either.
-        let is_there = self.snapshot.bypasses_log() || wal.has_frames_of(&older.header)?;
+        let is_there = self.snapshot.bypasses_log() || self.kept().has_frames_of(&older.header)?;
         fence(Ordering::SeqCst);
         let live = wal.header_cell()?.load();
         if !is_there || !live.is_ok_and(|live| live.salts() == older.salts()) {
@@ -188,7 +189,10 @@ impl<C: WalCoordination> Wal<C> {
             && attempted <= header.max_frame();
         // A state that a writer has handed on and that was never published may have
         // other frames in its place.
-        if !there || slot == ReadSlot::DATABASE || !self.has_frames_of(&header)? {
+        // SAFETY: `guard` is held until this returns, and with it the log, unless it is of
+        // slot 0, at which nothing is looked at.
+        let kept = unsafe { self.kept(1, header.max_frame()) };
+        if !there || slot == ReadSlot::DATABASE || !kept.has_frames_of(&header)? {
             return Err(self.snapshot_gone());
         }
         // From the first frame on, whatever is backfilled: a checkpoint that
@@ -202,25 +206,20 @@ impl<C: WalCoordination> Wal<C> {
             .map(Some)
     }
 
-    /// True if the log has the frames of `header`, by the checksum of the last one,
-    /// which depends on all before it.
-    fn has_frames_of(&self, header: &IndexHeader) -> Result<bool> {
-        if header.max_frame() == 0 || mutated(Mutation::SkipSnapshotSeal) {
-            return Ok(true);
-        }
-        Ok(self.checksum_at(header.max_frame())? == header.frame_checksum())
-    }
-
-    /// The checksum at the end of `frame`, as it stands in the log, which the caller's
-    /// lock keeps.
-    pub(super) fn checksum_at(&self, frame: u32) -> Result<Checksum> {
-        let [.., a, b, c, d, e, f, g, h] = self.seal_at(frame)?;
-        Ok(Checksum::from_be_bytes([a, b, c, d, e, f, g, h]))
-    }
-
     pub(super) fn snapshot_gone(&self) -> Error {
         Error::SnapshotGone {
             path: self.path().to_owned(),
         }
+    }
+}
+
+impl<C: WalCoordination> Kept<'_, C> {
+    /// True if the log has the frames of `header`, by the checksum of the last one,
+    /// which depends on all before it.
+    fn has_frames_of(self, header: &IndexHeader) -> Result<bool> {
+        if header.max_frame() == 0 || mutated(Mutation::SkipSnapshotSeal) {
+            return Ok(true);
+        }
+        Ok(self.checksum_at(header.max_frame())? == header.frame_checksum())
     }
 }

@@ -18,10 +18,12 @@
 //! # Crash
 //! Frames without a commit mark, with or without right checksums, are not
 //! recovered; the next writer trims the entries and overwrites the frames.
+#![allow(unsafe_code)] // A lock is said to keep what is read under it.
 
 use std::collections::BTreeSet;
 
 use super::dirty::History;
+use super::kept::Kept;
 use super::page::PageRef;
 use super::write::WriteTx;
 use super::{Synchronous, Wal};
@@ -175,6 +177,15 @@ impl<C: WalCoordination> WriteTx<C> {
         Ok(OwnFrames::none_after(start))
     }
 
+    /// What this transaction reads of the log, as long as it is borrowed: what it has
+    /// written there, too.
+    pub(super) fn kept(&self) -> Kept<'_, C> {
+        // SAFETY: `write` holds `WRITE`, or has it on loan from the vacuum that this is a
+        // part of, so nobody restarts the log. The frames of the transaction are written
+        // over by methods that borrow it exclusively.
+        unsafe { self.wal().kept(1, self.frame_count()) }
+    }
+
     /// The page as the transaction has it in the log.
     pub(super) fn spilled_page(&self, page: PageNo) -> Result<Option<PageRef<'_>>> {
         let Some(own) = &self.own else {
@@ -182,7 +193,7 @@ impl<C: WalCoordination> WriteTx<C> {
         };
         let wal = self.wal();
         match wal.find_own_frame(own, page)? {
-            Some(frame) => wal.page_of_frame(frame).map(Some),
+            Some(frame) => self.kept().page_of_frame(frame).map(Some),
             None => Ok(None),
         }
     }

@@ -20,6 +20,7 @@
 use std::sync::Arc;
 
 use super::busy::{BusyHandler, Waiter};
+use super::kept::Kept;
 use super::page::PageRef;
 use super::read::{ReadTx, pause_before};
 use super::restart::next_salts;
@@ -27,7 +28,7 @@ use super::snapshot::Held;
 use super::{LockGuard, Wal};
 use crate::coordination::{Lock, WalCoordination};
 use crate::error::{Error, Result};
-use crate::format::{FRAME_HEADER_LEN, FrameHeader, LOG_HEADER_LEN, frame_offset};
+use crate::format::{FRAME_HEADER_LEN, FrameHeader, LOG_HEADER_LEN};
 use crate::index::IndexHeader;
 use crate::testing::{Mutation, mutated};
 use crate::types::{FrameNo, PageNo, Salts};
@@ -138,21 +139,13 @@ impl<C: WalCoordination> Wal<C> {
         let at = self.pin_newest(&Held::NOTHING)?;
         let there = at.snapshot().salts().name_same(position.salts)
             && position.frame <= at.snapshot().max_frame();
-        if !there || !self.has_frame(position)? {
+        if !there || !has_frame(&at, position)? {
             return Err(self.snapshot_gone());
         }
         Ok(ResumedTail {
             tail: Tail { at },
             position,
         })
-    }
-
-    /// True if the log, which the caller's mark keeps, has that very frame.
-    fn has_frame(&self, position: TailPosition) -> Result<bool> {
-        if position.frame == 0 || mutated(Mutation::SkipTailSeal) {
-            return Ok(true);
-        }
-        Ok(self.checksum_at(position.frame)?.to_be_bytes() == position.checksum)
     }
 
     /// A read transaction at a marked slot, on the newest state, though all of
@@ -173,20 +166,16 @@ impl<C: WalCoordination> Wal<C> {
             attempts: MAX_ATTEMPTS,
         })
     }
+}
 
-    /// The frame `number` of the log, which the caller's mark keeps.
-    fn raw_frame(&self, number: FrameNo) -> Result<RawFrame<'_>> {
-        let mut header = [0; FRAME_HEADER_LEN];
-        let log = self.storage.log();
-        let offset = frame_offset(number, self.config.page_size);
-        if log.read_at(&mut header, offset)? < header.len() {
-            return Err(Error::corrupt(
-                log.path(),
-                format!("it ends before {number:?}"),
-            ));
-        }
-        let decoded = FrameHeader::of_published(&header)
-            .ok_or_else(|| Error::corrupt(log.path(), format!("{number:?} holds no page")))?;
+impl<'k, C: WalCoordination> Kept<'k, C> {
+    /// The frame `number` of the log.
+    fn raw_frame(self, number: FrameNo) -> Result<RawFrame<'k>> {
+        let header = self.seal_at(number.get())?;
+        let decoded = FrameHeader::of_published(&header).ok_or_else(|| {
+            let log = self.wal().storage.log();
+            Error::corrupt(log.path(), format!("{number:?} holds no page"))
+        })?;
         Ok(RawFrame {
             number,
             page: decoded.page,
@@ -195,6 +184,14 @@ impl<C: WalCoordination> Wal<C> {
             content: self.page_of_frame(number)?,
         })
     }
+}
+
+/// True if the log, which `at` keeps, has that very frame.
+fn has_frame<C: WalCoordination>(at: &ReadTx<C>, position: TailPosition) -> Result<bool> {
+    if position.frame == 0 || mutated(Mutation::SkipTailSeal) {
+        return Ok(true);
+    }
+    Ok(at.kept().checksum_at(position.frame)?.to_be_bytes() == position.checksum)
 }
 
 /// A tail that has missed what was committed while there was none.
@@ -232,7 +229,9 @@ impl<C: WalCoordination> Tail<C> {
     }
 
     /// All frames of the log up to where the tail stands: what a copy of its
-    /// state is given to become a replica ([`super::ApplyTx`]).
+    /// state is given to become a replica ([`super::ApplyTx`]). After a
+    /// [`Tail::restart_log`] that failed there may be none that the tail keeps: the
+    /// first one is then [`Error::SnapshotGone`].
     pub fn log_so_far(&self) -> TailFrames<'_, C> {
         TailFrames {
             at: &self.at,
@@ -321,10 +320,12 @@ impl<C: WalCoordination> TailFrames<'_, C> {
     /// no frame.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the log is shorter than that, [`Error::Io`].
+    /// [`Error::Corrupt`] if the log is shorter than that, [`Error::SnapshotGone`] after a
+    /// [`Tail::restart_log`] that failed, [`Error::Io`].
     pub fn log_header(&self) -> Result<Option<[u8; LOG_HEADER_LEN]>> {
         let wal = self.at.wal();
         wal.check_process()?;
+        self.check_kept()?;
         // The mark keeps the log from beginning anew.
         if self.at.snapshot().max_frame() == 0 {
             return Ok(None);
@@ -338,6 +339,17 @@ impl<C: WalCoordination> TailFrames<'_, C> {
     }
 }
 
+impl<C: WalCoordination> TailFrames<'_, C> {
+    /// Refuses at slot 0, where a failed restart has left the tail: the log may be
+    /// restarted there at any moment.
+    fn check_kept(&self) -> Result<()> {
+        match self.at.snapshot().bypasses_log() {
+            true => Err(self.at.wal().snapshot_gone()),
+            false => Ok(()),
+        }
+    }
+}
+
 impl<'t, C: WalCoordination> Iterator for TailFrames<'t, C> {
     type Item = Result<RawFrame<'t>>;
 
@@ -347,8 +359,12 @@ impl<'t, C: WalCoordination> Iterator for TailFrames<'t, C> {
             false => self.at.snapshot().max_frame(),
         };
         let number = self.numbers.next_up_to(last)?;
-        let wal: &'t Wal<C> = self.at.wal();
-        Some(wal.check_process().and_then(|()| wal.raw_frame(number)))
+        if let Err(gone) = self.check_kept() {
+            self.numbers = Numbers { next: None };
+            return Some(Err(gone));
+        }
+        let kept: Kept<'t, C> = self.at.kept();
+        Some(kept.raw_frame(number))
     }
 }
 

@@ -15,6 +15,7 @@
 //! # Crash
 //! Before the commit frame nothing happened; after it the log has it all, and
 //! whoever comes next checkpoints it.
+#![allow(unsafe_code)] // A lock is said to keep what is read under it.
 
 use std::sync::Arc;
 
@@ -49,9 +50,10 @@ pub struct VacuumLockGuard<C: WalCoordination> {
 /// A write transaction while everybody else is shut out.
 #[derive(Debug)]
 pub struct VacuumTx<C: WalCoordination> {
-    // Before the locks, which it has on loan.
+    /// Holds `READ(0)` to `READ(4)` and `WRITE` itself: the caller may put another
+    /// transaction in its place, and go on with this one when the rest is gone.
     tx: WriteTx<C>,
-    locks: VacuumLockGuard<C>,
+    checkpoint: LockGuard<C>,
 }
 
 /// The pages as they were before a rewrite.
@@ -79,7 +81,12 @@ impl<C: WalCoordination> OldPages<C> {
     /// # Errors
     /// As [`ReadTx::page`].
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
-        self.wal.checked_page(&self.snapshot, None, page)
+        // SAFETY: this is made by `rewrite` alone, and is gone when that returns. The
+        // transaction that is rewritten is borrowed by then, and holds `WRITE`. It
+        // restarts the log only if its snapshot bypasses the log, and then no frame is
+        // asked for.
+        let kept = unsafe { self.wal.kept(1, self.snapshot.max_frame()) };
+        kept.page(&self.snapshot, None, page)
     }
 }
 
@@ -237,9 +244,14 @@ impl<C: WalCoordination> VacuumLockGuard<C> {
             checkpoint: Some(&self.checkpoint),
         };
         let header = wal.settled_header(&held)?;
-        let read = ReadTx::of_database(self.readers.lent(), &header)?;
-        let tx = WriteTx::new(read, self.write.lent());
-        Ok(VacuumTx { tx, locks: self })
+        let VacuumLockGuard {
+            readers,
+            write,
+            checkpoint,
+        } = self;
+        let read = ReadTx::of_database(readers, &header)?;
+        let tx = WriteTx::new(read, write);
+        Ok(VacuumTx { tx, checkpoint })
     }
 }
 
@@ -253,12 +265,26 @@ impl<C: WalCoordination> VacuumTx<C> {
     /// [`VacuumLockGuard::vacuum_checkpoint_with_held_lock`].
     ///
     /// # Errors
-    /// As [`WriteTx::commit`]; everybody is let in again then.
+    /// As [`WriteTx::commit`], and [`Error::Refused`] if another transaction was put in
+    /// the place of the one that shuts everybody out; everybody is let in again then.
     pub fn commit(mut self) -> Result<VacuumLockGuard<C>> {
-        self.tx.wal().check_writable()?;
+        let wal = self.tx.wal().clone();
+        wal.check_writable()?;
+        let is_of_this_vacuum =
+            Arc::ptr_eq(&wal, self.checkpoint.wal()) && self.tx.read.lock() == Lock::Readers;
+        if !is_of_this_vacuum {
+            let reason = "it is not the transaction that was begun for it";
+            return Err(Error::refused(wal.path(), "a vacuum", reason));
+        }
         append::commit(&mut self.tx, CommitSync::BeforeVisible)?;
-        let VacuumTx { tx, locks } = self;
+        let VacuumTx { mut tx, checkpoint } = self;
+        let (readers, write) = tx.take_locks();
+        // What is left of it has the locks on loan.
         drop(tx);
-        Ok(locks)
+        Ok(VacuumLockGuard {
+            readers,
+            write,
+            checkpoint,
+        })
     }
 }

@@ -473,6 +473,16 @@ impl<C: WalCoordination> WriteTx<C> {
         self.write.wal()
     }
 
+    /// The lock of the reading side and `WRITE`. The transaction has them on loan from then
+    /// on, and is of no use but to be dropped before they are.
+    pub(super) fn take_locks(&mut self) -> (LockGuard<C>, LockGuard<C>) {
+        let lent = self.write.lent();
+        (
+            self.read.take_lock(),
+            std::mem::replace(&mut self.write, lent),
+        )
+    }
+
     /// Refuses to change pages beside frames of an engine: which of the two a page is
     /// read from, and what a savepoint or a mark brings back, would be undecided.
     pub(super) fn check_gives_pages(&self, operation: &'static str) -> Result<()> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::Backend;
 use super::super::director::{Call, Then, Which, at_every_call, nth};
 use super::super::scene::{Scene, User, content, fill};
-use crate::coordination::WalCoordination;
+use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Error;
 use crate::protocol::{Synchronous, Tail, TailFrames, TailPosition};
 
@@ -161,6 +161,43 @@ pub(crate) fn tail_syncs_a_peers_backfill_before_it_restarts_the_log<B: Backend>
     assert!(tail.restart_log(Duration::ZERO).expect("nobody is there"));
     careful.assert_stepped_in();
     assert_ne!(careful.header().salts(), before.salts());
+}
+
+pub(crate) fn tail_whose_restart_failed_gives_no_frame_of_the_log<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, tailing) = scene.two();
+    let mut tail = tailing.wal.tail().expect("a tail begins");
+    writer.commit(&[1, 2], 1);
+    assert_eq!(frames(tail.advance().expect("it goes on")).len(), 2);
+    writer.checkpoint_all();
+    // The log is restarted, and the tail gets no mark at it.
+    let mut restarts = false;
+    let joins = move |call: &Call| {
+        restarts |= *call == Call::TryLock(Lock::ReadMarks, LockMode::Exclusive);
+        restarts && matches!(call, Call::TryLockMark(..))
+    };
+    tailing.then(joins, || Then::Fail);
+    let failed = tail.restart_log(Duration::ZERO);
+    tailing.assert_stepped_in();
+    assert!(failed.is_err(), "{failed:?}");
+    assert!(tail.state().snapshot().bypasses_log());
+    // Its frames are written over.
+    writer.commit(&[1], 2);
+    let mut left = tail.log_so_far();
+    let first = left.next();
+    let is_gone = matches!(first, None | Some(Err(Error::SnapshotGone { .. })));
+    assert!(is_gone, "{first:?}");
+    assert!(left.next().is_none());
+    let header = tail.log_so_far().log_header();
+    assert!(
+        matches!(header, Err(Error::SnapshotGone { .. })),
+        "{header:?}"
+    );
+    let goes_on = tail.advance().map(|frames| frames.count());
+    assert!(
+        matches!(goes_on, Err(Error::SnapshotGone { .. })),
+        "{goes_on:?}"
+    );
 }
 
 pub(crate) fn a_tail_goes_on_where_it_stood_while_the_log_is_the_same<B: Backend>() {

@@ -6,6 +6,7 @@ use super::super::Backend;
 use super::super::director::{Call, Then, Which, at_every_call, nth};
 use super::super::interposed::Interposed;
 use super::super::scene::{Scene, User, Writing, content, versions};
+use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Error;
 use crate::protocol::{CheckpointMode, VacuumTx};
 use crate::types::PageNo;
@@ -42,6 +43,28 @@ fn vacuum_exclusively<B: Backend>(user: &User<B>) {
         .vacuum_checkpoint_with_held_lock()
         .expect("it is checkpointed");
     assert_eq!((report.log_frames, report.held_back_by), (0, None));
+}
+
+/// The caller has the transaction by an exclusive reference, so it can keep it and put
+/// that of another database in its place.
+pub(crate) fn vacuum_transaction_that_is_swapped_out_keeps_its_locks<B: Backend>() {
+    let (scene, elsewhere) = (Scene::<B>::new(5), Scene::<B>::new(5));
+    let (vacuuming, other) = scene.two();
+    let mut swapped = elsewhere.user().write();
+    let mut vacuum = begin_and_halve::<B>(&vacuuming);
+    std::mem::swap(vacuum.tx(), &mut swapped);
+    let refused = vacuum.commit().map(drop);
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+    let free = |lock| {
+        let coordination = other.wal.coordination();
+        let taken = coordination.try_lock(lock, LockMode::Exclusive);
+        taken.expect("an answer")
+    };
+    assert!(!free(Lock::Readers) && !free(Lock::Write), "it is overrun");
+    swapped.commit().expect("it is committed");
+    scene.assert_quiet();
+    elsewhere.assert_quiet();
+    assert_eq!(other.versions(), [9; 3]);
 }
 
 pub(crate) fn a_rewrite_replaces_all_pages_while_readers_go_on<B: Backend>() {
