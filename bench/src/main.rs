@@ -10,10 +10,12 @@
 //! | `reads`, `writes`, `checkpoints`, `limits` | rows of one process |
 //! | `processes`, `worker` | rows of several, and one of these |
 //! | `system_calls` | counts them |
+//! | `delayed_release` | short checkpoints beside processes that read at several rates |
 //! | `log_writes` | what a frame costs without anything else |
 //! | `report`, `plots` | the outcome |
 
 mod checkpoints;
+mod delayed_release;
 mod goals;
 mod limits;
 mod log_writes;
@@ -92,6 +94,22 @@ enum Do {
         #[arg(long, default_value = "target")]
         scratch: PathBuf,
     },
+    /// Measures which share of checkpoints is short beside processes that read at several
+    /// rates, with and without delayed release of their locks.
+    DelayedRelease {
+        /// How many checkpoints, and stops, for each share.
+        #[arg(long, default_value_t = 200)]
+        rounds: u32,
+        /// Where databases are made.
+        #[arg(long, default_value = "target")]
+        scratch: PathBuf,
+    },
+    /// One reader of that.
+    #[command(hide = true)]
+    Reader {
+        /// What it does.
+        order: String,
+    },
     /// One process of a row.
     #[command(hide = true)]
     Worker {
@@ -125,6 +143,8 @@ fn main() -> Result<()> {
         } => plots::draw(&report::read(&report)?, &plots, &document),
         Do::SystemCalls { scratch } => system_calls::count(&scratch),
         Do::LogWrites { scratch } => log_writes::measure(&scratch),
+        Do::DelayedRelease { rounds, scratch } => delayed_release::measure(&scratch, rounds),
+        Do::Reader { order } => delayed_release::run_reader(&order),
         Do::Worker { order } => worker::run(&order),
     }
 }

@@ -14,6 +14,9 @@ use crate::worker::{Order, Role};
 
 const TIMES: u32 = 1000;
 
+/// Under strace a call takes longer than two reads may be apart by default.
+const READ_LOCK_DELAY: Duration = Duration::from_millis(500);
+
 /// Prints a table.
 pub(crate) fn count(scratch: &Path) -> Result<()> {
     let mut out = std::io::stdout();
@@ -43,7 +46,10 @@ pub(crate) fn count(scratch: &Path) -> Result<()> {
             let mut order = Order {
                 system,
                 directory: directory.path().to_owned(),
-                settings: Settings::new(durability, false),
+                settings: Settings {
+                    read_lock_delay: Some(READ_LOCK_DELAY),
+                    ..Settings::new(durability, false)
+                },
                 records: 10,
                 role: role(TIMES),
                 duration: Duration::from_secs(60),

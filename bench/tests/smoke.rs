@@ -48,3 +48,19 @@ fn every_row_runs_and_the_report_has_the_promised_fields() {
     let rows: BTreeSet<_> = lines.iter().map(|line| line["row"].as_str()).collect();
     assert!(rows.len() > 20, "{rows:?}");
 }
+
+#[test]
+fn table_of_delayed_release_has_a_line_for_each_pace_and_system() {
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["delayed-release", "--rounds", "2", "--scratch"])
+        .arg(scratch.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let table = String::from_utf8(output.stdout).unwrap();
+    // Two lines of headings; seven paces of three systems each.
+    assert_eq!(table.lines().count(), 2 + 7 * 3, "{table}");
+    let columns = |line: &str| line.matches('|').count();
+    assert!(table.lines().all(|line| columns(line) == 7), "{table}");
+}

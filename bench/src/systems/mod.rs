@@ -7,6 +7,7 @@ mod sqlite;
 mod wal;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,8 @@ pub(crate) struct Settings {
     pub(crate) auto_checkpoint: bool,
     /// The page size of what has one.
     pub(crate) page_size: u32,
+    /// `Options::read_lock_delay` of this library; its default if that is `None`.
+    pub(crate) read_lock_delay: Option<Duration>,
 }
 
 impl Settings {
@@ -89,6 +92,7 @@ impl Settings {
             durability,
             auto_checkpoint,
             page_size: 4096,
+            read_lock_delay: None,
         }
     }
 

@@ -14,7 +14,11 @@ pub(crate) struct Wal<B: Backend> {
 }
 
 pub(crate) fn options(settings: Settings) -> Result<Options> {
-    Ok(Options::new()
+    let mut options = Options::new();
+    if let Some(delay) = settings.read_lock_delay {
+        options = options.read_lock_delay(delay);
+    }
+    Ok(options
         .page_size(PageSize::new(settings.page_size)?)
         .busy_timeout(std::time::Duration::from_secs(30))
         .synchronous(match settings.durability {
