@@ -261,6 +261,27 @@ fn a_connection_in_process_is_alone() {
     assert_shell_says(&path, sql, "ok\n2");
 }
 
+/// The engine's locks and classic ones belong to the process, so the system does not keep
+/// them apart.
+#[test]
+fn handle_with_classic_locks_is_refused_beside_a_connection() {
+    for backend in [Backend::Shared, Backend::InProcess] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        drop(new_database(&path));
+        let db = OpenOptions::new(backend).open(&path).unwrap();
+        db.execute("INSERT INTO t VALUES(1, 1)").unwrap();
+        let classic = wal::Options::new()
+            .lock_kind(wal::LockKind::Classic)
+            .busy_timeout(std::time::Duration::ZERO);
+        let refused = classic.open(&path).unwrap_err();
+        assert!(matches!(refused, wal::Error::Locked { .. }), "{refused}");
+        assert_eq!(number(&db, "SELECT count(*) FROM t"), 1);
+        drop(db);
+        drop(classic.open(&path).unwrap());
+    }
+}
+
 #[test]
 fn a_checkpoint_asks_the_busy_handler_about_readers() {
     unsafe extern "C" fn give_up(asked: *mut c_void, tries: c_int) -> c_int {
