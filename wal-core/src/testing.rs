@@ -189,6 +189,116 @@ named! {
     HeaderBeforeFrameSync => "header-before-frame-sync",
     /// Tail: a restart of the log that it did not keep is not noticed.
     IgnoreRestartAtSlotZero => "ignore-restart-at-slot-zero",
+    /// Checkpoint: how far it goes is told after the pages are written.
+    AttemptedAfterPages => "attempted-after-pages",
+    /// Checkpoint: a database file that is too short stays so.
+    KeepShortDatabase => "keep-short-database",
+    /// Checkpoint: each reader is waited for, though one stays.
+    WaitForEachReader => "wait-for-each-reader",
+    /// Checkpoint: pages behind the end of the database are written.
+    CopyBeyondEnd => "copy-beyond-end",
+    /// Checkpoint: a page is written though a newer frame of it stays in the log.
+    CopyOlderVersions => "copy-older-versions",
+    /// Checkpoint: a size that the log and the file cannot make is believed.
+    SkipRoomCheck => "skip-room-check",
+    /// Close: the log is removed though not all of it is in the database file.
+    RemoveUnmovedLog => "remove-unmoved-log",
+    /// Close: the log is removed though the header cannot be read.
+    RemoveUnreadLog => "remove-unread-log",
+    /// Group commit: how far the log is synced is asked before whether a sync failed.
+    CoverageBeforeFailure => "coverage-before-failure",
+    /// Group commit: a poisoned attachment leads.
+    LeadPoisoned => "lead-poisoned",
+    /// Group commit: two threads of an attachment sync at a time.
+    LeadBesideThread => "lead-beside-thread",
+    /// Group commit: who leads syncs, whatever the one before has told.
+    SkipSecondLook => "skip-second-look",
+    /// Group commit: a header that cannot be read passes for one of the same log.
+    TrustUnreadableHeader => "trust-unreadable-header",
+    /// Mending: the log is written again without a look at what it holds.
+    RewriteUnread => "rewrite-unread",
+    /// Mending: what was written again is not looked at.
+    SkipCheckOfRewrite => "skip-check-of-rewrite",
+    /// Mending: a failure that was told meanwhile is forgotten.
+    ForgetLateFailure => "forget-late-failure",
+    /// Mending: the next sync may be told of what is written again.
+    RememberFailures => "remember-failures",
+    /// Sync: a failure beside a header that cannot be read is not told.
+    TellKnownFailuresOnly => "tell-known-failures-only",
+    /// Mending: a sync that failed since the transaction began to write is not heard of.
+    SkipMendAtCommit => "skip-mend-at-commit",
+    /// Commit: a commit frame that is taken back may be there after a power failure.
+    SkipTakeBackSync => "skip-take-back-sync",
+    /// Commit: what the system cannot write ahead of a sync is no failure.
+    IgnoreFailedWriteback => "ignore-failed-writeback",
+    /// Commit: the salts of a writer that died are used again.
+    ReuseSalts => "reuse-salts",
+    /// Spill: frames are added to a log that failed to sync.
+    SpillBeforeMend => "spill-before-mend",
+    /// Proof: its own checksum is not looked at.
+    SkipProofSeal => "skip-proof-seal",
+    /// Proof: it is made though the log was restarted meanwhile.
+    SkipProofRecheck => "skip-proof-recheck",
+    /// Relay: a thread that panics behind its commit leaves Write kept.
+    LeavePanicUnsettled => "leave-panic-unsettled",
+    /// Relay: a lead that failed before its sync does not poison.
+    SpareFailedLead => "spare-failed-lead",
+    /// Relay: a thread that panics behind its commit does not poison.
+    SparePanicked => "spare-panicked",
+    /// Relay: Write is given back while a leader may yet store a header.
+    ReleaseBesideLeader => "release-beside-leader",
+    /// Relay: Write is taken over from a commit that is never published.
+    InheritFailed => "inherit-failed",
+    /// Relay: the thread that may take Write over is not woken.
+    WakeNoHeir => "wake-no-heir",
+    /// Relay: who gives up its place in line stays an heir.
+    KeepHeirs => "keep-heirs",
+    /// Relay: what a thread that panicked left in the index is not trimmed.
+    SkipTrimOfHeir => "skip-trim-of-heir",
+    /// Relay: the reading side of a writer goes by what is published.
+    LookAtPublished => "look-at-published",
+    /// Open a snapshot: one beyond the published frame is opened.
+    OpenUnpublished => "open-unpublished",
+    /// Changed pages: those since a state that was never published are told.
+    ChangedSinceUnpublished => "changed-since-unpublished",
+    /// Changed pages: those since a later state, or one of another log, are told.
+    ChangedSinceAny => "changed-since-any",
+    /// Changed pages: those that were cut off are told.
+    TellCutPages => "tell-cut-pages",
+    /// Restart: how far checkpoints went is forgotten before the header is stored.
+    AttemptedBeforeHeader => "attempted-before-header",
+    /// Restart: how far checkpoints went in the log before stays.
+    KeepAttempted => "keep-attempted",
+    /// Restart: the read marks stay.
+    KeepMarks => "keep-marks",
+    /// Restart: the count is not looked at again under the locks.
+    RestartUncounted => "restart-uncounted",
+    /// Truncate: a log without a commit keeps its old frames.
+    KeepEmptyLog => "keep-empty-log",
+    /// Recovery: the header is stored before the rest of the index is right.
+    RecoveredHeaderFirst => "recovered-header-first",
+    /// Recovery: an index that another has recovered meanwhile is recovered again.
+    RecoverAgain => "recover-again",
+    /// Apply: it begins on what another thread has not published yet.
+    ApplyOnUnpublished => "apply-on-unpublished",
+    /// Apply: a generation begins over frames that are not committed.
+    BeginOverFrames => "begin-over-frames",
+    /// Apply: a copy publishes the salts of a log before it has its frames.
+    PublishSaltsOfCopy => "publish-salts-of-copy",
+    /// Apply: a frame of another length is taken if its checksum is right.
+    AcceptAnyLength => "accept-any-length",
+    /// Apply: the header of a generation, or its absence, is not synced before a frame.
+    SkipAppliedHeaderSync => "skip-applied-header-sync",
+    /// Apply: the old header stays while a copy is given its frames.
+    KeepOldHeader => "keep-old-header",
+    /// Apply: a commit at `Full` is not synced.
+    SkipApplySync => "skip-apply-sync",
+    /// Apply: frames are added to a log that failed to sync.
+    SkipApplyMend => "skip-apply-mend",
+    /// Apply: entries of frames that are not committed stay in the index.
+    KeepAppliedEntries => "keep-applied-entries",
+    /// Salts: those of an empty log of SQLite name it.
+    NameEmptyLogs => "name-empty-logs",
     /// Restart: the salts stay.
     KeepSalts => "keep-salts",
     /// Restart: Checkpoint is not taken.

@@ -189,7 +189,7 @@ impl<C: WalCoordination> Wal<C> {
         }
         // Salts that this transaction did not publish itself may have been
         // used by frames that lie in the file, so they are not used again.
-        let salts = if restarted {
+        let salts = if restarted || mutated(Mutation::ReuseSalts) {
             header.salts()
         } else {
             Salts::random()
@@ -293,7 +293,7 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(());
         };
         let started = self.storage.log().start_writeback(range);
-        if started.is_err() {
+        if started.is_err() && !mutated(Mutation::IgnoreFailedWriteback) {
             self.poison();
             self.tell_failed_log_sync();
         }
@@ -324,7 +324,7 @@ impl<C: WalCoordination> Wal<C> {
             || (log
                 .write_all_at(&mut [IoSlice::new(&zeros)], commit)
                 .is_ok()
-                && self.sync_log().is_ok());
+                && (mutated(Mutation::SkipTakeBackSync) || self.sync_log().is_ok()));
         if taken_back {
             failure
         } else {

@@ -80,7 +80,11 @@ impl<C: WalCoordination> Wal<C> {
         busy: impl Into<BusyHandler>,
     ) -> Result<ApplyTx<C>> {
         self.check_writable()?;
-        let tx = self.begin_write_waiting(&mut Waiter::new(busy.into()), Begin::OnPublished)?;
+        let begin = match mutated(Mutation::ApplyOnUnpublished) {
+            true => Begin::OnNewest,
+            false => Begin::OnPublished,
+        };
+        let tx = self.begin_write_waiting(&mut Waiter::new(busy.into()), begin)?;
         let published = tx.read.snapshot.header;
         let header = match published.max_frame() {
             0 => Header::IsMissing,
@@ -142,7 +146,7 @@ impl<C: WalCoordination> ApplyTx<C> {
         if begun && (position.frame > 0 || is_given) {
             return Ok(());
         }
-        if is_given {
+        if is_given && !mutated(Mutation::BeginOverFrames) {
             return Err(self.refused("frames of the generation before are not committed"));
         }
         // Where an empty log ends that SQLite left, no salts tell.
@@ -160,7 +164,12 @@ impl<C: WalCoordination> ApplyTx<C> {
             }
             // Salts that a copy has published would make it pass for one that
             // follows without a gap.
-            let salts = after.map_or_else(|| position.salts.next(), |_| log.salts);
+            let follows = after.is_some() || mutated(Mutation::PublishSaltsOfCopy);
+            let salts = if follows {
+                log.salts
+            } else {
+                position.salts.next()
+            };
             let restarted = self.tx.try_restart_log(salts)?;
             published = restarted.ok_or_else(|| wal.busy(Lock::ReadMarks))?;
         }
@@ -208,7 +217,8 @@ impl<C: WalCoordination> ApplyTx<C> {
                 given: number.get(),
             });
         }
-        let whole = content.len() == wal.config.page_size.len();
+        let whole =
+            content.len() == wal.config.page_size.len() || mutated(Mutation::AcceptAnyLength);
         let order = start.byte_order();
         let decoded = FrameHeader::decode(header, content, start.salts(), order, end.checksum);
         let Some((decoded, checksum)) = decoded.filter(|_| whole) else {
@@ -296,7 +306,7 @@ impl<C: WalCoordination> ApplyTx<C> {
             }
             wal.write_log_header(&header)?;
         }
-        if wal.synchronous() == Synchronous::Full {
+        if wal.synchronous() == Synchronous::Full && !mutated(Mutation::SkipApplySync) {
             step(Point::CommitSync);
             wal.sync_log()?;
         }
@@ -413,18 +423,23 @@ impl<C: WalCoordination> ApplyTx<C> {
         if self.tx.own.is_some() {
             return Ok(());
         }
-        wal.mend_log_for_frames(self.own.start.salts())?;
+        if !mutated(Mutation::SkipApplyMend) {
+            wal.mend_log_for_frames(self.own.start.salts())?;
+        }
         match &self.header {
             Header::GoesFirst(header) => wal.write_log_header(header)?,
+            Header::GoesLast(_) if mutated(Mutation::KeepOldHeader) => {}
             Header::GoesLast(_) => wal.write_log_header(&[0; LOG_HEADER_LEN])?,
             Header::IsThere | Header::IsMissing => {}
         }
         let begins_anew = matches!(self.header, Header::GoesFirst(_) | Header::GoesLast(_));
-        if begins_anew && wal.synchronous() != Synchronous::Off {
+        let in_order = wal.synchronous() != Synchronous::Off;
+        if begins_anew && in_order && !mutated(Mutation::SkipAppliedHeaderSync) {
             step(Point::LogHeaderSync);
             wal.sync_log()?;
         }
-        self.tx.own = Some(OwnFrames::none_after(self.own.start));
+        let is_undone = !mutated(Mutation::KeepAppliedEntries);
+        self.tx.own = is_undone.then(|| OwnFrames::none_after(self.own.start));
         Ok(())
     }
 

@@ -187,7 +187,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
                     wal.set_mark(slot, if first { safe } else { MARK_NOT_USED });
                 }
                 None => {
-                    self.patient = false;
+                    self.patient &= mutated(Mutation::WaitForEachReader);
                     safe = mark;
                     held_back = Some(self.held_back(lock, Some(mark)));
                 }
@@ -223,8 +223,13 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
             return Ok((max_frame, None));
         }
         // Before anything is said or synced: on a full disk each commit may try again.
-        let grown_len = wal.check_room(&self.header)?;
-        block_zero.set_attempted(safe);
+        let grown_len = match mutated(Mutation::SkipRoomCheck) {
+            true => None,
+            false => wal.check_room(&self.header)?,
+        };
+        if !mutated(Mutation::AttemptedAfterPages) {
+            block_zero.set_attempted(safe);
+        }
         if wal.synchronous() != Synchronous::Off && !mutated(Mutation::SkipLogSyncBeforeBackfill) {
             step(Point::CheckpointLogSync);
             wal.sync_log()?;
@@ -281,7 +286,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         let file = self.wal.storage.database();
         let page = u64::from(self.wal.config.page_size.bytes());
         let (before, len) = (file.len()?, u64::from(self.header.page_count()) * page);
-        if before != len {
+        if before > len || before < len && !mutated(Mutation::KeepShortDatabase) {
             step(Point::CheckpointTruncate);
             file.set_len(len)?;
             self.database_bytes_cut = before.saturating_sub(len);
@@ -373,11 +378,13 @@ impl<C: WalCoordination> Wal<C> {
                 frames.push((index::page_of_frame(self, number)?, frame));
             }
         }
+        if mutated(Mutation::CopyOlderVersions) {
+            frames.retain(|&(_, frame)| frame.get() <= safe);
+        }
         frames.sort_unstable_by_key(|&(page, frame)| (page, std::cmp::Reverse(frame)));
         frames.dedup_by_key(|&mut (page, _)| page);
-        frames.retain(|&(page, frame)| {
-            frame.get() <= safe && (1..=header.page_count()).contains(&page)
-        });
+        let is_there = |page| page <= header.page_count() || mutated(Mutation::CopyBeyondEnd);
+        frames.retain(|&(page, frame)| frame.get() <= safe && page > 0 && is_there(page));
         Ok(frames)
     }
 

@@ -39,7 +39,7 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(());
         }
         let report = self.checkpoint(CheckpointMode::Passive)?;
-        if !report.is_complete() {
+        if !report.is_complete() && !mutated(Mutation::RemoveUnmovedLog) {
             return Ok(());
         }
         let is_promised = report.log_frames > 0 && self.synchronous() != Synchronous::Off;
@@ -83,7 +83,7 @@ impl<C: WalCoordination> Wal<C> {
     fn prove_all_backfilled(self: &Arc<Self>) -> Result<bool> {
         match self.header_cell()?.load() {
             Ok(header) => self.backfill_proof(&header).map(|_| true),
-            Err(_) => Ok(false),
+            Err(_) => Ok(mutated(Mutation::RemoveUnreadLog)),
         }
     }
 }

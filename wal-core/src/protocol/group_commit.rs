@@ -102,13 +102,14 @@ impl<C: WalCoordination> Wal<C> {
         loop {
             // Before it is asked how far the log is synced: what a sync that failed has
             // lost may be missing behind a later one that did not.
-            if log.has_failed(salts) && !mutated(Mutation::RetryFailedGroupSync) {
+            let is_covered = mutated(Mutation::CoverageBeforeFailure) && log.covers(salts, frame);
+            if log.has_failed(salts) && !is_covered && !mutated(Mutation::RetryFailedGroupSync) {
                 self.poison();
                 return Err(self.failed_elsewhere());
             }
             // A sync by this attachment would fail, and be told of a log that others may
             // have mended by now.
-            if self.is_poisoned() {
+            if self.is_poisoned() && !mutated(Mutation::LeadPoisoned) {
                 return Err(self.failed_elsewhere());
             }
             // No sync is told of a generation without a name, nor that it is gone.
@@ -140,12 +141,13 @@ impl<C: WalCoordination> Wal<C> {
     fn lead(&self, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
         // A thread of this process that took over from another waits for it
         // here, and may find that it has nothing left to do.
-        let _one_at_a_time = self.leading.lock();
+        let _one_at_a_time = (!mutated(Mutation::LeadBesideThread)).then(|| self.leading.lock());
         let salts = published.salts();
         // Looked at again as the leader: the one before tells of a failure
         // before it steps down.
         let has_failed = log.has_failed(salts) && !mutated(Mutation::RetryFailedGroupSync);
-        if has_failed || log.covers(salts, published.max_frame()) {
+        let is_done = has_failed || log.covers(salts, published.max_frame());
+        if is_done && !mutated(Mutation::SkipSecondLook) {
             return Ok(());
         }
         let mut up_to = self.published_in(salts);
@@ -184,7 +186,7 @@ impl<C: WalCoordination> Wal<C> {
                 return is_there.then(|| header.max_frame());
             }
         }
-        None
+        mutated(Mutation::TrustUnreadableHeader).then_some(0)
     }
 
     pub(super) fn failed_elsewhere(&self) -> Error {

@@ -42,6 +42,7 @@ impl<C: WalCoordination> Wal<C> {
         match self.header_cell().map(|cell| cell.load()) {
             Ok(Ok(header)) => room.synced().fail(header.salts()),
             // It is being published, so its generation cannot be told.
+            _ if mutated(Mutation::TellKnownFailuresOnly) => {}
             _ => room.synced().fail_all(),
         }
     }
@@ -77,7 +78,7 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Error::Refused`] if a sync has failed since the transaction wrote to the
     /// log, so that what it wrote may be lost; those of mending.
     pub(super) fn mend_log_for_commit(self: &Arc<Self>, own: &OwnFrames) -> Result<()> {
-        if own.is_empty() {
+        if own.is_empty() && !mutated(Mutation::SkipMendAtCommit) {
             return self.mend_log_for_frames(own.start.salts());
         }
         if self.synchronous() < Synchronous::Full || !self.log_sync_has_failed(own.start.salts()) {
@@ -118,14 +119,22 @@ impl<C: WalCoordination> Wal<C> {
         let failure = room.synced().failure();
         let log = self.storage.log();
         if let Some(last) = self.scan_published()? {
-            log.forget_failures();
+            if !mutated(Mutation::RememberFailures) {
+                log.forget_failures();
+            }
             self.write_again(self.end_of(last))?;
             step(Point::CommitSync);
             self.sync_log()?;
             // What was written may have been read from the disk by then.
-            self.scan_published()?;
+            if !mutated(Mutation::SkipCheckOfRewrite) {
+                self.scan_published()?;
+            }
         }
-        room.synced().mended(failure);
+        room.synced()
+            .mended(match mutated(Mutation::ForgetLateFailure) {
+                true => room.synced().failure(),
+                false => failure,
+            });
         Ok(())
     }
 
@@ -138,6 +147,7 @@ impl<C: WalCoordination> Wal<C> {
         if let Some(published) = published
             && published.max_frame() > 0
             && !scan.as_ref().is_some_and(|scan| covers(scan, &published))
+            && !mutated(Mutation::RewriteUnread)
         {
             let reason = "a sync failed, and the system has lost what it could not write";
             return Err(Error::corrupt(log.path(), reason));

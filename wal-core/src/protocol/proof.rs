@@ -155,7 +155,8 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(None);
         }
         let proof = self.prove_backfilled(&header)?;
-        Ok(self.header_cell()?.is(&header).then_some(proof))
+        let is_same = self.header_cell()?.is(&header) || mutated(Mutation::SkipProofRecheck);
+        Ok(is_same.then_some(proof))
     }
 
     /// The proof for all of the log that `header` publishes. The caller has
@@ -210,7 +211,7 @@ impl<C: WalCoordination> Wal<C> {
         let changed = proof.page_count != header.page_count()
             || self.storage.database().len()? < len
             || self.page_one_digest()? != proof.page_one
-            || proof.sum() != proof.seal;
+            || proof.sum() != proof.seal && !mutated(Mutation::SkipProofSeal);
         if changed {
             return Err(proof.refused("the database file is not as it was"));
         }

@@ -137,7 +137,7 @@ impl<C: WalCoordination> ReadTx<C> {
     pub fn is_stale(&self) -> Result<bool> {
         let wal = self.wal();
         wal.check_process()?;
-        if self.snapshot.slot.is_none() {
+        if self.snapshot.slot.is_none() && !mutated(Mutation::LookAtPublished) {
             wal.publish_all()?;
         }
         let is_published = wal.header_cell()?.is(&self.snapshot.header);

@@ -44,6 +44,9 @@ impl<C: WalCoordination> Wal<C> {
             self.check_log_page_size(scan)?;
             self.sequence.store(scan.header.sequence, Ordering::Relaxed);
         }
+        if mutated(Mutation::RecoveredHeaderFirst) {
+            self.publish_recovered(scan.as_ref())?;
+        }
         self.rebuild_blocks(scan.as_ref().map_or(&[], |scan| &scan.pages))?;
         // Whatever damaged the index may have come to the map too.
         self.page_map.forget();

@@ -141,10 +141,14 @@ impl<C: WalCoordination> Drop for Unpublished<C> {
     /// written.
     fn drop(&mut self) {
         if !self.is_waited_for {
-            self.wal.poison();
+            if !mutated(Mutation::SparePanicked) {
+                self.wal.poison();
+            }
             let mut state = self.wal.relay.state();
             state.has_failed = true;
-            self.wal.settle(state);
+            if !mutated(Mutation::LeavePanicUnsettled) {
+                self.wal.settle(state);
+            }
         }
     }
 }
@@ -188,7 +192,8 @@ impl<C: WalCoordination> Wal<C> {
         }
         let mut state = self.relay.state();
         // While somebody leads, a header may yet be stored.
-        let is_kept = state.unpublished().is_some() && (state.is_led || !state.has_failed);
+        let is_led = state.is_led && !mutated(Mutation::ReleaseBesideLeader);
+        let is_kept = state.unpublished().is_some() && (is_led || !state.has_failed);
         state.is_kept = is_kept;
         self.wake_heir(state);
         is_kept
@@ -196,7 +201,8 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Wakes the thread that has waited longest, if it may take Write over.
     fn wake_heir(&self, state: MutexGuard<'_, State>) {
-        let heir = state.heirs.front().filter(|_| state.is_kept).copied();
+        let wakes = state.is_kept && !mutated(Mutation::WakeNoHeir);
+        let heir = state.heirs.front().filter(|_| wakes).copied();
         drop(state);
         if let Some(place) = heir
             && let Some(room) = self.coordination.waiting_room()
@@ -240,7 +246,9 @@ impl<C: WalCoordination> Wal<C> {
     /// nothing, and another one is.
     pub(super) fn step_out_as_heir(&self, place: Place) {
         let mut state = self.relay.state();
-        state.heirs.retain(|&heir| heir != place);
+        state
+            .heirs
+            .retain(|&heir| heir != place || mutated(Mutation::KeepHeirs));
         self.wake_heir(state);
     }
 
@@ -252,7 +260,8 @@ impl<C: WalCoordination> Wal<C> {
             return None;
         }
         let mut state = self.relay.state();
-        let may_be_had = state.is_kept && !state.has_failed && self.turn_goes_on();
+        let has_failed = state.has_failed && !mutated(Mutation::InheritFailed);
+        let may_be_had = state.is_kept && !has_failed && self.turn_goes_on();
         let newest = state.newest.filter(|_| may_be_had)?;
         state.is_kept = false;
         Some((self.write_guard(), newest))
@@ -370,7 +379,7 @@ impl<C: WalCoordination> Wal<C> {
 impl<C: WalCoordination> Drop for Lead<'_, C> {
     /// Steps down. A sync that failed, or panicked, is the last one.
     fn drop(&mut self) {
-        if self.reached.is_none() {
+        if self.reached.is_none() && !mutated(Mutation::SpareFailedLead) {
             self.wal.poison();
         }
         let mut state = self.wal.relay.state();

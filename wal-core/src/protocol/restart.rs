@@ -84,7 +84,8 @@ impl<C: WalCoordination> WriteTx<C> {
             return Ok(None);
         }
         // A recovery since this transaction began may have set it back to 0.
-        if wal.checkpoint_info()?.backfilled() != header.max_frame() {
+        let is_moved = wal.checkpoint_info()?.backfilled() == header.max_frame();
+        if !is_moved && !mutated(Mutation::RestartUncounted) {
             return Ok(None);
         }
         let proof = wal.backfill_proof(&header)?;
@@ -174,7 +175,7 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<u64> {
         let log = self.storage.log();
         let len = log.len()?;
-        if header.max_frame() == 0 && len == 0 {
+        if header.max_frame() == 0 && (len == 0 || mutated(Mutation::KeepEmptyLog)) {
             return Ok(0);
         }
         self.publish_restart(header, proof, next_salts(header))?;
@@ -229,14 +230,20 @@ impl<C: WalCoordination> Wal<C> {
         if !mutated(Mutation::HeaderBeforeCount) {
             block_zero.set_backfilled(0);
         }
+        if mutated(Mutation::AttemptedBeforeHeader) {
+            block_zero.set_attempted(0);
+        }
         self.writable_block_zero()?.store_header(&next);
         self.page_map.forget();
         if mutated(Mutation::HeaderBeforeCount) {
             block_zero.set_backfilled(0);
         }
         // Only now: under the old header frames up to here were attempted.
-        block_zero.set_attempted(0);
-        for slot in ReadSlot::MARKED {
+        if !mutated(Mutation::KeepAttempted) {
+            block_zero.set_attempted(0);
+        }
+        let slots = ReadSlot::MARKED.into_iter();
+        for slot in slots.filter(|_| !mutated(Mutation::KeepMarks)) {
             let first = slot == ReadSlot::MARKED[0];
             self.set_mark(slot, if first { 0 } else { MARK_NOT_USED });
         }

@@ -111,7 +111,8 @@ impl<C: WalCoordination> ReadTx<C> {
         wal.check_process()?;
         self.check_age()?;
         let (from, to) = (older.max_frame(), self.snapshot.max_frame());
-        if !older.salts().name_same(self.snapshot.salts()) || from > to {
+        let is_older = older.salts().name_same(self.snapshot.salts()) && from <= to;
+        if !is_older && !mutated(Mutation::ChangedSinceAny) {
             return Err(wal.snapshot_gone());
         }
         let mut pages = Vec::new();
@@ -121,7 +122,9 @@ impl<C: WalCoordination> ReadTx<C> {
         // Slot 0 does not keep the log from beginning anew, with other pages
         // in these frames. The fence keeps the look at the header behind them.
         // Slot 0 does not keep the log to be read either.
-        let is_there = self.snapshot.bypasses_log() || self.kept().has_frames_of(&older.header)?;
+        let is_there = self.snapshot.bypasses_log()
+            || mutated(Mutation::ChangedSinceUnpublished)
+            || self.kept().has_frames_of(&older.header)?;
         fence(Ordering::SeqCst);
         let live = wal.header_cell()?.load();
         if !is_there || !live.is_ok_and(|live| live.salts() == older.salts()) {
@@ -129,7 +132,8 @@ impl<C: WalCoordination> ReadTx<C> {
         }
         pages.sort_unstable();
         pages.dedup();
-        let there = pages.into_iter().filter(|&page| page <= self.page_count());
+        let is_there = |&page: &u32| page <= self.page_count() || mutated(Mutation::TellCutPages);
+        let there = pages.into_iter().filter(is_there);
         there.map(PageNo::new).collect()
     }
 }
@@ -185,7 +189,7 @@ impl<C: WalCoordination> Wal<C> {
             false => info.attempted().saturating_sub(one_beyond),
         };
         let there = live.salts().name_same(header.salts())
-            && live.max_frame() >= header.max_frame()
+            && (live.max_frame() >= header.max_frame() || mutated(Mutation::OpenUnpublished))
             && attempted <= header.max_frame();
         // A state that a writer has handed on and that was never published may have
         // other frames in its place.

@@ -14,6 +14,7 @@ use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::{HeaderCell, IndexHeader};
+use crate::testing::{Mutation, mutated};
 use crate::types::PageSize;
 
 /// How often a checkpoint looks again at a header that is being written, for
@@ -117,8 +118,8 @@ impl<C: WalCoordination> Wal<C> {
     /// whole now has no writer any more.
     fn recover_if_still_bad(self: &Arc<Self>, held: &Held<'_, C>) -> Result<Option<IndexHeader>> {
         match self.load_header()? {
-            Some(header) => Ok(Some(header)),
-            None => self.recover(held),
+            Some(header) if !mutated(Mutation::RecoverAgain) => Ok(Some(header)),
+            _ => self.recover(held),
         }
     }
 

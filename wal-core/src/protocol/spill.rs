@@ -172,7 +172,9 @@ impl<C: WalCoordination> WriteTx<C> {
     fn no_own_frames(&mut self) -> Result<OwnFrames> {
         let restarted = self.try_restart_log_before_write()?.is_some();
         let published = self.read.snapshot.header;
-        self.wal().mend_log_for_frames(published.salts())?;
+        if !mutated(Mutation::SpillBeforeMend) {
+            self.wal().mend_log_for_frames(published.salts())?;
+        }
         let start = self.wal().prepare_wal_header(&published, restarted)?;
         Ok(OwnFrames::none_after(start))
     }

@@ -153,7 +153,9 @@ impl<C: WalCoordination> Wal<C> {
             true => self.settled_header(&Held::NOTHING)?,
             false => commit.header,
         };
-        index::trim(&**self, header.max_frame())?;
+        if !mutated(Mutation::SkipTrimOfHeir) {
+            index::trim(&**self, header.max_frame())?;
+        }
         // What a checkpoint moves meanwhile is published, and in the log too; and
         // that does not begin anew while something is unpublished.
         let min_frame = self.first_in_log(&header)?;

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use super::super::Backend;
 use super::super::director::{Call, Then, Which};
-use super::super::scene::{Scene, User, content, fill};
+use super::super::scene::{Scene, User, fill};
 use super::durability::{SYNC, log_writes};
 use crate::coordination::WalCoordination;
 use crate::error::Error;
 use crate::protocol::Synchronous;
-use crate::types::{PageNo, Salts};
+use crate::types::Salts;
 use crate::waiting::SyncedLog;
 
 /// The place of the content of frame 1 of pages of 512 bytes.
@@ -66,21 +66,23 @@ pub(crate) fn spilling_writer_rewrites_an_unsynced_log_first<B: Backend>() {
     scene.assert_quiet();
 }
 
-/// It has begun to write, and nothing is in the log yet, when a sync fails.
+/// It has begun to write, and has nothing in the log when a sync fails.
 pub(crate) fn commit_rewrites_a_log_that_failed_since_it_began<B: Backend>() {
     let (scene, user) = unsynced::<B>();
     let again = rewrite(&scene);
     let mut tx = user.write();
-    tx.write_frames(&[]).expect("the log is rewritten");
+    let savepoint = tx.savepoint();
+    fill(&mut tx, &[2], 3).expect("it writes");
+    tx.spill().expect("the log is rewritten");
+    tx.rollback_to(savepoint).expect("it is taken back");
     synced_log(&user).fail(user.header().salts());
     let (committed, trace) = user.trace(|_| {
-        let page = content(2, 3);
-        tx.commit_frames(&[(PageNo::new(2)?, &page)], 2)
+        fill(&mut tx, &[2], 4)?;
+        tx.commit()
     });
     committed.expect("the log is rewritten once more");
-    drop(tx);
     assert_eq!(log_writes(&trace)[..2], [again, SYNC], "{trace:?}");
-    assert_eq!(user.versions(), [1, 3]);
+    assert_eq!(user.versions(), [1, 4]);
     scene.assert_quiet();
 }
 
