@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use integration::worker::{Settings, Stamp, Worker};
 use tempfile::TempDir;
-use wal_core::io::beside;
+use wal_core::LockMode;
+use wal_core::io::{ByteLocks, LockKind, beside, shm_bytes};
 
 const STAMP: Stamp = Stamp {
     writer: 1,
@@ -125,4 +126,52 @@ fn a_database_closed_beside_a_reader_in_another_process_keeps_its_log() {
     assert_eq!(fixture.beside(), ALL);
     assert_eq!(reader.stamps("held", 1..2).unwrap(), [Some(STAMP)]);
     assert_eq!(reader.newest_stamps(1..2).unwrap(), [Some(newer)]);
+}
+
+/// Whatever it holds on the database file, it uses the index (`unixIsSharingShmNode`).
+#[test]
+fn closer_beside_a_user_of_the_index_alone_removes_nothing() {
+    let fixture = Fixture::new();
+    let database = fixture.in_this_process();
+    let mut write = database.begin_write().unwrap();
+    STAMP.write(1, write.page_mut(wal::PageNo::ONE).unwrap());
+    write.commit().unwrap();
+    let index = std::fs::File::open(beside(&fixture.settings.path, "-shm")).unwrap();
+    let locks = ByteLocks::new(LockKind::OpenFileDescription);
+    let attached = locks.try_lock(&index, shm_bytes::DMS, LockMode::Shared);
+    assert!(attached.unwrap());
+    database.close().unwrap();
+    assert_eq!(fixture.beside(), ALL);
+    drop(index);
+    fixture.in_this_process().close().unwrap();
+    assert_eq!(fixture.beside(), NONE);
+}
+
+/// What lies at its old name is the log of another database by now.
+#[test]
+fn closer_of_a_moved_database_removes_nothing_at_its_old_name() {
+    let fixture = Fixture::new();
+    let database = fixture.in_this_process();
+    let mut write = database.begin_write().unwrap();
+    STAMP.write(1, write.page_mut(wal::PageNo::ONE).unwrap());
+    write.commit().unwrap();
+    let old = &fixture.settings.path;
+    for suffix in ["", "-wal", "-shm", "-coord"] {
+        let moved = beside(&old.with_file_name("moved"), suffix);
+        std::fs::rename(beside(old, suffix), moved).unwrap();
+    }
+    let mut other = fixture.worker();
+    let newer = Stamp {
+        sequence: 2,
+        ..STAMP
+    };
+    other.commit(1..2, newer).unwrap();
+    other.kill().unwrap();
+    assert_eq!(fixture.beside(), ALL);
+    // It may refuse, and must not remove.
+    drop(database.close());
+    assert_eq!(fixture.beside(), ALL);
+    let mut next = fixture.worker();
+    assert_eq!(next.newest_stamps(1..2).unwrap(), [Some(newer)]);
+    next.end().unwrap();
 }

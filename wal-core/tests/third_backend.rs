@@ -206,3 +206,26 @@ impl Backend for Table {
 }
 
 wal_core::conformance_suite!(Table);
+
+/// The same, with a mapping for each attachment, as processes have.
+struct MappedTable;
+
+impl Backend for MappedTable {
+    type Coordination = Table;
+    const MANY_ATTACHMENTS: bool = true;
+
+    fn attach(path: &Path) -> Result<Attachment<Table>> {
+        let database = OsFile::open(path, OpenMode::Existing)?.with_mapping(true);
+        let storage = Box::new(OsStorage::open(Arc::new(database), true)?);
+        // SAFETY: the coordination passes the suite without mappings, and the files are
+        // those of the suite's own directory.
+        Ok(unsafe { Attachment::mapped(Table::open(path)?, storage) })
+    }
+}
+
+/// The other attachments look at the length of the file by themselves, so this one has to.
+#[test]
+fn attachment_with_its_own_mapping_notices_a_cut() {
+    let case = "page_behind_a_dead_checkpoints_cut_reads_as_zeros";
+    wal_core::conformance::run::<MappedTable>(case);
+}

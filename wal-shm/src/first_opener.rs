@@ -63,6 +63,16 @@ pub(crate) enum Joined {
 
 /// Holds `byte` of `file` shared afterwards, if somebody else does.
 pub(crate) fn join(file: &OsFile, locks: ByteLocks, byte: Range<u64>) -> Result<Joined> {
+    join_after(file, locks, byte, || {})
+}
+
+/// As [`join`], and calls `looked` behind the first look at who is there.
+fn join_after(
+    file: &OsFile,
+    locks: ByteLocks,
+    byte: Range<u64>,
+    looked: impl FnOnce(),
+) -> Result<Joined> {
     let io = |e| Error::io(file.path(), "lock", e);
     let open = file.as_file()?;
     let others = || locks.conflict(open, byte.clone()).map_err(io);
@@ -71,6 +81,7 @@ pub(crate) fn join(file: &OsFile, locks: ByteLocks, byte: Range<u64>) -> Result<
         Some(LockMode::Exclusive) => return Ok(Joined::Busy),
         Some(LockMode::Shared) => {}
     }
+    looked();
     let shared = locks.try_lock(open, byte.clone(), LockMode::Shared);
     if !shared.map_err(io)? {
         return Ok(Joined::Busy);
@@ -91,6 +102,8 @@ pub(crate) fn join(file: &OsFile, locks: ByteLocks, byte: Range<u64>) -> Result<
 mod tests {
     use super::*;
     use std::cell::Cell;
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use wal_core::io::{LockKind, OpenMode};
 
     const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
@@ -117,6 +130,50 @@ mod tests {
         assert_eq!(try_attach(&third), (true, false));
         drop((second, third));
         assert_eq!(try_attach(&open()), (true, true));
+    }
+
+    /// Between its look and its lock the last user of the file leaves.
+    #[test]
+    fn reader_does_not_join_a_file_that_everyone_has_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |mode| OsFile::open(&dir.path().join("shm"), mode).unwrap();
+        let (writer, reader) = (open(OpenMode::Create), open(OpenMode::ReadOnly));
+        assert_eq!(try_attach(&writer), (true, true));
+        let joined = join_after(&reader, LOCKS, BYTE, || drop(writer));
+        assert_eq!(joined.unwrap(), Joined::NobodyThere);
+        assert_eq!(
+            try_attach(&open(OpenMode::Existing)),
+            (true, true),
+            "the reader has left the byte to the next first opener"
+        );
+    }
+
+    #[test]
+    fn openers_that_come_at_once_reset_the_file_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shm");
+        let resets = AtomicU32::new(0);
+        for round in 1..=50 {
+            let barrier = Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let file = OsFile::open(&path, OpenMode::Create).unwrap();
+                        let reset = || {
+                            resets.fetch_add(1, Ordering::SeqCst);
+                            Ok(())
+                        };
+                        barrier.wait();
+                        while attach(&file, LOCKS, BYTE, reset).unwrap().is_none() {
+                            std::thread::yield_now();
+                        }
+                        // Each of them stays until all are attached.
+                        barrier.wait();
+                    });
+                }
+            });
+            assert_eq!(resets.load(Ordering::SeqCst), round, "round {round}");
+        }
     }
 
     #[test]

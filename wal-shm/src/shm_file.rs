@@ -274,4 +274,25 @@ mod tests {
             );
         }
     }
+
+    /// A writer of SQLite that finds other lengths takes them for a stranger's cut.
+    #[test]
+    fn first_opener_leaves_three_bytes_and_the_next_one_leaves_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let database = OsFile::open(&path, OpenMode::Create).unwrap();
+        let database = MainFile::Own(Arc::new(database));
+        std::fs::write(beside(&path, "-shm"), [7; 40_000]).unwrap();
+        let locks = ByteLocks::new(LockKind::OpenFileDescription);
+        let first = ShmFile::open(&database, locks).unwrap();
+        let first = first.expect("nobody else opens it");
+        assert_eq!(first.file().len().unwrap(), 3);
+        assert!(first.block(0).unwrap().is_none());
+        first.grow(0).unwrap();
+        let next = ShmFile::open(&database, locks).unwrap();
+        assert_eq!(
+            next.expect("it joins").file().len().unwrap(),
+            BLOCK_LEN as u64
+        );
+    }
 }

@@ -231,6 +231,7 @@ macro_rules! conformance_suite {
         checkpoint_makes_a_database_as_long_as_its_commit_says,
         checkpoint_of_more_pages_than_there_are_is_refused,
         checkpoint_that_died_at_its_pages_ends_older_snapshots,
+        page_behind_a_dead_checkpoints_cut_reads_as_zeros,
         the_log_is_synced_before_the_database_is_written,
         a_count_is_published_after_the_pages_and_their_sync,
         a_database_without_syncs_is_never_synced,

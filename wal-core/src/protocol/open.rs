@@ -178,4 +178,57 @@ mod tests {
     fn an_opener_that_saw_no_database_heeds_who_made_it_meanwhile() {
         with_a_log(Some(&[0; 512])).unwrap();
     }
+
+    /// Tells what is done to it.
+    #[derive(Debug)]
+    struct Told(std::path::PathBuf, std::sync::Mutex<Vec<String>>);
+
+    impl Told {
+        fn tell(&self, what: String) {
+            self.1.lock().unwrap().push(what);
+        }
+    }
+
+    impl File for Told {
+        fn path(&self) -> &Path {
+            &self.0
+        }
+        fn read_at(&self, _: &mut [u8], _: u64) -> Result<usize> {
+            Ok(0)
+        }
+        fn write_all_at(&self, _: &mut [std::io::IoSlice<'_>], offset: u64) -> Result<()> {
+            self.tell(format!("write at {offset}"));
+            Ok(())
+        }
+        fn sync(&self, kind: FileSyncType) -> Result<()> {
+            self.tell(format!("sync {kind:?}"));
+            Ok(())
+        }
+        fn len(&self) -> Result<u64> {
+            Ok(0)
+        }
+        fn set_len(&self, len: u64) -> Result<()> {
+            self.tell(format!("set the length to {len}"));
+            Ok(())
+        }
+    }
+
+    /// Else a power failure could leave a log beside an empty file, which stock SQLite
+    /// deletes.
+    #[test]
+    fn page_store_is_durable_by_name_and_content_once_it_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let make = |path: std::path::PathBuf| {
+            let file = Told(path, std::sync::Mutex::default());
+            let made = create_page_store(&file, PageSize::MIN);
+            (made, file.1.into_inner().unwrap())
+        };
+        let steps = ["set the length to 512", "sync Full"];
+        let (made, told) = make(directory.path().join("pages"));
+        made.unwrap();
+        assert_eq!(told, steps);
+        let (made, told) = make(directory.path().join("missing").join("pages"));
+        assert!(made.is_err(), "its directory cannot have been synced");
+        assert_eq!(told, steps);
+    }
 }

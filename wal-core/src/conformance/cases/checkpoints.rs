@@ -1,7 +1,7 @@
 //! What a checkpoint copies, in which order, and when it stops.
 
 use super::super::Backend;
-use super::super::director::{Call, Which};
+use super::super::director::{Call, Then, Which, until_death};
 use super::super::scene::{Scene, content, versions};
 use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
@@ -279,4 +279,41 @@ pub(crate) fn a_database_without_syncs_is_never_synced<B: Backend>() {
         !trace.iter().any(|call| matches!(call, Call::Sync(_))),
         "{trace:?}"
     );
+}
+
+/// A checkpoint of another attachment dies behind the cut. The commit that made the
+/// database long again never wrote its last page, as SQLite's do not if it is free; the
+/// length that the reader saw is of before the cut.
+pub(crate) fn page_behind_a_dead_checkpoints_cut_reads_as_zeros<B: Backend>() {
+    let scene = Scene::<B>::new(64);
+    let (writer, reader) = scene.two();
+    writer.commit(&[1], 1);
+    let last = PageNo::new(64).expect("a page number");
+    assert_eq!(
+        *reader.read().page(last).expect("it is read"),
+        *content(64, 0)
+    );
+    let mut tx = writer.write();
+    tx.set_page_count(1).expect("it is cut");
+    tx.commit().expect("it is committed");
+    let path = scene.path().to_owned();
+    let checkpointer = scene.user();
+    let cuts = |call: &Call| matches!(call, Call::SetLen(Which::Database, _));
+    checkpointer.then(cuts, move || {
+        let file = std::fs::OpenOptions::new().write(true).open(path);
+        let cut = file.and_then(|file| file.set_len(512));
+        cut.expect("the file is cut");
+        Then::Die
+    });
+    let checkpoints = || checkpointer.checkpoint_all();
+    assert!(
+        until_death(checkpoints).is_none(),
+        "it has not come to the cut"
+    );
+    let mut tx = writer.write();
+    tx.commit_frames(&[(PageNo::ONE, &content(1, 2))], 64)
+        .expect("it is committed");
+    drop(tx);
+    let zeros = reader.read();
+    assert_eq!(*zeros.page(last).expect("it is read"), [0; 512]);
 }
