@@ -123,7 +123,8 @@ fn rounds() -> u64 {
 }
 
 /// Commits of ours and of stock SQLite in turn, with checkpoints of ours, and
-/// a process of ours killed now and then. Gives the generations of the log.
+/// a process of ours killed now and then: `rounds` of them, and more until the log was
+/// restarted, which depends on when Litestream checkpoints. Gives the generations of the log.
 fn write_for_a_while(path: &Path, pages: &Range<u32>, rounds: u64) -> usize {
     let settings = Settings::new(path);
     let mut worker = Worker::open(&settings).unwrap();
@@ -131,7 +132,10 @@ fn write_for_a_while(path: &Path, pages: &Range<u32>, rounds: u64) -> usize {
     stock.set_busy_timeout(WATCHDOG).unwrap();
     let observer = Database::open(path).unwrap();
     let mut generations = Vec::new();
-    for round in 1..=rounds {
+    let deadline = Instant::now() + WATCHDOG;
+    let mut round = 0;
+    while round < rounds || (generations.len() < 2 && Instant::now() < deadline) {
+        round += 1;
         let stamp = Stamp {
             writer: 1,
             sequence: round,
