@@ -114,7 +114,8 @@ impl LockTable {
         self.release_where(beyond, |at, _| drains || since.arrivals[at] == 0);
         for slot in ReadSlot::ALL {
             let (at, _) = Lock::Read(slot).span();
-            if self.bytes[at].state() == State::Shared {
+            // A transaction to which no reader came is not one that a checkpoint could reclaim.
+            if since.arrivals[at] > 0 && self.bytes[at].state() == State::Shared {
                 self.note_delayed(slot);
             }
         }
