@@ -13,7 +13,7 @@
 //! | [`format`](mod@format) | bytes of the log: header, frames, checksums, the valid prefix; the database header |
 //! | [`index`] | the wal-index: header cell, checkpoint info, page→frame hash blocks |
 //! | [`coordination`] | the seam between the protocol and its backends |
-//! | [`shared_memory`] | which types memory can be that several processes map |
+//! | [`mod@shared_memory`] | which types memory can be that several processes map |
 //! | [`stripes`] | which of several words a thread changes, so that readers do not wait for each other |
 //! | [`waiting`] | the memory in which users wait for commits, and in line for Write |
 //! | [`io`] | files behind a trait: the operating system's and in-memory ones |
