@@ -4,6 +4,8 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 /// There is one table for all tests of a process, and each park checks files of other tests.
+/// So each test parks what it opens: a file that seems to be in use is never closed, also if
+/// its inode is that of another test's file by then.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 struct Scene {
@@ -34,6 +36,14 @@ fn open_to_read(path: &Path) -> Parkable {
     adopt(File::open(path).unwrap(), false).unwrap()
 }
 
+/// Removes the name of the file at `path`, and keeps its inode, which else might be that of
+/// a new file of another test once the last descriptor is closed.
+fn unlink(path: &Path) -> File {
+    let pin = File::open(path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    pin
+}
+
 /// How many descriptors of the file `id` are parked.
 fn parked(id: FileId) -> usize {
     table().files.get(&id).map_or(0, |known| known.parked.len())
@@ -52,6 +62,7 @@ fn a_parked_descriptor_is_reused_for_the_same_file_only() {
     let reused = reuse(&path, true).unwrap().unwrap();
     assert_eq!(reused.file().as_raw_fd(), number);
     assert!(reuse(&path, true).unwrap().is_none());
+    park(reused, false);
 }
 
 #[test]
@@ -94,6 +105,7 @@ fn a_parked_descriptor_holds_no_lock() {
     park(file, false);
     let held = LOCKS.conflict(onlooker.file(), 0..u64::MAX / 2).unwrap();
     assert_eq!(held.is_some(), !LOCKS.belong_to_description());
+    park(onlooker, false);
 }
 
 /// Closing any descriptor of the file drops the classic lock that is held by another one.
@@ -111,6 +123,8 @@ fn a_parked_descriptor_costs_no_classic_lock() {
     let held = LOCKS.conflict(onlooker.file(), 1..2).unwrap();
     assert!(held.is_some() || !LOCKS.belong_to_description());
     assert_eq!(parked(neighbour.id()), 2);
+    park(neighbour, false);
+    park(onlooker, false);
 }
 
 #[test]
@@ -139,8 +153,8 @@ fn descriptors_of_unlinked_files_are_closed_by_later_parks() {
     let last = open(&scene.path("last"));
     let ids: Vec<_> = files.iter().map(Parkable::id).collect();
     files.into_iter().for_each(|file| park(file, false));
-    (0..FILES).for_each(|number| std::fs::remove_file(path(number)).unwrap());
     assert!(ids.iter().all(|id| parked(*id) == 1));
+    let _pins: Vec<_> = (0..FILES).map(|number| unlink(&path(number))).collect();
     // Each park checks some, those of other tests included.
     park(last, false);
     let files = table().files.len();
@@ -156,7 +170,7 @@ fn a_descriptor_of_an_unlinked_file_is_closed_when_it_is_parked() {
     let path = scene.path("a");
     let (one, two) = (open(&path), open(&path));
     let id = one.id();
-    std::fs::remove_file(&path).unwrap();
+    let _pin = unlink(&path);
     park(one, false);
     assert_eq!(parked(id), 1, "the file is in use");
     park(two, false);
@@ -171,7 +185,7 @@ fn an_open_without_room_closes_unlinked_files_and_tells_of_others() {
     let id = file.id();
     park(file, false);
     park(open(&other), false);
-    std::fs::remove_file(&path).unwrap();
+    let _pin = unlink(&path);
     let error = open_with_room(|| Err(Errno::EMFILE.into())).unwrap_err();
     assert_eq!(parked(id), 0);
     let message = error.to_string();
