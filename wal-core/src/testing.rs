@@ -209,10 +209,6 @@ named! {
     CoverageBeforeFailure => "coverage-before-failure",
     /// Group commit: a poisoned attachment leads.
     LeadPoisoned => "lead-poisoned",
-    /// Group commit: two threads of an attachment sync at a time.
-    LeadBesideThread => "lead-beside-thread",
-    /// Group commit: who leads syncs, whatever the one before has told.
-    SkipSecondLook => "skip-second-look",
     /// Group commit: a header that cannot be read passes for one of the same log.
     TrustUnreadableHeader => "trust-unreadable-header",
     /// Mending: the log is written again without a look at what it holds.

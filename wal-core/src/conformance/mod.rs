@@ -166,7 +166,6 @@ macro_rules! conformance_suite {
         a_leader_that_dies_is_replaced,
         sync_that_failed_before_a_later_one_is_not_forgotten,
         poisoned_member_does_not_sync_again,
-        thread_that_takes_a_lead_over_waits_for_the_one_before,
         group_commit_beside_an_unreadable_header_is_synced_in_both,
         // A log that failed to sync.
         spilling_writer_rewrites_an_unsynced_log_first,

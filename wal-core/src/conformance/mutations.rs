@@ -249,14 +249,6 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
         ),
         (M::LeadPoisoned, Case("poisoned_member_does_not_sync_again")),
         (
-            M::LeadBesideThread,
-            Case("thread_that_takes_a_lead_over_waits_for_the_one_before"),
-        ),
-        (
-            M::SkipSecondLook,
-            Case("thread_that_takes_a_lead_over_waits_for_the_one_before"),
-        ),
-        (
             M::TrustUnreadableHeader,
             Case("group_commit_beside_an_unreadable_header_is_synced_in_both"),
         ),

@@ -141,13 +141,13 @@ impl<C: WalCoordination> Wal<C> {
     fn lead(&self, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
         // A thread of this process that took over from another waits for it
         // here, and may find that it has nothing left to do.
-        let _one_at_a_time = (!mutated(Mutation::LeadBesideThread)).then(|| self.leading.lock());
+        let _one_at_a_time = self.leading.lock();
         let salts = published.salts();
         // Looked at again as the leader: the one before tells of a failure
         // before it steps down.
         let has_failed = log.has_failed(salts) && !mutated(Mutation::RetryFailedGroupSync);
         let is_done = has_failed || log.covers(salts, published.max_frame());
-        if is_done && !mutated(Mutation::SkipSecondLook) {
+        if is_done {
             return Ok(());
         }
         let mut up_to = self.published_in(salts);

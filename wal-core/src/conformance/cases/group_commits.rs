@@ -1,21 +1,16 @@
 //! Commits that are visible before they are durable, and share a sync.
 
-use std::sync::mpsc::channel;
-
 use super::super::Backend;
-use super::super::director::{Awaited, Call, Then, Which, at_every_call, nth};
-use super::super::scene::{BOUND, Scene, User, content, fill, until};
+use super::super::director::{Call, Then, Which, at_every_call, nth};
+use super::super::scene::{Scene, User, content, fill};
 use super::durability::{SYNC, log_writes};
-use super::relayed_commits::{Kept, joined, keep};
-use super::waiting::until_in_line;
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Error;
 use crate::format::{ByteOrder, FrameHeader, LogHeader};
 use crate::index::IndexHeader;
 use crate::protocol::{CheckpointMode, Synchronous};
 use crate::types::{PageNo, PageSize, Salts};
-use crate::waiting::manual_clock::ManualClock;
-use crate::waiting::{LEASE, SyncedLog, now};
+use crate::waiting::SyncedLog;
 
 const DATABASE_SYNC: Call = Call::Sync(Which::Database);
 /// From here on others may write, and what was committed is not durable yet.
@@ -356,63 +351,6 @@ pub(crate) fn poisoned_member_does_not_sync_again<B: Backend>() {
     // Those of the checkpoint.
     assert_eq!(syncs(&trace), [SYNC, DATABASE_SYNC], "it was tried again");
     scene.assert_quiet();
-}
-
-/// A thread that leads cannot die alone: one that finds it silent for long takes the lead
-/// over, waits, and has nothing left to do.
-pub(crate) fn thread_that_takes_a_lead_over_waits_for_the_one_before<B: Backend>() {
-    for fails in [false, true] {
-        let (scene, one, _) = scene::<B>();
-        scene.director().with_ledger(|ledger| ledger.crowd());
-        let clock = ManualClock::default();
-        let (leads, is_leading) = channel();
-        let threads = Kept::default();
-        one.before(|call| *call == WRITE_GIVEN_BACK, {
-            let (one, clock, threads) = (one.clone(), clock.clone(), threads.clone());
-            move || {
-                let (leader, leaders) = (one.clone(), clock.clone());
-                let commits = move || {
-                    let mut tx = leader.wal.begin_write(BOUND)?;
-                    fill(&mut tx, &[2], 3)?;
-                    tx.commit()
-                };
-                keep(&threads, std::thread::spawn(move || leaders.run(commits)));
-                until_in_line(&one, 1);
-                let in_sync = {
-                    let (one, clock) = (one.clone(), clock.clone());
-                    move || {
-                        leads.send(()).expect("the test waits for it");
-                        clock.advance(LEASE * 2);
-                        let log = synced_log(&one);
-                        until("it is replaced", || log.is_led(clock.run(now)));
-                        if fails { Then::Fail } else { Then::GoOn }
-                    }
-                };
-                // Write is released by then, and the thread gets it before it is woken.
-                one.clone().before(
-                    |call| *call == Call::Wake(Awaited::Turn),
-                    move || {
-                        one.then(|call| *call == SYNC, in_sync);
-                        is_leading.recv_timeout(BOUND).expect("it leads");
-                    },
-                );
-            }
-        });
-        let (waited, trace) = one.trace(|one| {
-            let waited = clock.run(|| one.try_commit(&[1], 2));
-            (waited, joined(&threads))
-        });
-        let (waited, led) = waited;
-        assert_eq!(syncs(&trace), [SYNC], "fails: {fails}");
-        for outcome in led.into_iter().chain([waited]) {
-            match outcome {
-                Ok(()) => assert!(!fails),
-                Err(Error::DurabilityUnknown { .. }) => assert!(fails),
-                Err(error) => panic!("{error}"),
-            }
-        }
-        scene.assert_quiet();
-    }
 }
 
 /// Whether the log is still of its generation cannot be told.
