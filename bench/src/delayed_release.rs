@@ -82,7 +82,7 @@ impl Pace {
     }
 }
 
-/// What a reader is told.
+/// The settings of a reader process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Order {
     path: PathBuf,
@@ -90,7 +90,7 @@ struct Order {
     pace: Pace,
 }
 
-/// Who commits and checkpoints.
+/// The process that commits and checkpoints.
 enum Checkpointer {
     Ours(wal::shm::Database),
     Stock(Connection),

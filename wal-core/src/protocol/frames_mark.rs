@@ -7,7 +7,7 @@
 //! later frame in its place holds another page. The number is counted from the beginning
 //! of the transaction, so it outlives a restart of the log, which comes before the first
 //! frame only. The checksum at the mark is not a part of it: that changes when a page
-//! below is overwritten, so whoever cuts reads it from the log.
+//! below is overwritten, so a cut reads it from the log.
 
 /// A place in the frames of a write transaction, to which it can be taken back. It is of
 /// no use to another transaction, nor behind a commit, nor once a frame before it was
