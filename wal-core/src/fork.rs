@@ -94,14 +94,14 @@ impl<T> Drop for ParentOnly<T> {
 /// Registers a descriptor to be closed in children, until it is dropped: before the
 /// descriptor is closed, so that its number does not belong to another file yet.
 #[derive(Debug)]
-pub struct ClosedInChild {
+pub(crate) struct ClosedInChild {
     descriptor: RawFd,
     generation: ProcessGeneration,
 }
 
 impl ClosedInChild {
     /// Registers `descriptor`.
-    pub fn register(descriptor: BorrowedFd<'_>) -> Self {
+    pub(crate) fn register(descriptor: BorrowedFd<'_>) -> Self {
         let registered = ClosedInChild {
             descriptor: descriptor.as_raw_fd(),
             generation: ProcessGeneration::current(),
@@ -112,7 +112,7 @@ impl ClosedInChild {
 
     /// True in a child, where the descriptor is closed already and its number
     /// may belong to another file.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.generation.is_over()
     }
 
