@@ -246,7 +246,9 @@ impl<B: Backend> Script<B> {
         call: impl FnOnce() -> Result<T>,
     ) -> Outcome<T> {
         let fails = self.rng.u8(..100) < 35;
-        let at = self.rng.usize(..20);
+        // Most operations make few calls.
+        let most = if self.rng.bool() { 8 } else { 40 };
+        let at = self.rng.usize(..most);
         let then = match self.rng.bool() {
             true => Then::Fail,
             false => Then::FailAfter(self.rng.usize(..1200)),
