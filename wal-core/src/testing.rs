@@ -325,7 +325,7 @@ named! {
     SkipChecksumRewrite => "skip-checksum-rewrite",
     /// Commit: a page that a failed call has overwritten in part is committed.
     CommitUnsettled => "commit-unsettled",
-    /// Cut: what the next frame goes on from is not looked up in the log.
+    /// Cut: the checksum for the next frame is not read from the log.
     KeepChecksumAtCut => "keep-checksum-at-cut",
     /// Rollback: index entries of spilled frames stay.
     KeepRolledBackEntries => "keep-rolled-back-entries",

@@ -94,8 +94,8 @@ impl PageNo {
     /// Page 1, which in a SQLite database begins with the database header.
     pub const ONE: PageNo = PageNo(NonZeroU32::MIN);
 
-    /// The highest page number of a database, and so the most pages that it has
-    /// (`SQLITE_MAX_PAGE_COUNT`). SQLite does not open what has more.
+    /// The highest page number of a database, and its largest size in pages
+    /// (`SQLITE_MAX_PAGE_COUNT`). Beyond it SQLite could not add pages.
     pub const MAX: PageNo = PageNo(NonZeroU32::new(0xffff_fffe).unwrap());
 
     /// Takes `number` as a page number.
@@ -132,8 +132,8 @@ impl fmt::Display for PageNo {
     }
 }
 
-/// The highest number of a frame that is added to a log: the one behind it is the mark of
-/// a slot that nobody reads at ([`crate::index::MARK_NOT_USED`]).
+/// The highest frame number that a writer uses: the next number is the mark of a slot
+/// without a reader ([`crate::index::MARK_NOT_USED`]).
 pub(crate) const MAX_FRAME: u32 = u32::MAX - 1;
 
 /// The number of a frame in the log; the first frame is 1.
@@ -192,8 +192,8 @@ impl Salts {
         Salts(bytes)
     }
 
-    /// True for zeros, which name no generation: SQLite gives them to each empty log, and
-    /// may begin a log with them.
+    /// True for zeros, which name no generation: SQLite recovers each empty log with them,
+    /// and may write them to a log header.
     pub(crate) fn names_none(self) -> bool {
         self.0 == [0; 8]
     }

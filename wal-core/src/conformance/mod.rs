@@ -381,12 +381,12 @@ macro_rules! conformance_suite {
         only_frames_that_are_kept_in_the_log_are_read,
         pages_of_another_size_are_refused_as_frames,
         a_proof_without_a_sync_does_not_serve_who_syncs_now,
-        // Calls of an engine that no pager makes.
+        // Calls of an engine that no pager uses.
         commit_after_failed_commit_and_cut_is_recovered,
         commit_of_no_pages_is_refused_and_keeps_frames,
         commit_of_wrong_size_is_refused_and_keeps_frames,
         frames_of_pages_that_hold_no_data_are_refused,
-        frames_given_twice_or_unsorted_hold_the_last_one,
+        frames_passed_twice_or_unsorted_hold_the_last_one,
         mark_of_another_transaction_is_refused,
         mark_behind_a_cut_is_refused,
         page_overwritten_in_part_is_not_committed,
@@ -395,7 +395,7 @@ macro_rules! conformance_suite {
         changed_pages_beside_frames_are_refused,
         frames_without_their_size_are_not_committed,
         transaction_after_commit_of_frames_has_changed_nothing,
-        page_that_was_not_given_is_read_by_its_committer,
+        page_that_was_not_passed_is_read_by_its_committer,
         engine_calls_that_fail_anywhere_match_the_model,
         // Waiting.
         a_writer_asks_again_until_its_handler_says_no,

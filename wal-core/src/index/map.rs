@@ -122,8 +122,8 @@ fn find_in_block(
             }
             return Some(newest);
         }
-        // A slot of a dead or foreign writer can hold any value: there may be no such
-        // frame, and its place is looked up with `get`. 0 is in no range.
+        // A slot of a dead or foreign writer can hold any value. A number beyond the last
+        // frame number becomes 0, which is in no range, and `get` checks the place.
         let frame = before.checked_add(u32::from(value)).unwrap_or(0);
         let in_range = frame >= min && (frame <= max || mutated(Mutation::IgnoreMaxFrame));
         let holds = |cell: &Word| {
@@ -355,13 +355,13 @@ mod tests {
         }
     }
 
-    /// Behind the last frame that has a number there are none, whatever a slot holds.
+    /// The last block has more places than there are frame numbers.
     #[test]
     fn garbage_in_the_last_block_names_no_frame() {
         let (index, _) = block_of_frame(u32::MAX);
         let heap = heap(1);
         let block = &heap.0[0];
-        // The block has room for as many frames as any other.
+        // Beyond the last frame number.
         block.store_page(index, 100, 5, Ordering::Relaxed);
         let begin = hash(5);
         for (slot, value) in [101, 4000, 4130, u16::MAX].into_iter().enumerate() {

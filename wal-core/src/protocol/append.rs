@@ -71,7 +71,7 @@ pub(super) fn commit<C: WalCoordination>(
     tx: &mut WriteTx<C>,
     sync: CommitSync,
 ) -> Result<Option<IndexHeader>> {
-    tx.check_gives_pages("a commit")?;
+    tx.check_changes_pages("a commit")?;
     tx.changes.release_all();
     if tx.is_unchanged() {
         return Ok(None);
@@ -107,11 +107,10 @@ fn stamp_page_one<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<()> {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// Commits what the transaction has in the log, with pages that have a place there.
+    /// Commits what the transaction has in the log together with the placed pages.
     ///
     /// # Errors
-    /// [`Error::Refused`] if there is a page that an earlier call was to overwrite, and
-    /// that is not given again; those of [`WriteTx::commit_frames`].
+    /// Those of [`WriteTx::commit_frames`].
     pub(super) fn commit_placed(
         self: &Arc<Self>,
         own: &mut OwnFrames,
@@ -135,7 +134,7 @@ impl<C: WalCoordination> Wal<C> {
         self.overwrite_frames(own, &overwritten)?;
         self.mend_checksums(own)?;
         let Some(prepared) = self.prepare_frames(own, &appended, Some(page_count))? else {
-            let reason = "a commit needs a page; give page 1 again if there is no other";
+            let reason = "a commit needs a page; pass page 1 if no other has changed";
             return Err(Error::refused(self.path(), "a commit", reason));
         };
         if !mutated(Mutation::IndexAfterHeader) {

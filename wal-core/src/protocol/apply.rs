@@ -330,8 +330,7 @@ impl<C: WalCoordination> ApplyTx<C> {
         Ok(TailPosition::of(&committed))
     }
 
-    /// Refuses what no SQLite logs: a checkpoint could not move it, or would call the
-    /// database corrupt.
+    /// Refuses a frame that no SQLite writes and that no checkpoint could copy.
     fn check_numbers(&self, number: FrameNo, frame: &FrameHeader) -> Result<()> {
         let lock_bytes = self.tx.wal().config.page_size.lock_byte_page();
         let page_count = frame.commit_size;

@@ -1,12 +1,14 @@
-//! Write transactions of an engine that keeps its pages itself: it gives them
-//! as frames, and takes frames back by its own account (`sqlite3WalFrames`,
+//! Write transactions of an engine that keeps its pages itself: it passes them
+//! as frames, and cuts frames off when it rolls back (`sqlite3WalFrames`,
 //! `sqlite3WalUndo`, `sqlite3WalSavepoint`).
 //!
 //! # Protocol
-//! That of [`super::append`] and [`super::spill`]; only where the pages come
-//! from is another matter. What a page was at a savepoint is the engine's
-//! affair, so a page that the transaction has in the log is overwritten there
-//! also while savepoints are open.
+//! That of [`super::append`] and [`super::spill`], with pages of the engine. The engine
+//! keeps what a page was at its savepoints, so a page that the transaction has in the
+//! log is overwritten there also while they are open.
+//!
+//! A transaction either passes frames or changes pages: a savepoint of the one kind
+//! needs frames that the other kind overwrites.
 //!
 //! A transaction that has committed can go on as a read transaction at the
 //! state that it made. At a slot with a mark that is what any reader of that
@@ -38,15 +40,15 @@ const COMMIT: &str = "committing frames";
 impl<C: WalCoordination> WriteTx<C> {
     /// Writes `pages` to the log without committing them; no reader sees
     /// them. They are not kept: reading them again is [`WriteTx::find_frame`]
-    /// and [`WriteTx::read_frame`]. A page that is given twice holds what came last. Their
-    /// order, and how many pages the database has, do not matter.
+    /// and [`WriteTx::read_frame`]. The pages may come in any order, and beyond the size of
+    /// the database; of a page that is passed twice the last content counts.
     ///
     /// # Errors
-    /// [`Error::Refused`] for a page of another length, one beyond [`PageNo::MAX`], that
-    /// of the lock bytes, and beside changes by [`WriteTx::page_mut`] or an open
-    /// savepoint: nothing was done. [`Error::Io`], for want of space for instance: no
-    /// frame was added; pages that the transaction had in the log may be overwritten in
-    /// part, and have to be given again before it commits.
+    /// [`Error::Refused`] for a page of another length, one beyond [`PageNo::MAX`], the
+    /// page of the lock bytes, and beside changes by [`WriteTx::page_mut`] or an open
+    /// savepoint; the call has no effect then. [`Error::Io`], for want of space for
+    /// instance: no frame was added. Pages that the transaction had in the log may be
+    /// overwritten in part; pass each of them again before the commit, or cut its frame.
     pub fn write_frames(&mut self, pages: &[(PageNo, &[u8])]) -> Result<()> {
         self.wal().check_writable()?;
         self.check_frames("writing frames", pages)?;
@@ -65,16 +67,16 @@ impl<C: WalCoordination> WriteTx<C> {
 
     /// Writes `pages`, at least one, and commits them with what was written
     /// before; the database has `page_count` pages then. Returns how many frames
-    /// the log has. The transaction goes on at the new state, as one that has
-    /// changed nothing. What a page holds that is added and was not given is undefined.
+    /// the log has. The transaction continues at the new state, as one that has
+    /// changed nothing. The content of a page that is added and was not passed is undefined.
     ///
     /// # Errors
     /// Those of [`WriteTx::write_frames`]; [`Error::Refused`] also without a page, for a
     /// page beyond `page_count`, for a size of 0 or beyond [`PageNo::MAX`], or of more
-    /// pages than the database file and the log have, and if a call that failed has
-    /// overwritten a page in part that is not given again. [`Error::CommitOutcomeUnknown`]
-    /// as for [`WriteTx::commit`]. The transaction is there still, with the frames that it
-    /// had, to be rolled back or committed in another way.
+    /// pages than the database file and the log have, and if a failed call has
+    /// overwritten a page in part that is not passed again. [`Error::CommitOutcomeUnknown`]
+    /// as for [`WriteTx::commit`]. The transaction keeps its frames, and can be rolled back
+    /// or committed by another call.
     pub fn commit_frames(&mut self, pages: &[(PageNo, &[u8])], page_count: u32) -> Result<u32> {
         self.wal().check_writable()?;
         self.check_frames(COMMIT, pages)?;
@@ -90,13 +92,13 @@ impl<C: WalCoordination> WriteTx<C> {
             return Err(e);
         }
         let published = own.start;
-        self.go_on_at(published, first);
+        self.continue_at(published, first);
         Ok(published.max_frame())
     }
 
-    /// Goes on at the state that this transaction has published, with frames from `first`
-    /// on, as one that begins there.
-    fn go_on_at(&mut self, published: IndexHeader, first: u32) {
+    /// Continues at the state that this transaction has published, with frames from `first`
+    /// on, as a transaction that begins there.
+    fn continue_at(&mut self, published: IndexHeader, first: u32) {
         let snapshot = &mut self.read.snapshot;
         if snapshot.reads_database_only() {
             snapshot.min_frame = first;
@@ -109,13 +111,13 @@ impl<C: WalCoordination> WriteTx<C> {
     }
 
     fn check_frames(&self, operation: &'static str, pages: &[(PageNo, &[u8])]) -> Result<()> {
-        self.check_gives_frames(operation)?;
+        self.check_passes_frames(operation)?;
         let page_size = self.wal().config.page_size;
         for (page, content) in pages {
             let reason = if content.len() != page_size.len() {
-                format!("{page:?} has {} bytes; give {page_size}", content.len())
+                format!("{page:?} has {} bytes; pass {page_size}", content.len())
             } else if *page == page_size.lock_byte_page() {
-                format!("{page:?} is that of the lock bytes and holds no data; leave it out")
+                format!("{page:?} holds the lock bytes and no data; leave it out")
             } else if *page > PageNo::MAX {
                 format!(
                     "{page:?} is beyond {}, the last one; leave it out",
@@ -130,8 +132,8 @@ impl<C: WalCoordination> WriteTx<C> {
     }
 
     /// Refuses an engine's frames beside pages that this transaction has changed itself,
-    /// and within a savepoint: an entry of it in the log would be cut or overwritten.
-    fn check_gives_frames(&self, operation: &'static str) -> Result<()> {
+    /// and within a savepoint, whose frames would be cut or overwritten.
+    fn check_passes_frames(&self, operation: &'static str) -> Result<()> {
         self.wal().check_process()?;
         let has_spilled = |own: &OwnFrames| !own.of_engine && !own.is_empty();
         let changes_pages = !self.changes.is_untouched()
@@ -139,7 +141,7 @@ impl<C: WalCoordination> WriteTx<C> {
             || self.own.as_ref().is_some_and(has_spilled);
         if changes_pages {
             let reason = "the transaction has changed pages, or an open savepoint; commit it \
-                or roll it back, and give frames in a transaction of their own";
+                or roll it back, and pass frames in a transaction of their own";
             return Err(Error::refused(self.wal().path(), operation, reason));
         }
         Ok(())
@@ -150,13 +152,13 @@ impl<C: WalCoordination> WriteTx<C> {
         let beyond = pages.iter().find(|(page, _)| page.get() > page_count);
         let reason = if !(1..=PageNo::MAX.get()).contains(&page_count) {
             format!(
-                "{page_count} is no size; give one from 1 to {}",
+                "{page_count} pages are no size of a database; pass 1 to {}",
                 PageNo::MAX
             )
         } else if let Some((page, _)) = beyond {
             format!("{page:?} is beyond the {page_count} pages of the database; leave it out")
         } else if pages.is_empty() {
-            "no page was given, to be the commit; give page 1 again".to_owned()
+            "a commit needs a page; pass page 1 if no other has changed".to_owned()
         } else {
             return Ok(());
         };
@@ -198,8 +200,7 @@ impl<C: WalCoordination> WriteTx<C> {
         own.map_or(self.read.snapshot.max_frame(), |own| own.end.max_frame)
     }
 
-    /// How much of the transaction is in the log, to be taken back to with
-    /// [`WriteTx::cut_frames`].
+    /// How much of the transaction is in the log, for [`WriteTx::cut_frames`].
     pub fn frames_mark(&self) -> FramesMark {
         self.cuts
             .mark(self.changes.transaction(), self.own_frames())
@@ -210,16 +211,16 @@ impl<C: WalCoordination> WriteTx<C> {
         own.map_or(0, |own| own.end.max_frame - own.start.max_frame())
     }
 
-    /// Takes back the frames that were added since `mark`. A page that was overwritten in
-    /// a frame before it stays as it is: what it was, the engine has.
+    /// Cuts off the frames that were added since `mark`. A page that was overwritten in
+    /// a frame before it keeps its new content: the engine has the old one.
     ///
     /// # Errors
-    /// [`Error::NoSuchSavepoint`] if the mark is another transaction's, or of before a
-    /// commit, or frames before it were taken back; [`Error::Refused`] beside changes by
-    /// [`WriteTx::page_mut`] or an open savepoint; [`Error::Io`]. Nothing is taken back
-    /// then.
+    /// [`Error::NoSuchSavepoint`] if the mark is of another transaction, of the time before
+    /// a commit, or if frames before it were cut off since; [`Error::Refused`] beside
+    /// changes by [`WriteTx::page_mut`] or an open savepoint; [`Error::Io`]. No frame is
+    /// cut off then.
     pub fn cut_frames(&mut self, mark: FramesMark) -> Result<()> {
-        self.check_gives_frames("taking frames back")?;
+        self.check_passes_frames("cutting frames")?;
         let is_own = mark.transaction == self.changes.transaction();
         if !is_own || mark.frames > self.own_frames() || !self.cuts.keep(mark) {
             return Err(Error::NoSuchSavepoint);
@@ -235,13 +236,13 @@ impl<C: WalCoordination> WriteTx<C> {
         }
     }
 
-    /// Takes back all frames, and returns the pages of them.
+    /// Cuts off all frames, and returns their pages.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the wal-index contradicts itself, [`Error::Refused`] beside
-    /// changes by [`WriteTx::page_mut`] or an open savepoint. Nothing is taken back then.
+    /// changes by [`WriteTx::page_mut`] or an open savepoint. No frame is cut off then.
     pub fn undo_frames(&mut self) -> Result<BTreeSet<PageNo>> {
-        self.check_gives_frames("taking frames back")?;
+        self.check_passes_frames("cutting frames")?;
         let pages = self.pages_in_log(None)?;
         self.cut_frames(Cuts::default().mark(self.changes.transaction(), 0))?;
         Ok(pages)
@@ -299,7 +300,7 @@ impl<C: WalCoordination> WriteTx<C> {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// Writes pages to the log that have a place there. What fails has added no frame.
+    /// Writes `placed` pages to the log. A call that fails has added no frame.
     fn write_placed(&self, own: &mut OwnFrames, placed: &Placed<'_>) -> Result<()> {
         let (overwritten, appended) = placed;
         let prepared = self.prepare_frames(own, appended, None)?;
@@ -317,7 +318,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// The end of the log behind the first `frames` frames of the transaction. If a page
-    /// before was overwritten, the commit makes the checksum right.
+    /// before it was overwritten, the commit corrects the checksum.
     fn end_behind(&self, own: &OwnFrames, frames: u32) -> Result<LogEnd> {
         let max_frame = own.start.max_frame().saturating_add(frames);
         let checksum = match mutated(Mutation::KeepChecksumAtCut) {
@@ -330,8 +331,8 @@ impl<C: WalCoordination> Wal<C> {
         })
     }
 
-    /// Refuses a commit that adds more pages than the database file has, the log, and
-    /// `added` more frames: a checkpoint takes that for corrupt.
+    /// Refuses a commit of more pages than the database file, the log and `added` more
+    /// frames hold, which a checkpoint would call corrupt.
     fn check_supplied(&self, own: &OwnFrames, added: usize, page_count: u32) -> Result<()> {
         if page_count <= own.start.page_count() {
             return Ok(());
@@ -340,8 +341,8 @@ impl<C: WalCoordination> Wal<C> {
         let max_frame = own.end.max_frame.saturating_add(added);
         if self.lacks_pages(self.storage.database().len()?, max_frame, page_count) {
             let reason = format!(
-                "the file and {max_frame} frames do not have {page_count} pages; give each page \
-                that is added"
+                "the file and {max_frame} frames hold fewer than {page_count} pages; pass each \
+                page that is added"
             );
             return Err(Error::refused(self.path(), COMMIT, reason));
         }

@@ -1,17 +1,16 @@
-//! How much of a write transaction is in the log, as a value to which an engine takes it
-//! back (`sqlite3WalSavepoint`).
+//! How much of a write transaction is in the log, as a value to which an engine cuts the
+//! transaction (`sqlite3WalSavepoint`).
 //!
 //! # Protocol
-//! A mark is the number of the transaction's frames, with the name of the transaction
-//! and how often it was cut before. It is of use while no frame below it was cut off: a
-//! later frame in its place holds another page. The number is counted from the beginning
-//! of the transaction, so it outlives a restart of the log, which comes before the first
-//! frame only. The checksum at the mark is not a part of it: that changes when a page
-//! below is overwritten, so a cut reads it from the log.
+//! A mark is the number of the transaction's frames, the name of the transaction, and how
+//! often it was cut before. The mark is valid while no frame below it was cut off: a later
+//! frame in its place holds another page. Frames are counted from the beginning of the
+//! transaction, so a mark outlives a restart of the log, which precedes the first frame.
+//! The checksum at the mark is no part of it, because overwriting a page below changes
+//! that; a cut reads it from the log.
 
-/// A place in the frames of a write transaction, to which it can be taken back. It is of
-/// no use to another transaction, nor behind a commit, nor once a frame before it was
-/// taken back.
+/// A place in the frames of a write transaction, to which it can be cut. A mark is refused
+/// in another transaction, behind a commit, and once a frame before it was cut off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FramesMark {
     pub(super) transaction: u64,
@@ -42,8 +41,8 @@ impl FramesMark {
 #[derive(Debug, Default)]
 pub(super) struct Cuts {
     count: u32,
-    /// How many cuts there were with each of these, and how many frames it left. Both go
-    /// up: a cut to fewer frames than one before it replaces that.
+    /// The number of a cut, and how many frames it left. Both ascend: a cut to fewer frames
+    /// replaces those before it that left more.
     lowest: Vec<(u32, u32)>,
 }
 
@@ -64,7 +63,7 @@ impl Cuts {
         self.lowest.push((self.count, frames));
     }
 
-    /// True if all frames before `mark` have been there since.
+    /// True if no frame before `mark` was cut off since.
     pub(super) fn keep(&self, mark: FramesMark) -> bool {
         let behind = self.lowest.partition_point(|&(cut, _)| cut <= mark.cuts);
         let lowest = self.lowest.get(behind);

@@ -25,9 +25,9 @@
 //! it. In this order: the other one would leave a new log over a database file
 //! that has not yet what the old log had.
 //!
-//! Salts of zero, with which a SQLite may have begun the log, name no generation
+//! Salts of zero, which stock SQLite may write to a log header, name no generation
 //! ([`crate::types::Salts`]). A commit to such a log shares no sync: it syncs the database
-//! file and the log by itself.
+//! file and the log itself.
 //!
 //! A sync that failed is not tried again by those who wait for it. The next one
 //! who comes with a durable commit [writes the log again](super::mend_log).
@@ -112,7 +112,7 @@ impl<C: WalCoordination> Wal<C> {
             if self.is_poisoned() && !mutated(Mutation::LeadPoisoned) {
                 return Err(self.failed_elsewhere());
             }
-            // No sync is told of a generation without a name, nor that it is gone.
+            // Without a name neither a sync nor the end of the generation is known.
             if log.covers(salts, frame) || salts.names_none() {
                 return self.sync_database_if_gone(salts);
             }

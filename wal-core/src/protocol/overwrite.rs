@@ -22,8 +22,8 @@ use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::{FrameNo, PageNo};
 
 impl<C: WalCoordination> Wal<C> {
-    /// Overwrites the pages in frames of this transaction. They are unsettled until the
-    /// caller has done everything else and settles them.
+    /// Overwrites the pages in frames of this transaction. The frames are unsettled until
+    /// the rest of the caller's operation succeeds and it settles them.
     pub(super) fn overwrite_frames(
         &self,
         own: &mut OwnFrames,
@@ -82,8 +82,8 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// The checksum at the end of `frame`, which is one of this transaction or the last
-    /// one before it, as it stands in the log. What a caller keeps of it is wrong once
-    /// a page before is overwritten and the checksums are made right.
+    /// one before it, as the log has it. A copy of it is wrong once a page before is
+    /// overwritten and the checksums are corrected.
     pub(super) fn checksum_behind(&self, own: &OwnFrames, frame: u32) -> Result<Checksum> {
         let Some(frame) = FrameNo::new(frame).filter(|f| f.get() > own.start.max_frame()) else {
             return Ok(own.start.frame_checksum());
@@ -100,25 +100,25 @@ impl<C: WalCoordination> Wal<C> {
         Ok(Checksum::from_be_bytes(sums))
     }
 
-    /// Refuses a commit with a page that an earlier call was to overwrite and that is
-    /// not in `given`: the caller was told that the call failed, and nobody knows what
-    /// of it is there. A page beyond `page_count` is of no commit.
+    /// Refuses a commit with a page that a failed call has overwritten in part, unless its
+    /// frame is among those that are `rewritten` now. A page beyond `page_count` is not
+    /// part of the commit.
     pub(super) fn check_settled(
         &self,
         own: &OwnFrames,
-        given: &[(FrameNo, &[u8])],
+        rewritten: &[(FrameNo, &[u8])],
         page_count: u32,
     ) -> Result<()> {
         if mutated(Mutation::CommitUnsettled) {
             return Ok(());
         }
         for &frame in &own.unsettled {
-            let is_given = given.iter().any(|(given, _)| given.get() == frame);
+            let is_whole = rewritten.iter().any(|(whole, _)| whole.get() == frame);
             let page = index::page_of_frame(self, frame)?;
-            if !is_given && page <= page_count {
+            if !is_whole && page <= page_count {
                 let reason = format!(
-                    "a call that failed has overwritten page {page} in part; give that page \
-                    again, or take its frame back"
+                    "a failed call has overwritten page {page} in part; pass that page again, \
+                    or cut its frame"
                 );
                 return Err(Error::refused(self.path(), "a commit", reason));
             }

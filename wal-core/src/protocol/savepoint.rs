@@ -18,7 +18,7 @@ use crate::types::PageNo;
 impl<C: WalCoordination> WriteTx<C> {
     /// Sets a savepoint, to which the transaction can be rolled back.
     /// Savepoints lie one within the other; a commit takes them all. While one is open,
-    /// an engine's frames are neither added nor taken back.
+    /// an engine's frames are neither added nor cut off.
     pub fn savepoint(&mut self) -> Savepoint {
         self.changes.savepoint()
     }

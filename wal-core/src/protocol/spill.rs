@@ -51,12 +51,12 @@ pub(super) struct OwnFrames {
     /// From this frame on checksums are wrong, because its page was
     /// overwritten (`iReCksum`).
     pub(super) overwritten: Option<u32>,
-    /// Frames whose pages a call that failed was to overwrite: they hold the old page,
-    /// the new one, or a part of each. No commit has one of them.
+    /// Frames that a failed call was to overwrite: each holds the old page, the new one,
+    /// or a part of each. No commit includes them.
     pub(super) unsettled: BTreeSet<u32>,
-    /// The index may have entries behind `end`, which a call that failed has left.
+    /// The index may have entries behind `end`, left by a failed call.
     has_leftovers: bool,
-    /// An engine has given the frames, which keeps their pages itself.
+    /// The frames are an engine's ([`super::frames`]).
     pub(super) of_engine: bool,
 }
 
@@ -76,13 +76,13 @@ impl OwnFrames {
         }
     }
 
-    /// Takes the frames up to `end`, which are written and indexed, into the transaction.
+    /// Adds the frames up to `end`, which are written and indexed, to the transaction.
     pub(super) fn advance_to(&mut self, end: LogEnd) {
         self.end = end;
         self.has_leftovers = false;
     }
 
-    /// Takes the frames behind `end` out of the transaction.
+    /// Cuts off the frames behind `end`.
     fn cut_to(&mut self, end: LogEnd) {
         self.end = end;
         self.overwritten = self.overwritten.filter(|&frame| frame <= end.max_frame);
@@ -90,7 +90,7 @@ impl OwnFrames {
         self.has_leftovers = true;
     }
 
-    /// The pages of these frames are written as a whole.
+    /// Records that these frames hold whole pages.
     pub(super) fn settle(&mut self, overwritten: &[(FrameNo, &[u8])]) {
         for (frame, _) in overwritten {
             self.unsettled.remove(&frame.get());
@@ -224,16 +224,17 @@ impl<C: WalCoordination> WriteTx<C> {
 
 impl<C: WalCoordination> Wal<C> {
     /// Makes sure of room in the log for the frames behind those of the transaction, makes
-    /// room in the index, and stores their entries. They count once [`OwnFrames::advance_to`] has taken them in;
-    /// a call that fails before leaves them to [`Wal::forget_leftovers`].
+    /// room in the index, and stores their entries. They count after
+    /// [`OwnFrames::advance_to`]; a caller that fails before that leaves them to
+    /// [`Wal::forget_leftovers`].
     pub(super) fn index_frames(
         &self,
         own: &mut OwnFrames,
         pages: &[(PageNo, &[u8])],
     ) -> Result<()> {
         self.check_log_room(own.end.max_frame, pages.len())?;
-        // An entry that comes behind a leftover in a chain is lost with it, when the next
-        // writer takes that out.
+        // An entry behind a leftover in a chain is lost when the next writer clears the
+        // leftover.
         self.trim_leftovers(own)?;
         own.has_leftovers = true;
         // `prepare_frames` has checked that the last frame has a number.
@@ -251,7 +252,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Clears the index entries behind the frames of the transaction. If that fails, the
-    /// next call that adds frames does it, or the next writer.
+    /// next call that adds frames clears them, or the next writer.
     pub(super) fn forget_leftovers(&self, own: &mut OwnFrames) {
         let _ = self.trim_leftovers(own);
     }

@@ -56,7 +56,7 @@ pub struct WriteTx<C: WalCoordination> {
     pub(super) changes: Changes,
     /// What the transaction has in the log, from its first spill on.
     pub(super) own: Option<OwnFrames>,
-    /// Where an engine has taken its frames back.
+    /// Where an engine has cut its frames.
     pub(super) cuts: Cuts,
     /// The number of the commit it began on, which may be unpublished.
     begun_on: Option<u64>,
@@ -272,7 +272,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// another page, and [`Error::Refused`] beside frames of [`WriteTx::write_frames`].
     pub fn page_mut(&mut self, page: PageNo) -> Result<&mut [u8]> {
         self.check_page(page)?;
-        self.check_gives_pages("changing a page")?;
+        self.check_changes_pages("changing a page")?;
         if !self.changes.is_ready(page) {
             self.make_room()?;
             self.take_copy(page)?;
@@ -312,7 +312,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// [`WriteTx::spill`] if there is no room for another page, and [`Error::Refused`] as
     /// for [`WriteTx::page_mut`].
     pub fn allocate(&mut self) -> Result<PageNo> {
-        self.check_gives_pages("adding a page")?;
+        self.check_changes_pages("adding a page")?;
         let size = self.wal().config.page_size;
         let next = self.data_page_after(self.page_count())?;
         self.make_room()?;
@@ -348,7 +348,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// [`Error::Refused`] as for [`WriteTx::page_mut`]. The size is then what it was.
     pub fn set_page_count(&mut self, page_count: u32) -> Result<()> {
         self.wal().check_process()?;
-        self.check_gives_pages("changing the size")?;
+        self.check_changes_pages("changing the size")?;
         let before = self.page_count();
         let lock_bytes = self.wal().config.page_size.lock_byte_page();
         let last = 1..=PageNo::MAX.get();
@@ -485,13 +485,13 @@ impl<C: WalCoordination> WriteTx<C> {
         )
     }
 
-    /// Refuses to change pages beside frames of an engine: which of the two a page is
-    /// read from, and what a savepoint or a mark brings back, would be undecided.
-    pub(super) fn check_gives_pages(&self, operation: &'static str) -> Result<()> {
+    /// Refuses to change pages beside frames of an engine, which a savepoint could not
+    /// restore and a commit would include without the engine's size.
+    pub(super) fn check_changes_pages(&self, operation: &'static str) -> Result<()> {
         match &self.own {
             Some(own) if own.of_engine && !own.is_empty() => {
                 let reason = "the transaction has frames of `write_frames` in the log; commit \
-                    them with `commit_frames`, or take them back with `undo_frames`";
+                    them with `commit_frames`, or cut them off with `undo_frames`";
                 Err(Error::refused(self.wal().path(), operation, reason))
             }
             _ => Ok(()),

@@ -5,24 +5,24 @@
 //! the others. Two who lead at a time do no harm, so a leader that has been at
 //! it for long is taken for dead.
 //!
-//! How far is three words: both salts of a generation, and the last frame of it that is
-//! synced. Each has a *tag* in its low half, which a leader draws for a generation and
-//! no leader draws again. Words with one tag are of one leader, whenever they were
-//! loaded, and what they say together is true for good: a frame that is synced in a
-//! generation stays so. Leaders of two generations that store at a time leave different
-//! tags, which say nothing, so each syncs once more.
+//! The position is three words: both salts of a generation, and its last synced frame.
+//! The low half of each word is a *tag*, which a leader draws for a generation and no
+//! leader draws again. So one leader has stored all words of one tag, whenever they were
+//! loaded, and their position stays true: a frame that is synced in a generation remains
+//! so. Leaders of two generations that store concurrently leave different tags, which
+//! record no position; each of them syncs once more.
 //!
-//! Salts of zero name no generation ([`Salts`]): nothing is told of them, and a failure
-//! is told of every generation.
+//! Salts of zero name no generation ([`Salts`]): no position is recorded for them, and a
+//! failure is recorded for every generation.
 //!
 //! # Ordering
 //! All of it is sequentially consistent. A leader tells of a failure before it
 //! steps down, so who begins to lead behind it finds that.
 //!
 //! # Crash
-//! Zeros say that nothing is known. So does garbage, unless three words have one tag and
-//! name the generation that is asked for. A leader that dies between two of its stores
-//! leaves two tags.
+//! Zeros record no position. Nor does garbage, unless three words have one tag and the
+//! salts of the live generation. A leader that dies between two of its stores leaves two
+//! tags.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub struct SyncedLog {
     failed: AtomicU64,
     /// Since when somebody leads, by the clock of the machine; 0 for nobody.
     led_since: AtomicU32,
-    /// The last tag that was drawn.
+    /// The tag that was drawn last.
     tags: AtomicU32,
     /// Up to a cache line.
     unused: [AtomicU32; 5],
@@ -71,21 +71,23 @@ pub struct Lead(u32);
 impl SyncedLog {
     /// True if the frames of generation `salts` up to `frame` were synced.
     pub fn covers(&self, salts: Salts, frame: u32) -> bool {
-        let told = self.told();
-        told.is_some_and(|told| told.salts.name_same(salts) && told.frame >= frame)
+        let position = self.position();
+        position.is_some_and(|synced| synced.salts.name_same(salts) && synced.frame >= frame)
     }
 
-    /// Tells that the frames of generation `salts` up to `frame` are synced.
+    /// Records that the frames of generation `salts` up to `frame` are synced.
     pub fn raise(&self, salts: Salts, frame: u32) {
         if salts.names_none() {
             return;
         }
         let [one, two, last] = &self.synced;
-        let tag = match self.told() {
-            Some(told) if told.salts == salts => {
-                // It fails if another leader has told of more, or of another generation.
-                let word = tagged(frame, told.tag);
-                let higher = |now| (tag_of(now) == told.tag && now < word).then_some(word);
+        let tag = match self.position() {
+            Some(Position {
+                salts: same, tag, ..
+            }) if same == salts => {
+                // It fails if another leader has recorded more, or another generation.
+                let word = tagged(frame, tag);
+                let higher = |now| (tag_of(now) == tag && now < word).then_some(word);
                 let _ = last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, higher);
                 return;
             }
@@ -97,22 +99,21 @@ impl SyncedLog {
         last.store(tagged(frame, tag), Ordering::SeqCst);
     }
 
-    /// A tag that no leader has. It comes again after 2^32 generations.
+    /// Draws a tag that no leader has. Tags repeat after 2^32 generations.
     fn draw_tag(&self) -> u32 {
         match self.tags.fetch_add(1, Ordering::SeqCst).wrapping_add(1) {
-            // Zeros say that nothing is known.
             NO_TAG => self.draw_tag(),
             tag => tag,
         }
     }
 
-    /// What is told, if the words are of one leader.
-    fn told(&self) -> Option<Told> {
+    /// The recorded position, if one leader has stored all of it.
+    fn position(&self) -> Option<Position> {
         let words = self.synced.each_ref();
         let [one, two, last] = words.map(|word| word.load(Ordering::SeqCst));
         let tag = tag_of(one);
         let is_whole = tag != NO_TAG && tag_of(two) == tag && tag_of(last) == tag;
-        is_whole.then(|| Told {
+        is_whole.then(|| Position {
             salts: salts_of([value_of(one), value_of(two)]),
             frame: value_of(last),
             tag,
@@ -125,7 +126,8 @@ impl SyncedLog {
         failed == u64::MAX || failed != 0 && failed == all_of(salts)
     }
 
-    /// Tells that a sync has failed in generation `salts`: in every one, if that is none.
+    /// Records that a sync has failed in generation `salts`, or in any generation if the
+    /// salts name none.
     pub fn fail(&self, salts: Salts) {
         match salts.names_none() {
             true => self.fail_all(),
@@ -193,11 +195,11 @@ fn is_led(since: u32, now: u32) -> bool {
     since != 0 && (between(since, now) < LEASE || between(now, since) < LEASE)
 }
 
-/// The tag of words that no leader has stored.
+/// The tag of words without a position: zeros record none.
 const NO_TAG: u32 = 0;
 
-/// What the words say.
-struct Told {
+/// How far a generation is synced.
+struct Position {
     salts: Salts,
     frame: u32,
     tag: u32,
@@ -270,15 +272,15 @@ mod tests {
         assert!(!log.has_failed(zeros), "nothing has");
         log.fail(zeros);
         assert!(log.has_failed(zeros));
-        assert!(log.has_failed(OLD), "it may be any");
+        assert!(log.has_failed(OLD), "it may be that one");
         log.mended(log.failure());
         assert!(!log.has_failed(zeros));
     }
 
-    /// Each mixture that two leaders leave, of generations with another salt each, which
-    /// store at a time or die at it.
+    /// Each mixture that two leaders of different generations leave when they store
+    /// concurrently or die.
     #[test]
-    fn words_of_two_leaders_say_nothing() {
+    fn words_of_two_leaders_record_no_position() {
         let (few, many) = (10, 100);
         for (first, second) in [(7, 9), (8, 1), (8, 9)] {
             let salts = [salts_of([7, 1]), salts_of([first, second])];
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn tag_that_says_nothing_is_not_drawn() {
+    fn tag_without_a_position_is_not_drawn() {
         let log = SyncedLog::default();
         log.tags.store(u32::MAX - 1, Ordering::SeqCst);
         assert_eq!([(); 2].map(|()| log.draw_tag()), [u32::MAX, 1]);

@@ -1,5 +1,5 @@
-//! Calls of an engine in an order, or with arguments, that no pager makes: each is
-//! right, or refused and without an effect.
+//! Calls of an engine in orders and with arguments that no pager uses: each call is
+//! right, or refused without an effect.
 
 use super::super::Backend;
 use super::super::director::{Call, Then, Which, at_every_call, nth};
@@ -74,8 +74,8 @@ fn begun<B: Backend>() -> (Scene<B>, User<B>, Writing<B>) {
     (scene, writer, tx)
 }
 
-/// The checksum of a mark is that of before its page was overwritten; a commit that
-/// fails at its last write has made the checksums in the log right.
+/// A commit that fails at its last write has corrected the checksums in the log, and a
+/// mark was taken before.
 pub(crate) fn commit_after_failed_commit_and_cut_is_recovered<B: Backend>() {
     let (scene, writer, mut tx) = begun::<B>();
     let mark = tx.frames_mark();
@@ -139,7 +139,7 @@ pub(crate) fn frames_of_pages_that_hold_no_data_are_refused<B: Backend>() {
     assert_eq!(read::<B>(&tx, 1), Some(content(1, 1)));
 }
 
-pub(crate) fn frames_given_twice_or_unsorted_hold_the_last_one<B: Backend>() {
+pub(crate) fn frames_passed_twice_or_unsorted_hold_the_last_one<B: Backend>() {
     let (scene, writer, mut tx) = begun::<B>();
     let twice = |page: u32, one: u32, two: u32| {
         [
@@ -175,7 +175,7 @@ pub(crate) fn mark_of_another_transaction_is_refused<B: Backend>() {
     expect_no_savepoint(tx.cut_frames(other));
     assert_eq!(tx.frames_mark(), third);
     commit::<B>(&mut tx, &[2], 4, 4);
-    // It is another transaction that goes on.
+    // Another transaction begins with the commit.
     for mark in [first, third] {
         expect_no_savepoint(tx.cut_frames(mark));
     }
@@ -208,7 +208,7 @@ pub(crate) fn mark_behind_a_cut_is_refused<B: Backend>() {
     expect_recovered(&scene, &[5, 2, 2, 1]);
 }
 
-/// A page that a failed call has overwritten in part is in no commit.
+/// No commit includes a page that a failed call has overwritten in part.
 pub(crate) fn page_overwritten_in_part_is_not_committed<B: Backend>() {
     for commits in [false, true] {
         for bytes in [0, 100, 512] {
@@ -223,9 +223,9 @@ pub(crate) fn page_overwritten_in_part_is_not_committed<B: Backend>() {
             assert_eq!(read::<B>(&tx, 4), Some(content(4, 1)), "nothing was added");
             expect_refused(try_commit::<B>(&mut tx, &[1], 4, 4));
             match bytes {
-                // Taken back.
+                // The frames are cut.
                 0 => drop(tx.undo_frames().unwrap()),
-                // Given again, with the commit or before.
+                // The page is passed again, before the commit or with it.
                 100 => write::<B>(&mut tx, &[2], 5),
                 _ => drop(commit::<B>(&mut tx, &[2], 5, 4)),
             }
@@ -241,7 +241,7 @@ pub(crate) fn page_overwritten_in_part_is_not_committed<B: Backend>() {
     }
 }
 
-/// A page that is beyond the new end may stay half written.
+/// A page beyond the new end is not part of the commit.
 pub(crate) fn page_overwritten_in_part_may_be_cut_off<B: Backend>() {
     let (scene, writer, mut tx) = begun::<B>();
     writer.then(overwrites_a_page, || Then::FailAfter(100));
@@ -252,8 +252,8 @@ pub(crate) fn page_overwritten_in_part_may_be_cut_off<B: Backend>() {
     expect_recovered(&scene, &[4, 2]);
 }
 
-/// What a failed call has left in the index could not be taken out at once. If the next
-/// frame came behind it in a chain, the next writer would take that out with it.
+/// The index entries of a failed call cannot be cleared at once. A frame behind them in a
+/// chain would be lost when the next writer clears them.
 pub(crate) fn entries_of_failed_call_hide_no_committed_frame<B: Backend>() {
     at_every_call(|n| {
         let (scene, writer, mut tx) = begun::<B>();
@@ -341,9 +341,9 @@ pub(crate) fn transaction_after_commit_of_frames_has_changed_nothing<B: Backend>
     expect_recovered(&scene, &[4, 5, 5]);
 }
 
-/// As SQLite leaves a page that it adds and frees in one transaction. The transaction holds
-/// slot 0, whose other snapshots have all pages in the database file.
-pub(crate) fn page_that_was_not_given_is_read_by_its_committer<B: Backend>() {
+/// SQLite does not write a page that it adds and frees in one transaction. Other snapshots
+/// at slot 0 have all pages in the database file.
+pub(crate) fn page_that_was_not_passed_is_read_by_its_committer<B: Backend>() {
     let scene = Scene::<B>::new(3);
     let (writer, other) = scene.two();
     writer.commit(&[1, 2, 3], 1);

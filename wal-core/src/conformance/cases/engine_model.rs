@@ -1,5 +1,5 @@
-//! What a write transaction of an engine holds after any calls, told without a log: the
-//! model that `engine_scripts` compares it with.
+//! The model of an engine's write transaction, without a log, with which
+//! `engine_scripts` compares the real one.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub(super) enum Page {
     Version(u32),
     /// It was added, and not changed since.
     Zeros,
-    /// It was added and never given, or a call that failed was to overwrite it.
+    /// It was added and never passed, or a failed call was to overwrite it.
     Undefined,
 }
 
@@ -89,8 +89,8 @@ impl Transaction {
         self.frames.is_empty()
     }
 
-    /// Whether frames may be given; `None` if that depends on what was spilled.
-    pub(super) fn may_give_frames(&self) -> Option<bool> {
+    /// Whether frames may be passed; `None` if that depends on what was spilled.
+    pub(super) fn may_pass_frames(&self) -> Option<bool> {
         let is_same_size = self.changed.page_count as usize == self.base.len();
         match self.changed.pages.is_empty() && is_same_size && self.savepoints.is_empty() {
             true => (!self.may_have_spilled).then_some(true),
@@ -108,7 +108,7 @@ impl Transaction {
     /// `pages` were written with `version`.
     pub(super) fn write(&mut self, pages: &[u32], version: u32) {
         let holds = Page::Version(version);
-        // A page that is given twice, and is not there yet, has two frames.
+        // A page that is passed twice, and has no frame yet, gets two frames.
         let there: Vec<bool> = pages
             .iter()
             .map(|&page| self.newest(page).is_some())

@@ -1,6 +1,6 @@
-//! Random calls of an engine, some of which fail at any call to the files, the index or
-//! the locks, beside a model of the transaction. What is committed is what readers see and
-//! what a recovery of the files finds; of what was refused, neither finds anything.
+//! Random calls of an engine beside a model of the transaction. A call to the files, the
+//! index or the locks fails now and then. Readers and a recovery of the files find each
+//! acknowledged commit, and nothing of a commit that was refused.
 //!
 //! `WAL_ENGINE_SCRIPTS` is how many scripts are run, `WAL_ENGINE_SEED` the first seed. A
 //! script that fails prints its seed.
@@ -15,10 +15,10 @@ use crate::protocol::{CheckpointMode, FramesMark, Synchronous};
 use crate::types::PageNo;
 
 const STEPS: usize = 40;
-/// How many scripts are run unless the environment says otherwise.
+/// How many scripts are run without `WAL_ENGINE_SCRIPTS`.
 const SCRIPTS: u64 = 30;
 
-/// Tells which script failed.
+/// Prints which script failed.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -202,7 +202,7 @@ impl<B: Backend> Script<B> {
         self.recover();
     }
 
-    /// What others do while there is no transaction.
+    /// What another user does while there is no transaction.
     fn act_between(&mut self) {
         match self.rng.u8(..8) {
             0 => self.reader = None,
@@ -287,7 +287,7 @@ impl<B: Backend> Script<B> {
     }
 
     fn go_on(&mut self, mut running: Running<B>) -> Option<Running<B>> {
-        let changes_pages = !running.model.may_give_frames().unwrap_or(false);
+        let changes_pages = !running.model.may_pass_frames().unwrap_or(false);
         match self.rng.u8(..40) {
             0..14 if !changes_pages => self.write(&mut running),
             14..18 => self.commit(&mut running),
@@ -314,7 +314,7 @@ impl<B: Backend> Script<B> {
     }
 
     fn frames_expected(model: &Transaction) -> Expected {
-        match model.may_give_frames() {
+        match model.may_pass_frames() {
             Some(true) => Expected::Done,
             Some(false) => Expected::Refused,
             None => Expected::DoneOrRefused,
@@ -399,7 +399,7 @@ impl<B: Backend> Script<B> {
             true => model.marks[place].0,
             false => self.foreign[place - own],
         };
-        let expected = match model.may_give_frames() {
+        let expected = match model.may_pass_frames() {
             Some(false) => Expected::Refused,
             None => return,
             _ if is_own && model.has_mark(place) => Expected::Done,
@@ -414,7 +414,7 @@ impl<B: Backend> Script<B> {
         let Running { tx, model } = running;
         let undone = self.call(Self::frames_expected(model), || tx.undo_frames());
         if let Ok(pages) = undone.result
-            && model.may_give_frames() == Some(true)
+            && model.may_pass_frames() == Some(true)
         {
             let pages: Vec<u32> = pages.into_iter().map(PageNo::get).collect();
             assert_eq!(pages, model.pages_in_frames());
@@ -527,7 +527,7 @@ impl<B: Backend> Script<B> {
     }
 }
 
-/// Gives `call` the pages `numbers` with `version`.
+/// Passes `call` the pages `numbers` with `version`.
 fn with_frames<T>(numbers: &[u32], version: u32, call: impl FnOnce(&[(PageNo, &[u8])]) -> T) -> T {
     let page = |&page: &u32| (number(page), content(page, version));
     let pages: Vec<(PageNo, Vec<u8>)> = numbers.iter().map(page).collect();
@@ -535,11 +535,11 @@ fn with_frames<T>(numbers: &[u32], version: u32, call: impl FnOnce(&[(PageNo, &[
     call(&frames)
 }
 
-/// The transaction reads what the model says.
+/// Asserts that the transaction reads what the model holds.
 #[track_caller]
 fn check_reads<B: Backend>(running: &Running<B>) {
     let Running { tx, model } = running;
-    if !model.may_give_frames().unwrap_or(false) {
+    if !model.may_pass_frames().unwrap_or(false) {
         for page in 1..=model.changed.page_count {
             let (bytes, holds) = (tx.page(number(page)), model.changed_page(page));
             let bytes = bytes.expect("a page is read");

@@ -93,8 +93,7 @@ pub(crate) fn what_is_published_during_a_sync_is_not_told_synced<B: Backend>() {
     scene.assert_quiet();
 }
 
-/// What is told of another generation whose first salt is the same, as after a header
-/// with salts drawn at random.
+/// Random salts can repeat the first salt of another generation.
 pub(crate) fn sync_of_same_first_salt_serves_no_other_generation<B: Backend>() {
     let (scene, one, two) = scene::<B>();
     one.before(
@@ -111,8 +110,8 @@ pub(crate) fn sync_of_same_first_salt_serves_no_other_generation<B: Backend>() {
     scene.assert_quiet();
 }
 
-/// A log whose salts are zeros, as a SQLite begins one that found an empty log after a
-/// checkpoint of its own.
+/// A log whose salts are zeros: stock SQLite begins one so if it recovers an empty log
+/// after a checkpoint of its own.
 fn log_with_salts_of_zero() -> Vec<u8> {
     let header = LogHeader {
         byte_order: ByteOrder::NATIVE,
@@ -136,8 +135,7 @@ fn log_with_salts_of_zero() -> Vec<u8> {
     log
 }
 
-/// Zeros name no generation: what is told of them may be of an earlier log, and so may a
-/// log with the same ones.
+/// Zeros name no generation: a position beside them may be that of an earlier log.
 pub(crate) fn salts_of_zero_share_no_sync<B: Backend>() {
     let database = [content(1, 0), content(2, 0)].concat();
     let scene = Scene::<B>::from_files(&database, Some(&log_with_salts_of_zero()));
@@ -156,7 +154,7 @@ pub(crate) fn salts_of_zero_share_no_sync<B: Backend>() {
         matches!(failed, Err(Error::DurabilityUnknown { .. })),
         "{failed:?}"
     );
-    // What failed is written again by another user, which goes by no name either.
+    // Another user writes the log again, though the failure is that of no generation.
     let len = scene.files().1.len();
     let (_, trace) = two.trace(|two| two.commit(&[2], 5));
     let again = Call::Write {
