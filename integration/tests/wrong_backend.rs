@@ -26,10 +26,6 @@ struct Granting(ShmWalCoordination);
 impl WalCoordination for Granting {
     const HAS_STRANGERS: bool = true;
 
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         self.0.block(index)
     }

@@ -45,11 +45,13 @@
 //! 12. *What is lowered is shared.* After [`WalCoordination::lower`] has
 //!     answered true the caller holds the slot as if it had taken it shared by
 //!     its mark, and after any other answer not at all.
+//! 13. *A mark is raised under its only reader.* [`WalCoordination::raise_mark`] stores a
+//!     mark only while the caller's hold is the only one, and lets no other holder in
+//!     between: nobody is ever granted the slot with the mark that it had before.
 
 #![allow(unsafe_code)] // What gives a lock up is unsafe to call: pages are read under it.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
@@ -159,9 +161,6 @@ pub trait WalCoordination: Send + Sync + 'static {
     /// stock SQLite: they wake nobody when they commit or release a lock.
     const HAS_STRANGERS: bool;
 
-    /// The path of the database, for messages.
-    fn path(&self) -> &Path;
-
     /// Block `index` of the wal-index, if it is there (rule 1), to be loaded from.
     ///
     /// # Errors
@@ -232,6 +231,21 @@ pub trait WalCoordination: Send + Sync + 'static {
         // SAFETY: the caller holds it so.
         unsafe { self.unlock(Lock::Read(slot), LockMode::Exclusive) };
         self.try_lock_mark(slot, mark)
+    }
+
+    /// Raises the mark of slot `slot`, which the caller holds shared and goes on holding,
+    /// to `mark`, if the caller is its only holder (rule 13). A backend that cannot tell
+    /// answers false, and the mark stays.
+    ///
+    /// # Errors
+    /// As [`WalCoordination::try_lock`]; the slot is held, and its mark stays.
+    ///
+    /// # Safety
+    /// The caller holds `slot` shared until this returns, and looks at no page that was
+    /// read for a snapshot older than `mark`: a checkpoint may go as far as the mark.
+    unsafe fn raise_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        let _ = (slot, mark);
+        Ok(false)
     }
 
     /// Releases `slot`, which the caller holds shared. A backend may keep its lock for the

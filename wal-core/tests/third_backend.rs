@@ -106,10 +106,6 @@ impl Table {
 impl WalCoordination for Table {
     const HAS_STRANGERS: bool = false;
 
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         Ok(self.meeting.blocks.get(index).map(|block| &***block))
     }
@@ -138,6 +134,16 @@ impl WalCoordination for Table {
                 LockMode::Exclusive => 0,
             };
         }
+    }
+
+    unsafe fn raise_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        let locks = lock(&self.meeting.locks);
+        let (at, _) = Lock::Read(slot).span();
+        let is_alone = locks[at] == 1;
+        if is_alone {
+            self.meeting.marks[slot.index()].store(mark, Ordering::Relaxed);
+        }
+        Ok(is_alone)
     }
 
     fn holders(&self, _lock: Lock) -> Vec<u32> {

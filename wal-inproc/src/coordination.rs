@@ -232,10 +232,6 @@ fn someone_is_attached(database: &Path, options: InProcessOptions) -> Result<boo
 impl WalCoordination for InProcessWalCoordination {
     const HAS_STRANGERS: bool = false;
 
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
     #[inline]
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         Ok(self.blocks.get(index).map(|block| &***block))
@@ -271,6 +267,16 @@ impl WalCoordination for InProcessWalCoordination {
 
     unsafe fn lower(&self, slot: ReadSlot, _mark: u32) -> Result<bool> {
         self.slot(slot).downgrade();
+        Ok(true)
+    }
+
+    unsafe fn raise_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        let lock = self.slot(slot);
+        if !lock.try_upgrade() {
+            return Ok(false);
+        }
+        lock.set_mark(mark);
+        lock.downgrade();
         Ok(true)
     }
 

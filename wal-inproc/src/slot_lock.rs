@@ -11,6 +11,11 @@
 //!
 //! A reader that leaves on another thread takes a hold from any stripe; only their
 //! number matters to who wants the slot alone.
+//!
+//! A reader that is the only one raises the mark in place ([`SlotLock::try_upgrade`]): it
+//! turns its hold into the exclusive one, acquires the other stripes, stores the mark, and
+//! downgrades. In between its hold is in none of the counts, so another reader that
+//! leaves, or takes the slot again, finds its own.
 
 use crossbeam_utils::CachePadded;
 use wal_core::stripes;
@@ -84,6 +89,34 @@ impl SlotLock {
                 self.stripes[..taken]
                     .iter()
                     .for_each(|lock| lock.unlock_write());
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Turns the caller's shared hold into the exclusive one, if it is the only hold of the
+    /// slot, with no other holder in between. `false` if there are others; the caller then
+    /// still holds the slot shared.
+    ///
+    /// The hold may be in any stripe. Where there is one reader in all, it is the caller;
+    /// the other stripes are acquired as by [`SlotLock::try_write`].
+    #[must_use = "the slot is held exclusively only after `true`"]
+    pub fn try_upgrade(&self) -> bool {
+        // A hint, as in `try_write`.
+        let readers = || self.stripes.iter().map(|lock| lock.readers()).sum::<u32>();
+        if cfg!(not(loom)) && readers() != 1 {
+            return false;
+        }
+        let Some(upgraded) = self.stripes.iter().position(|lock| lock.try_upgrade()) else {
+            return false;
+        };
+        let others = || (0..self.stripes.len()).filter(|&at| at != upgraded);
+        for at in others() {
+            if !self.stripes[at].try_write() {
+                let taken = others().take_while(|&other| other < at);
+                taken.for_each(|other| self.stripes[other].unlock_write());
+                self.stripes[upgraded].downgrade();
                 return false;
             }
         }

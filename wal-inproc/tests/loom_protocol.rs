@@ -225,6 +225,36 @@ fn a_snapshot_keeps_a_page_of_the_database_though_its_mark_is_new() {
     });
 }
 
+/// A tail raises its mark while a checkpoint looks at it and moves what it allows.
+#[test]
+fn tail_that_raises_its_mark_keeps_its_state_beside_a_checkpoint() {
+    explore(2, || {
+        let wal = database();
+        let mut tail = wal.tail().unwrap();
+        commit(&wal, 2).unwrap();
+        let checkpointer = {
+            let wal = wal.clone();
+            thread::spawn(move || {
+                checkpoint(&wal);
+                commit(&wal, 3).unwrap();
+                checkpoint(&wal);
+            })
+        };
+        let slot = tail.state().snapshot().slot();
+        let frames = tail.advance().unwrap().count();
+        assert_eq!(tail.state().snapshot().slot(), slot, "it stays in its slot");
+        let state = tail.state();
+        let shown = [1, 2].map(|page| state.page(PageNo::new(page).unwrap()).unwrap()[9]);
+        assert_eq!(shown[0], shown[1], "a torn state");
+        assert_eq!(u32::from(shown[0]) + 1, state.page_count(), "another state");
+        // Each commit has its pages, and one more that it adds.
+        assert!(frames > 0 && shown[0] >= 2);
+        checkpointer.join().unwrap();
+        drop(tail);
+        assert_eq!(read(&wal), 3);
+    });
+}
+
 #[test]
 fn no_commit_of_two_writers_is_lost() {
     /// Adds one to what page 1 holds; true unless the other writer was busy.

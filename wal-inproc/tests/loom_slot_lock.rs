@@ -133,3 +133,91 @@ fn nobody_has_a_slot_alone_between_a_downgrade_and_its_shared_hold() {
         guarded.assert_free(if written { 2 } else { 1 });
     });
 }
+
+/// The reader is at the stripe that is looked at last.
+fn held_by_another_stripe(guarded: &Arc<Guarded>) {
+    let held = spawn(guarded, |guarded| guarded.lock.try_read());
+    assert!(held.join().unwrap());
+}
+
+#[test]
+fn only_holder_raises_the_mark_under_no_other_reader() {
+    loom::model(|| {
+        let guarded = Guarded::new();
+        held_by_another_stripe(&guarded);
+        let reader = spawn(&guarded, |guarded| {
+            let granted = guarded.lock.try_read_if(0);
+            if granted {
+                assert_eq!(guarded.get(), 0);
+                assert_eq!(guarded.lock.mark(), 0);
+                guarded.lock.unlock_read();
+            }
+        });
+        let raised = guarded.lock.try_upgrade();
+        if raised {
+            guarded.lock.set_mark(1);
+            guarded.set(1);
+            guarded.lock.downgrade();
+        }
+        assert_eq!(guarded.get(), u32::from(raised), "it is held all the time");
+        reader.join().unwrap();
+        guarded.lock.unlock_read();
+        guarded.assert_free(u32::from(raised));
+    });
+}
+
+#[test]
+fn of_two_holders_none_upgrades_and_both_leave() {
+    loom::model(|| {
+        let guarded = Guarded::new();
+        held_by_another_stripe(&guarded);
+        assert!(guarded.lock.try_read());
+        let other = spawn(&guarded, |guarded| {
+            assert!(!guarded.lock.try_upgrade(), "there are two holders");
+            // What is held can be taken again.
+            assert!(guarded.lock.try_read());
+            guarded.lock.unlock_read();
+        });
+        assert!(!guarded.lock.try_upgrade(), "there are two holders");
+        other.join().unwrap();
+        guarded.lock.unlock_read();
+        guarded.lock.unlock_read();
+        guarded.assert_free(0);
+    });
+}
+
+#[test]
+fn reader_that_leaves_beside_an_upgrade_finds_its_hold() {
+    loom::model(|| {
+        let guarded = Guarded::new();
+        held_by_another_stripe(&guarded);
+        assert!(guarded.lock.try_read());
+        let leaving = spawn(&guarded, |guarded| guarded.lock.unlock_read());
+        let raised = guarded.lock.try_upgrade();
+        if raised {
+            guarded.lock.set_mark(1);
+            guarded.lock.downgrade();
+        }
+        leaving.join().unwrap();
+        guarded.lock.unlock_read();
+        guarded.assert_free(u32::from(raised));
+    });
+}
+
+#[test]
+fn upgrade_and_a_writer_exclude_each_other() {
+    loom::model(|| {
+        let guarded = Guarded::new();
+        held_by_another_stripe(&guarded);
+        let writer = spawn(&guarded, |guarded| guarded.write(2));
+        if guarded.lock.try_upgrade() {
+            guarded.set(1);
+            guarded.lock.set_mark(1);
+            guarded.lock.downgrade();
+        }
+        assert!(!writer.join().unwrap(), "the slot is held all the time");
+        let mark = guarded.lock.mark();
+        guarded.lock.unlock_read();
+        guarded.assert_free(mark);
+    });
+}

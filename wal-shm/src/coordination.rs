@@ -213,10 +213,6 @@ impl ShmWalCoordination {
 impl WalCoordination for ShmWalCoordination {
     const HAS_STRANGERS: bool = true;
 
-    fn path(&self) -> &Path {
-        self.attachment.database.path()
-    }
-
     #[inline]
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         self.attachment.index.block(index)
@@ -351,15 +347,15 @@ impl WalCoordination for ShmWalCoordination {
     fn remove(&self) -> Result<()> {
         if !self.owns.load(Ordering::Relaxed) {
             return Err(Error::Refused {
-                path: self.path().to_owned(),
+                path: self.attachment.database.path().to_owned(),
                 operation: "removing the wal-index",
                 reason: "the database may have other users; leave it as the last one".to_owned(),
             });
         }
         // What lies there instead of a side file may not be ours, or may not
         // let itself be removed; it is no reason to leave the log.
-        let _ = std::fs::remove_file(beside(self.path(), "-coord"));
-        let path = beside(self.path(), "-shm");
+        let _ = std::fs::remove_file(beside(self.attachment.database.path(), "-coord"));
+        let path = beside(self.attachment.database.path(), "-shm");
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io(&path, "remove", e))

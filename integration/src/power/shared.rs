@@ -26,10 +26,6 @@ impl Shared {
 impl WalCoordination for Shared {
     const HAS_STRANGERS: bool = InProcessWalCoordination::HAS_STRANGERS;
 
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         self.0.block(index)
     }
@@ -49,6 +45,11 @@ impl WalCoordination for Shared {
     unsafe fn unlock(&self, lock: Lock, mode: LockMode) {
         // SAFETY: as the caller says.
         unsafe { self.0.unlock(lock, mode) };
+    }
+
+    unsafe fn raise_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        // SAFETY: as the caller says.
+        unsafe { self.0.raise_mark(slot, mark) }
     }
 
     fn holders(&self, lock: Lock) -> Vec<u32> {

@@ -22,10 +22,6 @@ pub(super) struct Yielding(pub(super) InProcessWalCoordination);
 impl WalCoordination for Yielding {
     const HAS_STRANGERS: bool = InProcessWalCoordination::HAS_STRANGERS;
 
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         give_way();
         self.0.block(index)
@@ -49,6 +45,12 @@ impl WalCoordination for Yielding {
         // SAFETY: as the caller says.
         unsafe { self.0.unlock(lock, mode) };
         give_way();
+    }
+
+    unsafe fn raise_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        give_way();
+        // SAFETY: as the caller says.
+        unsafe { self.0.raise_mark(slot, mark) }
     }
 
     fn holders(&self, lock: Lock) -> Vec<u32> {

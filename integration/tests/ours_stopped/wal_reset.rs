@@ -5,7 +5,6 @@
 //! for a count of the old one.
 #![allow(unsafe_code)] // What gives a lock up is handed on.
 
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
@@ -67,10 +66,6 @@ impl WalCoordination for WithGap {
         let locked = self.shm.try_lock(lock, mode);
         self.advance(Some(lock));
         locked
-    }
-
-    fn path(&self) -> &Path {
-        self.shm.path()
     }
 
     fn grow(&self, index: u32) -> Result<&WritableBlock> {

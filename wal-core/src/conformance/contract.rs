@@ -119,6 +119,18 @@ impl Ledger {
         }
     }
 
+    /// A backend may refuse to raise a mark; it raises none under a second holder.
+    pub(super) fn tried_to_raise(&mut self, user: usize, slot: ReadSlot, raised: bool) {
+        let is_in_slot = |hold: &&Hold| singles(Lock::Read(slot)).contains(&hold.single);
+        let holds: Vec<&Hold> = self.holds.iter().filter(is_in_slot).collect();
+        let is_alone =
+            matches!(holds[..], [hold] if hold.user == user && hold.mode == LockMode::Shared);
+        assert!(
+            is_alone || !raised,
+            "user {user} raised the mark of {slot:?}, which {holds:?} hold"
+        );
+    }
+
     fn grant(&mut self, user: usize, lock: Lock, mode: LockMode) {
         let held = singles(lock).map(|single| Hold { user, single, mode });
         self.holds.extend(held);

@@ -37,6 +37,7 @@ pub(super) enum Call {
     TryLock(Lock, LockMode),
     TryLockMark(ReadSlot, u32),
     Lower(ReadSlot, u32),
+    RaiseMark(ReadSlot, u32),
     Unlock(Lock, LockMode),
     Mark(ReadSlot),
     SetMark(ReadSlot, u32),

@@ -40,6 +40,10 @@ impl<C: WalCoordination> Seat<C> {
         &self.shared.attachment.coordination
     }
 
+    fn path(&self) -> &Path {
+        self.shared.attachment.storage.database().path()
+    }
+
     fn before(&self, call: Call) -> Then {
         let block_zero = self.inner().block(0).ok().flatten();
         self.director.before(self.user, call, block_zero)
@@ -79,12 +83,8 @@ pub(super) struct Interposed<C>(pub(super) Arc<Seat<C>>);
 impl<C: WalCoordination> WalCoordination for Interposed<C> {
     const HAS_STRANGERS: bool = C::HAS_STRANGERS;
 
-    fn path(&self) -> &Path {
-        self.0.inner().path()
-    }
-
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
-        self.0.pass(Call::Block(index), self.path())?;
+        self.0.pass(Call::Block(index), self.0.path())?;
         self.0.inner().block(index)
     }
 
@@ -93,12 +93,12 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
             Some(_) => Call::Block(index),
             None => Call::Grow(index),
         };
-        self.0.pass(call, self.path())?;
+        self.0.pass(call, self.0.path())?;
         self.0.inner().grow(index)
     }
 
     fn try_lock(&self, lock: Lock, mode: LockMode) -> Result<bool> {
-        self.0.pass(Call::TryLock(lock, mode), self.path())?;
+        self.0.pass(Call::TryLock(lock, mode), self.0.path())?;
         if self.0.is_passed_over(lock) {
             return Ok(true);
         }
@@ -111,7 +111,7 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
 
     unsafe fn lock_again(&self, slot: ReadSlot) -> Result<bool> {
         let (lock, mode) = (Lock::Read(slot), LockMode::Shared);
-        self.0.pass(Call::TryLock(lock, mode), self.path())?;
+        self.0.pass(Call::TryLock(lock, mode), self.0.path())?;
         self.0.director.with_ledger(|ledger| {
             // SAFETY: as the caller says.
             let granted = unsafe { self.0.inner().lock_again(slot) }?;
@@ -121,7 +121,7 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
     }
 
     fn try_lock_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
-        self.0.pass(Call::TryLockMark(slot, mark), self.path())?;
+        self.0.pass(Call::TryLockMark(slot, mark), self.0.path())?;
         self.0.director.with_ledger(|ledger| {
             let same = self.0.inner().mark(slot) == mark;
             let granted = self.0.inner().try_lock_mark(slot, mark)?;
@@ -133,7 +133,7 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
     /// A failure leaves nothing held (rule 12).
     unsafe fn lower(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
         let (lock, mode) = (Lock::Read(slot), LockMode::Exclusive);
-        let passed = self.0.pass(Call::Lower(slot, mark), self.path());
+        let passed = self.0.pass(Call::Lower(slot, mark), self.0.path());
         self.0.director.with_ledger(|ledger| {
             ledger.released(self.0.user, lock, mode);
             if let Err(failure) = passed {
@@ -146,6 +146,16 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
             let granted = unsafe { self.0.inner().lower(slot, mark) }?;
             ledger.tried_mark(self.0.user, slot, granted, same);
             Ok(granted)
+        })
+    }
+
+    unsafe fn raise_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+        self.0.pass(Call::RaiseMark(slot, mark), self.0.path())?;
+        self.0.director.with_ledger(|ledger| {
+            // SAFETY: as the caller says.
+            let raised = unsafe { self.0.inner().raise_mark(slot, mark) }?;
+            ledger.tried_to_raise(self.0.user, slot, raised);
+            Ok(raised)
         })
     }
 
@@ -209,7 +219,7 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
 
     /// The attachment is left by the last user that shares it.
     fn leave(&self) -> Result<bool> {
-        self.0.pass(Call::Leave, self.path())?;
+        self.0.pass(Call::Leave, self.0.path())?;
         if self.0.shared.users.fetch_sub(1, Ordering::SeqCst) > 1 {
             return Ok(false);
         }
@@ -222,7 +232,7 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
     }
 
     fn remove(&self) -> Result<()> {
-        self.0.pass(Call::Remove, self.path())?;
+        self.0.pass(Call::Remove, self.0.path())?;
         self.0.inner().remove()
     }
 }

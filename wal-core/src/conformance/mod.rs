@@ -141,6 +141,8 @@ macro_rules! conformance_suite {
         a_slot_is_taken_by_its_mark_only_while_the_mark_is_right,
         a_mark_stands_still_while_its_slot_is_held,
         a_slot_that_is_lowered_is_shared_with_its_mark,
+        mark_is_raised_under_the_only_holder_of_its_slot,
+        mark_is_raised_under_no_reader_of_the_old_one,
         a_sleep_ends_when_its_word_was_changed_and_woken,
         a_sleep_ends_at_its_deadline,
         a_second_attachment_is_shared_or_refused,
@@ -426,6 +428,8 @@ macro_rules! conformance_suite {
         // Tails.
         a_tail_gives_every_committed_frame_once,
         a_tail_shows_nothing_that_is_not_committed,
+        tail_keeps_its_state_whenever_a_checkpoint_comes,
+        tail_beside_a_reader_in_its_slot_leaves_the_mark,
         the_log_does_not_begin_anew_behind_a_tail,
         a_tail_restarts_the_log_without_a_gap,
         tail_whose_restart_failed_gives_no_frame_of_the_log,

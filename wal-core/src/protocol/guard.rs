@@ -65,6 +65,24 @@ impl<C: WalCoordination> LockGuard<C> {
         }))
     }
 
+    /// Raises the mark of the slot that is held shared to `mark`; false if others hold the
+    /// slot too, or the backend cannot tell.
+    ///
+    /// # Safety
+    /// No page is looked at any more that was read under this lock for a snapshot older
+    /// than `mark`.
+    pub(super) unsafe fn raise_mark(&self, mark: u32) -> Result<bool> {
+        let (Lock::Read(slot), LockMode::Shared, false) = (self.lock, self.mode, self.lent) else {
+            return Ok(false);
+        };
+        if slot == ReadSlot::DATABASE {
+            return Ok(false);
+        }
+        step(Point::MarkStore);
+        // SAFETY: the hold is this guard's, and shared; the rest as the caller says.
+        unsafe { self.wal.coordination.raise_mark(slot, mark) }
+    }
+
     /// The handle on the attachment that holds it.
     pub(super) fn wal(&self) -> &Arc<Wal<C>> {
         &self.wal

@@ -5,6 +5,7 @@
 //! | `guard` | holds a lock, and gives it back exactly once |
 //! | `snapshot` | loads the header, and mends it when its writer died |
 //! | `read` | begins a read transaction, which is checked again under its lock |
+//! | `raise` | moves a read transaction to the newest state within its slot |
 //! | `marks` | which slot that takes, and with which mark |
 //! | `page` | a page of a snapshot, and how it is asked for |
 //! | `kept` | what a lock keeps of the two files; reads pages there |
@@ -85,6 +86,7 @@ mod page_map;
 mod pressure;
 mod private_index;
 mod proof;
+mod raise;
 mod read;
 mod recovery;
 mod relay;

@@ -94,7 +94,7 @@ impl Snapshot {
 /// A read transaction: an unchanging view of the database until it is dropped.
 #[derive(Debug)]
 pub struct ReadTx<C: WalCoordination> {
-    guard: LockGuard<C>,
+    pub(super) guard: LockGuard<C>,
     pub(super) snapshot: Snapshot,
     pub(super) map: TakenMap,
     /// When it becomes too old.

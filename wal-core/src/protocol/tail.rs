@@ -4,8 +4,9 @@
 //! A tail always holds a read mark, at the state up to which it has handed
 //! frames out. So the log cannot begin anew behind its back, and nothing is
 //! missed; for the same reason checkpoints copy no further than the tail has
-//! come. It moves by taking a mark at the newest state before it gives the old
-//! one back. Only frames up to a published state are read: never one of a
+//! come. It moves by raising its mark to the newest state, if it is alone in its slot
+//! and the backend can tell ([`super::raise`]), else by taking a mark there before it
+//! gives the old one back. Only frames up to a published state are read: never one of a
 //! transaction that is not committed.
 //!
 //! While somebody tails, nobody else begins the log anew. The tail does it
@@ -249,6 +250,12 @@ impl<C: WalCoordination> Tail<C> {
     pub fn advance(&mut self) -> Result<TailFrames<'_, C>> {
         let wal = self.at.wal().clone();
         let numbers = Numbers::behind(self.at.snapshot().max_frame());
+        if self.at.move_in_slot()? {
+            return Ok(TailFrames {
+                at: &self.at,
+                numbers,
+            });
+        }
         let pinned = wal.pin_newest(&Held::NOTHING)?;
         let (before, now) = (self.at.snapshot(), pinned.snapshot());
         // A mark keeps the log from beginning anew; only the first commit to an

@@ -271,6 +271,78 @@ pub(crate) fn a_slot_that_is_lowered_is_shared_with_its_mark<B: Backend>() {
     unlock(&two, lock, LockMode::Exclusive);
 }
 
+/// Raises the mark of `slot`, which `user` holds shared.
+fn raise_mark<B: Backend>(user: &User<B>, slot: ReadSlot, mark: u32) -> bool {
+    // SAFETY: the cases below hold the slot shared, and no page is looked at.
+    let raised = unsafe { user.wal.coordination().raise_mark(slot, mark) };
+    raised.expect("an answer")
+}
+
+pub(crate) fn mark_is_raised_under_the_only_holder_of_its_slot<B: Backend>() {
+    let (_scene, one, two) = two_at_an_index::<B>();
+    let slot = ReadSlot::MARKED[2];
+    let lock = Lock::Read(slot);
+    let joins = |mark| {
+        let joined = two.wal.coordination().try_lock_mark(slot, mark);
+        joined.expect("an answer")
+    };
+    assert!(try_lock(&one, lock, LockMode::Exclusive));
+    set_mark(&one, slot, 5);
+    unlock(&one, lock, LockMode::Exclusive);
+    assert!(try_lock(&one, lock, LockMode::Shared));
+    let raised = raise_mark(&one, slot, 9);
+    let mark = if raised { 9 } else { 5 };
+    assert_eq!(two.mark(slot), mark);
+    assert!(!try_lock(&two, lock, LockMode::Exclusive), "it is held");
+    assert!(!joins(14 - mark), "by the other mark");
+    assert!(joins(mark));
+    // Under another user's hold, and under another one of the same user.
+    assert!(!raise_mark(&one, slot, 11), "there are two holders");
+    unlock(&two, lock, LockMode::Shared);
+    assert!(try_lock(&one, lock, LockMode::Shared));
+    assert!(!raise_mark(&one, slot, 11), "there are two holds");
+    assert_eq!(two.mark(slot), mark);
+    unlock(&one, lock, LockMode::Shared);
+    assert_eq!(raise_mark(&one, slot, 11), raised);
+    unlock(&one, lock, LockMode::Shared);
+    assert!(
+        try_lock(&two, lock, LockMode::Exclusive),
+        "it is given back"
+    );
+    unlock(&two, lock, LockMode::Exclusive);
+}
+
+/// One thread holds the slot and raises the mark; another takes the slot by the mark that
+/// it saw, and looks at the mark again while it holds it.
+pub(crate) fn mark_is_raised_under_no_reader_of_the_old_one<B: Backend>() {
+    let (scene, one, two) = two_at_an_index::<B>();
+    scene.director().with_ledger(|ledger| ledger.crowd());
+    let slot = ReadSlot::MARKED[1];
+    let lock = Lock::Read(slot);
+    assert!(try_lock(&one, lock, LockMode::Shared));
+    let raise = || {
+        for mark in 1..3000 {
+            raise_mark(&one, slot, mark);
+        }
+    };
+    let take = || {
+        for _ in 0..3000 {
+            let mark = two.mark(slot);
+            let taken = two.wal.coordination().try_lock_mark(slot, mark);
+            if taken.expect("an answer") {
+                assert_eq!(two.mark(slot), mark, "the mark moved under its reader");
+                unlock(&two, lock, LockMode::Shared);
+            }
+        }
+    };
+    thread::scope(|threads| {
+        threads.spawn(raise);
+        threads.spawn(take);
+    });
+    unlock(&one, lock, LockMode::Shared);
+    scene.assert_quiet();
+}
+
 pub(crate) fn a_sleep_ends_when_its_word_was_changed_and_woken<B: Backend>() {
     let (_scene, one, two) = two_at_an_index::<B>();
     let sleeper = one.wal.coordination();

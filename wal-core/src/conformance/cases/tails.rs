@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::Backend;
 use super::super::director::{Call, Then, Which, at_every_call, nth};
-use super::super::scene::{Scene, User, content, fill};
+use super::super::scene::{Scene, User, content, fill, versions};
 use crate::coordination::{Lock, LockMode, WalCoordination};
 use crate::error::Error;
 use crate::protocol::{Synchronous, Tail, TailFrames, TailPosition};
@@ -314,4 +314,66 @@ pub(crate) fn a_replica_of_what_a_tail_gives_is_the_database<B: Backend>() {
             _ => {}
         }
     }
+}
+
+/// At every call of a tail that moves on, another user commits and checkpoints.
+pub(crate) fn tail_keeps_its_state_whenever_a_checkpoint_comes<B: Backend>() {
+    at_every_call(|n| {
+        let scene = Scene::<B>::new(3);
+        let (writer, other) = scene.two();
+        writer.commit(&[1, 2], 1);
+        let mut tail = other.wal.tail().expect("a tail begins");
+        writer.commit(&[2, 3], 2);
+        let peer = writer.clone();
+        other.before(nth(n), move || {
+            peer.checkpoint();
+            peer.commit(&[1, 3], 3);
+            peer.checkpoint();
+        });
+        let mut seen = frames(tail.advance().expect("it goes on"));
+        let stepped_in = other.stepped_in();
+        let whole = versions::<B>(tail.state());
+        let states = [vec![1, 2, 2], vec![3, 2, 3]];
+        assert!(states.contains(&whole), "call {n}: {whole:?}");
+        let newer = whole == states[1];
+        // What was committed since is not moved over what the tail sees.
+        let up_to = if newer { 6 } else { 4 };
+        assert_eq!(tail.position().frame, up_to, "call {n}");
+        writer.commit(&[1, 2, 3], 4);
+        let report = writer.checkpoint();
+        assert!(report.backfilled <= up_to, "call {n}: {report:?}");
+        assert_eq!(versions::<B>(tail.state()), whole, "call {n}");
+        seen.extend(frames(tail.advance().expect("it goes on")));
+        let pages: Vec<u32> = seen.iter().map(|(page, _)| *page).collect();
+        let expected: &[u32] = match stepped_in {
+            true => &[2, 3, 1, 3, 1, 2, 3],
+            false => &[2, 3, 1, 2, 3],
+        };
+        assert_eq!(pages, expected, "call {n}");
+        drop(tail);
+        scene.assert_quiet();
+        writer.checkpoint_all();
+        assert_eq!(other.versions(), [4, 4, 4]);
+        stepped_in
+    });
+}
+
+pub(crate) fn tail_beside_a_reader_in_its_slot_leaves_the_mark<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    writer.commit(&[1], 1);
+    let mut tail = other.wal.tail().expect("a tail begins");
+    let slot = tail.state().snapshot().slot().expect("a slot");
+    let reading = writer.read();
+    assert_eq!(reading.snapshot().slot(), Some(slot), "the same mark");
+    writer.commit(&[1, 2], 2);
+    tail.advance().expect("it goes on");
+    assert_eq!(other.mark(slot), 1, "a reader needs it");
+    assert_eq!(versions::<B>(tail.state()), [2, 2]);
+    assert_eq!(writer.checkpoint().backfilled, 1);
+    assert_eq!(versions::<B>(&reading), [1, 0]);
+    drop(reading);
+    writer.checkpoint_all();
+    drop(tail);
+    scene.assert_quiet();
 }

@@ -1,0 +1,66 @@
+//! A reader that is alone in its slot goes on at the newest state without another slot.
+//!
+//! # Protocol
+//! There are four marks for all readers, and a reader that moves by another slot holds
+//! two of them for a moment, or, if the others are taken, stays at a mark below its
+//! state. So the only holder of a slot raises the mark where it is
+//! ([`WalCoordination::raise_mark`]), where the backend can tell that it is.
+//!
+//! The slot is held all the time, so the log does not restart, and no checkpoint goes
+//! beyond the old mark before it has seen the new one. Both are at most the state that is
+//! read then. So, other than at the beginning of a read transaction, the header is not
+//! compared again, and the count of backfilled frames may be loaded before: what a
+//! checkpoint moves later is in the log too.
+//!
+//! # Crash
+//! The mark of a dead reader is changed by the next holder of its slot.
+#![allow(unsafe_code)] // Raising a mark gives the old state up: pages may be read from it.
+
+use super::page_map::TakenMap;
+use super::read::{ReadTx, Snapshot};
+use super::snapshot::Held;
+use crate::coordination::{ReadSlot, WalCoordination};
+use crate::error::Result;
+
+impl<C: WalCoordination> ReadTx<C> {
+    /// Moves to the newest state within the slot, and tells whether that was done: not
+    /// if other readers share the slot, or the backend cannot tell. After an error or
+    /// `false` the transaction is at the state and the mark that it was at.
+    pub(super) fn move_in_slot(&mut self) -> Result<bool> {
+        let wal = self.wal().clone();
+        wal.check_process()?;
+        let marked = self
+            .snapshot
+            .slot
+            .filter(|slot| *slot != ReadSlot::DATABASE);
+        let Some(slot) = marked.filter(|_| !wal.config.read_only) else {
+            return Ok(false);
+        };
+        let Some(header) = wal.load_snapshot(&Held::NOTHING)? else {
+            return Ok(false);
+        };
+        // A recovery may have found less than was published; what is read of it takes a
+        // slot as any new reader does.
+        if header.max_frame() < self.snapshot.max_frame() {
+            return Ok(false);
+        }
+        // All that can fail comes before the old state is given up.
+        let min_frame = wal.first_in_log(&header)?;
+        wal.look_at_database_again(&header, min_frame)?;
+        // SAFETY: the slot is held until this returns.
+        let page_count = unsafe { wal.kept(1, 0) }.page_count(&header)?;
+        // SAFETY: the transaction is borrowed exclusively, so nothing borrows a page that
+        // was read by it; and it reads at `header` from here on.
+        if !unsafe { self.guard.raise_mark(header.max_frame()) }? {
+            return Ok(false);
+        }
+        self.snapshot = Snapshot {
+            header,
+            slot: Some(slot),
+            min_frame,
+            page_count,
+        };
+        self.map = TakenMap::default();
+        Ok(true)
+    }
+}
