@@ -196,6 +196,7 @@ fn reader_that_leaves_beside_an_upgrade_finds_its_hold() {
         let raised = guarded.lock.try_upgrade();
         if raised {
             guarded.lock.set_mark(1);
+            guarded.set(1);
             guarded.lock.downgrade();
         }
         leaving.join().unwrap();
