@@ -6,7 +6,8 @@
  * write stop half-way, or TORN, which lets a write stop half-way, and the next
  * one find the disk full, or FULL, which lets the system say that the disk has no
  * free space, or FREE, which lets it not say how much there is. With the error EINTR a call fails once and works when
- * it is made again. Closing and unlocking do not fail. When the process ends,
+ * it is made again. LOW closes stderr just before a file is opened, as another thread may,
+ * so that this file gets the number 2, and writes a warning there at the end. Closing and unlocking do not fail. When the process ends,
  * the number of calls is written to WAL_FAULT_COUNT, and to the same file with
  * ".hit" whether one failed. */
 #define _GNU_SOURCE
@@ -88,6 +89,7 @@ static int is_short(enum kind kind) {
 }
 
 __attribute__((destructor)) static void tell(void) {
+    if (!strcmp(setting("WAL_FAULT"), "LOW")) dprintf(2, "a warning of another library\n");
     const char *path = setting("WAL_FAULT_COUNT");
     if (!*path) return;
     FILE *file = fopen(path, "w");
@@ -103,6 +105,12 @@ static int marking(int fd, const char *path) {
     return fd;
 }
 
+static void close_before_open(const char *path) {
+    if (!is_ours(path) || strcmp(setting("WAL_FAULT"), "LOW") || !is_chosen()) return;
+    atomic_store(&hit, 1);
+    close(2);
+}
+
 #define OPEN_AS(name)                                              \
     int name(const char *path, int flags, ...) {                   \
         va_list arguments;                                         \
@@ -110,6 +118,7 @@ static int marking(int fd, const char *path) {
         mode_t mode = va_arg(arguments, mode_t);                   \
         va_end(arguments);                                         \
         if (is_ours(path) && fails(OPEN)) return -1;               \
+        close_before_open(path);                                   \
         return marking(REAL(name)(path, flags, mode), path);       \
     }
 OPEN_AS(open)

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use super::descriptor::Descriptor;
+use super::low_numbers::MayCarry;
 use super::{OsFile, parking};
 use crate::error::{Error, Result};
 
@@ -55,6 +56,7 @@ impl OpenMode<'_> {
 pub(super) fn open(
     path: &Path,
     mode: OpenMode<'_>,
+    may_carry: MayCarry,
     keep: impl Fn(fs::File) -> io::Result<Descriptor>,
 ) -> Result<Descriptor> {
     let mut options = OpenOptions::new();
@@ -66,7 +68,7 @@ pub(super) fn open(
         .custom_flags(libc::O_NOFOLLOW);
     let must_be_new = matches!(mode, OpenMode::NewLike(_));
     let opened = |options: &OpenOptions| {
-        let file = parking::open_with_room(|| options.open(path));
+        let file = parking::open_with_room(may_carry, || options.open(path));
         file.and_then(&keep).map_err(|e| Error::io(path, "open", e))
     };
     match mode {

@@ -12,6 +12,7 @@ use nix::sys::uio::pwritev;
 
 use super::descriptor::Descriptor;
 use super::file_id::FileId;
+use super::low_numbers::MayCarry;
 use super::mapped::MappedFile;
 use super::open::{OpenMode, not_regular, open, refuse_pipe};
 use super::{File, FileSyncType, parking, writeback};
@@ -47,7 +48,12 @@ impl OsFile {
     /// regular file.
     pub fn open(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
         refuse_pipe(path, mode)?;
-        let opened = Self::wrap(path, open(path, mode, |file| Ok(Descriptor::plain(file)))?)?;
+        let opened = Self::wrap(
+            path,
+            open(path, mode, MayCarry::NoLocks, |file| {
+                Ok(Descriptor::plain(file))
+            })?,
+        )?;
         let existing = matches!(mode, OpenMode::Existing | OpenMode::ReadOnly);
         opened.name_is_new.store(!existing, Ordering::Relaxed);
         Ok(opened)
@@ -69,8 +75,13 @@ impl OsFile {
             return Self::wrap(path, descriptor);
         }
         refuse_pipe(path, mode)?;
+        let may_carry = match mode {
+            // Nothing has locked a file that was just made.
+            OpenMode::NewLike(_) => MayCarry::NoLocks,
+            _ => MayCarry::Locks,
+        };
         let with_locks = |file| Descriptor::with_locks(file, mode.writes());
-        Self::wrap(path, open(path, mode, with_locks)?)
+        Self::wrap(path, open(path, mode, may_carry, with_locks)?)
     }
 
     fn wrap(path: &Path, descriptor: Descriptor) -> Result<Self> {
@@ -275,7 +286,7 @@ pub fn sync_directory(path: &Path) -> Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    parking::open_with_room(|| fs::File::open(directory))
+    parking::open_with_room(MayCarry::NoLocks, || fs::File::open(directory))
         .and_then(|directory| directory.sync_all())
         .map_err(|e| Error::io(directory, "sync the directory", e))
 }

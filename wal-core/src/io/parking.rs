@@ -33,6 +33,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 
 use super::file_id::FileId;
+use super::low_numbers::{self, MayCarry};
 use crate::fork::{ClosedInChild, ProcessGeneration};
 use crate::io::byte_lock::{ByteLocks, LockKind};
 use crate::once_table::OnceTable;
@@ -206,12 +207,17 @@ pub(super) fn park(mut unused: Parkable, may_close: bool) {
     (0..CHECKS).for_each(|_| table.tidy_next());
 }
 
-/// Opens a file by `open`. If the process has no descriptor left, closes those of files
-/// without a name and opens again.
+/// Opens a file by `open`, with a number above those of the standard streams. If the process
+/// has no descriptor left, closes those of files without a name and opens again.
 ///
 /// # Errors
-/// What `open` returns. For want of descriptors it also names those that are parked.
-pub(crate) fn open_with_room(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+/// What `open` returns, or that another thread keeps closing the standard streams. For want
+/// of descriptors it also names those that are parked.
+pub(crate) fn open_with_room(
+    may_carry: MayCarry,
+    open: impl Fn() -> io::Result<File>,
+) -> io::Result<File> {
+    let open = || low_numbers::open_above(may_carry, &open);
     let is_for_want = |e: &io::Error| {
         let errno = e.raw_os_error().map(Errno::from_raw);
         matches!(errno, Some(Errno::EMFILE | Errno::ENFILE))

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::WalConfig;
 use crate::error::{Error, Result};
 use crate::format::DatabaseHeader;
-use crate::io::{File, FileSyncType, beside, open_with_room, sync_directory};
+use crate::io::{File, FileSyncType, MayCarry, beside, open_with_room, sync_directory};
 use crate::types::PageSize;
 
 /// What a database file holds.
@@ -129,7 +129,7 @@ pub fn refuse_leftovers(path: &Path) -> Result<()> {
 fn refuse_hot_journal(database: &Path) -> Result<()> {
     use std::io::Read;
     let path = beside(database, "-journal");
-    let mut journal = match open_with_room(|| std::fs::File::open(&path)) {
+    let mut journal = match open_with_room(MayCarry::NoLocks, || std::fs::File::open(&path)) {
         Ok(journal) => journal,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(Error::io(&path, "open", e)),
