@@ -28,6 +28,19 @@ pub enum Error {
         holders: Vec<u32>,
     },
 
+    /// The operation waited for the write transaction that its own thread began and has not
+    /// ended, so neither could proceed. Trying again does not help on this thread.
+    ///
+    /// Within the closure of [`Wal::write`](crate::protocol::Wal::write) that is known at
+    /// once. A transaction that was begun otherwise may have been moved to another thread,
+    /// so it has to stay untouched there for a tenth of a second; a wait with
+    /// [`BusyHandler::ask`](crate::protocol::BusyHandler::ask) goes by its function.
+    #[error("{}: this thread waits for its own write transaction, which has the write lock; commit it, drop it, or pass it on instead of beginning another one", path.display())]
+    OwnWrite {
+        /// The database.
+        path: PathBuf,
+    },
+
     /// The operation waited, and was cancelled from another thread
     /// ([`crate::protocol::Cancel`], `SQLITE_INTERRUPT`).
     #[error("cancelled while waiting for another connection; nothing was changed")]
@@ -327,6 +340,19 @@ impl Error {
     /// succeed once some space is free.
     pub fn is_storage_full(&self) -> bool {
         matches!(self, Error::Io { source, .. } if is_for_want_of_room(source))
+    }
+
+    /// True if the state that the caller began on is gone: the same call never succeeds
+    /// again, but the whole work can, begun again on the newest state. For a read
+    /// transaction that is a new one; for a saved snapshot the newest one; for a tail that
+    /// is resumed, a new copy of the database.
+    ///
+    /// An error has this property, or [`Error::is_busy`], or neither.
+    pub fn must_begin_again(&self) -> bool {
+        matches!(
+            self,
+            Error::BusySnapshot | Error::SnapshotTooOld { .. } | Error::SnapshotGone { .. }
+        )
     }
 
     /// True if the same call can succeed once another connection has moved on.

@@ -44,7 +44,10 @@ pub(crate) fn of(error: &Error) -> c_int {
             lock: Lock::Recover | Lock::CheckpointAndRecover,
             ..
         } => ffi::SQLITE_BUSY_RECOVERY,
-        Error::Busy { .. } | Error::Locked { .. } | Error::Superseded { .. } => ffi::SQLITE_BUSY,
+        Error::Busy { .. }
+        | Error::OwnWrite { .. }
+        | Error::Locked { .. }
+        | Error::Superseded { .. } => ffi::SQLITE_BUSY,
         Error::BusySnapshot => ffi::SQLITE_BUSY_SNAPSHOT,
         Error::Protocol { .. } => ffi::SQLITE_PROTOCOL,
         Error::Cancelled => ffi::SQLITE_INTERRUPT,

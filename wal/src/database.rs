@@ -199,12 +199,84 @@ impl<B: Backend> Database<B> {
     ///
     /// # Errors
     /// [`Error::Busy`] if another writer is still at work after the busy
-    /// timeout, [`Error::LogFull`] beyond [`Options::max_log_frames`],
+    /// timeout, [`Error::OwnWrite`] instead if this thread waits for its own transaction,
+    /// [`Error::LogFull`] beyond [`Options::max_log_frames`],
     /// [`Error::Poisoned`] after a failed sync,
     /// [`Error::ReadOnly`] if the database was opened so, and those of
     /// [`Database::begin_read`].
     pub fn begin_write(&self) -> Result<WriteTx<B>> {
         self.wal().begin_write(self.busy().clone())
+    }
+
+    /// As [`Database::begin_write`], but waits for other writers as `busy` says: up to a
+    /// [`Duration`], as a function decides, or until another thread cancels it.
+    ///
+    /// ```
+    /// # fn main() -> wal::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = wal::Database::open(dir.path().join("pages"))?;
+    /// use std::time::Duration;
+    /// use wal::{BusyHandler, Cancel};
+    ///
+    /// let request = Cancel::new(); // another thread may call `request.cancel()`
+    /// let busy = BusyHandler::timeout(Duration::from_millis(200)).cancelled_by(&request);
+    /// db.begin_write_with(busy)?.commit()?;
+    /// # db.close()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], and those of [`Database::begin_write`].
+    pub fn begin_write_with(&self, busy: impl Into<BusyHandler>) -> Result<WriteTx<B>> {
+        self.wal().begin_write(busy)
+    }
+
+    /// Runs `change` in a write transaction, commits that, and returns what `change`
+    /// returned. An error of `change` rolls the transaction back.
+    ///
+    /// ```
+    /// # fn main() -> wal::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = wal::Database::open(dir.path().join("pages"))?;
+    /// let page = db.write(|tx| {
+    ///     let page = tx.allocate()?;
+    ///     tx.page_mut(page)?[0] = 7;
+    ///     Ok::<_, wal::Error>(page)
+    /// })?;
+    /// assert_eq!(db.begin_read()?.page(page)?[0], 7);
+    /// # db.close()
+    /// # }
+    /// ```
+    ///
+    /// `change` runs again, in a new transaction, if it or the commit ends with
+    /// [`Error::BusySnapshot`] or an error that [`Error::is_busy`], until the busy handler
+    /// gives up. So it should have no other effect than on the transaction. In an error of
+    /// `change` that is this library's own, as it is or in a `Box<dyn Error>`; an error of
+    /// another type ends it. After [`Error::CommitOutcomeUnknown`] and
+    /// [`Error::DurabilityUnknown`] it does not run again.
+    ///
+    /// # Errors
+    /// Those of [`Database::begin_write`] and [`WriteTx::commit`], and what `change`
+    /// returns. [`Error::OwnWrite`] at once for an operation within `change` that needs a
+    /// second write transaction of this database.
+    pub fn write<T, E: From<Error> + 'static>(
+        &self,
+        change: impl FnMut(&mut WriteTx<B>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.wal().write(self.busy().clone(), change)
+    }
+
+    /// As [`Database::write`], but waits for other writers, over all runs of `change`
+    /// together, as `busy` says.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], and those of [`Database::write`].
+    pub fn write_with<T, E: From<Error> + 'static>(
+        &self,
+        busy: impl Into<BusyHandler>,
+        change: impl FnMut(&mut WriteTx<B>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.wal().write(busy, change)
     }
 
     /// As [`Database::begin_write`], but without waiting (`BEGIN IMMEDIATE`

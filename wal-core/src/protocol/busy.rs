@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::delayed_release::Reclaim;
+use super::own_write::SelfWait;
 use super::read::deadline_after;
 use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, WalCoordination};
@@ -118,6 +119,7 @@ pub(super) struct Waiter {
     handler: BusyHandler,
     deadline: Instant,
     tries: u32,
+    pub(super) for_itself: SelfWait,
 }
 
 impl Waiter {
@@ -130,6 +132,7 @@ impl Waiter {
             handler,
             deadline: deadline_after(timeout),
             tries: 0,
+            for_itself: SelfWait::default(),
         }
     }
 
@@ -187,6 +190,19 @@ impl<C: WalCoordination> Wal<C> {
             Lock::Write => self.wait_for_write(waiter),
             _ => self.look_until_free(lock, waiter),
         })
+    }
+
+    /// As [`Wal::wait_for_lock`].
+    ///
+    /// # Errors
+    /// [`Error::Busy`] or [`Error::OwnWrite`] if it stayed busy until the waiter gave up.
+    pub(super) fn lock_or_busy(
+        self: &Arc<Self>,
+        lock: Lock,
+        waiter: &mut Waiter,
+    ) -> Result<LockGuard<C>> {
+        let held = self.wait_for_lock(lock, waiter)?;
+        held.ok_or_else(|| self.busy_after(lock, waiter))
     }
 
     /// Counts and tells how long `wait` has waited for `lock`.

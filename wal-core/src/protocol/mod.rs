@@ -18,6 +18,7 @@
 //! | `backup` | copies a snapshot into a file of its own |
 //! | `change` | waits until the database has changed |
 //! | `write` | begins and ends the one write transaction |
+//! | `write_again` | runs a closure in one, again where that can succeed |
 //! | `dirty` | what the transaction keeps on the heap, and what savepoints need of it |
 //! | `spill` | writes that to the log before the commit, when it is too much |
 //! | `overwrite` | writes such pages again, and mends the checksums |
@@ -35,6 +36,7 @@
 //! | `auto_checkpoint` | keeps the log short without being asked |
 //! | `busy` | waits for a lock, as long as it was told to |
 //! | `turn` | takes Write when it is one's turn |
+//! | `own_write` | finds that a thread waits for its own write transaction |
 //! | `recovery` | rebuilds the wal-index from the log |
 //! | `private_index` | tells whether an index that nobody else updates is still the log's |
 //! | `vacuum` | rewrites the whole database, and shuts out everybody if asked to |
@@ -81,6 +83,7 @@ mod mend_log;
 mod observe;
 mod open;
 mod overwrite;
+mod own_write;
 mod page;
 mod page_map;
 mod pressure;
@@ -100,6 +103,7 @@ mod tuning;
 mod turn;
 mod vacuum;
 mod write;
+mod write_again;
 
 use std::fmt;
 use std::ops::Deref;
@@ -199,6 +203,8 @@ pub struct Attached<C: WalCoordination> {
     page_map: page_map::SharedMap,
     chain_ends: ChainEnds,
     leading: group_commit::Leading,
+    /// Shared with the threads that began write transactions here.
+    own_write: Arc<own_write::OwnWrite>,
     relay: relay::Relay,
     tried_at: auto_checkpoint::TriedAt,
     proof: proof::LastProof,
@@ -263,6 +269,7 @@ impl<C: WalCoordination> Wal<C> {
         config: WalConfig,
         mapped: bool,
     ) -> Arc<Self> {
+        let own_write = own_write::OwnWrite::none(storage.database().path().to_owned());
         let attached = Attached {
             coordination,
             storage,
@@ -277,6 +284,7 @@ impl<C: WalCoordination> Wal<C> {
             page_map: page_map::SharedMap::default(),
             chain_ends: ChainEnds::default(),
             leading: group_commit::Leading::default(),
+            own_write,
             relay: relay::Relay::default(),
             tried_at: auto_checkpoint::TriedAt::default(),
             proof: proof::LastProof::none(),

@@ -29,6 +29,9 @@ impl<C: WalCoordination> Wal<C> {
             let Some(lock) = self.lock_in_the_way()? else {
                 return Ok(());
             };
+            if lock == Lock::Write && self.waits_for_itself(waiter) {
+                return Err(self.busy_after(lock, waiter));
+            }
             if !waiter.pause(lock, LOOK_AGAIN)? {
                 observe!(self, LogFull { frames, lock });
                 return Err(Error::LogFull {

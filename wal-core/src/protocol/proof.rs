@@ -142,8 +142,7 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<Option<BackfillProof>> {
         self.check_writable()?;
         let mut waiter = Waiter::new(busy.into());
-        let checkpoint = self.wait_for_lock(Lock::Checkpoint, &mut waiter)?;
-        let checkpoint = checkpoint.ok_or_else(|| self.busy(Lock::Checkpoint))?;
+        let checkpoint = self.lock_or_busy(Lock::Checkpoint, &mut waiter)?;
         let held = Held {
             write: None,
             checkpoint: Some(&checkpoint),

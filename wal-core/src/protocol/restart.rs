@@ -147,10 +147,7 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<(IndexHeader, [LockGuard<C>; 3])> {
         self.check_writable()?;
         let mut waiter = Waiter::new(busy);
-        let mut take = |lock| {
-            let held = self.wait_for_lock(lock, &mut waiter)?;
-            held.ok_or_else(|| self.busy(lock))
-        };
+        let mut take = |lock| self.lock_or_busy(lock, &mut waiter);
         let checkpoint = take(Lock::Checkpoint)?;
         let write = take(Lock::Write)?;
         let readers = take(Lock::ReadMarks)?;

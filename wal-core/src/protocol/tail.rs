@@ -20,13 +20,13 @@
 
 use std::sync::Arc;
 
+use super::Wal;
 use super::busy::{BusyHandler, Waiter};
 use super::kept::Kept;
 use super::page::PageRef;
 use super::read::{ReadTx, pause_before};
 use super::restart::next_salts;
 use super::snapshot::Held;
-use super::{LockGuard, Wal};
 use crate::coordination::{Lock, WalCoordination};
 use crate::error::{Error, Result};
 use crate::format::{FRAME_HEADER_LEN, FrameHeader, LOG_HEADER_LEN};
@@ -311,13 +311,6 @@ impl<C: WalCoordination> Tail<C> {
         let proof = wal.backfill_proof(header)?;
         wal.publish_restart(header, &proof, next_salts(header))?;
         Ok(true)
-    }
-}
-
-impl<C: WalCoordination> Wal<C> {
-    fn lock_or_busy(self: &Arc<Self>, lock: Lock, waiter: &mut Waiter) -> Result<LockGuard<C>> {
-        let held = self.wait_for_lock(lock, waiter)?;
-        held.ok_or_else(|| self.busy(lock))
     }
 }
 

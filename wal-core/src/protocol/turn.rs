@@ -94,6 +94,9 @@ impl<C: WalCoordination> Wal<C> {
                 // The line is full, and does without order.
                 return Ok(Some(held));
             }
+            if self.waits_for_itself(waiter) {
+                return Ok(None);
+            }
             step(Point::WaitForWrite);
             let sleep = |until: Instant| self.sleep(word, waiting.sleep_until(may_try, until));
             if !waiter.again(Lock::Write, sleep)? {
@@ -112,6 +115,9 @@ impl<C: WalCoordination> Wal<C> {
         loop {
             if let Some(write) = self.try_lock(Lock::Write, LockMode::Exclusive)? {
                 return Ok(Some(write));
+            }
+            if self.waits_for_itself(waiter) {
+                return Ok(None);
             }
             step(Point::WaitForWrite);
             if !waiter.again(Lock::Write, |until| self.sleep(None, until))? {

@@ -23,6 +23,7 @@
 //! Whoever takes Write next finds what a dead writer left in the index above
 //! the published frame, and trims it. In the log such frames are overwritten.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub struct WriteTx<C: WalCoordination> {
     pub(super) cuts: Cuts,
     /// The number of the commit it began on, which may be unpublished.
     begun_on: Option<u64>,
+    /// The number of the thread that began it.
+    pub(super) thread: u32,
 }
 
 /// On which state a write transaction begins.
@@ -70,13 +73,39 @@ pub(super) enum Begin {
     OnPublished,
 }
 
-/// Why a read transaction did not become a write transaction.
+/// Why a read transaction did not become a write transaction. `?` turns it into its
+/// [`Error`], and ends the read transaction.
 #[derive(Debug)]
 pub struct UpgradeRefused<C: WalCoordination> {
     /// The read transaction, as it was.
     pub read: ReadTx<C>,
     /// The reason.
     pub error: Error,
+}
+
+impl<C: WalCoordination> fmt::Display for UpgradeRefused<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl<C: WalCoordination + fmt::Debug> std::error::Error for UpgradeRefused<C> {
+    /// What is behind the reason; the message is that of the reason itself.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl<C: WalCoordination> From<UpgradeRefused<C>> for Error {
+    fn from(refused: UpgradeRefused<C>) -> Self {
+        refused.error
+    }
+}
+
+impl<C: WalCoordination> From<Box<UpgradeRefused<C>>> for Error {
+    fn from(refused: Box<UpgradeRefused<C>>) -> Self {
+        refused.error
+    }
 }
 
 impl<C: WalCoordination> Wal<C> {
@@ -89,14 +118,17 @@ impl<C: WalCoordination> Wal<C> {
     ///
     /// # Errors
     /// [`Error::Busy`] if another writer is still at work when `busy` gives
-    /// up, [`Error::LogFull`] if there is a limit and the log is still beyond
+    /// up, [`Error::OwnWrite`] if this thread waits for itself, [`Error::LogFull`] if there is a limit and the log is still beyond
     /// it, [`Error::Cancelled`], [`Error::Poisoned`] after a failed sync, and
     /// what [`Wal::begin_read`] gives.
     pub fn begin_write(self: &Arc<Self>, busy: impl Into<BusyHandler>) -> Result<WriteTx<C>> {
+        self.begin_write_by(&mut Waiter::new(busy.into()))
+    }
+
+    pub(super) fn begin_write_by(self: &Arc<Self>, waiter: &mut Waiter) -> Result<WriteTx<C>> {
         self.check_writable()?;
-        let mut waiter = Waiter::new(busy.into());
-        self.wait_for_room(&mut waiter)?;
-        self.begin_write_waiting(&mut waiter, Begin::OnNewest)
+        self.wait_for_room(waiter)?;
+        self.begin_write_waiting(waiter, Begin::OnNewest)
     }
 
     /// As [`Wal::begin_write`], however long the log is.
@@ -128,7 +160,8 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<WriteTx<C>> {
         let held =
             self.observe_wait(Lock::Write, waiter, |waiter| self.wait_for_turn(waiter, on))?;
-        let HeldWrite { write, after } = held.ok_or_else(|| self.busy(Lock::Write))?;
+        let HeldWrite { write, after } =
+            held.ok_or_else(|| self.busy_after(Lock::Write, waiter))?;
         if let Some(commit) = after {
             return self.begin_on(write, commit);
         }
@@ -227,13 +260,14 @@ fn last_frame_before(before: &IndexHeader, committed: &IndexHeader) -> u32 {
 
 /// How long Write is left alone: long enough, before long, for a stock SQLite
 /// that looks every tenth of a second.
-fn pause_without_write(attempt: u32) -> Duration {
+pub(super) fn pause_without_write(attempt: u32) -> Duration {
     Duration::from_millis(u64::from(attempt).pow(2).min(150))
 }
 
 impl<C: WalCoordination> WriteTx<C> {
     pub(super) fn new(read: ReadTx<C>, write: LockGuard<C>) -> Self {
         let changes = Changes::none(read.page_count());
+        let thread = write.wal().own_write.begin();
         WriteTx {
             read,
             write,
@@ -241,6 +275,7 @@ impl<C: WalCoordination> WriteTx<C> {
             own: None,
             cuts: Cuts::default(),
             begun_on: None,
+            thread,
         }
     }
 
@@ -441,6 +476,7 @@ impl<C: WalCoordination> WriteTx<C> {
         // In a forked child the index and the lock are the parent's.
         self.wal().check_process()?;
         self.forget_own_frames();
+        self.wal().own_write.end(self.thread);
         let lent = self.write.lent();
         drop(std::mem::replace(&mut self.write, lent));
         if mutated(Mutation::LeaveEarly) {
@@ -488,6 +524,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// Refuses to change pages beside frames of an engine, which a savepoint could not
     /// restore and a commit would include without the engine's size.
     pub(super) fn check_changes_pages(&self, operation: &'static str) -> Result<()> {
+        self.wal().own_write.touch(self.thread);
         match &self.own {
             Some(own) if own.of_engine && !own.is_empty() => {
                 let reason = "the transaction has frames of `write_frames` in the log; commit \
@@ -519,6 +556,7 @@ impl<C: WalCoordination> Drop for WriteTx<C> {
     /// Write is given back. A child of `fork` leaves it alone, and a panic
     /// leaves it to the next writer, as the death of the process does.
     fn drop(&mut self) {
+        self.wal().own_write.end(self.thread);
         if !std::thread::panicking() && self.wal().check_process().is_ok() {
             self.forget_own_frames();
             // That it never is can be told to who has committed it only.
