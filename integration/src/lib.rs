@@ -3,6 +3,9 @@
 /// The bank of the demo: accounts in a SQLite database that both sides change.
 pub mod bank;
 
+/// Processes in namespaces of their own, as in a container.
+pub mod container;
+
 #[cfg(target_os = "linux")]
 pub mod disk;
 

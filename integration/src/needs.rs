@@ -11,6 +11,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::container::Container;
+
 /// Something that is not on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -20,6 +22,9 @@ pub enum Need {
     Litestream,
     /// The rights of root.
     Root,
+    /// Namespaces of a process's own, which not every container allows: only
+    /// `WAL_REQUIRE_ALL=1` requires them.
+    Namespaces(Container),
     /// A disk of the test's own, which even root may not mount in many containers: only
     /// `WAL_REQUIRE_ALL=1` requires it.
     Disk,
@@ -37,11 +42,12 @@ impl Need {
             Need::Shell => answers("sqlite3", "-version"),
             Need::Litestream => litestream().is_file(),
             Need::Root => nix::unistd::geteuid().is_root(),
+            Need::Namespaces(container) => container.is_available(),
             Need::Disk => disk_can_be_mounted(),
         };
         if !met {
             let required = match self {
-                Need::Disk => is_set("WAL_REQUIRE_ALL"),
+                Need::Disk | Need::Namespaces(_) => is_set("WAL_REQUIRE_ALL"),
                 _ => all_is_required(),
             };
             leave_out(unchecked, self.remedy(), required);
@@ -54,6 +60,9 @@ impl Need {
             Need::Shell => "there is no sqlite3 on PATH; install Debian's package sqlite3",
             Need::Litestream => "Litestream is not there; run `make tools`",
             Need::Root => "the tests do not run as root; run them as root",
+            Need::Namespaces(_) => {
+                "`unshare` makes no such namespace; run the tests as root, with CAP_SYS_ADMIN"
+            }
             Need::Disk => "no tmpfs can be mounted; run the tests as root, with CAP_SYS_ADMIN",
         }
     }

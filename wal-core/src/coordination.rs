@@ -259,7 +259,8 @@ pub trait WalCoordination: Send + Sync + 'static {
     }
 
     /// The processes that hold `lock`, as far as that can be told. It is for
-    /// messages: they may hold it no more.
+    /// messages: they may hold it no more. Each number is that of a process which the caller
+    /// sees: none is 0, or of another namespace of process numbers.
     fn holders(&self, lock: Lock) -> Vec<u32>;
 
     /// The mark of `slot`.

@@ -24,7 +24,8 @@ pub enum Error {
         /// The lock that was not to be had.
         lock: Lock,
         /// The processes that hold it, as far as the system tells; this
-        /// process may be among them.
+        /// process may be among them. One of another container is not: its number means
+        /// nothing here.
         holders: Vec<u32>,
     },
 
@@ -384,7 +385,7 @@ fn remedy(source: &io::Error) -> &'static str {
 /// Who holds a lock, for a message.
 fn named(holders: &[u32]) -> String {
     match holders {
-        [] => "another connection holds".to_owned(),
+        [] => "another connection, perhaps a process in another container, holds".to_owned(),
         [pid] => format!("process {pid} holds"),
         pids => {
             let pids: Vec<String> = pids.iter().map(u32::to_string).collect();

@@ -23,6 +23,7 @@
 //! | `sync` | the atomics of both, which the model checker replaces |
 //! | `side_file` | wake-ups and names, for which SQLite's format has no room |
 //! | `process_table` | which processes hold which locks, for messages |
+//! | `namespaces` | what a process number means here, and in other containers |
 //! | `file_system` | refuses file systems on which this cannot work |
 
 #[cfg(not(unix))]
@@ -42,6 +43,7 @@ mod lock_byte;
 mod lock_table;
 mod main_file;
 mod mapping;
+mod namespaces;
 mod private_index;
 mod process_table;
 mod read_rate;

@@ -4,35 +4,45 @@
 //! file.
 //!
 //! # Layout
-//! Entries of four words: process number (0: free), when it started, which
-//! locks it holds (bit *i* for lock byte 120 + *i*), and one that is not used.
+//! Entries of eight words: process number (0: free), when it started, which locks it holds
+//! (bit *i* for lock byte 120 + *i*), its namespaces of process numbers and of clocks, and
+//! three that are not used.
 //!
 //! # Protocol
-//! An entry is claimed by changing its process number from 0, or from that of
-//! a process that is dead, to [`CLAIMED`], and belongs to the claimant from
-//! there on. A process number is believed only if a process of that number is
-//! there and started when the entry says: numbers are used again.
+//! An entry is claimed by changing its process number from 0, or from that of a process that
+//! is gone, to [`CLAIMED`], and belongs to the claimant from then on. Process numbers are
+//! reused, so a number is valid only for a process that started when the entry says.
+//!
+//! A number means a process within its namespace only ([`Namespaces`]). A process of another
+//! container is not named, and its entry is kept, since nothing here tells whether it is
+//! alive. The next first opener frees all entries.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use wal_core::Lock;
 
+use crate::namespaces::{Namespaces, Process};
+
 /// The length of an entry in words.
-const ENTRY: usize = 4;
+pub(crate) const ENTRY: usize = 8;
 /// No process has this number.
 const CLAIMED: u32 = u32::MAX;
 
 /// The table, in the words of the side file that it has.
 #[derive(Clone, Copy)]
-pub(crate) struct ProcessTable<'a>(&'a [AtomicU32]);
+pub(crate) struct ProcessTable<'a> {
+    words: &'a [AtomicU32],
+    here: Namespaces,
+}
 
 /// The place of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place(usize);
 
 impl<'a> ProcessTable<'a> {
-    pub(crate) fn of(words: &'a [AtomicU32]) -> Self {
-        ProcessTable(words)
+    /// The table in `words`, as a process in the namespaces `here` sees it.
+    pub(crate) fn of(words: &'a [AtomicU32], here: Namespaces) -> Self {
+        ProcessTable { words, here }
     }
 
     /// An entry for this process; `None` if the table is full.
@@ -44,48 +54,60 @@ impl<'a> ProcessTable<'a> {
         };
         let free = |entry: &[AtomicU32]| claims(0, entry);
         let left = |entry: &[AtomicU32]| {
-            let pid = entry[0].load(Ordering::Acquire);
-            pid != CLAIMED && !is_alive(pid, entry[1].load(Ordering::Relaxed)) && claims(pid, entry)
+            self.process_of(entry).is_some_and(|(pid, process)| {
+                matches!(process, Process::Gone) && claims(pid, entry)
+            })
         };
         let (place, entry) = self
             .entries()
             .find(|(_, entry)| free(entry))
             .or_else(|| self.entries().find(|(_, entry)| left(entry)))?;
-        let pid = std::process::id();
-        entry[1].store(start_time(pid).unwrap_or(0), Ordering::Relaxed);
-        entry[2].store(0, Ordering::Relaxed);
-        // Release: who reads the number reads the start that goes with it.
-        entry[0].store(pid, Ordering::Release);
+        let here = self.here;
+        let words = [here.start_of_this_process(), 0, here.numbers, here.clocks];
+        for (word, value) in entry[1..].iter().zip(words) {
+            word.store(value, Ordering::Relaxed);
+        }
+        // Release: pairs with the load in `process_of`, behind which the words above are read.
+        entry[0].store(std::process::id(), Ordering::Release);
         Some(place)
     }
 
-    /// Says which locks the process of `place` holds now.
+    /// Records which locks the process of `place` holds now.
     pub(crate) fn note(self, place: Place, held: u8) {
-        if let Some(word) = self.0.get(place.0 * ENTRY + 2) {
+        if let Some(word) = self.words.get(place.0 * ENTRY + 2) {
             word.store(u32::from(held), Ordering::Relaxed);
         }
     }
 
-    /// Gives `place` back.
+    /// Frees `place`.
     pub(crate) fn release(self, place: Place) {
-        if let Some(word) = self.0.get(place.0 * ENTRY) {
+        if let Some(word) = self.words.get(place.0 * ENTRY) {
             word.store(0, Ordering::Release);
         }
     }
 
-    /// The processes that hold a byte of `lock`.
+    /// The processes that hold a byte of `lock`, but for those that cannot be named here.
     pub(crate) fn holders(self, lock: Lock) -> impl Iterator<Item = u32> + 'a {
         let wanted = bits(lock);
         self.entries().filter_map(move |(_, entry)| {
-            let pid = entry[0].load(Ordering::Acquire);
             let holds = entry[2].load(Ordering::Relaxed) & u32::from(wanted) != 0;
-            let named = holds && is_alive(pid, entry[1].load(Ordering::Relaxed));
-            named.then_some(pid)
+            let (pid, process) = holds.then(|| self.process_of(entry)).flatten()?;
+            matches!(process, Process::Running).then_some(pid)
         })
     }
 
+    /// The process number in `entry`, and what is known of that process; `None` if the entry
+    /// is free or just being claimed.
+    fn process_of(self, entry: &[AtomicU32]) -> Option<(u32, Process)> {
+        let pid = entry[0].load(Ordering::Acquire);
+        let [start, numbers, clocks] = [1, 3, 4].map(|word| entry[word].load(Ordering::Relaxed));
+        let of = Namespaces { numbers, clocks };
+        let is_process = !matches!(pid, 0 | CLAIMED);
+        is_process.then(|| (pid, self.here.look_at(pid, start, of)))
+    }
+
     fn entries(self) -> impl Iterator<Item = (Place, &'a [AtomicU32])> {
-        let entries = self.0.chunks_exact(ENTRY).enumerate();
+        let entries = self.words.chunks_exact(ENTRY).enumerate();
         entries.map(|(at, entry)| (Place(at), entry))
     }
 }
@@ -94,32 +116,6 @@ impl<'a> ProcessTable<'a> {
 fn bits(lock: Lock) -> u8 {
     let (first, count) = lock.span();
     (first..first + count).fold(0, |bits, byte| bits | 1 << byte)
-}
-
-/// True if the process `pid` is there and is the one that began at `start`.
-fn is_alive(pid: u32, start: u32) -> bool {
-    match pid {
-        0 | CLAIMED => false,
-        _ => start_time(pid).is_some_and(|began| began == start),
-    }
-}
-
-/// When the process began, in a unit of the system's; `None` if there is no
-/// such process. Field 22 of `/proc/PID/stat`, behind the name, which may hold
-/// anything.
-#[cfg(target_os = "linux")]
-fn start_time(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    let ticks: u64 = behind_name.split_whitespace().nth(19)?.parse().ok()?;
-    // The low bits tell processes of one number apart well enough.
-    Some(u32::try_from(ticks & 0xffff_ffff).unwrap_or(0))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn start_time(pid: u32) -> Option<u32> {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).ok()?);
-    nix::sys::signal::kill(pid, None).is_ok().then_some(0)
 }
 
 #[cfg(test)]
@@ -134,7 +130,7 @@ mod tests {
     #[test]
     fn a_holder_is_named_while_it_holds_a_byte_of_the_lock() {
         let words = words(2 * ENTRY);
-        let table = ProcessTable::of(&words);
+        let table = ProcessTable::of(&words, Namespaces::here());
         let place = table.claim().unwrap();
         let read = Lock::Read(ReadSlot::MARKED[1]);
         let named = |lock| table.holders(lock).collect::<Vec<_>>();
@@ -151,7 +147,7 @@ mod tests {
     #[test]
     fn a_process_of_the_same_number_that_began_later_is_not_named() {
         let words = words(ENTRY);
-        let table = ProcessTable::of(&words);
+        let table = ProcessTable::of(&words, Namespaces::here());
         let place = table.claim().unwrap();
         table.note(place, bits(Lock::Write));
         words[1].fetch_add(1, Ordering::Relaxed);
@@ -161,10 +157,26 @@ mod tests {
         }
     }
 
+    /// Its number may be that of any process here, or of none.
+    #[test]
+    fn entry_of_another_container_is_kept_and_not_named() {
+        let words = words(ENTRY);
+        let table = ProcessTable::of(&words, Namespaces::here());
+        for pid in [std::process::id(), u32::try_from(i32::MAX).unwrap()] {
+            let place = table.claim().unwrap();
+            table.note(place, bits(Lock::Write));
+            words[0].store(pid, Ordering::Relaxed);
+            words[3].fetch_add(1, Ordering::Relaxed);
+            assert_eq!(table.holders(Lock::Write).count(), 0);
+            assert_eq!(table.claim(), None, "{pid}");
+            table.release(place);
+        }
+    }
+
     #[test]
     fn a_full_table_has_no_place_and_names_whom_it_has() {
         let words = words(2 * ENTRY);
-        let table = ProcessTable::of(&words);
+        let table = ProcessTable::of(&words, Namespaces::here());
         let (one, two) = (table.claim().unwrap(), table.claim().unwrap());
         assert_ne!(one, two);
         assert_eq!(table.claim(), None);
@@ -175,7 +187,7 @@ mod tests {
     #[test]
     fn garbage_names_nobody() {
         let words: Vec<AtomicU32> = (0..40).map(|_| AtomicU32::new(0xdead_beef)).collect();
-        let table = ProcessTable::of(&words);
+        let table = ProcessTable::of(&words, Namespaces::here());
         assert_eq!(table.holders(Lock::Readers).count(), 0);
     }
 }

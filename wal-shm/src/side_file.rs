@@ -27,13 +27,14 @@ use wal_core::{Lock, Result};
 
 use crate::main_file::MainFile;
 use crate::mapping::Shared;
+use crate::namespaces::Namespaces;
 use crate::process_table::{Place, ProcessTable};
-use crate::{first_opener, futex, shm_file};
+use crate::{first_opener, futex, process_table, shm_file};
 
 const MAGIC: u32 = 0x4c41_5743;
-const VERSION: u32 = 6;
-/// What the table of processes has.
-const PROCESS_WORDS: usize = 1024;
+const VERSION: u32 = 7;
+/// The length of the table of processes, which has 256 entries.
+const PROCESS_WORDS: usize = 256 * process_table::ENTRY;
 const LEN: u64 = size_of::<SideMemory>() as u64;
 const FIRST_OPENER: Range<u64> = (1 << 20)..(1 << 20) + 1;
 
@@ -67,6 +68,7 @@ pub(crate) struct SideFile {
     /// Keeps the lock of those who use the file.
     _file: OsFile,
     memory: Shared<SideMemory>,
+    here: Namespaces,
     /// This process's entry in the table; `None` if that was full.
     place: Option<Place>,
 }
@@ -96,13 +98,15 @@ impl SideFile {
             return Ok(None);
         }
         let memory: Shared<SideMemory> = Shared::map(&file, 0)?;
+        let here = Namespaces::here();
         let place = match memory.get() {
-            Some(memory) if memory.is_ours() => ProcessTable::of(&memory.processes).claim(),
+            Some(memory) if memory.is_ours() => ProcessTable::of(&memory.processes, here).claim(),
             _ => return Ok(None),
         };
         Ok(Some(SideFile {
             _file: file,
             memory,
+            here,
             place,
         }))
     }
@@ -113,7 +117,7 @@ impl SideFile {
     }
 
     fn processes(&self) -> Option<ProcessTable<'_>> {
-        Some(ProcessTable::of(&self.memory.get()?.processes))
+        Some(ProcessTable::of(&self.memory.get()?.processes, self.here))
     }
 
     /// Tells others which locks this process holds, bit *i* for lock byte

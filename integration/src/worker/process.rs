@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::Stamp;
 use super::wire::{
     Answer, Checkpoint, Command, HeldByte, Refusal, RefusalKind, Settings, SnapshotInfo,
 };
+use crate::container::Container;
 use crate::executable;
 use crate::lines::Lines;
 use crate::spawn::spawn;
@@ -53,12 +54,23 @@ impl Worker {
     ///
     /// Those of [`spawn`](Self::spawn).
     pub fn spawn_with(variables: &[(&str, &OsStr)]) -> Result<Self> {
-        let path = executable::find("wal-worker", "WAL_WORKER")?;
-        let mut command = std::process::Command::new(path);
-        command
-            .envs(variables.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        let mut command = std::process::Command::new(worker()?);
+        command.envs(variables.iter().copied());
+        Self::start(command)
+    }
+
+    /// As [`spawn`](Self::spawn), in namespaces of its own. [`pid`](Self::pid) is then the
+    /// process that waits for it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`spawn`](Self::spawn).
+    pub fn spawn_in(container: Container) -> Result<Self> {
+        Self::start(container.command(&worker()?))
+    }
+
+    fn start(mut command: std::process::Command) -> Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = spawn(command).context("starting a worker")?;
         let stdout = child.stdout.take().context("no stdout")?;
         Ok(Worker {
@@ -324,6 +336,10 @@ impl Worker {
             Err(error) => Err(error).with_context(|| format!("reading from {self}")),
         }
     }
+}
+
+fn worker() -> Result<PathBuf> {
+    executable::find("wal-worker", "WAL_WORKER")
 }
 
 impl std::fmt::Display for Worker {

@@ -72,7 +72,8 @@ pub struct Conflict {
     /// How it is held.
     pub mode: LockMode,
     /// The process that holds it; `None` for a lock of an open file
-    /// description, which no process owns.
+    /// description, which no process owns, and for a process that this one cannot see: in
+    /// another container, or on another machine.
     pub pid: Option<u32>,
 }
 
@@ -151,7 +152,8 @@ impl ByteLocks {
         };
         Ok(Some(Conflict {
             mode,
-            pid: u32::try_from(lock.l_pid).ok(),
+            // 0 is a process in another namespace of process numbers.
+            pid: u32::try_from(lock.l_pid).ok().filter(|pid| *pid > 0),
         }))
     }
 
