@@ -1,7 +1,9 @@
 //! Processes in namespaces of their own, as in a container.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+use crate::needs::Need;
 
 /// What a process has for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,46 +33,47 @@ impl Container {
         Container::ClocksBehind,
     ];
 
-    /// A command that runs `program` in it.
+    /// The need of a test that starts a process in it.
     #[must_use]
-    pub fn command(self, program: &Path) -> Command {
-        // With `--kill-child` the program ends with the process that waits for it.
-        let behind = format!("-{}", uptime_in_seconds());
-        let arguments: &[&str] = match self {
+    pub fn need(self) -> Need {
+        Need::Namespaces(self.namespaces())
+    }
+
+    /// With `--kill-child` the program ends with the process that waits for it.
+    fn namespaces(self) -> &'static [&'static str] {
+        match self {
             Container::Processes => &["--pid", "--fork", "--kill-child", "--mount-proc"],
             Container::ProcessesBesideProc => &["--pid", "--fork", "--kill-child"],
             Container::Mounts => &["--mount"],
             Container::Users => &["--user", "--map-root-user"],
-            Container::ClocksAhead => &[
-                "--time",
-                "--fork",
-                "--kill-child",
-                "--monotonic=86400",
-                "--boottime=86400",
-            ],
-            Container::ClocksBehind => &[
-                "--time",
-                "--fork",
-                "--kill-child",
-                "--monotonic",
-                &behind,
-                "--boottime",
-                &behind,
-            ],
-        };
-        let mut command = Command::new("unshare");
-        command.args(arguments).arg("--").arg(program);
-        command
+            Container::ClocksAhead | Container::ClocksBehind => {
+                &["--time", "--fork", "--kill-child"]
+            }
+        }
     }
 
-    /// True if the system makes it.
-    #[must_use]
-    pub fn is_available(self) -> bool {
-        let mut command = self.command(Path::new("true"));
-        let output = command.stdin(Stdio::null()).output();
-        output.is_ok_and(|output| output.status.success())
+    /// A command that runs `program` in it.
+    pub(crate) fn command(self, program: &Path) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(self.namespaces());
+        let shift = match self {
+            Container::ClocksAhead => Some(A_DAY.to_string()),
+            Container::ClocksBehind => Some(format!("-{}", uptime_in_seconds())),
+            _ => None,
+        };
+        for clock in shift.iter().flat_map(|shift| {
+            let option = |clock| format!("--{clock}={shift}");
+            ["monotonic", "boottime"].map(option)
+        }) {
+            command.arg(clock);
+        }
+        command.arg("--").arg(program);
+        command
     }
 }
+
+/// In seconds.
+const A_DAY: u32 = 86_400;
 
 /// Whole seconds since the system was started.
 fn uptime_in_seconds() -> u64 {

@@ -11,8 +11,6 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::container::Container;
-
 /// Something that is not on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -22,9 +20,9 @@ pub enum Need {
     Litestream,
     /// The rights of root.
     Root,
-    /// Namespaces of a process's own, which not every container allows: only
-    /// `WAL_REQUIRE_ALL=1` requires them.
-    Namespaces(Container),
+    /// Namespaces of a process's own, as these options of `unshare` name them, which not every
+    /// container allows: only `WAL_REQUIRE_ALL=1` requires them.
+    Namespaces(&'static [&'static str]),
     /// A disk of the test's own, which even root may not mount in many containers: only
     /// `WAL_REQUIRE_ALL=1` requires it.
     Disk,
@@ -42,7 +40,7 @@ impl Need {
             Need::Shell => answers("sqlite3", "-version"),
             Need::Litestream => litestream().is_file(),
             Need::Root => nix::unistd::geteuid().is_root(),
-            Need::Namespaces(container) => container.is_available(),
+            Need::Namespaces(options) => namespaces_can_be_made(options),
             Need::Disk => disk_can_be_mounted(),
         };
         if !met {
@@ -83,6 +81,12 @@ fn disk_can_be_mounted() -> bool {
     command.args(["--mount", "sh", "-c", mounts]);
     let output = command.stdin(Stdio::null()).output();
     output.is_ok_and(|output| output.status.success())
+}
+
+fn namespaces_can_be_made(options: &[&str]) -> bool {
+    let mut command = Command::new("unshare");
+    command.args(options).arg("true").stdin(Stdio::null());
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 fn answers(program: &str, argument: &str) -> bool {

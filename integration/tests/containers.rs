@@ -9,14 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use integration::container::Container;
-use integration::needs::Need;
 use integration::stock::{StockKind, StockSqlite};
 use integration::worker::{Command, Refusal, Settings, Worker};
 use tempfile::TempDir;
 use wal::{Database, Error, Options};
 
 fn is_there(container: Container) -> bool {
-    Need::Namespaces(container).is_met(&format!("a process in a container of {container:?}"))
+    container
+        .need()
+        .is_met(&format!("a process in a container of {container:?}"))
 }
 
 struct Scene {
