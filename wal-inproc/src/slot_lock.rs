@@ -17,15 +17,28 @@
 //! downgrades. In between its hold is in none of the counts, so another reader that
 //! leaves, or takes the slot again, finds its own.
 
+use std::fmt;
+
 use crossbeam_utils::CachePadded;
 use wal_core::stripes;
 
 use crate::packed_lock::PackedLock;
 
 /// A read slot and its mark.
-#[derive(Debug)]
 pub struct SlotLock {
     stripes: Box<[CachePadded<PackedLock>]>,
+}
+
+impl fmt::Debug for SlotLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let readers: u32 = self.stripes.iter().map(|stripe| stripe.readers()).sum();
+        f.debug_struct("SlotLock")
+            .field("stripes", &self.stripes.len())
+            .field("mark", &self.mine().value())
+            .field("readers", &readers)
+            .field("write_locked", &self.mine().is_write_locked())
+            .finish()
+    }
 }
 
 impl SlotLock {

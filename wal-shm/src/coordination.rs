@@ -1,6 +1,7 @@
 //! The coordination: one user of the attachment that its process has.
 #![allow(unsafe_code)] // Giving a lock up is unsafe to call.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -91,7 +92,6 @@ impl Default for ShmOptions {
 
 /// Coordination between processes, through SQLite's `-shm` file and its lock
 /// bytes.
-#[derive(Debug)]
 pub struct ShmWalCoordination {
     attachment: Arc<Attachment>,
     access: Access,
@@ -100,6 +100,16 @@ pub struct ShmWalCoordination {
     left: AtomicBool,
     /// Set when this user was the last one of all, and so owns the database.
     owns: AtomicBool,
+}
+
+impl fmt::Debug for ShmWalCoordination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShmWalCoordination")
+            .field("path", &self.attachment.database.path())
+            .field("access", &self.access)
+            .field("has_engine", &self.owner.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl ShmWalCoordination {

@@ -1,6 +1,7 @@
 //! What the facade needs of a coordination beside the seam: a way to open it.
 #![allow(unsafe_code)] // Where pages are read from mappings is promised by the backend.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,13 +24,21 @@ pub trait Backend: WalCoordination + Sized {
 }
 
 /// A coordination that was opened, the database file, and what that is.
-#[derive(Debug)]
 pub struct Attachment<C> {
     coordination: C,
     database: Arc<OsFile>,
     config: WalConfig,
     /// Whether pages are read from mappings.
     mapped: bool,
+}
+
+impl<C> fmt::Debug for Attachment<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment")
+            .field("database", &self.database)
+            .field("mapped", &self.mapped)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<C: WalCoordination> Attachment<C> {

@@ -1,5 +1,6 @@
 //! A database, shared by the threads of a process.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +24,6 @@ const OPEN_AGAIN: Duration = Duration::from_millis(2);
 /// An open database. Clones are cheap and are the same database; the last one
 /// to go closes it. A last closer of all processes moves the log into the
 /// database file and removes it.
-#[derive(Debug)]
 pub struct Database<B: Backend> {
     /// A handle for each stripe of threads. They, and so the transactions that are
     /// begun by them, keep `opened`.
@@ -31,8 +31,18 @@ pub struct Database<B: Backend> {
     opened: Arc<Opened<B>>,
 }
 
+impl<B: Backend> fmt::Debug for Database<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("path", &self.path())
+            .field("kind", &self.kind())
+            .field("page_size", &self.page_size())
+            .field("read_only", &self.only_reads())
+            .finish_non_exhaustive()
+    }
+}
+
 /// What the clones of a database share.
-#[derive(Debug)]
 struct Opened<B: Backend> {
     wal: Arc<Wal<B>>,
     /// Where reading goes on if `wal` was superseded.

@@ -1,5 +1,6 @@
 //! How a database is opened.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub enum ReadStrategy {
 /// # db.close()
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     pub(crate) page_size: PageSize,
     pub(crate) synchronous: Synchronous,
@@ -97,6 +98,46 @@ impl Default for Options {
             read_only: false,
             immutable: false,
         }
+    }
+}
+
+impl fmt::Debug for Options {
+    /// What differs from the defaults: all would fill several lines.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let default = Options::default();
+        let mut fields = f.debug_struct("Options");
+        macro_rules! told {
+            ($($field:ident),* $(,)?) => {$(
+                let (told, usual) = (format!("{:?}", self.$field), format!("{:?}", default.$field));
+                if told != usual {
+                    fields.field(stringify!($field), &format_args!("{told}"));
+                }
+            )*};
+        }
+        told!(
+            page_size,
+            synchronous,
+            group_commit,
+            busy,
+            busy_timeout,
+            create,
+            read_strategy,
+            auto_actions,
+            checkpoint_thread,
+            log_size_limit,
+            cache_spill,
+            snapshot_age_limit,
+            max_log_frames,
+            persistent_log,
+            side_file,
+            read_lock_delay,
+            lock_kind,
+            close_descriptors,
+            allow_network_file_system,
+            read_only,
+            immutable,
+        );
+        fields.finish_non_exhaustive()
     }
 }
 

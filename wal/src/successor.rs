@@ -14,7 +14,6 @@ use wal_core::protocol::Wal;
 use crate::backend::Backend;
 
 /// The newest attachment after the first, if there is one.
-#[derive(Debug)]
 pub(crate) struct Successor<B: Backend> {
     /// Asked first, so that who may write, and never has one, pays a load.
     exists: AtomicBool,

@@ -14,6 +14,7 @@
 //! them still is the business of the protocol (`protocol/kept.rs`).
 #![allow(unsafe_code)] // Mapping a file, and seeing mapped bytes as a slice, is unsafe in Rust.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +32,6 @@ const FIRST: u64 = 64 << 20;
 const OVERLAP: u64 = 128 << 10;
 
 /// A read-only mapping of a file that may grow.
-#[derive(Debug)]
 pub struct MappedFile {
     path: PathBuf,
     /// Shared with the [`super::OsFile`].
@@ -40,6 +40,14 @@ pub struct MappedFile {
     /// The length of the file when it was last looked at, in the low bits,
     /// and how often it was forgotten, in the high ones.
     seen: AtomicU64,
+}
+
+impl fmt::Debug for MappedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MappedFile")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The bits of [`MappedFile::seen`] that hold the length.

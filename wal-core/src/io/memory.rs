@@ -1,5 +1,6 @@
 //! A file in memory: for tests, and for databases that are never kept.
 
+use std::fmt;
 use std::io::{ErrorKind, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -9,12 +10,20 @@ use crate::error::{Error, Result};
 
 /// A file whose bytes are on the heap. It cannot be mapped, so its pages are
 /// read into buffers.
-#[derive(Debug)]
 pub struct MemoryFile {
     path: PathBuf,
     bytes: RwLock<Vec<u8>>,
     /// How long it may become.
     room: Option<u64>,
+}
+
+impl fmt::Debug for MemoryFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryFile")
+            .field("path", &self.path)
+            .field("room", &self.room)
+            .finish_non_exhaustive()
+    }
 }
 
 impl MemoryFile {

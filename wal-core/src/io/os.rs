@@ -1,5 +1,6 @@
 //! A file of the operating system.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -26,7 +27,6 @@ const MAX_BUFFERS: usize = 1024;
 const MAX_BYTES: usize = 512 << 10;
 
 /// A file of the operating system.
-#[derive(Debug)]
 pub struct OsFile {
     path: PathBuf,
     mapped: Option<MappedFile>,
@@ -37,6 +37,15 @@ pub struct OsFile {
     /// Set by a sync that failed, and locked by each one. The system tells a
     /// descriptor of lost pages once, and those who share it have to know.
     sync_failed: Mutex<bool>,
+}
+
+impl fmt::Debug for OsFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OsFile")
+            .field("path", &self.path)
+            .field("is_mapped", &self.mapped.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl OsFile {

@@ -1,6 +1,7 @@
 //! The database file and its log, as files of the operating system.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,11 +10,18 @@ use super::{File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage, sy
 use crate::error::{Error, Result};
 
 /// The database file, opened by a backend, and the log beside it.
-#[derive(Debug)]
 pub struct OsStorage {
     database: Arc<OsFile>,
     log: OsFile,
     in_place: NowAndThen,
+}
+
+impl fmt::Debug for OsStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OsStorage")
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
 }
 
 impl OsStorage {

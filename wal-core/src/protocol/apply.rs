@@ -23,6 +23,7 @@
 //! stands.
 
 use std::io::IoSlice;
+use std::path::Path;
 
 use super::append::PreparedFrames;
 use super::busy::{BusyHandler, Waiter};
@@ -41,7 +42,6 @@ use crate::types::{FrameNo, MAX_FRAME, PageNo};
 
 /// A transaction that adds frames of another log. Dropping it without
 /// [`ApplyTx::commit`] forgets them.
-#[derive(Debug)]
 pub struct ApplyTx<C: WalCoordination> {
     tx: WriteTx<C>,
     own: OwnFrames,
@@ -101,6 +101,15 @@ impl<C: WalCoordination> Wal<C> {
 }
 
 impl<C: WalCoordination> ApplyTx<C> {
+    pub(super) fn path(&self) -> &Path {
+        self.tx.wal().path()
+    }
+
+    /// How many frames are not written yet.
+    pub(super) fn pending_frames(&self) -> usize {
+        self.pending.len()
+    }
+
     /// How far the log has come, without what is not committed. Frames up to
     /// here need not be given again.
     pub fn position(&self) -> TailPosition {

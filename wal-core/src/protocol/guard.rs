@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::testing::{Point, step};
 
 /// A lock that is held until the guard is dropped.
-#[derive(Debug)]
 pub struct LockGuard<C: WalCoordination> {
     wal: Arc<Wal<C>>,
     lock: Lock,

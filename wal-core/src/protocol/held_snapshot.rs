@@ -1,6 +1,6 @@
 //! A snapshot that is held for a while, and not longer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -16,7 +16,6 @@ use crate::fork::ProcessGeneration;
 /// A snapshot that is held against checkpoints, so that transactions can be
 /// begun on it again and again, for a bounded time. After that it is given up,
 /// whatever its holder does meanwhile.
-#[derive(Debug)]
 pub struct HeldSnapshot<C: WalCoordination> {
     held: Arc<Held<C>>,
     snapshot: Snapshot,
@@ -62,6 +61,10 @@ impl<C: WalCoordination> HeldSnapshot<C> {
     /// The state that is held.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Begins a read transaction on that state. It may outlast the hold.

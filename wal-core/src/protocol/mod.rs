@@ -44,6 +44,7 @@
 //! | `delayed_release` | which read locks are kept for the next reader, and how a checkpoint reclaims them |
 //! | `proof` | shows that a backfilled log may be overwritten |
 //! | `observe` | counts and tells what happens, if that is compiled in |
+//! | `debug` | what `{:?}` prints of all these |
 //! | `config` | what an attachment is told when it is made |
 //! | `tuning` | what is told to an attachment while it is in use |
 //! | `open`, `close` | what a file is; what the last user cleans up |
@@ -68,6 +69,7 @@ mod checkpoint;
 mod close;
 mod config;
 mod database_size;
+mod debug;
 mod delayed_release;
 mod dirty;
 mod frames;
@@ -105,7 +107,6 @@ mod vacuum;
 mod write;
 mod write_again;
 
-use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -163,14 +164,6 @@ pub struct Wal<C: WalCoordination> {
     opener: Option<Arc<dyn Opener>>,
 }
 
-impl<C: WalCoordination + fmt::Debug> fmt::Debug for Wal<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wal")
-            .field("attached", &self.attached)
-            .finish_non_exhaustive()
-    }
-}
-
 impl<C: WalCoordination> Deref for Wal<C> {
     type Target = Attached<C>;
 
@@ -181,7 +174,6 @@ impl<C: WalCoordination> Deref for Wal<C> {
 }
 
 /// One attachment, whichever of its handles it is used by.
-#[derive(Debug)]
 pub struct Attached<C: WalCoordination> {
     coordination: C,
     storage: Box<dyn Storage>,

@@ -11,10 +11,8 @@ use crate::types::{FrameNo, PageNo, PageSize};
 static ZEROS: [u8; 65536] = [0; 65536];
 
 /// A page as a snapshot sees it. It borrows the transaction that keeps it as it is.
-#[derive(Debug)]
 pub struct PageRef<'tx>(Content<'tx>);
 
-#[derive(Debug)]
 enum Content<'tx> {
     Mapped(&'tx [u8]),
     Copied(Box<[u8]>),

@@ -39,7 +39,7 @@ use crate::types::Salts;
 const MAX_ATTEMPTS: u32 = 100;
 
 /// One state of the database, as a reader sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
     pub(super) header: IndexHeader,
     pub(super) slot: Option<ReadSlot>,
@@ -92,7 +92,6 @@ impl Snapshot {
 }
 
 /// A read transaction: an unchanging view of the database until it is dropped.
-#[derive(Debug)]
 pub struct ReadTx<C: WalCoordination> {
     pub(super) guard: LockGuard<C>,
     pub(super) snapshot: Snapshot,

@@ -66,7 +66,6 @@ impl TailPosition {
 }
 
 /// Follows the log. It keeps the log from beginning anew until it is dropped.
-#[derive(Debug)]
 pub struct Tail<C: WalCoordination> {
     /// At the state up to which frames were handed out.
     at: ReadTx<C>,
@@ -74,7 +73,6 @@ pub struct Tail<C: WalCoordination> {
 
 /// The frames that were committed since a tail was last asked. They end with
 /// the end of a transaction.
-#[derive(Debug)]
 pub struct TailFrames<'t, C: WalCoordination> {
     at: &'t ReadTx<C>,
     numbers: Numbers,
@@ -105,7 +103,6 @@ impl Numbers {
 }
 
 /// A frame as it stands in the log.
-#[derive(Debug)]
 pub struct RawFrame<'t> {
     /// Its number.
     pub number: FrameNo,
@@ -196,7 +193,6 @@ fn has_frame<C: WalCoordination>(at: &ReadTx<C>, position: TailPosition) -> Resu
 }
 
 /// A tail that has missed what was committed while there was none.
-#[derive(Debug)]
 pub struct ResumedTail<C: WalCoordination> {
     tail: Tail<C>,
     /// Where the tail stood before.
@@ -340,6 +336,16 @@ impl<C: WalCoordination> TailFrames<'_, C> {
 }
 
 impl<C: WalCoordination> TailFrames<'_, C> {
+    /// The state with which the frames end.
+    pub(super) fn at(&self) -> &ReadTx<C> {
+        self.at
+    }
+
+    /// The number of the next frame; `None` behind the last one of any log.
+    pub(super) fn next_number(&self) -> Option<FrameNo> {
+        self.numbers.next
+    }
+
     /// Refuses at slot 0, where a failed restart has left the tail: the log may be
     /// restarted there at any moment.
     fn check_kept(&self) -> Result<()> {

@@ -17,6 +17,7 @@
 //! whoever comes next checkpoints it.
 #![allow(unsafe_code)] // A lock is said to keep what is read under it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::append;
@@ -38,7 +39,6 @@ use crate::types::PageNo;
 ///
 /// Hold it briefly: after about ten seconds stock SQLite gives up with
 /// `SQLITE_PROTOCOL`, which its busy handler does not retry.
-#[derive(Debug)]
 pub struct VacuumLockGuard<C: WalCoordination> {
     // Given back in this order, the reverse of the order in which they are
     // taken.
@@ -48,7 +48,6 @@ pub struct VacuumLockGuard<C: WalCoordination> {
 }
 
 /// A write transaction while everybody else is shut out.
-#[derive(Debug)]
 pub struct VacuumTx<C: WalCoordination> {
     /// Holds `READ(0)` to `READ(4)` and `WRITE` itself: the caller may put another
     /// transaction in its place, and go on with this one when the rest is gone.
@@ -57,17 +56,27 @@ pub struct VacuumTx<C: WalCoordination> {
 }
 
 /// The pages as they were before a rewrite.
-#[derive(Debug)]
 pub struct OldPages<C: WalCoordination> {
     wal: Arc<Wal<C>>,
     snapshot: Snapshot,
 }
 
 /// The pages that a rewrite puts in the place of the old ones.
-#[derive(Debug)]
 pub struct NewPages<'tx, C: WalCoordination> {
     tx: &'tx mut WriteTx<C>,
     count: u32,
+}
+
+impl<C: WalCoordination> VacuumTx<C> {
+    pub(super) fn inner(&self) -> &WriteTx<C> {
+        &self.tx
+    }
+}
+
+impl<C: WalCoordination> NewPages<'_, C> {
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
 }
 
 impl<C: WalCoordination> OldPages<C> {
@@ -200,6 +209,10 @@ impl<C: WalCoordination> Wal<C> {
 }
 
 impl<C: WalCoordination> VacuumLockGuard<C> {
+    pub(super) fn path(&self) -> &Path {
+        self.write.wal().path()
+    }
+
     /// Moves all of the log to the database file, cuts that to its size, and
     /// cuts the log to nothing, while everybody stays shut out.
     ///

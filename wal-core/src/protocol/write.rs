@@ -48,7 +48,6 @@ use crate::waiting::who;
 
 /// A write transaction. Dropping it without [`WriteTx::commit`] rolls it
 /// back.
-#[derive(Debug)]
 pub struct WriteTx<C: WalCoordination> {
     // Fields are dropped in this order: the read lock goes before Write, so
     // the next writer finds the slot free.
@@ -75,7 +74,6 @@ pub(super) enum Begin {
 
 /// Why a read transaction did not become a write transaction. `?` turns it into its
 /// [`Error`], and ends the read transaction.
-#[derive(Debug)]
 pub struct UpgradeRefused<C: WalCoordination> {
     /// The read transaction, as it was.
     pub read: ReadTx<C>,
@@ -89,7 +87,7 @@ impl<C: WalCoordination> fmt::Display for UpgradeRefused<C> {
     }
 }
 
-impl<C: WalCoordination + fmt::Debug> std::error::Error for UpgradeRefused<C> {
+impl<C: WalCoordination> std::error::Error for UpgradeRefused<C> {
     /// What is behind the reason; the message is that of the reason itself.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()

@@ -26,6 +26,7 @@
 //! is a place of the dead.
 
 use std::cell::Cell;
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
@@ -46,7 +47,6 @@ pub(crate) const STILL_HERE: Duration = Duration::from_millis(5);
 /// The line, in memory that all users share; zeros are an empty one. Times are
 /// microseconds of the machine's clock, and wrap.
 #[repr(C)]
-#[derive(Debug)]
 pub struct Line {
     /// The ticket that was drawn last.
     drawn: AtomicU32,
@@ -68,6 +68,16 @@ crate::shared_memory!(Line {
     unused,
     waiters,
 });
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line")
+            .field("drawn", &self.drawn)
+            .field("in_line", &self.in_line)
+            .field("turn_of", &self.turn_of)
+            .finish_non_exhaustive()
+    }
+}
 
 /// Who stands at a place.
 #[repr(C)]
