@@ -109,7 +109,7 @@ MINUTES ?= 30
 # The shares of the time are for a machine with two cores.
 soak: WAL_TEST_SECONDS = 60
 soak: $(LITESTREAM) ## the same, longer: make soak MINUTES=240
-	WAL_MATRIX=all WAL_LITESTREAM_ROUNDS=$$(($(MINUTES) * 50)) WAL_TORTURE_SECONDS=$$(($(MINUTES) * 8)) \
+	WAL_MATRIX=all WAL_FILE_SYSTEMS=all WAL_LITESTREAM_ROUNDS=$$(($(MINUTES) * 50)) WAL_TORTURE_SECONDS=$$(($(MINUTES) * 8)) \
 	  WAL_MODEL_CASES=$$(($(MINUTES) * 200)) WAL_KILL_ROUNDS=$$((1 + $(MINUTES) * 19 / 30)) \
 	  $(CARGO) test --no-fail-fast -p integration --features test-points -- --nocapture --test-threads=2 2>&1 | \
 	  tee target/soak.log | grep -E '^test result|FAILED|panicked|kills|positions|scripts|seed' ; \

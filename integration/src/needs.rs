@@ -23,9 +23,10 @@ pub enum Need {
     /// Namespaces of a process's own, as these options of `unshare` name them, which not every
     /// container allows: only `WAL_REQUIRE_ALL=1` requires them.
     Namespaces(&'static [&'static str]),
-    /// A disk of the test's own, which even root may not mount in many containers: only
+    /// A disk of the test's own, with the file system that this command makes in a file, or a
+    /// tmpfs if it is empty. Even root may not mount it in many containers: only
     /// `WAL_REQUIRE_ALL=1` requires it.
-    Disk,
+    Disk(&'static str),
 }
 
 impl Need {
@@ -41,11 +42,11 @@ impl Need {
             Need::Litestream => litestream().is_file(),
             Need::Root => nix::unistd::geteuid().is_root(),
             Need::Namespaces(options) => namespaces_can_be_made(options),
-            Need::Disk => disk_can_be_mounted(),
+            Need::Disk(maker) => disk_can_be_mounted(maker),
         };
         if !met {
             let required = match self {
-                Need::Disk | Need::Namespaces(_) => is_set("WAL_REQUIRE_ALL"),
+                Need::Disk(_) | Need::Namespaces(_) => is_set("WAL_REQUIRE_ALL"),
                 _ => all_is_required(),
             };
             leave_out(unchecked, self.remedy(), required);
@@ -61,7 +62,12 @@ impl Need {
             Need::Namespaces(_) => {
                 "`unshare` makes no such namespace; run the tests as root, with CAP_SYS_ADMIN"
             }
-            Need::Disk => "no tmpfs can be mounted; run the tests as root, with CAP_SYS_ADMIN",
+            Need::Disk("") => "no tmpfs can be mounted; run the tests as root, with CAP_SYS_ADMIN",
+            Need::Disk(_) => {
+                "it cannot be made or mounted; install Debian's packages e2fsprogs, dosfstools, \
+                 btrfs-progs and xfsprogs, and run the tests as root, with CAP_SYS_ADMIN, on a \
+                 kernel that has the file system"
+            }
         }
     }
 }
@@ -75,10 +81,15 @@ pub fn litestream() -> PathBuf {
 }
 
 /// In a mount namespace of its own, so that nothing else sees it.
-fn disk_can_be_mounted() -> bool {
-    let mounts = "mount -t tmpfs -o size=1m tmpfs /tmp && mountpoint -q /tmp";
+fn disk_can_be_mounted(maker: &str) -> bool {
+    let mut mounts = "mount -t tmpfs tmpfs /tmp && mountpoint -q /tmp".to_owned();
+    if !maker.is_empty() {
+        mounts += " && mkdir /tmp/disk && truncate -s 320M /tmp/image && ";
+        mounts += maker;
+        mounts += " /tmp/image && mount -o loop /tmp/image /tmp/disk && mountpoint -q /tmp/disk";
+    }
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", mounts]);
+    command.args(["--mount", "sh", "-c", &mounts]);
     let output = command.stdin(Stdio::null()).output();
     output.is_ok_and(|output| output.status.success())
 }

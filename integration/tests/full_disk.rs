@@ -9,8 +9,7 @@ use std::fmt::Debug;
 use std::fs;
 use std::path::Path;
 
-use integration::disk::{fill, free_space, with_disk};
-use integration::needs::Need;
+use integration::disk::{FileSystem, fill, free_space, with_disk};
 use wal::generic::Database;
 use wal::{CheckpointMode, Options, PageNo, PageSize, Result};
 
@@ -144,9 +143,22 @@ fn opened_again_on_a_full_disk<B: wal::Backend>(directory: &Path) {
 /// Both backends, on a disk each.
 macro_rules! on_disks {
     ($scene:ident) => {
-        if Need::Disk.is_met(concat!(stringify!($scene), " on a disk that is full")) {
-            with_disk(DISK, $scene::<wal_shm::ShmWalCoordination>).unwrap();
-            with_disk(DISK, $scene::<wal_inproc::InProcessWalCoordination>).unwrap();
+        if FileSystem::Tmpfs
+            .need()
+            .is_met(concat!(stringify!($scene), " on a disk that is full"))
+        {
+            with_disk(
+                FileSystem::Tmpfs,
+                DISK,
+                $scene::<wal_shm::ShmWalCoordination>,
+            )
+            .unwrap();
+            with_disk(
+                FileSystem::Tmpfs,
+                DISK,
+                $scene::<wal_inproc::InProcessWalCoordination>,
+            )
+            .unwrap();
         }
     };
 }

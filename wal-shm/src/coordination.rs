@@ -318,7 +318,8 @@ impl WalCoordination for ShmWalCoordination {
 
     /// The slot is held exclusively, which nobody has that may not write.
     unsafe fn set_mark(&self, slot: ReadSlot, mark: u32) {
-        if let Ok(block) = self.attachment.index.grow(0) {
+        // The protocol has loaded a header, and with it mapped the block.
+        if let Some(block) = self.attachment.index.marks() {
             // SAFETY: the caller holds the slot exclusively.
             unsafe { block.set_mark(slot, mark) };
         }

@@ -84,6 +84,17 @@ impl Index {
     }
 }
 
+impl Index {
+    /// Block 0, for a mark to be stored there, if it may be written and was mapped.
+    #[inline]
+    pub(crate) fn marks(&self) -> Option<&WritableBlock> {
+        match self {
+            Index::Shared(shm) => shm.marks(),
+            Index::Private(private) => private.block(0),
+        }
+    }
+}
+
 impl Beyond for Index {
     fn try_lock(&self, bytes: Range<u64>, mode: LockMode) -> Result<bool> {
         match self {

@@ -18,6 +18,7 @@
 //! | `sweeper` | releases the read locks that were kept and are not used |
 //! | `private_index` | reading safely beside writers that come later, without writing `-shm` |
 //! | `shm_file` | the mapped blocks of the wal-index |
+//! | `room` | blocks on the disk for what is mapped to be written |
 //! | `lock_table` | who holds what within this process |
 //! | `lock_byte` | the same of one lock byte, for threads that read side by side |
 //! | `sync` | the atomics of both, which the model checker replaces |
@@ -48,6 +49,7 @@ mod private_index;
 mod process_table;
 mod read_rate;
 mod registry;
+mod room;
 mod shm_file;
 mod side_file;
 mod sweeper;

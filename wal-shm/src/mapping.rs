@@ -23,6 +23,34 @@ impl<T: SharedMemory> Shared<T> {
         Self::map_with(file, offset, |options, file| options.map_raw(file))
     }
 
+    /// Makes sure that the first `len` bytes, which were mapped to be written, have blocks on
+    /// the disk, as far as the system can do that: else a store to them would be a signal
+    /// where the disk is full. They are not changed, so other processes may store to them at
+    /// the same time.
+    ///
+    /// # Errors
+    /// [`Error::Io`], of the kind `StorageFull`, if the disk is full.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn make_room(&self, file: &OsFile, len: usize) -> Result<()> {
+        use nix::errno::Errno;
+        let map = self.map.get().ok_or(Error::UsedAfterFork)?;
+        // The pages are faulted in as by a store.
+        let faulted = map.advise_range(memmap2::Advice::PopulateWrite, 0, len);
+        let full = || Error::io(file.path(), "allocate", Errno::ENOSPC.into());
+        match faulted.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0))) {
+            // A store would have been a signal. The file is long enough, so it has a hole.
+            Err(Errno::EFAULT) => Err(full()),
+            // Before Linux 5.14, where a hole that a peer has left cannot be filled.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Elsewhere the system has no such call.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn make_room(&self, _file: &OsFile, _len: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// As [`Shared::map`], for a `T` to which nothing is stored: a store would
     /// be a signal.
     pub(crate) fn map_read_only(file: &OsFile, offset: u64) -> Result<Self>

@@ -5,17 +5,19 @@
 //! closer removes it meanwhile. The first opener cuts it to three bytes, as
 //! SQLite does, which leaves no valid header, so that the index is rebuilt
 //! from the log; everyone attached holds the byte DMS shared. It grows under
-//! Write only, by space that is really there: touching a mapped page that the
-//! disk has no room for would be a signal.
+//! WRITE only, by space that is really there: a store to a mapped page that the
+//! disk has no room for would be a signal. SQLite writes one byte in each 4 KiB
+//! instead, which leaves holes where the blocks of the file system are smaller. So
+//! blocks are made sure of before the first store too: those of the header and the
+//! marks when block 0 is mapped, as a reader may store a mark, and those of a whole
+//! block when a writer asks for it.
 //!
 //! Who may not write joins those who are attached, and maps the file
 //! read-only. It is refused every exclusive lock, so the protocol never comes
 //! to a store.
 
-use std::fs;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use wal_core::index::{BLOCK_LEN, IndexBlock, WritableBlock};
 use wal_core::io::{
@@ -29,13 +31,14 @@ use crate::first_opener;
 use crate::lock_table::Beyond;
 use crate::main_file::MainFile;
 use crate::mapping::Shared;
+use crate::room;
 
 /// What the first opener leaves of the file (`unixLockSharedMemory`): fewer
 /// bytes than a header, but not zero, so that a cut by SQLite can be told
 /// from a stranger's.
 const RESET_LEN: u64 = 3;
-/// The piece of a file in which space is made sure of.
-const ALLOCATION_UNIT: u64 = 4096;
+/// The part of block 0 that has all that is stored without WRITE.
+const HEADER_AND_MARKS: usize = 4096;
 
 /// The `-shm` file of an attachment.
 #[derive(Debug)]
@@ -49,8 +52,39 @@ pub(crate) struct ShmFile {
 /// The blocks that were mapped.
 #[derive(Debug)]
 enum Blocks {
-    Writable(OnceTable<Shared<WritableBlock>>),
+    Writable(OnceTable<Block>),
     ReadOnly(OnceTable<Shared<IndexBlock>>),
+}
+
+/// A block that was mapped to be written.
+#[derive(Debug)]
+struct Block {
+    memory: Shared<WritableBlock>,
+    /// All of it was made sure of on the disk. That is never undone.
+    has_room: AtomicBool,
+}
+
+impl Block {
+    fn map(file: &OsFile, index: u32) -> Result<Self> {
+        let memory = Shared::map(file, start_of(index))?;
+        if index == 0 {
+            memory.make_room(file, HEADER_AND_MARKS)?;
+        }
+        Ok(Block {
+            memory,
+            has_room: AtomicBool::new(false),
+        })
+    }
+
+    /// The block, once all of it can be stored to.
+    fn with_room(&self, file: &OsFile) -> Result<&WritableBlock> {
+        // Relaxed: another thread that finds it set stores to the same pages.
+        if !self.has_room.load(Ordering::Relaxed) {
+            self.memory.make_room(file, BLOCK_LEN)?;
+            self.has_room.store(true, Ordering::Relaxed);
+        }
+        self.memory.get().ok_or(Error::UsedAfterFork)
+    }
 }
 
 impl ShmFile {
@@ -60,6 +94,7 @@ impl ShmFile {
         let file = OsFile::open_for_locks(&path, database.create_like())?;
         let attached = first_opener::attach(&file, locks, shm_bytes::DMS, || {
             step(Point::ShmTruncate);
+            room::empty(&file)?;
             file.set_len(RESET_LEN)
         })?;
         let blocks = Blocks::Writable(OnceTable::new());
@@ -101,7 +136,7 @@ impl ShmFile {
     pub(crate) fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         match &self.blocks {
             Blocks::Writable(blocks) => match blocks.get(index) {
-                Some(block) => Ok(block.get().map(|block| &**block)),
+                Some(block) => Ok(block.memory.get().map(|block| &**block)),
                 None => self.block_if_there(index),
             },
             Blocks::ReadOnly(blocks) => match blocks.get(index) {
@@ -117,7 +152,10 @@ impl ShmFile {
             return Ok(None);
         }
         match &self.blocks {
-            Blocks::Writable(blocks) => Ok(self.map(blocks, index)?.map(|block| &**block)),
+            Blocks::Writable(blocks) => {
+                let block = blocks.get_or_try_make(index, || Block::map(&self.file, index))?;
+                Ok(block.memory.get().map(|block| &**block))
+            }
             Blocks::ReadOnly(blocks) => {
                 let map = || Shared::map_read_only(&self.file, start_of(index));
                 blocks.get_or_try_make(index, map).map(Shared::get)
@@ -135,24 +173,24 @@ impl ShmFile {
         };
         // What is mapped was there, and the file never gets shorter while
         // somebody is attached.
-        if let Some(block) = blocks.get(index).and_then(Shared::get) {
-            return Ok(block);
+        if let Some(block) = blocks.get(index) {
+            return block.with_room(&self.file);
         }
         let (len, end) = (self.file.len()?, end_of(index));
         if len < end {
-            allocate(&self.file, len, end)?;
+            room::allocate(&self.file, len, end)?;
         }
-        self.map(blocks, index)?
-            .ok_or_else(|| Error::corrupt(self.file.path(), "a block cannot be mapped"))
+        let block = blocks.get_or_try_make(index, || Block::map(&self.file, index))?;
+        block.with_room(&self.file)
     }
 
-    fn map<'b>(
-        &self,
-        blocks: &'b OnceTable<Shared<WritableBlock>>,
-        index: u32,
-    ) -> Result<Option<&'b WritableBlock>> {
-        let map = || Shared::map(&self.file, start_of(index));
-        blocks.get_or_try_make(index, map).map(Shared::get)
+    /// Block 0, for a mark to be stored there, if it was mapped to be written.
+    #[inline]
+    pub(crate) fn marks(&self) -> Option<&WritableBlock> {
+        match &self.blocks {
+            Blocks::Writable(blocks) => blocks.get(0)?.memory.get(),
+            Blocks::ReadOnly(_) => None,
+        }
     }
 }
 
@@ -203,36 +241,6 @@ fn start_of(index: u32) -> u64 {
 
 fn end_of(index: u32) -> u64 {
     start_of(index) + BLOCK_LEN as u64
-}
-
-/// Makes `file`, which is `len` long, `end` long, with all of the new part
-/// really there.
-pub(crate) fn allocate(file: &OsFile, len: u64, end: u64) -> Result<()> {
-    allocate_in(file.as_file()?, len, end).map_err(|e| Error::io(file.path(), "grow", e))
-}
-
-fn allocate_in(file: &fs::File, len: u64, end: u64) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    {
-        use nix::errno::Errno;
-        let signed = |n| i64::try_from(n).map_err(|_| Errno::EFBIG);
-        loop {
-            let mode = nix::fcntl::FallocateFlags::empty();
-            match nix::fcntl::fallocate(file, mode, signed(len)?, signed(end - len)?) {
-                Ok(()) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                // The file system cannot; writing can.
-                Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => break,
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-    }
-    // One byte at the end of every unit that is not all there, as SQLite does.
-    let first = len / ALLOCATION_UNIT;
-    for unit in first..end.div_ceil(ALLOCATION_UNIT) {
-        file.write_all_at(&[0], (unit + 1) * ALLOCATION_UNIT - 1)?;
-    }
-    Ok(())
 }
 
 #[cfg(all(test, not(loom)))]

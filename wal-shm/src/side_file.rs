@@ -29,7 +29,7 @@ use crate::main_file::MainFile;
 use crate::mapping::Shared;
 use crate::namespaces::Namespaces;
 use crate::process_table::{Place, ProcessTable};
-use crate::{first_opener, futex, process_table, shm_file};
+use crate::{first_opener, futex, process_table, room};
 
 const MAGIC: u32 = 0x4c41_5743;
 const VERSION: u32 = 7;
@@ -98,6 +98,7 @@ impl SideFile {
             return Ok(None);
         }
         let memory: Shared<SideMemory> = Shared::map(&file, 0)?;
+        memory.make_room(&file, size_of::<SideMemory>())?;
         let here = Namespaces::here();
         let place = match memory.get() {
             Some(memory) if memory.is_ours() => ProcessTable::of(&memory.processes, here).claim(),
@@ -158,8 +159,8 @@ impl Drop for SideFile {
 }
 
 fn reset(file: &OsFile) -> Result<()> {
-    file.set_len(0)?;
-    shm_file::allocate(file, 0, LEN)?;
+    room::empty(file)?;
+    room::allocate(file, 0, LEN)?;
     let words: Vec<u8> = [MAGIC, VERSION]
         .iter()
         .flat_map(|word| word.to_ne_bytes())
