@@ -54,7 +54,8 @@ fn stamp(writer: u64, sequence: u64) -> Stamp {
 fn commit(database: &Database, stamp: Stamp) -> Result<()> {
     let mut write = database.begin_write()?;
     stamp.write(1, write.page_mut(PageNo::ONE)?);
-    Ok(write.commit()?)
+    write.commit()?;
+    Ok(())
 }
 
 fn newest(database: &Database) -> Result<Option<Stamp>> {

@@ -35,7 +35,7 @@ fn commit<B: wal::Backend>(database: &Database<B>, pages: u32, byte: u8) -> Resu
     for page in 1..=pages {
         tx.page_mut(number(page))?.fill(byte);
     }
-    tx.commit()
+    tx.commit().map(drop)
 }
 
 /// The first bytes of all pages, which are filled with one byte each.

@@ -28,7 +28,8 @@ fn options() -> Options {
 fn commit(database: &Database, byte: u8) -> Result<()> {
     let mut write = database.begin_write()?;
     write.page_mut(PageNo::ONE)?[100] = byte;
-    Ok(write.commit()?)
+    write.commit()?;
+    Ok(())
 }
 
 fn close_streams(streams: &[i32]) -> Result<()> {

@@ -86,7 +86,7 @@ fn attach(path: &Path, access: Access) -> Arc<Wal<Granting>> {
 fn commit(wal: &Arc<Wal<Granting>>, byte: u8) -> Result<()> {
     let mut tx = wal.begin_write(Duration::ZERO)?;
     tx.page_mut(PageNo::ONE)?.fill(byte);
-    tx.commit()
+    tx.commit().map(drop)
 }
 
 #[test]

@@ -74,6 +74,14 @@ impl PageSize {
     }
 }
 
+impl TryFrom<u32> for PageSize {
+    type Error = Error;
+
+    fn try_from(bytes: u32) -> Result<Self> {
+        PageSize::new(bytes)
+    }
+}
+
 impl fmt::Debug for PageSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -117,6 +125,20 @@ impl PageNo {
     /// Where the page begins in the database file, in bytes.
     pub const fn offset(self, size: PageSize) -> u64 {
         (self.get() as u64 - 1) * size.bytes() as u64
+    }
+}
+
+impl TryFrom<u32> for PageNo {
+    type Error = Error;
+
+    fn try_from(number: u32) -> Result<Self> {
+        PageNo::new(number)
+    }
+}
+
+impl From<PageNo> for u32 {
+    fn from(page: PageNo) -> u32 {
+        page.get()
     }
 }
 
@@ -170,6 +192,10 @@ impl fmt::Display for FrameNo {
     }
 }
 
+/// How many restarts of a log are counted. The first salts of two logs that have nothing to
+/// do with each other are so close in one of 65536 cases.
+const MAX_RESTARTS: u32 = 1 << 16;
+
 /// The two salts of a log header, as the bytes that stand in the file.
 ///
 /// The pair names a *generation* of the log: every restart changes it, and
@@ -202,6 +228,17 @@ impl Salts {
     #[must_use]
     pub fn name_same(self, other: Self) -> bool {
         self == other && (!self.names_none() || mutated(Mutation::NameEmptyLogs))
+    }
+
+    /// How many restarts of a log lead from the generation `older` to this one, by the
+    /// first salt; `None` if they are more than [`MAX_RESTARTS`], or none.
+    pub(crate) fn restarts_since(self, older: Self) -> Option<u32> {
+        let first = |salts: Self| {
+            let [a, b, c, d, ..] = salts.0;
+            u32::from_be_bytes([a, b, c, d])
+        };
+        let restarts = first(self).wrapping_sub(first(older));
+        (1..=MAX_RESTARTS).contains(&restarts).then_some(restarts)
     }
 
     /// The salts of the next generation: the first counts up as a big-endian
@@ -247,6 +284,23 @@ mod tests {
     #[test]
     fn the_lock_byte_page_of_4096_byte_pages_is_262145() {
         assert_eq!(PageSize::DEFAULT.lock_byte_page().get(), 262_145);
+    }
+
+    #[test]
+    fn restarts_are_counted_by_the_first_salt_across_its_end() {
+        let salts = |first: u32| {
+            let mut salts = Salts([7; 8]);
+            salts.0[..4].copy_from_slice(&first.to_be_bytes());
+            salts
+        };
+        let since = |new: u32, old: u32| salts(new).restarts_since(salts(old));
+        assert_eq!(since(5, 4), Some(1));
+        assert_eq!(since(2, u32::MAX), Some(3));
+        assert_eq!(since(MAX_RESTARTS + 9, 9), Some(MAX_RESTARTS));
+        for (new, old) in [(4, 4), (4, 5), (MAX_RESTARTS + 10, 9), (u32::MAX, 2)] {
+            assert_eq!(since(new, old), None, "{new} after {old}");
+        }
+        assert_eq!(salts(3).next().restarts_since(salts(3)), Some(1));
     }
 
     #[test]

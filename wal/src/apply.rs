@@ -26,7 +26,7 @@ impl<B: Backend> Database<B> {
     /// # let write = || -> wal::Result<()> {
     /// #     let mut write = source.begin_write()?;
     /// #     write.allocate()?;
-    /// #     write.commit()
+    /// #     write.commit().map(drop)
     /// # };
     /// # write()?;
     /// let options = wal::Options::new().persistent_log(true).auto_restart(false);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wal_core::Result;
-use wal_core::protocol::{BusyHandler, Snapshot};
+use wal_core::protocol::{BusyHandler, SavedSnapshot, Snapshot};
 
 use crate::backend::Backend;
 use crate::database::Database;
@@ -48,6 +48,56 @@ impl<B: Backend> Database<B> {
     /// As [`Database::changed_since`].
     pub fn wait_for_change(&self, snapshot: &Snapshot, timeout: Duration) -> Result<bool> {
         self.wait_for_change_with(snapshot, BusyHandler::timeout(timeout))
+    }
+
+    /// Waits until a read transaction that begins here is known to see `commit`, which
+    /// [`crate::WriteTx::commit`] returned: on a replica that follows the database, in a process
+    /// on any machine. False if `until` gave up before.
+    ///
+    /// In the database where it was committed nobody has to wait: what is committed is
+    /// seen by every transaction that begins later, in every process.
+    ///
+    /// ```
+    /// # fn main() -> wal::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let (path, copy) = (dir.path().join("pages"), dir.path().join("copy"));
+    /// # use std::time::Duration;
+    /// # let source = wal::Options::new().auto_checkpoint(0).open(&path)?;
+    /// # let options = wal::Options::new().persistent_log(true).auto_restart(false);
+    /// # let mut tail = source.tail()?;
+    /// # source.backup(&copy, |_| Ok(()))?;
+    /// # let replica = options.open(&copy)?;
+    /// let mut write = source.begin_write()?;
+    /// write.allocate()?;
+    /// let token = write.commit()?.to_bytes(); // to whoever reads the replica
+    ///
+    /// let commit = wal::SavedSnapshot::from_bytes(token).unwrap();
+    /// assert!(!replica.wait_for_commit(&commit, Duration::ZERO)?);
+    /// # let mut apply = replica.begin_apply()?;
+    /// # tail.advance()?;
+    /// # apply.apply_frames(tail.log_so_far(), None)?;
+    /// # apply.commit()?;
+    /// // … the replicator applies what was committed …
+    /// assert!(replica.wait_for_commit(&commit, Duration::from_secs(5))?);
+    /// # drop(tail);
+    /// # replica.close()?;
+    /// # source.close()
+    /// # }
+    /// ```
+    ///
+    /// It is known as long as the log has it, and for 65536 restarts of the log after that
+    /// ([`Snapshot::includes`]). It is not known any more once the log was removed by its last
+    /// user.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cancelled`], and those of [`Database::begin_read`].
+    pub fn wait_for_commit(
+        &self,
+        commit: &SavedSnapshot,
+        until: impl Into<BusyHandler>,
+    ) -> Result<bool> {
+        let is_there = || Ok(self.begin_read()?.snapshot().includes(commit));
+        self.wal().wait_for(until, is_there)
     }
 
     /// As [`Database::wait_for_change`], until `until` gives up; another

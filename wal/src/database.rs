@@ -1,6 +1,7 @@
 //! A database, shared by the threads of a process.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,10 @@ pub struct Database<B: Backend> {
     handles: Arc<[Arc<Wal<B>>]>,
     opened: Arc<Opened<B>>,
 }
+
+/// As [`Wal`], whatever a panic interrupts. The checkpoint thread has a channel of its own.
+impl<B: Backend> UnwindSafe for Database<B> {}
+impl<B: Backend> RefUnwindSafe for Database<B> {}
 
 impl<B: Backend> fmt::Debug for Database<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,7 +161,7 @@ impl<B: Backend> Database<B> {
     /// # let commit = |byte| -> wal::Result<()> {
     /// #     let mut write = db.begin_write()?;
     /// #     write.page_mut(wal::PageNo::ONE)?[0] = byte;
-    /// #     write.commit()
+    /// #     write.commit().map(drop)
     /// # };
     /// commit(1)?;
     /// let saved = db.begin_read()?.snapshot().save();

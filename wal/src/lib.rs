@@ -54,7 +54,7 @@ pub use wal_core::protocol::Counters;
 pub use wal_core::protocol::{
     BackfillProof, BackupProgress, BusyHandler, Cancel, CheckpointMode, CheckpointOptions,
     CheckpointProgress, CheckpointReport, DatabaseKind, HeldBack, NewPages, OldPages, PageRef,
-    RawFrame, SavedSnapshot, Savepoint, Snapshot, Synchronous, TailFrames, TailPosition,
+    Pages, RawFrame, SavedSnapshot, Savepoint, Snapshot, Synchronous, TailFrames, TailPosition,
 };
 pub use wal_core::{Error, FrameNo, Lock, PageNo, PageSize, ReadSlot, Result, Salts};
 

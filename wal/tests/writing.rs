@@ -356,7 +356,7 @@ fn question_mark_turns_a_refused_upgrade_into_its_error() {
     fn upgrade(database: &Database) -> wal::Result<()> {
         let read = database.begin_read()?;
         database.write(add_one)?;
-        read.upgrade()?.commit()
+        read.upgrade()?.commit().map(drop)
     }
     fn upgrade_boxed(database: &Database) -> Result<(), Box<dyn StdError + Send + Sync>> {
         let read = database.begin_read()?;

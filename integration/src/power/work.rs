@@ -533,7 +533,7 @@ fn commit_on_a_thread(
     }
     disk.attempt(state);
     let before = committed_frames(disk);
-    let thread = thread::spawn(move || tx.commit());
+    let thread = thread::spawn(move || tx.commit().map(drop));
     while committed_frames(disk) == before {
         ensure!(Instant::now() < deadline, "a thread wrote no commit");
         thread::yield_now();

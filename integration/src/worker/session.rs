@@ -261,7 +261,10 @@ impl<B: wal::Backend> Session for Handle<B> {
                 let savepoint = self.savepoint.context("no savepoint was set")?;
                 self.writer()?.rollback_to(savepoint)?;
             }
-            Command::Commit => self.write.take().context("nothing to commit")?.commit()?,
+            Command::Commit => {
+                let write = self.write.take().context("nothing to commit")?;
+                write.commit()?;
+            }
             Command::Rollback => self
                 .write
                 .take()

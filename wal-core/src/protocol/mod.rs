@@ -8,6 +8,7 @@
 //! | `raise` | moves a read transaction to the newest state within its slot |
 //! | `marks` | which slot that takes, and with which mark |
 //! | `page` | a page of a snapshot, and how it is asked for |
+//! | `pages` | what has pages: snapshots and write transactions |
 //! | `kept` | what a lock keeps of the two files; reads pages there |
 //! | `database_size` | when the length of the database file is looked at again |
 //! | `page_map` | makes that as quick in a long log as in a short one |
@@ -88,6 +89,7 @@ mod overwrite;
 mod own_write;
 mod page;
 mod page_map;
+mod pages;
 mod pressure;
 mod private_index;
 mod proof;
@@ -108,6 +110,7 @@ mod write;
 mod write_again;
 
 use std::ops::Deref;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -135,6 +138,7 @@ pub use held_snapshot::HeldSnapshot;
 pub use observe::Counters;
 pub use open::{DatabaseKind, create_page_store, inspect, inspect_immutable, refuse_leftovers};
 pub use page::PageRef;
+pub use pages::Pages;
 pub use private_index::{IndexOf, forget_header, index_of};
 pub use proof::BackfillProof;
 pub use read::{ReadTx, Snapshot};
@@ -163,6 +167,14 @@ pub struct Wal<C: WalCoordination> {
     attached: Arc<Attached<C>>,
     opener: Option<Arc<dyn Opener>>,
 }
+
+/// A panic at any step leaves what the death of the process would leave, which the next
+/// user cleans up; what is in memory alone is behind mutexes whose holders leave it whole, or
+/// poisons the attachment.
+impl<C: WalCoordination> UnwindSafe for Attached<C> {}
+impl<C: WalCoordination> RefUnwindSafe for Attached<C> {}
+impl<C: WalCoordination> UnwindSafe for Wal<C> {}
+impl<C: WalCoordination> RefUnwindSafe for Wal<C> {}
 
 impl<C: WalCoordination> Deref for Wal<C> {
     type Target = Attached<C>;

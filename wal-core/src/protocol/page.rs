@@ -49,6 +49,12 @@ impl Deref for PageRef<'_> {
     }
 }
 
+impl AsRef<[u8]> for PageRef<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl<C: WalCoordination> ReadTx<C> {
     /// The newest frame of the snapshot that holds `page`; `None` if the page
     /// is in the database file.

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use super::kept::Kept;
 use super::page_map::TakenMap;
+use super::saved_snapshot::SavedSnapshot;
 use super::snapshot::Held;
 use super::{LockGuard, Wal};
 use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
@@ -76,6 +77,23 @@ impl Snapshot {
     /// the transaction itself has committed since it took that.
     pub(super) fn reads_database_only(&self) -> bool {
         self.min_frame > self.header.max_frame()
+    }
+
+    /// True if this state is known to include `commit`: it is of the same log and not older,
+    /// or of the log after as many restarts as can be counted, each of which moves all commits
+    /// to the database file first.
+    ///
+    /// False does not say that `commit` is missing: a log that was removed by its last
+    /// user, and made again, has a name of its own.
+    pub fn includes(&self, commit: &SavedSnapshot) -> bool {
+        let (frame, of) = (commit.max_frame(), commit.salts());
+        if self.header == *commit.header() || frame == 0 && of.names_none() {
+            return true;
+        }
+        match self.salts().name_same(of) {
+            true => frame < self.max_frame(),
+            false => self.salts().restarts_since(of).is_some(),
+        }
     }
 
     /// True if both are snapshots of one published state. A state that is

@@ -57,6 +57,14 @@ impl SavedSnapshot {
     /// The length of [`SavedSnapshot::to_bytes`].
     pub const LEN: usize = 48;
 
+    pub(super) fn of(header: IndexHeader) -> Self {
+        SavedSnapshot { header }
+    }
+
+    pub(super) fn header(&self) -> &IndexHeader {
+        &self.header
+    }
+
     /// The generation of the log.
     pub fn salts(&self) -> Salts {
         self.header.salts()

@@ -80,6 +80,10 @@ impl<C: WalCoordination> NewPages<'_, C> {
 }
 
 impl<C: WalCoordination> OldPages<C> {
+    pub(super) fn wal(&self) -> &Arc<Wal<C>> {
+        &self.wal
+    }
+
     /// How many pages there were.
     pub fn page_count(&self) -> u32 {
         self.snapshot.page_count()

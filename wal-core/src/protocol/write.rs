@@ -35,6 +35,7 @@ use super::group_commit::CommitSync;
 use super::page::PageRef;
 use super::read::ReadTx;
 use super::relay::Commit;
+use super::saved_snapshot::SavedSnapshot;
 use super::snapshot::Held;
 use super::spill::OwnFrames;
 use super::turn::HeldWrite;
@@ -401,8 +402,12 @@ impl<C: WalCoordination> WriteTx<C> {
     }
 
     /// Makes the changes visible to everyone, and durable as the database's
-    /// [`super::Synchronous`] promises. A transaction that changed nothing leaves no
+    /// [`super::Synchronous`] promises, and returns the state that it made, or that it
+    /// began on if it changed nothing. A transaction that changed nothing leaves no
     /// trace.
+    ///
+    /// When this returns, every read transaction of every process that begins later sees
+    /// the state. A replica sees it later: see [`super::Snapshot::includes`].
     ///
     /// # Errors
     /// The transaction is rolled back, except for
@@ -412,7 +417,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// [`Error::DurabilityUnknown`]: it is visible, but may not survive a power
     /// failure. [`super::Opener::committed`] is called unless there is an error or
     /// nothing was changed.
-    pub fn commit(mut self) -> Result<()> {
+    pub fn commit(mut self) -> Result<SavedSnapshot> {
         let wal = self.wal().clone();
         wal.check_writable()?;
         let shared = wal.shared_sync();
@@ -423,7 +428,8 @@ impl<C: WalCoordination> WriteTx<C> {
         };
         let before = self.read.snapshot.header;
         let Some(committed) = append::commit(&mut self, sync)? else {
-            return self.end_on_published();
+            self.end_on_published()?;
+            return Ok(SavedSnapshot::of(before));
         };
         // Others write while this one has to do with the disk.
         if let Some(room) = shared {
@@ -449,7 +455,7 @@ impl<C: WalCoordination> WriteTx<C> {
             }
         }
         wal.tell_opener();
-        Ok(())
+        Ok(SavedSnapshot::of(committed))
     }
 
     /// Takes what a rollback or a failed commit leaves out of the index. Write is

@@ -44,7 +44,7 @@ impl<C: WalCoordination> Wal<C> {
             tx.stay();
             let error = match change(&mut tx) {
                 Ok(result) => match tx.commit() {
-                    Ok(()) => return Ok(result),
+                    Ok(_committed) => return Ok(result),
                     Err(e) => e.into(),
                 },
                 Err(e) => {

@@ -515,7 +515,7 @@ impl<B: Backend> Script<B> {
         let Running { tx, model } = running;
         let outcome = self.call(Self::pages_expected(&model), || tx.commit());
         match outcome.result {
-            Ok(()) => {
+            Ok(_) => {
                 self.committed = model.changed_state();
                 self.unknown.clear();
             }

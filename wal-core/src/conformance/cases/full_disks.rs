@@ -55,7 +55,7 @@ fn fill_large<B: Backend>(tx: &mut Writing<B>, byte: u8) -> Result<()> {
 fn commit_large<B: Backend>(user: &User<B>, byte: u8) -> Result<()> {
     let mut tx = user.write();
     fill_large::<B>(&mut tx, byte)?;
-    tx.commit()
+    tx.commit().map(drop)
 }
 
 /// The byte that all pages of 64 KiB are filled with; `None` without a page.
@@ -305,7 +305,7 @@ pub(crate) fn disk_full_at_any_byte_costs_no_commit<B: Backend>() {
 fn commit_spilled<B: Backend>(user: &User<B>, version: u32) -> Result<()> {
     let mut tx = user.wal.begin_write(std::time::Duration::ZERO)?;
     fill(&mut tx, &[1, 2, 3, 4, 5, 6], version)?;
-    tx.commit()
+    tx.commit().map(drop)
 }
 
 pub(crate) fn large_batch_without_room_can_be_applied_again<B: Backend>() {

@@ -62,7 +62,7 @@ where
 {
     std::thread::spawn(move || {
         fill(&mut tx, &[page], version)?;
-        tx.commit()
+        tx.commit().map(drop)
     })
 }
 
@@ -185,7 +185,7 @@ pub(crate) fn who_has_seen_a_commit_ends_when_it_is_durable<B: Backend>() {
                 let (tx, reader) = (begin_beside_a_sync(&strict), strict.clone());
                 let ends = move || {
                     match commits {
-                        true => tx.commit().expect("nothing to commit"),
+                        true => tx.commit().map(drop).expect("nothing to commit"),
                         false => drop(tx),
                     }
                     reader.versions()
