@@ -96,7 +96,7 @@ fn commit(database: &Database, pages: impl Iterator<Item = u32>, sequence: u64) 
     for page in pages {
         stamp(sequence).write(page, tx.page_mut(number(page))?);
     }
-    tx.commit()
+    tx.commit().map(drop)
 }
 
 fn stamp_of(database: &Database, page: u32) -> Result<Option<Stamp>> {
