@@ -145,7 +145,11 @@ fn mount_in(directory: &Path, system: FileSystem, bytes: u64) -> Result<PathBuf>
     }
     check_mounted(&disk)?;
     match system {
-        FileSystem::Overlay => mount_overlay(&disk),
+        FileSystem::Overlay => {
+            let lower = disk.join("lower");
+            fs::create_dir(&lower)?;
+            mount_overlay(&lower, &disk)
+        }
         _ => Ok(disk),
     }
 }
@@ -156,16 +160,20 @@ fn mount_tmpfs(path: &Path, bytes: u64) -> Result<()> {
     mount(Some("tmpfs"), path, Some("tmpfs"), none, Some(&*size)).context("a tmpfs")
 }
 
-/// An overlay whose directories are all on `disk`: `lower` is what it lies over.
-fn mount_overlay(disk: &Path) -> Result<PathBuf> {
-    let [lower, upper, work, merged] =
-        ["lower", "upper", "work", "merged"].map(|name| disk.join(name));
-    for directory in [&lower, &upper, &work, &merged] {
+/// Mounts an overlay over `lower`, for this thread and what it starts. What is written goes
+/// to `disk`. Gives the path where both are seen as one.
+///
+/// # Errors
+///
+/// If the system does not let it be mounted.
+pub fn mount_overlay(lower: &Path, disk: &Path) -> Result<PathBuf> {
+    let [upper, work, merged] = ["upper", "work", "merged"].map(|name| disk.join(name));
+    for directory in [&upper, &work, &merged] {
         fs::create_dir(directory)?;
     }
     let option = |name, path: &Path| format!("{name}={}", path.display());
     let options = [
-        option("lowerdir", &lower),
+        option("lowerdir", lower),
         option("upperdir", &upper),
         option("workdir", &work),
     ];

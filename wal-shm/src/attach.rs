@@ -136,18 +136,19 @@ impl ShmOptions {
     /// not change as long as its lock is held. So there has to be a lock, which an
     /// immutable database has not; it must not get lost when something else in this
     /// process closes the file, as classic locks do; and the file system must keep locks
-    /// and mappings, as network file systems may not. `file` is the database file, if it
-    /// is opened here.
+    /// and mappings, as network file systems may not, and overlays do not where a reader
+    /// is open before the first writer. `file` is the database file, if it is opened here.
     ///
     /// # Errors
-    /// Those of [`file_system::is_network`].
+    /// Those of [`file_system::is_network`] and [`file_system::copies_up`].
     fn may_map(self, path: &Path, file: Option<&OsFile>) -> Result<bool> {
         if self.access == Access::Immutable {
             return Ok(false);
         }
         let is_network = file_system::is_network(path, file, self)?;
         let keeps_locks = ByteLocks::new(self.lock_kind).belong_to_description();
-        Ok(self.mapped && keeps_locks && !is_network)
+        let may_be_copied = self.access == Access::ReadOnly && file_system::copies_up(path, file)?;
+        Ok(self.mapped && keeps_locks && !is_network && !may_be_copied)
     }
 }
 

@@ -31,16 +31,39 @@ pub(crate) fn is_network(path: &Path, file: Option<&OsFile>, options: ShmOptions
     }
 }
 
+/// True if the database at `path` is on a file system that copies a file when it is first
+/// opened for writing. Calls on descriptors that were opened before go to the copy then;
+/// their mappings stay with the file from which it was copied.
+///
+/// # Errors
+/// [`Error::Io`].
 #[cfg(target_os = "linux")]
-fn network_name_of(path: &Path, file: Option<&OsFile>) -> Result<Option<&'static str>> {
+pub(crate) fn copies_up(path: &Path, file: Option<&OsFile>) -> Result<bool> {
+    let overlay = nix::sys::statfs::OVERLAYFS_SUPER_MAGIC;
+    Ok(type_of(path, file)? == overlay)
+}
+
+/// Nothing is known about file systems here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn copies_up(_path: &Path, _file: Option<&OsFile>) -> Result<bool> {
+    Ok(false)
+}
+
+#[cfg(target_os = "linux")]
+fn type_of(path: &Path, file: Option<&OsFile>) -> Result<nix::sys::statfs::FsType> {
     let found = match file {
         Some(file) => nix::sys::statfs::fstatfs(file.as_file()?),
         None => nix::sys::statfs::statfs(path),
     };
     let found = found.map_err(|e| Error::io(path, "fstatfs", e.into()))?;
+    Ok(found.filesystem_type())
+}
+
+#[cfg(target_os = "linux")]
+fn network_name_of(path: &Path, file: Option<&OsFile>) -> Result<Option<&'static str>> {
     // The field is signed or not, and of different width, between systems.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let magic = found.filesystem_type().0 as u32;
+    let magic = type_of(path, file)?.0 as u32;
     Ok(network_name(magic))
 }
 

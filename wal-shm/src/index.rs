@@ -10,9 +10,10 @@ use std::io;
 use std::ops::Range;
 
 use wal_core::index::{IndexBlock, WritableBlock};
-use wal_core::io::{ByteLocks, OpenMode, OsFile, beside, shm_bytes};
+use wal_core::io::{ByteLocks, File, OpenMode, OsFile, beside, shm_bytes};
 use wal_core::{Error, LockMode, Result};
 
+use crate::file_system;
 use crate::first_opener::{self, Joined};
 use crate::lock_table::Beyond;
 use crate::main_file::MainFile;
@@ -45,7 +46,10 @@ impl Index {
             opened => opened?,
         };
         match first_opener::join(&file, locks, shm_bytes::DMS)? {
-            Joined::Yes => Ok(Some(Index::Shared(ShmFile::joined(file, locks)))),
+            Joined::Yes => {
+                let file = join_copy(file, locks)?;
+                Ok(file.map(|file| Index::Shared(ShmFile::joined(file, locks))))
+            }
             Joined::Busy => Ok(None),
             Joined::NobodyThere if locks.belong_to_description() => {
                 let index = PrivateIndex::new(database.path(), file, locks);
@@ -82,6 +86,23 @@ impl Index {
             Index::Private(private) => Ok(private.grow(index)),
         }
     }
+}
+
+/// `-shm` as it is mapped by a process that has joined by `file`: a descriptor that was opened
+/// before the writer may be of what an overlay file system has copied. `None` if a first
+/// opener is at work.
+fn join_copy(file: OsFile, locks: ByteLocks) -> Result<Option<OsFile>> {
+    if !file_system::copies_up(file.path(), Some(&file))? {
+        return Ok(Some(file));
+    }
+    let copy = OsFile::open_for_locks(file.path(), OpenMode::ReadOnlyCopy)?;
+    if !locks.belong_to_description() {
+        // The process holds DMS, by whichever descriptor.
+        return Ok(Some(copy));
+    }
+    // DMS is held by `file` until it is held by `copy`, so nobody resets the index.
+    let joined = first_opener::join(&copy, locks, shm_bytes::DMS)?;
+    Ok((joined == Joined::Yes).then_some(copy))
 }
 
 impl Index {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::file_id::FileId;
-use super::parking::{self, Parkable};
+use super::parking::{self, Parkable, Reach};
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
 
@@ -46,13 +46,13 @@ impl Descriptor {
     }
 
     /// The descriptor of a file that carries locks and was just opened.
-    pub(super) fn with_locks(file: fs::File, writes: bool) -> io::Result<Self> {
-        Ok(Self::of(Open::WithLocks(parking::adopt(file, writes)?)))
+    pub(super) fn with_locks(file: fs::File, reach: Reach) -> io::Result<Self> {
+        Ok(Self::of(Open::WithLocks(parking::adopt(file, reach)?)))
     }
 
     /// Reuses a parked descriptor of the file at `path`.
-    pub(super) fn reuse(path: &Path, writes: bool) -> io::Result<Option<Self>> {
-        let parked = parking::reuse(path, writes)?;
+    pub(super) fn reuse(path: &Path, reach: Reach) -> io::Result<Option<Self>> {
+        let parked = parking::reuse(path, reach)?;
         Ok(parked.map(|parkable| Self::of(Open::WithLocks(parkable))))
     }
 

@@ -5,9 +5,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use super::OsFile;
 use super::descriptor::Descriptor;
 use super::low_numbers::MayCarry;
-use super::{OsFile, parking};
+use super::parking::{self, Reach};
 use crate::error::{Error, Result};
 
 /// Whether a file may be made by opening it, and written.
@@ -29,11 +30,19 @@ pub enum OpenMode<'a> {
     /// It must be there, and is opened for reading alone. Shared locks can be
     /// taken on it, exclusive ones cannot.
     ReadOnly,
+    /// The same of a file that another process has opened for writing since it was made. On an
+    /// overlay file system that was copied then: a mapping of what was opened before shows
+    /// the file from which it was copied.
+    ReadOnlyCopy,
 }
 
 impl OpenMode<'_> {
-    pub(super) fn writes(self) -> bool {
-        !matches!(self, OpenMode::ReadOnly)
+    pub(super) fn reach(self) -> Reach {
+        match self {
+            OpenMode::ReadOnly => Reach::Reads,
+            OpenMode::ReadOnlyCopy => Reach::MapsCopy,
+            _ => Reach::Writes,
+        }
     }
 
     /// What a new file is to be like, in the modes that name a model.
@@ -43,7 +52,7 @@ impl OpenMode<'_> {
                 (super::File::path(model), model.as_file()?.metadata())
             }
             OpenMode::CreateLikeAt(path) => (path, fs::metadata(path)),
-            OpenMode::Existing | OpenMode::Create | OpenMode::ReadOnly => {
+            OpenMode::Existing | OpenMode::Create | OpenMode::ReadOnly | OpenMode::ReadOnlyCopy => {
                 (Path::new(""), Err(io::ErrorKind::InvalidInput.into()))
             }
         };
@@ -64,7 +73,7 @@ pub(super) fn open(
     // it is not followed, as by SQLite.
     options
         .read(true)
-        .write(mode.writes())
+        .write(mode.reach() == Reach::Writes)
         .custom_flags(libc::O_NOFOLLOW);
     let must_be_new = matches!(mode, OpenMode::NewLike(_));
     let opened = |options: &OpenOptions| {
@@ -72,7 +81,9 @@ pub(super) fn open(
         file.and_then(&keep).map_err(|e| Error::io(path, "open", e))
     };
     match mode {
-        OpenMode::Existing | OpenMode::ReadOnly => return opened(&options),
+        OpenMode::Existing | OpenMode::ReadOnly | OpenMode::ReadOnlyCopy => {
+            return opened(&options);
+        }
         OpenMode::Create => return opened(options.create(true).truncate(false).mode(0o644)),
         OpenMode::CreateLike(_) | OpenMode::CreateLikeAt(_) | OpenMode::NewLike(_) => {}
     }
@@ -121,7 +132,7 @@ fn make_like(file: &fs::File, model: &fs::Metadata) -> io::Result<()> {
 /// To open a pipe for reading alone waits until somebody writes to it.
 pub(super) fn refuse_pipe(path: &Path, mode: OpenMode<'_>) -> Result<()> {
     let is_pipe = || fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
-    match matches!(mode, OpenMode::ReadOnly) && is_pipe() {
+    match mode.reach() < Reach::Writes && is_pipe() {
         true => Err(not_regular(path)),
         false => Ok(()),
     }

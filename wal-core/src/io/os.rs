@@ -78,7 +78,7 @@ impl OsFile {
     pub fn open_for_locks(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
         let reused = match mode {
             OpenMode::NewLike(_) => None,
-            _ => Descriptor::reuse(path, mode.writes()).map_err(|e| Error::io(path, "stat", e))?,
+            _ => Descriptor::reuse(path, mode.reach()).map_err(|e| Error::io(path, "stat", e))?,
         };
         if let Some(descriptor) = reused {
             return Self::wrap(path, descriptor);
@@ -89,7 +89,7 @@ impl OsFile {
             OpenMode::NewLike(_) => MayCarry::NoLocks,
             _ => MayCarry::Locks,
         };
-        let with_locks = |file| Descriptor::with_locks(file, mode.writes());
+        let with_locks = |file| Descriptor::with_locks(file, mode.reach());
         Self::wrap(path, open(path, mode, may_carry, with_locks)?)
     }
 

@@ -46,6 +46,18 @@ const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 /// cost each park a system call each.
 const CHECKS: usize = 2;
 
+/// What a descriptor is good for. Each can do what those before it can.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Reach {
+    /// Reading by calls.
+    Reads,
+    /// Reading from a mapping too, where an overlay file system has copied the file to be
+    /// written: it was opened since.
+    MapsCopy,
+    /// Writing.
+    Writes,
+}
+
 /// A descriptor of a file that carries locks, in use or parked.
 #[derive(Debug)]
 pub(super) struct Parkable {
@@ -53,8 +65,7 @@ pub(super) struct Parkable {
     _in_child: ClosedInChild,
     file: File,
     id: FileId,
-    /// Whether it can be written through.
-    writes: bool,
+    reach: Reach,
     /// Set when it is parked, if its user has promised that no other SQLite in the process
     /// uses the file.
     may_close: bool,
@@ -146,9 +157,8 @@ fn table() -> MutexGuard<'static, Table> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Unparks a descriptor of the file at `path`: one that can be written through, if `writes`;
-/// else any, preferably one that cannot be.
-pub(super) fn reuse(path: &Path, writes: bool) -> io::Result<Option<Parkable>> {
+/// Unparks a descriptor of the file at `path`: one with the least reach that includes `reach`.
+pub(super) fn reuse(path: &Path, reach: Reach) -> io::Result<Option<Parkable>> {
     let Some(id) = FileId::at(path)? else {
         return Ok(None);
     };
@@ -156,14 +166,10 @@ pub(super) fn reuse(path: &Path, writes: bool) -> io::Result<Option<Parkable>> {
     let Some(known) = table.files.get_mut(&id) else {
         return Ok(None);
     };
-    let find = |writable| {
-        let mut parked = known.parked.iter();
-        parked.position(|parked| parked.writes == writable)
-    };
-    let found = match writes {
-        true => find(true),
-        false => find(false).or_else(|| find(true)),
-    };
+    let parked = known.parked.iter().enumerate();
+    let suitable = parked.filter(|(_, parked)| parked.reach >= reach);
+    let found = suitable.min_by_key(|(_, parked)| parked.reach);
+    let found = found.map(|(at, _)| at);
     let reused = found.map(|at| known.parked.swap_remove(at));
     known.in_use += usize::from(reused.is_some());
     Ok(reused)
@@ -171,7 +177,7 @@ pub(super) fn reuse(path: &Path, writes: bool) -> io::Result<Option<Parkable>> {
 
 /// Takes over `file`, which was just opened. If the system does not identify it, it stays
 /// open until the process ends: a neighbour may have locked it.
-pub(super) fn adopt(file: File, writes: bool) -> io::Result<Parkable> {
+pub(super) fn adopt(file: File, reach: Reach) -> io::Result<Parkable> {
     let in_child = ClosedInChild::register(file.as_fd());
     let id = match file.metadata() {
         Ok(metadata) => FileId::of(&metadata),
@@ -185,7 +191,7 @@ pub(super) fn adopt(file: File, writes: bool) -> io::Result<Parkable> {
         _in_child: in_child,
         file,
         id,
-        writes,
+        reach,
         may_close: false,
     })
 }

@@ -29,11 +29,11 @@ impl Scene {
 fn open(path: &Path) -> Parkable {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
-    adopt(options.open(path).unwrap(), true).unwrap()
+    adopt(options.open(path).unwrap(), Reach::Writes).unwrap()
 }
 
 fn open_to_read(path: &Path) -> Parkable {
-    adopt(File::open(path).unwrap(), false).unwrap()
+    adopt(File::open(path).unwrap(), Reach::Reads).unwrap()
 }
 
 /// Removes the name of the file at `path`, and keeps its inode, which else might be that of
@@ -57,11 +57,15 @@ fn a_parked_descriptor_is_reused_for_the_same_file_only() {
     let number = file.file().as_raw_fd();
     park(file, false);
     std::fs::write(&other, "").unwrap();
-    assert!(reuse(&other, true).unwrap().is_none());
-    assert!(reuse(&scene.path("missing"), true).unwrap().is_none());
-    let reused = reuse(&path, true).unwrap().unwrap();
+    assert!(reuse(&other, Reach::Writes).unwrap().is_none());
+    assert!(
+        reuse(&scene.path("missing"), Reach::Writes)
+            .unwrap()
+            .is_none()
+    );
+    let reused = reuse(&path, Reach::Writes).unwrap().unwrap();
     assert_eq!(reused.file().as_raw_fd(), number);
-    assert!(reuse(&path, true).unwrap().is_none());
+    assert!(reuse(&path, Reach::Writes).unwrap().is_none());
     park(reused, false);
 }
 
@@ -72,13 +76,13 @@ fn a_descriptor_that_cannot_write_is_reused_to_read_only() {
     std::fs::write(&path, "").unwrap();
     let id = FileId::at(&path).unwrap().unwrap();
     park(open_to_read(&path), false);
-    assert!(reuse(&path, true).unwrap().is_none());
+    assert!(reuse(&path, Reach::Writes).unwrap().is_none());
     park(open(&path), false);
     // The other one stays for a writer.
-    let reader = reuse(&path, false).unwrap().unwrap();
-    assert!(!reader.writes);
-    let writer = reuse(&path, false).unwrap().unwrap();
-    assert!(writer.writes);
+    let reader = reuse(&path, Reach::Reads).unwrap().unwrap();
+    assert_eq!(reader.reach, Reach::Reads);
+    let writer = reuse(&path, Reach::Reads).unwrap().unwrap();
+    assert_eq!(writer.reach, Reach::Writes);
     park(reader, false);
     park(writer, false);
     assert_eq!(parked(id), 2);
@@ -90,7 +94,7 @@ fn a_symbolic_link_is_not_the_file_that_it_leads_to() {
     let (path, link) = (scene.path("a"), scene.path("link"));
     park(open(&path), false);
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    assert!(reuse(&link, true).unwrap().is_none());
+    assert!(reuse(&link, Reach::Writes).unwrap().is_none());
 }
 
 #[test]
@@ -138,7 +142,7 @@ fn a_descriptor_that_may_close_is_closed_after_the_last_use() {
     assert_eq!(parked(id), 2, "the file is in use");
     park(two, true);
     assert_eq!(parked(id), 1, "one came without a promise");
-    let reused = reuse(&path, true).unwrap().unwrap();
+    let reused = reuse(&path, Reach::Writes).unwrap().unwrap();
     park(reused, true);
     assert_eq!(parked(id), 0);
     assert!(!table().files.contains_key(&id));
@@ -159,7 +163,10 @@ fn descriptors_of_unlinked_files_are_closed_by_later_parks() {
     park(last, false);
     let files = table().files.len();
     for _ in 0..files {
-        park(reuse(&scene.path("last"), true).unwrap().unwrap(), false);
+        park(
+            reuse(&scene.path("last"), Reach::Writes).unwrap().unwrap(),
+            false,
+        );
     }
     assert!(ids.iter().all(|id| parked(*id) == 0));
 }
