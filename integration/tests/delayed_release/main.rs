@@ -4,6 +4,7 @@
 //! | file | what it shows |
 //! |---|---|
 //! | `seldom` | a process that reads seldom keeps no lock between two transactions |
+//! | `frozen` | one that is stopped at any step holds up no more than without delay |
 //! | `often` | a process that reads often keeps one, for a bounded time |
 //! | `reclaim` | a checkpoint of this library gets it back |
 //! | `stock` | stock SQLite truncates the log and keeps it short |
@@ -11,6 +12,7 @@
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+mod frozen;
 mod often;
 mod reclaim;
 mod seldom;
