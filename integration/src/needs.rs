@@ -16,6 +16,8 @@ use std::process::{Command, Stdio};
 pub enum Need {
     /// The shell of stock SQLite, on `PATH`.
     Shell,
+    /// Python with its module `sqlite3`, on `PATH`.
+    Python,
     /// The program of Litestream, where `WAL_LITESTREAM` or `make tools` puts it.
     Litestream,
     /// The rights of root.
@@ -38,7 +40,8 @@ impl Need {
     #[must_use]
     pub fn is_met(self, unchecked: &str) -> bool {
         let met = match self {
-            Need::Shell => answers("sqlite3", "-version"),
+            Need::Shell => answers("sqlite3", &["-version"]),
+            Need::Python => answers("python3", &["-c", "import sqlite3"]),
             Need::Litestream => litestream().is_file(),
             Need::Root => nix::unistd::geteuid().is_root(),
             Need::Namespaces(options) => namespaces_can_be_made(options),
@@ -57,6 +60,7 @@ impl Need {
     fn remedy(self) -> &'static str {
         match self {
             Need::Shell => "there is no sqlite3 on PATH; install Debian's package sqlite3",
+            Need::Python => "there is no python3 on PATH; install Debian's package python3",
             Need::Litestream => "Litestream is not there; run `make tools`",
             Need::Root => "the tests do not run as root; run them as root",
             Need::Namespaces(_) => {
@@ -100,9 +104,9 @@ fn namespaces_can_be_made(options: &[&str]) -> bool {
     command.output().is_ok_and(|output| output.status.success())
 }
 
-fn answers(program: &str, argument: &str) -> bool {
+fn answers(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
-    command.arg(argument).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null());
     command.output().is_ok_and(|output| output.status.success())
 }
 

@@ -1,6 +1,6 @@
-//! Keeps a second database the same as one that other processes write, frame by
-//! frame, and decides itself when the log is emptied. The replica can be read
-//! meanwhile, by any process.
+//! Keeps a second database the same as one that another process writes at full speed, frame
+//! by frame, and decides itself when the log is restarted. The replica can be read
+//! by any process. The writer is this library's, and then, where there is one, Python.
 //!
 //! ```sh
 //! cargo run -p wal --example replicator
@@ -12,18 +12,35 @@ use std::env;
 use std::error::Error;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use wal::{CheckpointMode, Database, Options, PageNo};
-use wal_core::{WalCoordination, protocol};
+use wal::{
+    CheckpointMode, Database, DrainOptions, Drained, Options, PageNo, Pages, Synchronous, Tail,
+    TailPosition,
+};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-const COMMITS: u8 = 200;
-const LAST: u8 = COMMITS;
-/// The log is emptied when it has this many frames.
-const LONG: u32 = 50;
+const COMMITS: u16 = 5000;
+/// The log is restarted when it has this many frames.
+const LONG: u32 = 1000;
+/// How long the replicator sleeps at most before it looks whether the writer has ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+const PYTHON: &str = "
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+db.execute('PRAGMA synchronous=OFF')
+for n in range(5000):
+    db.execute('INSERT OR REPLACE INTO rows VALUES(?, randomblob(9000))', (n % 100,))
+";
+const MAKE: &str = "
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute('PRAGMA journal_mode=WAL')
+db.execute('CREATE TABLE rows(n INTEGER PRIMARY KEY, data)')
+";
 
 fn main() -> Result<()> {
     if let Some(path) = env::args().nth(1) {
@@ -31,73 +48,147 @@ fn main() -> Result<()> {
     }
     let directory = env::temp_dir().join(format!("wal-replicator-{}", std::process::id()));
     fs::create_dir(&directory)?;
-    let path = directory.join("pages");
-    let database = options().open(&path)?;
-    let mut tail = database.tail()?;
+    let pages = directory.join("pages");
+    let mut writer = Command::new(env::current_exe()?);
+    writer.arg(&pages);
+    replicate("this library", &pages, &mut writer)?;
 
-    // The tail keeps the log from beginning anew, so the copy lacks nothing.
-    let copy = directory.join("replica");
-    database.backup(&copy, |_| Ok(()))?;
-    let replica = options().persistent_log(true).open(&copy)?;
-
-    let mut writer = Command::new(env::current_exe()?).arg(&path).spawn()?;
-    let mut generations = 1;
-    // Where the generation before ended, if a new one has begun.
-    let mut ended = None;
-    while first_byte(&replica)? != LAST {
-        let seen = *tail.state().snapshot();
-        assert!(database.wait_for_change(&seen, Duration::from_secs(30))?);
-        let mut apply = replica.begin_apply()?;
-        apply.apply_frames(tail.advance()?, ended)?;
-        let position = apply.commit()?;
-        if position.frame > LONG {
-            // All of it is in both database files, so both logs may begin anew.
-            replica.checkpoint(CheckpointMode::Passive)?;
-            database.checkpoint(CheckpointMode::Passive)?;
-            // False if the writer was faster; then the next time.
-            if tail.restart_log(Duration::from_secs(5))? {
-                ended = Some(position);
-                generations += 1;
-            }
-        }
+    let made = python(MAKE, &directory.join("app.db")).status();
+    if made.is_ok_and(|status| status.success()) {
+        let path = directory.join("app.db");
+        replicate("Python", &path, &mut python(PYTHON, &path))?;
+    } else {
+        println!("not checked: a replica of what Python writes: there is no python3 on PATH");
     }
-    assert!(writer.wait()?.success());
-    let pages = pages_of(tail.state())?;
-    assert!(
-        pages_of(&replica.begin_read()?)? == pages,
-        "the replica is the database"
-    );
-    println!(
-        "{} pages, {generations} generations of the log",
-        pages.len()
-    );
-    drop(tail);
-    replica.close()?;
-    database.close()?;
     fs::remove_dir_all(directory)?;
     Ok(())
 }
 
-/// Nobody but the replicator empties the log.
+fn python(script: &str, path: &Path) -> Command {
+    let mut command = Command::new("python3");
+    command.args(["-c", script]).arg(path).stderr(Stdio::null());
+    command
+}
+
+/// Follows the database at `path` as long as `writer` runs, and compares then.
+fn replicate(name: &str, path: &Path, writer: &mut Command) -> Result<()> {
+    let source = options().open(path)?;
+    let tail = source.tail()?;
+    // The tail keeps the log from being restarted, so the copy lacks nothing.
+    let copy = path.with_extension("replica");
+    source.backup(&copy, |_| Ok(()))?;
+    let replica = options().persistent_log(true).open(&copy)?;
+    let mut replicator = Replicator {
+        tail,
+        replica,
+        ended: None,
+    };
+    replicator.begin()?;
+    let mut writer = Running(writer.spawn()?);
+    let (mut generations, mut longest) = (1, 0);
+    loop {
+        let ended = writer.0.try_wait()?;
+        replicator.follow()?;
+        longest = longest.max(replicator.tail.position().frame);
+        generations += u32::from(replicator.restart_log_if_long()?);
+        if let Some(status) = ended {
+            assert!(status.success(), "the writer has failed");
+            break;
+        }
+        source.wait_for_change(replicator.tail.state().snapshot(), LOOK)?;
+    }
+    let pages = pages_of(&source.begin_read()?)?;
+    assert!(
+        pages_of(&replicator.replica.begin_read()?)? == pages,
+        "the replica is the database"
+    );
+    assert!(
+        generations > 1,
+        "the log was restarted while it was written"
+    );
+    let pages = pages.len();
+    println!("{name}: {pages} pages, {generations} generations, at most {longest} frames");
+    drop(replicator.tail);
+    replicator.replica.close()?;
+    Ok(source.close()?)
+}
+
+struct Replicator {
+    tail: Tail,
+    replica: Database,
+    /// Where the generation before ended, if a new one has begun.
+    ended: Option<TailPosition>,
+}
+
+impl Replicator {
+    /// Gives the copy the log of what was copied.
+    fn begin(&mut self) -> Result<()> {
+        self.tail.advance()?;
+        let mut apply = self.replica.begin_apply()?;
+        apply.apply_frames(self.tail.log_so_far(), None)?;
+        apply.commit()?;
+        Ok(())
+    }
+
+    /// Applies what was committed.
+    fn follow(&mut self) -> Result<()> {
+        let mut apply = self.replica.begin_apply()?;
+        apply.apply_frames(self.tail.advance()?, self.ended)?;
+        apply.commit()?;
+        Ok(())
+    }
+
+    /// Restarts a long log; false if it is not long, or that was not possible.
+    fn restart_log_if_long(&mut self) -> Result<bool> {
+        if self.tail.position().frame < LONG {
+            return Ok(false);
+        }
+        // Writers wait for what is applied here, so a replica that is slow slows them down.
+        let options = DrainOptions::new().most_frames(u32::MAX);
+        let (replica, ended) = (&self.replica, self.ended);
+        let drained = self.tail.drain_log(&options, |frames| {
+            let mut apply = replica.begin_apply()?;
+            apply.apply_frames(frames, ended)?;
+            apply.commit().map(drop)
+        });
+        let Drained::Restarted { end } = drained? else {
+            return Ok(false);
+        };
+        // All of the log has to be in the database file here, too.
+        self.replica.checkpoint(CheckpointMode::Passive)?;
+        self.ended = Some(end);
+        Ok(true)
+    }
+}
+
+/// A process that does not outlive an error here.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Only the replicator restarts the log.
 fn options() -> Options {
-    Options::new().auto_checkpoint(0).auto_restart(false)
+    let options = Options::new().synchronous(Synchronous::Normal);
+    options.auto_checkpoint(0).auto_restart(false)
 }
 
-fn first_byte(database: &Database) -> Result<u8> {
-    Ok(database.begin_read()?.page(PageNo::ONE)?[0])
-}
-
-fn pages_of<C: WalCoordination>(state: &protocol::ReadTx<C>) -> Result<Vec<Vec<u8>>> {
+fn pages_of(state: &impl Pages) -> Result<Vec<Vec<u8>>> {
     let page = |number| Ok(state.page(PageNo::new(number)?)?.to_vec());
     (1..=state.page_count()).map(page).collect()
 }
 
 fn write(path: &Path) -> Result<()> {
     let database: Database = options().open(path)?;
+    let page = database.write(|tx| tx.allocate())?;
     for commit in 1..=COMMITS {
         let mut write = database.begin_write()?;
-        write.page_mut(PageNo::ONE)?[0] = commit;
-        if commit.is_multiple_of(10) {
+        write.page_mut(page)?[..2].copy_from_slice(&commit.to_le_bytes());
+        if commit.is_multiple_of(100) {
             write.allocate()?;
         }
         write.commit()?;

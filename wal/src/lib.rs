@@ -53,8 +53,9 @@ pub use wal_core::io::LockKind;
 pub use wal_core::protocol::Counters;
 pub use wal_core::protocol::{
     BackfillProof, BackupProgress, BusyHandler, Cancel, CheckpointMode, CheckpointOptions,
-    CheckpointProgress, CheckpointReport, DatabaseKind, HeldBack, NewPages, OldPages, PageRef,
-    Pages, RawFrame, SavedSnapshot, Savepoint, Snapshot, Synchronous, TailFrames, TailPosition,
+    CheckpointProgress, CheckpointReport, DatabaseKind, DrainOptions, Drained, HeldBack, NewPages,
+    OldPages, PageRef, Pages, RawFrame, SavedSnapshot, Savepoint, Snapshot, Synchronous,
+    TailFrames, TailPosition,
 };
 pub use wal_core::{Error, FrameNo, Lock, PageNo, PageSize, ReadSlot, Result, Salts};
 

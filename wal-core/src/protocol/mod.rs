@@ -15,6 +15,7 @@
 //! | `held_snapshot` | a snapshot that is held for a bounded time |
 //! | `saved_snapshot` | a snapshot as a value, opened again while the log has it |
 //! | `tail` | follows the log, for a replicator |
+//! | `drain` | ends a generation of the log for a tail, beside busy writers |
 //! | `apply` | adds the frames of another log, for a replica |
 //! | `backup` | copies a snapshot into a file of its own |
 //! | `change` | waits until the database has changed |
@@ -73,6 +74,7 @@ mod database_size;
 mod debug;
 mod delayed_release;
 mod dirty;
+mod drain;
 mod frames;
 mod frames_mark;
 mod free_space;
@@ -131,6 +133,7 @@ pub use checkpoint::{
 pub use config::{CACHE_SPILL, Synchronous, WalAutoActions, WalConfig};
 pub use delayed_release::serves_newest;
 pub use dirty::Savepoint;
+pub use drain::{DrainOptions, Drained};
 pub use frames_mark::FramesMark;
 pub use guard::LockGuard;
 pub use held_snapshot::HeldSnapshot;

@@ -68,7 +68,7 @@ impl TailPosition {
 /// Follows the log. It keeps the log from beginning anew until it is dropped.
 pub struct Tail<C: WalCoordination> {
     /// At the state up to which frames were handed out.
-    at: ReadTx<C>,
+    pub(super) at: ReadTx<C>,
 }
 
 /// The frames that were committed since a tail was last asked. They end with
@@ -80,7 +80,7 @@ pub struct TailFrames<'t, C: WalCoordination> {
 
 /// The numbers of the frames behind one, in order.
 #[derive(Debug)]
-struct Numbers {
+pub(super) struct Numbers {
     /// `None` behind the last number that a frame can have.
     next: Option<FrameNo>,
 }
@@ -148,7 +148,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// A read transaction at a marked slot, on the newest state, though all of
     /// it be backfilled: slot 0 does not keep the log from beginning anew.
-    fn pin_newest(self: &Arc<Self>, held: &Held<'_, C>) -> Result<ReadTx<C>> {
+    pub(super) fn pin_newest(self: &Arc<Self>, held: &Held<'_, C>) -> Result<ReadTx<C>> {
         self.check_process()?;
         for attempt in 1..=MAX_ATTEMPTS {
             pause_before(attempt);
@@ -245,7 +245,7 @@ impl<C: WalCoordination> Tail<C> {
     /// the log has begun anew since; those of [`Wal::begin_read`].
     pub fn advance(&mut self) -> Result<TailFrames<'_, C>> {
         let wal = self.at.wal().clone();
-        let numbers = Numbers::behind(self.at.snapshot().max_frame());
+        let numbers = self.numbers();
         if self.at.move_in_slot()? {
             return Ok(TailFrames {
                 at: &self.at,
@@ -253,20 +253,31 @@ impl<C: WalCoordination> Tail<C> {
             });
         }
         let pinned = wal.pin_newest(&Held::NOTHING)?;
-        let (before, now) = (self.at.snapshot(), pinned.snapshot());
-        // A mark keeps the log from beginning anew; only the first commit to an
-        // empty log changes the salts under it. Slot 0, at which a failed
-        // restart may have left the tail, keeps nothing.
-        let keeps_nothing = before.bypasses_log() && !mutated(Mutation::IgnoreRestartAtSlotZero);
-        if keeps_nothing && before.salts() != now.salts() {
-            return Err(wal.snapshot_gone());
-        }
+        self.check_follows(&pinned)?;
         // The old mark is given back when the new one is held.
         self.at = pinned;
         Ok(TailFrames {
             at: &self.at,
             numbers,
         })
+    }
+
+    /// Those of the frames behind the tail.
+    pub(super) fn numbers(&self) -> Numbers {
+        Numbers::behind(self.at.snapshot().max_frame())
+    }
+
+    /// Refuses a newer state with which the tail would miss frames.
+    pub(super) fn check_follows(&self, newest: &ReadTx<C>) -> Result<()> {
+        let (before, now) = (self.at.snapshot(), newest.snapshot());
+        // A mark keeps the log from being restarted; only the first commit to an
+        // empty log changes the salts under it. Slot 0, at which a failed
+        // restart may have left the tail, keeps nothing.
+        let keeps_nothing = before.bypasses_log() && !mutated(Mutation::IgnoreRestartAtSlotZero);
+        match keeps_nothing && before.salts() != now.salts() {
+            true => Err(self.at.wal().snapshot_gone()),
+            false => Ok(()),
+        }
     }
 
     /// Begins the log anew, if the tail has handed everything out and all of it
@@ -291,22 +302,35 @@ impl<C: WalCoordination> Tail<C> {
         if !seen || wal.checkpoint_info()?.backfilled() != header.max_frame() {
             return Ok(false);
         }
-        // With Write held nothing is added, so the mark may go: slot 0 will do
+        self.restart_backfilled(&held, &header, &mut waiter)?;
+        Ok(true)
+    }
+
+    /// Restarts the log that `header` publishes, all of which the tail has handed out and is
+    /// in the database file. The caller holds `CKPT` and `WRITE`.
+    pub(super) fn restart_backfilled(
+        &mut self,
+        held: &Held<'_, C>,
+        header: &IndexHeader,
+        waiter: &mut Waiter,
+    ) -> Result<()> {
+        let wal = self.at.wal().clone();
+        // With `WRITE` held nothing is added, so the mark may go: slot 0 will do
         // until the new generation is there.
-        let bypass = wal.begin_read_holding(&held)?;
+        let bypass = wal.begin_read_holding(held)?;
         let pinned = std::mem::replace(&mut self.at, bypass);
         drop(pinned);
-        let restarted = self.restart_unpinned(&header, &mut waiter);
-        self.at = wal.pin_newest(&held)?;
+        let restarted = self.restart_unpinned(header, waiter);
+        self.at = wal.pin_newest(held)?;
         restarted
     }
 
-    fn restart_unpinned(&self, header: &IndexHeader, waiter: &mut Waiter) -> Result<bool> {
+    fn restart_unpinned(&self, header: &IndexHeader, waiter: &mut Waiter) -> Result<()> {
         let wal = self.at.wal();
         let _readers = wal.lock_or_busy(Lock::ReadMarks, waiter)?;
         let proof = wal.backfill_proof(header)?;
         wal.publish_restart(header, &proof, next_salts(header))?;
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -335,7 +359,11 @@ impl<C: WalCoordination> TailFrames<'_, C> {
     }
 }
 
-impl<C: WalCoordination> TailFrames<'_, C> {
+impl<'t, C: WalCoordination> TailFrames<'t, C> {
+    pub(super) fn new(at: &'t ReadTx<C>, numbers: Numbers) -> Self {
+        TailFrames { at, numbers }
+    }
+
     /// The state with which the frames end.
     pub(super) fn at(&self) -> &ReadTx<C> {
         self.at
