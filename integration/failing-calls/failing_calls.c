@@ -124,6 +124,41 @@ static void close_before_open(const char *path) {
 OPEN_AS(open)
 OPEN_AS(open64)
 
+/* The path of `name` in the directory `at`. */
+static const char *path_in(int at, const char *name, char path[PATH_MAX]) {
+    char link[64];
+    if (at == AT_FDCWD || !name || *name == '/' || !*name) return name;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", at);
+    ssize_t len = readlink(link, path, PATH_MAX - 1);
+    if (len < 0) return name;
+    snprintf(path + len, PATH_MAX - len, "/%s", name);
+    return path;
+}
+
+#define OPEN_IN_AS(name)                                           \
+    int name(int at, const char *file, int flags, ...) {           \
+        va_list arguments;                                         \
+        va_start(arguments, flags);                                \
+        mode_t mode = va_arg(arguments, mode_t);                   \
+        va_end(arguments);                                         \
+        char buffer[PATH_MAX];                                     \
+        const char *path = path_in(at, file, buffer);              \
+        if (is_ours(path) && fails(OPEN)) return -1;               \
+        close_before_open(path);                                   \
+        return marking(REAL(name)(at, file, flags, mode), path);   \
+    }
+OPEN_IN_AS(openat)
+OPEN_IN_AS(openat64)
+
+#define STAT_IN_AS(name, stat_type)                                \
+    int name(int at, const char *restrict file, struct stat_type *restrict found, int flags) { \
+        char buffer[PATH_MAX];                                     \
+        if (is_ours(path_in(at, file, buffer)) && fails(STAT)) return -1; \
+        return REAL(name)(at, file, found, flags);                 \
+    }
+STAT_IN_AS(fstatat, stat)
+STAT_IN_AS(fstatat64, stat64)
+
 #define READ_AS(name, offset_type)                                            \
     ssize_t name(int fd, void *buffer, size_t len, offset_type at) {          \
         if (is_marked(fd)) {                                                  \
@@ -181,26 +216,27 @@ int statx(int fd, const char *restrict path, int flags, unsigned mask, struct st
 }
 
 /* Of a disk that is full the size is told, and that none of it is free. */
-static int is_full(const char *path) {
-    if (!is_ours(path) || strcmp(setting("WAL_FAULT"), "FULL") || !is_chosen()) return 0;
+static int is_chosen_full(void) {
+    if (strcmp(setting("WAL_FAULT"), "FULL") || !is_chosen()) return 0;
     atomic_store(&hit, 1);
     return 1;
 }
 
-#define STATVFS_AS(name)                                       \
-    int name(const char *restrict path, struct name *restrict found) { \
-        if (is_ours(path) && fails(FREE)) return -1;           \
-        int full = is_full(path);                              \
-        int answer = REAL(name)(path, found);                  \
+#define FSTATVFS_AS(name, of)                                  \
+    int name(int fd, struct of *found) {                       \
+        if (is_marked(fd) && fails(FREE)) return -1;           \
+        int full = is_marked(fd) && is_chosen_full();          \
+        int answer = REAL(name)(fd, found);                    \
         if (full && !answer) found->f_bfree = found->f_bavail = 0; \
         return answer;                                         \
     }
-STATVFS_AS(statvfs)
-STATVFS_AS(statvfs64)
+FSTATVFS_AS(fstatvfs, statvfs)
+FSTATVFS_AS(fstatvfs64, statvfs64)
 
-int unlink(const char *path) {
-    if (is_ours(path) && fails(REMOVE)) return -1;
-    return REAL(unlink)(path);
+int unlinkat(int at, const char *file, int flags) {
+    char buffer[PATH_MAX];
+    if (is_ours(path_in(at, file, buffer)) && fails(REMOVE)) return -1;
+    return REAL(unlinkat)(at, file, flags);
 }
 
 #define MAP_AS(name, offset_type)                                                        \

@@ -159,9 +159,9 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// A file was removed, or another one was put in its place, while it was
+    /// A file was removed or renamed, or another one was put in its place, while it was
     /// open. What is written to it from now on would be lost.
-    #[error("{}: removed or replaced while it was open; nothing more is written to it: close the database and open it again", path.display())]
+    #[error("{}: removed, renamed or replaced while it was open; nothing more is written to it: close the database and open it again", path.display())]
     Replaced {
         /// The file.
         path: PathBuf,

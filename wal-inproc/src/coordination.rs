@@ -25,7 +25,7 @@ use crossbeam_utils::CachePadded;
 use wal_core::fork::ProcessGeneration;
 use wal_core::index::{IndexBlock, MARK_NOT_USED, WritableBlock};
 use wal_core::io::{
-    ByteLocks, Claim, File, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes,
+    ByteLocks, Claim, File, LockKind, OpenMode, OsFile, Place, database_bytes, shm_bytes,
 };
 use wal_core::once_table::OnceTable;
 use wal_core::waiting::WaitingRoom;
@@ -91,7 +91,7 @@ impl Owned {
     /// Takes `database`, without waiting.
     fn take(database: &Arc<OsFile>, locks: ByteLocks) -> Result<Self> {
         let path = database.path();
-        let claim = Claim::acquire(path, database.id()?, locks)?;
+        let claim = Claim::acquire(database.place(), database.id()?, locks)?;
         let file = database.as_file()?;
         let taken = locks.try_lock(file, database_bytes::ALL, LockMode::Exclusive);
         if !taken.map_err(|e| Error::io(path, "lock", e))? {
@@ -143,9 +143,10 @@ impl InProcessWalCoordination {
     ) -> Result<(Self, Arc<OsFile>)> {
         let locks = ByteLocks::new(options.lock_kind);
         let maps = options.mapped && locks.belong_to_description();
-        let database = Arc::new(open(path, mode, options)?.with_mapping(maps));
+        let file = open(Place::of(path)?, mode, options)?;
+        let database = Arc::new(file.with_mapping(maps));
         let owned = Owned::take(&database, locks)?;
-        if someone_is_attached(path, options)? {
+        if someone_is_attached(&database, options)? {
             let path = path.to_owned();
             return Err(Error::Locked { path });
         }
@@ -206,17 +207,17 @@ impl InProcessWalCoordination {
 }
 
 /// Opens a file that carries locks.
-fn open(path: &Path, mode: OpenMode<'_>, options: InProcessOptions) -> Result<OsFile> {
-    let file = OsFile::open_for_locks(path, mode)?;
+fn open(place: Place, mode: OpenMode<'_>, options: InProcessOptions) -> Result<OsFile> {
+    let file = OsFile::open_for_locks_at(place, mode)?;
     file.set_close_on_drop(options.close_descriptors);
     Ok(file)
 }
 
 /// True if a process holds the lock that everyone attached to the `-shm` file
 /// holds.
-fn someone_is_attached(database: &Path, options: InProcessOptions) -> Result<bool> {
-    let path = beside(database, "-shm");
-    let shm = match open(&path, OpenMode::Existing, options) {
+fn someone_is_attached(database: &OsFile, options: InProcessOptions) -> Result<bool> {
+    let place = database.place().beside("-shm");
+    let shm = match open(place, OpenMode::Existing, options) {
         Ok(shm) => shm,
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return Ok(false);
@@ -225,7 +226,7 @@ fn someone_is_attached(database: &Path, options: InProcessOptions) -> Result<boo
     };
     let conflict = ByteLocks::new(options.lock_kind)
         .conflict(shm.as_file()?, shm_bytes::DMS)
-        .map_err(|e| Error::io(&path, "query the lock of", e))?;
+        .map_err(|e| Error::io(shm.path(), "query the lock of", e))?;
     Ok(conflict.is_some())
 }
 
@@ -315,11 +316,7 @@ impl WalCoordination for InProcessWalCoordination {
         let Owner::Ours(owned) = &self.owner else {
             return Ok(());
         };
-        let path = beside(owned.database.path(), "-shm");
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(&path, "remove", e)),
-            _ => Ok(()),
-        }
+        owned.database.place().beside("-shm").remove()
     }
 }
 

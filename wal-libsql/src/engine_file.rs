@@ -10,11 +10,11 @@ use std::ffi::{c_int, c_void};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use libsql_ffi as ffi;
-use wal_core::io::{File, FileSyncType};
+use wal_core::io::{File, FileId, FileSyncType, Place};
 use wal_core::{Error, Result};
 
 use crate::code;
@@ -25,6 +25,8 @@ use crate::code;
 pub(crate) struct EngineFile {
     file: NonNull<ffi::sqlite3_file>,
     path: PathBuf,
+    /// Where the file is, and which it is; empty until it is looked for.
+    place: OnceLock<(Place, FileId)>,
     /// How the file is synced (`SQLITE_SYNC_NORMAL`, `SQLITE_SYNC_FULL`).
     sync_flags: AtomicI32,
     /// The connection that checkpoints; null between checkpoints.
@@ -60,6 +62,7 @@ impl EngineFile {
         Arc::new(EngineFile {
             file,
             path,
+            place: OnceLock::new(),
             sync_flags: AtomicI32::new(ffi::SQLITE_SYNC_NORMAL),
             checkpoints: AtomicPtr::new(ptr::null_mut()),
             is_owned: AtomicBool::new(false),
@@ -108,13 +111,51 @@ impl EngineFile {
         Ok(has_moved.map(|has_moved| has_moved == 0))
     }
 
-    /// Refuses if the file was removed or replaced.
+    /// Looks for the file at its path, and holds its directory open. What is found there
+    /// counts only if the VFS says afterwards that the file is in place.
+    pub(crate) fn find_place(&self) -> Result<()> {
+        let place = Place::of(&self.path)?;
+        let found = place.find().map_err(|e| Error::io(&self.path, "stat", e))?;
+        if let Some(found) = found {
+            let _ = self.place.set((place, found.id));
+        }
+        Ok(())
+    }
+
+    /// Which file it is.
+    pub(crate) fn id(&self) -> Result<FileId> {
+        let found = self.place.get().map(|(_, id)| *id);
+        found.ok_or_else(|| Error::cannot_open(&self.path, "it is not at its path"))
+    }
+
+    /// Where the file is: its name in a directory that is held open.
+    pub(crate) fn place(&self) -> Result<&Place> {
+        let found = self.place.get().map(|(place, _)| place);
+        found.ok_or_else(|| Error::cannot_open(&self.path, "it is not at its path"))
+    }
+
+    /// Refuses if the file was removed or replaced. The VFS looks at the path, which leads
+    /// elsewhere once the process has another root directory or other rights.
     pub(crate) fn check_in_place(&self) -> Result<()> {
         match self.is_in_place()? {
             None | Some(true) => Ok(()),
+            Some(false) if self.is_in_its_directory()? => Ok(()),
             Some(false) => Err(Error::Replaced {
                 path: self.path.clone(),
             }),
+        }
+    }
+
+    /// True if the directory that is held open has the file under its name.
+    fn is_in_its_directory(&self) -> Result<bool> {
+        let Some((place, id)) = self.place.get() else {
+            return Ok(false);
+        };
+        match place.find() {
+            Ok(found) => Ok(found.is_some_and(|found| found.id == *id)),
+            // Nothing says that it is not.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(true),
+            Err(e) => Err(Error::io(&self.path, "stat", e)),
         }
     }
 
@@ -265,7 +306,7 @@ impl File for EngineFile {
 
 #[cfg(feature = "shm")]
 mod owner {
-    use super::{Arc, EngineFile, Result};
+    use super::{Arc, EngineFile, Place, Result};
     use crate::code;
 
     /// The engine's locks, for who attaches beside them.
@@ -279,6 +320,10 @@ mod owner {
                 Err(error) if code::is_busy(&error) => Ok(false),
                 Err(error) => Err(error),
             }
+        }
+
+        fn place(&self) -> Option<Place> {
+            self.0.place().ok().cloned()
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use libsql_ffi as ffi;
 use wal_core::format::frame_offset;
-use wal_core::io::{File, OpenMode, OsFile, beside};
+use wal_core::io::{File, OpenMode, OsFile};
 use wal_core::protocol::{
     BusyHandler, CheckpointMode, CheckpointOptions, CheckpointReport, FramesMark, ReadTx, Snapshot,
     Synchronous, Wal, WriteTx,
@@ -132,7 +132,8 @@ impl<C: WalCoordination> BackendLog<C> {
         let page_size = self.wal.config().page_size;
         let end = self.frame_no(frames.saturating_add(1))?;
         let end = frame_offset(end, page_size);
-        let log = OsFile::open(&beside(self.wal.path(), "-wal"), OpenMode::Existing)?;
+        let place = self.file.place()?.beside("-wal");
+        let log = OsFile::open_at(place, OpenMode::Existing)?;
         match log.len()? > end {
             true => log.set_len(end),
             false => Ok(()),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use libsql_ffi as ffi;
-use wal_core::io::{ByteLocks, Claim, FileId, LockKind};
+use wal_core::io::{ByteLocks, Claim, LockKind};
 use wal_core::protocol::{DatabaseKind, Wal, WalConfig};
 use wal_core::{Error, Result};
 use wal_inproc::InProcessWalCoordination;
@@ -278,10 +278,9 @@ fn config(storage: &EngineStorage, limit: Option<u64>) -> Result<WalConfig> {
 
 fn open_on_heap(file: &Arc<EngineFile>, limit: Option<u64>) -> Result<Box<dyn Log>> {
     let path = wal_core::io::File::path(&**file);
-    let there = std::fs::metadata(path).map_err(|e| Error::io(path, "stat", e))?;
     // The system keeps the engine's locks apart from all but classic ones of this process.
     let locks = ByteLocks::new(LockKind::OpenFileDescription);
-    let claim = Claim::acquire(path, FileId::of(&there), locks)?;
+    let claim = Claim::acquire(file.place()?, file.id()?, locks)?;
     // Copied: the engine's EXCLUSIVE is a classic lock, which anything in this process that
     // closes the file drops.
     let storage = EngineStorage::open(file.clone(), false)?;
@@ -316,7 +315,7 @@ fn open_shared(
         Err(error) if may_not_write(&error) => {
             shm.access = Access::ReadOnly;
             let coordination = attach(shm)?;
-            let storage = EngineStorage::read_only(file.clone(), coordination.maps());
+            let storage = EngineStorage::read_only(file.clone(), coordination.maps())?;
             (coordination, storage, true)
         }
         opened => {

@@ -46,6 +46,8 @@ pub(crate) unsafe fn is_beside(
     {
         return Ok(false);
     }
+    // Before the VFS is asked, which answers for a file without a directory too.
+    let _ = file.find_place();
     match file.is_in_place()? {
         // What does not say where its file is has none.
         None => Ok(false),

@@ -1,17 +1,14 @@
 //! The two files of a database: the engine's, and the log, which is ours.
 
 use std::ffi::CString;
-use std::io::ErrorKind;
 use std::sync::Arc;
 
 use libsql_ffi as ffi;
 use wal_core::format::DatabaseHeader;
 #[cfg(feature = "shm")]
 use wal_core::io::ReadOnlyLog;
-use wal_core::io::{
-    File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage, beside, sync_directory,
-};
-use wal_core::{Error, PageSize, Result};
+use wal_core::io::{File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage};
+use wal_core::{PageSize, Result};
 
 use crate::code;
 use crate::engine_file::EngineFile;
@@ -39,16 +36,17 @@ enum Log {
 impl EngineStorage {
     /// The log of `database`, made if it is not there. SHARED is held.
     pub(crate) fn open(database: Arc<EngineFile>, mapped: bool) -> Result<Self> {
-        let like = OpenMode::CreateLikeAt(database.path());
-        let log = OsFile::open(&beside(database.path(), "-wal"), like)?.with_mapping(mapped);
-        Ok(Self::with(database, Log::Own(log)))
+        let place = database.place()?;
+        let log = OsFile::open_at(place.beside("-wal"), OpenMode::CreateLikeAt(place))?;
+        let log = Log::Own(log.with_mapping(mapped));
+        Ok(Self::with(database, log))
     }
 
     /// The log of `database`, which may not be written.
     #[cfg(feature = "shm")]
-    pub(crate) fn read_only(database: Arc<EngineFile>, mapped: bool) -> Self {
-        let log = ReadOnlyLog::beside(database.path(), mapped);
-        Self::with(database, Log::ReadOnly(log))
+    pub(crate) fn read_only(database: Arc<EngineFile>, mapped: bool) -> Result<Self> {
+        let log = ReadOnlyLog::beside(database.place()?, mapped);
+        Ok(Self::with(database, Log::ReadOnly(log)))
     }
 
     fn with(database: Arc<EngineFile>, log: Log) -> Self {
@@ -116,14 +114,10 @@ impl Storage for EngineStorage {
     }
 
     fn remove_log(&self) -> Result<()> {
-        let path = self.log().path();
-        match std::fs::remove_file(path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io(path, "remove", e)),
-            _ => Ok(()),
-        }
+        self.database.place()?.beside("-wal").remove()
     }
 
     fn sync_directory(&self) -> Result<()> {
-        sync_directory(self.log().path())
+        self.database.place()?.sync_directory()
     }
 }

@@ -75,7 +75,12 @@ extern "C" fn fdatasync(fd: c_int) -> c_int {
 
 // SAFETY: as above. Files are made with a mode, and others ignore it.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: libc::mode_t) -> c_int {
+unsafe extern "C" fn openat(
+    directory: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: libc::mode_t,
+) -> c_int {
     // SAFETY: paths end with a zero.
     let name = unsafe { CStr::from_ptr(path) }.to_bytes();
     let fails = CALLS.try_with(|calls| {
@@ -90,7 +95,7 @@ unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: libc::mode_
         return -1;
     }
     // SAFETY: the call takes these arguments.
-    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) };
+    let fd = unsafe { libc::syscall(libc::SYS_openat, directory, path, flags, mode) };
     c_int::try_from(fd).unwrap_or(-1)
 }
 

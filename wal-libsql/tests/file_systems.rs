@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use layer::{Call, Layer};
+use wal_core::io::LOOK_IN_PLACE_EVERY;
 use wal_libsql::{Backend, Connection, OpenOptions, SqlError, Value, WalOptions, ffi};
 
 /// Opens what a name or a URI says.
@@ -287,6 +289,39 @@ fn replaced_file_is_refused_and_the_other_log_is_left_alone() {
         assert_eq!(refused.code, ffi::SQLITE_READONLY_DBMOVED, "{refused}");
         drop(moved);
         assert_eq!(contents(dir.path()), before);
+    }
+}
+
+/// The path leads nowhere, or to another database, and the directory still has the file.
+#[test]
+fn database_whose_parent_is_renamed_goes_on() {
+    for open in [our_log, in_process] {
+        for replaced in [false, true] {
+            let top = tempfile::tempdir().unwrap();
+            let (old, new) = (top.path().join("old"), top.path().join("new"));
+            fs::create_dir(&old).unwrap();
+            with_commits_in_log(&old.join("db"));
+            let db = open(old.join("db").to_str().unwrap()).unwrap();
+            db.execute("INSERT INTO t VALUES (3)").unwrap();
+            fs::rename(&old, &new).unwrap();
+            if replaced {
+                fs::create_dir(&old).unwrap();
+                with_commits_in_log(&old.join("db"));
+            }
+            let before = replaced.then(|| contents(&old));
+            // Longer than files are not looked for.
+            let until = Instant::now() + 3 * LOOK_IN_PLACE_EVERY;
+            let mut rows = 3;
+            while Instant::now() < until {
+                db.execute("INSERT INTO t VALUES (4)").unwrap();
+                db.execute("PRAGMA wal_checkpoint").unwrap();
+                rows += 1;
+            }
+            drop(db);
+            assert_eq!(replaced.then(|| contents(&old)), before);
+            // The engine, which goes by the path, has left the log.
+            assert_eq!(count(&new.join("db")), [[Value::Integer(rows)]]);
+        }
     }
 }
 

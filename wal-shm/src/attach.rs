@@ -1,9 +1,10 @@
 //! Attaches to a database, or joins an attachment that this process has.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use wal_core::io::{ByteLocks, Claim, FileId, OpenMode, OsFile};
+use wal_core::io::{ByteLocks, Claim, FileId, OpenMode, OsFile, Place};
 use wal_core::{Error, Result};
 
 use crate::attachment::Attachment;
@@ -22,28 +23,29 @@ pub(crate) fn attach<T>(
     options: ShmOptions,
     look: impl FnOnce(&OsFile) -> Result<T>,
 ) -> Result<(Arc<Attachment>, T)> {
+    let place = mode.place(path)?;
     let mode = match options.access {
         Access::ReadWrite => mode,
         Access::ReadOnly | Access::Immutable => OpenMode::ReadOnly,
     };
     if options.access == Access::Immutable {
         // It has no locks to share.
-        let database = open_database(path, mode, options)?;
+        let database = open_database(&place, mode, options)?;
         let found = look(&database)?;
         let immutable = Attachment::immutable(database, options)?;
         return Ok((Arc::new(immutable), found));
     }
     let request = Request {
-        path,
+        place: &place,
         mode,
         options,
     };
-    let there = FileId::at(path).map_err(|e| Error::io(path, "stat", e))?;
+    let there = place.find().map_err(|e| Error::io(path, "stat", e))?;
     let (mut id, mut opened) = match there {
-        Some(id) => (id, None),
+        Some(found) => (found.id, None),
         None => {
             // A file that is not there has no identity, so it is made first.
-            let made = open_database(path, mode, options)?;
+            let made = open_database(&place, mode, options)?;
             (made.id()?, Some(made))
         }
     };
@@ -63,7 +65,7 @@ pub(crate) fn attach<T>(
 
 /// How a database is to be opened.
 struct Request<'a> {
-    path: &'a Path,
+    place: &'a Place,
     mode: OpenMode<'a>,
     options: ShmOptions,
 }
@@ -86,14 +88,14 @@ impl Request<'_> {
         opened: Option<Arc<OsFile>>,
         look: F,
     ) -> Result<Attached<T, F>> {
-        if let Some((member, attachment)) = find(members, self.path, self.options, false)? {
-            let found = attachment.look_to_join(self.path, self.options, look)?;
+        if let Some((member, attachment)) = find(members, self.place.path(), self.options, false)? {
+            let found = attachment.look_to_join(self.place.path(), self.options, look)?;
             member.join();
             return Ok(Attached::Done(attachment, found));
         }
         let database = match opened {
             Some(database) => database,
-            None => open_database(self.path, self.mode, self.options)?,
+            None => open_database(self.place, self.mode, self.options)?,
         };
         if database.id()? != id {
             return Ok(Attached::OtherFile(database, look));
@@ -107,22 +109,27 @@ impl Request<'_> {
 
 /// Attaches to the database at `path`, whose file an engine has open with
 /// SHARED held, or joins the attachment that engines of this process have.
-pub(crate) fn attach_engine(path: &Path, options: ShmOptions) -> Result<Arc<Attachment>> {
-    let database = MainFile::of_engine(path)?;
+pub(crate) fn attach_engine(
+    path: &Path,
+    place: Option<Place>,
+    options: ShmOptions,
+) -> Result<Arc<Attachment>> {
+    let place = place.map_or_else(|| Place::of(path), Ok)?;
+    let database = MainFile::of_engine(place)?;
     let id = database.id()?;
     registry::with_members(id, |members| {
         if let Some((member, attachment)) = find(members, path, options, true)? {
             attachment.refuse_other_kind(path, options)?;
             if let Some(claim) = &attachment.claim {
-                claim.refuse_other_name(path)?;
+                claim.refuse_other_name(database.place())?;
             }
             attachment.agree_on_close(options);
             member.join();
             return Ok(attachment);
         }
-        let maps = options.may_map(path, None)?;
+        let maps = options.may_map(path, database.place())?;
         let locks = ByteLocks::new(options.lock_kind);
-        let claim = Claim::acquire(path, id, locks)?;
+        let claim = Claim::acquire(database.place(), id, locks)?;
         let opened = Attachment::open_index(&database, locks, options)?;
         let attachment = Attachment::new(database, maps, id, opened, Some(claim), options);
         let attachment = Arc::new(attachment);
@@ -137,25 +144,27 @@ impl ShmOptions {
     /// immutable database has not; it must not get lost when something else in this
     /// process closes the file, as classic locks do; and the file system must keep locks
     /// and mappings, as network file systems may not, and overlays do not where a reader
-    /// is open before the first writer. `file` is the database file, if it is opened here.
+    /// is open before the first writer. `open` is the database file, or its directory if
+    /// the file is not opened here.
     ///
     /// # Errors
     /// Those of [`file_system::is_network`] and [`file_system::copies_up`].
-    fn may_map(self, path: &Path, file: Option<&OsFile>) -> Result<bool> {
+    fn may_map(self, path: &Path, open: impl AsFd) -> Result<bool> {
         if self.access == Access::Immutable {
             return Ok(false);
         }
-        let is_network = file_system::is_network(path, file, self)?;
+        let open = open.as_fd();
+        let is_network = file_system::is_network(path, open, self)?;
         let keeps_locks = ByteLocks::new(self.lock_kind).belong_to_description();
-        let may_be_copied = self.access == Access::ReadOnly && file_system::copies_up(path, file)?;
+        let may_be_copied = self.access == Access::ReadOnly && file_system::copies_up(path, open)?;
         Ok(self.mapped && keeps_locks && !is_network && !may_be_copied)
     }
 }
 
-fn open_database(path: &Path, mode: OpenMode<'_>, options: ShmOptions) -> Result<Arc<OsFile>> {
-    let database = OsFile::open_for_locks(path, mode)?;
+fn open_database(place: &Place, mode: OpenMode<'_>, options: ShmOptions) -> Result<Arc<OsFile>> {
+    let database = OsFile::open_for_locks_at(place.clone(), mode)?;
     database.set_close_on_drop(options.close_descriptors);
-    let maps = options.may_map(path, Some(&database))?;
+    let maps = options.may_map(place.path(), database.as_file()?)?;
     Ok(Arc::new(database.with_mapping(maps)))
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use wal_core::index::{IndexBlock, WritableBlock};
-use wal_core::io::{LockKind, OpenMode, OsFile, beside, shm_bytes};
+use wal_core::io::{LockKind, OpenMode, OsFile, shm_bytes};
 use wal_core::protocol::{forget_header, serves_newest};
 use wal_core::waiting::WaitingRoom;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
@@ -154,7 +154,7 @@ impl ShmWalCoordination {
     /// alone is not safe, [`Error::Io`].
     pub fn attach(path: &Path, options: ShmOptions, owner: impl DatabaseOwner) -> Result<Self> {
         Ok(ShmWalCoordination {
-            attachment: attach::attach_engine(path, options)?,
+            attachment: attach::attach_engine(path, owner.place(), options)?,
             access: options.access,
             owner: Some(Box::new(owner)),
             left: AtomicBool::new(false),
@@ -365,14 +365,9 @@ impl WalCoordination for ShmWalCoordination {
         }
         // What lies there instead of a side file may not be ours, or may not
         // let itself be removed; it is no reason to leave the log.
-        let _ = std::fs::remove_file(beside(self.attachment.database.path(), "-coord"));
-        let path = beside(self.attachment.database.path(), "-shm");
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io(&path, "remove", e))
-            }
-            _ => Ok(()),
-        }
+        let database = self.attachment.database.place();
+        let _ = database.beside("-coord").remove();
+        database.beside("-shm").remove()
     }
 }
 

@@ -5,20 +5,20 @@
 //! different machines do not see each other's mappings, and corrupt a
 //! database within minutes. They are told by their type, and named.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use wal_core::io::OsFile;
 use wal_core::{Error, Result};
 
 use crate::coordination::ShmOptions;
 
 /// True if the database at `path` is on a file system of that kind, which `options`
-/// allow. `file` is the database file, if it is opened here.
+/// allow. `open` is the database file, or its directory if the file is not opened here.
 ///
 /// # Errors
 /// [`Error::CannotOpen`] if they do not, [`Error::Io`].
-pub(crate) fn is_network(path: &Path, file: Option<&OsFile>, options: ShmOptions) -> Result<bool> {
-    match network_name_of(path, file)? {
+pub(crate) fn is_network(path: &Path, open: impl AsFd, options: ShmOptions) -> Result<bool> {
+    match network_name_of(path, open)? {
         Some(name) if !options.allow_network_file_system => Err(Error::cannot_open(
             path,
             format!(
@@ -38,38 +38,35 @@ pub(crate) fn is_network(path: &Path, file: Option<&OsFile>, options: ShmOptions
 /// # Errors
 /// [`Error::Io`].
 #[cfg(target_os = "linux")]
-pub(crate) fn copies_up(path: &Path, file: Option<&OsFile>) -> Result<bool> {
+pub(crate) fn copies_up(path: &Path, open: impl AsFd) -> Result<bool> {
     let overlay = nix::sys::statfs::OVERLAYFS_SUPER_MAGIC;
-    Ok(type_of(path, file)? == overlay)
+    Ok(type_of(path, open)? == overlay)
 }
 
 /// Nothing is known about file systems here.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn copies_up(_path: &Path, _file: Option<&OsFile>) -> Result<bool> {
+pub(crate) fn copies_up(_path: &Path, _open: impl AsFd) -> Result<bool> {
     Ok(false)
 }
 
 #[cfg(target_os = "linux")]
-fn type_of(path: &Path, file: Option<&OsFile>) -> Result<nix::sys::statfs::FsType> {
-    let found = match file {
-        Some(file) => nix::sys::statfs::fstatfs(file.as_file()?),
-        None => nix::sys::statfs::statfs(path),
-    };
+fn type_of(path: &Path, open: impl AsFd) -> Result<nix::sys::statfs::FsType> {
+    let found = nix::sys::statfs::fstatfs(open);
     let found = found.map_err(|e| Error::io(path, "fstatfs", e.into()))?;
     Ok(found.filesystem_type())
 }
 
 #[cfg(target_os = "linux")]
-fn network_name_of(path: &Path, file: Option<&OsFile>) -> Result<Option<&'static str>> {
+fn network_name_of(path: &Path, open: impl AsFd) -> Result<Option<&'static str>> {
     // The field is signed or not, and of different width, between systems.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let magic = type_of(path, file)?.0 as u32;
+    let magic = type_of(path, open)?.0 as u32;
     Ok(network_name(magic))
 }
 
 /// Nothing is known about file systems here.
 #[cfg(not(target_os = "linux"))]
-fn network_name_of(_path: &Path, _file: Option<&OsFile>) -> Result<Option<&'static str>> {
+fn network_name_of(_path: &Path, _open: impl AsFd) -> Result<Option<&'static str>> {
     Ok(None)
 }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::ops::Range;
 
 use wal_core::index::{IndexBlock, WritableBlock};
-use wal_core::io::{ByteLocks, File, OpenMode, OsFile, beside, shm_bytes};
+use wal_core::io::{ByteLocks, File, OpenMode, OsFile, shm_bytes};
 use wal_core::{Error, LockMode, Result};
 
 use crate::file_system;
@@ -38,8 +38,8 @@ impl Index {
     /// begins a private index if nobody is; `None` if a first opener is at
     /// work.
     pub(crate) fn open_read_only(database: &MainFile, locks: ByteLocks) -> Result<Option<Self>> {
-        let path = beside(database.path(), "-shm");
-        let file = match OsFile::open_for_locks(&path, OpenMode::ReadOnly) {
+        let place = database.place().beside("-shm");
+        let file = match OsFile::open_for_locks_at(place, OpenMode::ReadOnly) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::cannot_open(database.path(), NO_INDEX));
             }
@@ -52,7 +52,7 @@ impl Index {
             }
             Joined::Busy => Ok(None),
             Joined::NobodyThere if locks.belong_to_description() => {
-                let index = PrivateIndex::new(database.path(), file, locks);
+                let index = PrivateIndex::new(database.clone(), file, locks);
                 Ok(Some(Index::Private(index)))
             }
             Joined::NobodyThere => Err(Error::cannot_open(database.path(), CLASSIC)),
@@ -92,10 +92,10 @@ impl Index {
 /// before the writer may be of what an overlay file system has copied. `None` if a first
 /// opener is at work.
 fn join_copy(file: OsFile, locks: ByteLocks) -> Result<Option<OsFile>> {
-    if !file_system::copies_up(file.path(), Some(&file))? {
+    if !file_system::copies_up(file.path(), file.as_file()?)? {
         return Ok(Some(file));
     }
-    let copy = OsFile::open_for_locks(file.path(), OpenMode::ReadOnlyCopy)?;
+    let copy = OsFile::open_for_locks_at(file.place().clone(), OpenMode::ReadOnlyCopy)?;
     if !locks.belong_to_description() {
         // The process holds DMS, by whichever descriptor.
         return Ok(Some(copy));

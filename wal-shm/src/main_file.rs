@@ -8,10 +8,12 @@
 //! are not touched. The last user of a process asks the engine for EXCLUSIVE.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use wal_core::io::{File, FileId, OpenMode, OsFile};
+use wal_core::io::{FileId, OpenMode, OsFile, Place};
 use wal_core::{Error, Result};
 
 /// An engine that has the database file open, and holds SHARED on it.
@@ -22,38 +24,64 @@ pub trait DatabaseOwner: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// What the engine says but that others are there.
     fn try_lock_exclusive(&self) -> Result<bool>;
+
+    /// Where the engine has found the file, if it holds the directory open. Else the path
+    /// is used, which may lead elsewhere by then.
+    fn place(&self) -> Option<Place> {
+        None
+    }
 }
 
 /// The database file of an attachment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum MainFile {
     /// It is opened and locked by the attachment.
     Own(Arc<OsFile>),
     /// It is opened and locked by an engine.
-    OfEngine(Found),
+    OfEngine(Engines),
 }
 
 /// Where and what a file of an engine is.
-#[derive(Debug)]
-pub(crate) struct Found {
-    path: PathBuf,
+#[derive(Clone, Debug)]
+pub(crate) struct Engines {
+    place: Place,
     id: FileId,
 }
 
 impl MainFile {
-    /// The file at `path`, which an engine has open.
-    pub(crate) fn of_engine(path: &Path) -> Result<Self> {
-        Ok(MainFile::OfEngine(Found {
-            path: path.to_owned(),
-            id: identity_of(path)?,
-        }))
+    /// The file at `place`, which an engine has open.
+    pub(crate) fn of_engine(place: Place) -> Result<Self> {
+        let io = |e| Error::io(place.path(), "stat", e);
+        let found = place.find().and_then(|found| found.ok_or_else(missing));
+        let id = found.map_err(io)?.id;
+        Ok(MainFile::OfEngine(Engines { place, id }))
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        match self {
+            MainFile::Own(file) => file.place(),
+            MainFile::OfEngine(engines) => &engines.place,
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        match self {
-            MainFile::Own(file) => file.path(),
-            MainFile::OfEngine(found) => &found.path,
-        }
+        self.place().path()
+    }
+
+    /// How long the file is, and when it was written last.
+    pub(crate) fn written(&self) -> Result<(u64, SystemTime)> {
+        let written = match self {
+            MainFile::Own(file) => {
+                let metadata = file.as_file()?.metadata();
+                metadata.and_then(|metadata| Ok((metadata.len(), metadata.modified()?)))
+            }
+            MainFile::OfEngine(engines) => {
+                let found = engines.place.find();
+                let found = found.and_then(|found| found.ok_or_else(missing));
+                found.map(|found| (found.len, found.modified))
+            }
+        };
+        written.map_err(|e| Error::io(self.path(), "stat", e))
     }
 
     /// Our own descriptor of it.
@@ -68,7 +96,7 @@ impl MainFile {
     pub(crate) fn create_like(&self) -> OpenMode<'_> {
         match self {
             MainFile::Own(file) => OpenMode::CreateLike(file),
-            MainFile::OfEngine(found) => OpenMode::CreateLikeAt(&found.path),
+            MainFile::OfEngine(engines) => OpenMode::CreateLikeAt(&engines.place),
         }
     }
 
@@ -76,24 +104,23 @@ impl MainFile {
     pub(crate) fn id(&self) -> Result<FileId> {
         match self {
             MainFile::Own(file) => file.id(),
-            MainFile::OfEngine(found) => Ok(found.id),
+            MainFile::OfEngine(engines) => Ok(engines.id),
         }
     }
 
     pub(crate) fn is_still_at_its_path(&self) -> Result<bool> {
         match self {
             MainFile::Own(file) => file.is_still_at_its_path(),
-            MainFile::OfEngine(found) => match identity_of(&found.path) {
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                    Ok(false)
-                }
-                there => Ok(there? == found.id),
+            MainFile::OfEngine(engines) => match engines.place.find() {
+                Ok(found) => Ok(found.is_some_and(|found| found.id == engines.id)),
+                // Nothing says that it is not.
+                Err(e) if e.kind() == ErrorKind::PermissionDenied => Ok(true),
+                Err(e) => Err(Error::io(self.path(), "stat", e)),
             },
         }
     }
 }
 
-fn identity_of(path: &Path) -> Result<FileId> {
-    let there = std::fs::metadata(path).map_err(|e| Error::io(path, "stat", e))?;
-    Ok(FileId::of(&there))
+fn missing() -> io::Error {
+    ErrorKind::NotFound.into()
 }

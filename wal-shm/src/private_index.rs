@@ -27,7 +27,6 @@
 //! The index goes with the process, and Read 0 with it.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -39,6 +38,7 @@ use wal_core::protocol::{IndexOf, index_of};
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, Salts};
 
 use crate::lock_table::Beyond;
+use crate::main_file::MainFile;
 
 /// What keeps everybody from writing the database file.
 const READ_0: Lock = Lock::Read(ReadSlot::DATABASE);
@@ -57,7 +57,7 @@ struct Outside {
     shm: OsFile,
     locks: ByteLocks,
     log: ReadOnlyLog,
-    database: PathBuf,
+    database: MainFile,
     /// What the database file was like when the index was first read that has these salts.
     seen: Mutex<Option<(Salts, Written)>>,
     /// Bit *i* for a slot that is held shared in byte *i*. Changed under the mutex of
@@ -66,16 +66,16 @@ struct Outside {
 }
 
 impl PrivateIndex {
-    /// The index of the database at `path`, which is read under protection of locks on
+    /// The index of `database`, which is read under protection of locks on
     /// `shm`.
-    pub(crate) fn new(path: &Path, shm: OsFile, locks: ByteLocks) -> Self {
+    pub(crate) fn new(database: MainFile, shm: OsFile, locks: ByteLocks) -> Self {
         PrivateIndex {
             blocks: OnceTable::new(),
             outside: Some(Outside {
                 shm,
                 locks,
-                log: ReadOnlyLog::beside(path, false),
-                database: path.to_owned(),
+                log: ReadOnlyLog::beside(database.place(), false),
+                database,
                 seen: Mutex::new(None),
                 shared_slots: AtomicU64::new(0),
             }),
@@ -153,10 +153,8 @@ const TICK: Duration = Duration::from_millis(20);
 const LONG_TICK: Duration = Duration::from_secs(2);
 
 impl Written {
-    fn of(path: &Path) -> Result<Self> {
-        let io = |e| Error::io(path, "stat", e);
-        let metadata = std::fs::metadata(path).map_err(io)?;
-        let modified = metadata.modified().map_err(io)?;
+    fn of(database: &MainFile) -> Result<Self> {
+        let (len, modified) = database.written()?;
         let tick = match modified.duration_since(SystemTime::UNIX_EPOCH) {
             Ok(since) if since.subsec_nanos() == 0 => LONG_TICK,
             _ => TICK,
@@ -166,7 +164,7 @@ impl Written {
             Err(ahead) => ahead.duration() < tick,
         };
         Ok(Written {
-            len: metadata.len(),
+            len,
             modified,
             is_fresh,
         })
@@ -279,11 +277,17 @@ mod tests {
     use std::fs::File as StdFile;
 
     use crate::lock_table::LockTable;
+    use std::path::Path;
+    use std::sync::Arc;
     use std::time::Instant;
     use wal_core::ReadSlot;
     use wal_core::io::{LockKind, OpenMode};
 
     const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
+
+    fn own(path: &Path) -> MainFile {
+        MainFile::Own(Arc::new(OsFile::open(path, OpenMode::Create).unwrap()))
+    }
 
     #[test]
     fn a_database_that_was_written_is_not_that_of_the_same_index_however_often_it_is_asked() {
@@ -295,7 +299,7 @@ mod tests {
             file.set_modified(SystemTime::now() - age).unwrap();
         };
         let shm = OsFile::open(&dir.path().join("db-shm"), OpenMode::Create).unwrap();
-        let index = PrivateIndex::new(&path, shm, LOCKS);
+        let index = PrivateIndex::new(own(&path), shm, LOCKS);
         let is_that_of = |salts: u8| {
             let outside = index.outside.as_ref().unwrap();
             let mut seen = outside.seen.lock().unwrap();
@@ -330,7 +334,7 @@ mod tests {
         let stranger = std::fs::File::options().read(true).write(true).open(&path);
         let stranger = stranger.unwrap();
         let told = || LOCKS.conflict(&stranger, shm_bytes::of(READ_0)).unwrap();
-        let index = PrivateIndex::new(&dir.path().join("db"), shm, LOCKS);
+        let index = PrivateIndex::new(own(&dir.path().join("db")), shm, LOCKS);
         let table = LockTable::new(None, None);
         let [one, two, ..] = ReadSlot::MARKED;
         let try_lock = |slot, mode| table.try_lock(&index, Lock::Read(slot), mode).unwrap();

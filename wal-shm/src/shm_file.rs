@@ -20,9 +20,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use wal_core::index::{BLOCK_LEN, IndexBlock, WritableBlock};
-use wal_core::io::{
-    ByteLocks, Conflict, File, LOOK_IN_PLACE_EVERY, NowAndThen, OsFile, beside, shm_bytes,
-};
+use wal_core::io::{ByteLocks, Conflict, File, LOOK_IN_PLACE_EVERY, NowAndThen, OsFile, shm_bytes};
 use wal_core::once_table::OnceTable;
 use wal_core::testing::{Point, step};
 use wal_core::{Error, LockMode, Result};
@@ -90,8 +88,8 @@ impl Block {
 impl ShmFile {
     /// Opens the file and attaches to it; `None` if a first opener is at work.
     pub(crate) fn open(database: &MainFile, locks: ByteLocks) -> Result<Option<Self>> {
-        let path = beside(database.path(), "-shm");
-        let file = OsFile::open_for_locks(&path, database.create_like())?;
+        let place = database.place().beside("-shm");
+        let file = OsFile::open_for_locks_at(place, database.create_like())?;
         let attached = first_opener::attach(&file, locks, shm_bytes::DMS, || {
             step(Point::ShmTruncate);
             room::empty(&file)?;
@@ -251,7 +249,7 @@ mod tests {
     use std::sync::Arc;
 
     use wal_core::ReadSlot;
-    use wal_core::io::{LockKind, OpenMode};
+    use wal_core::io::{LockKind, OpenMode, beside};
 
     use super::*;
 

@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use wal_core::io::{ByteLocks, File, OsFile, beside};
+use wal_core::io::{ByteLocks, File, OsFile};
 use wal_core::waiting::WaitingRoom;
 use wal_core::{Lock, Result};
 
@@ -82,8 +82,8 @@ impl SideFile {
     }
 
     fn try_open(database: &MainFile, locks: ByteLocks) -> Result<Option<Self>> {
-        let path = beside(database.path(), "-coord");
-        let file = OsFile::open_for_locks(&path, database.create_like())?;
+        let place = database.place().beside("-coord");
+        let file = OsFile::open_for_locks_at(place, database.create_like())?;
         // No SQLite knows the file, so no lock of one is lost by closing it.
         file.set_close_on_drop(true);
         // Without the file this process would not stand in line with others.
@@ -172,7 +172,7 @@ fn reset(file: &OsFile) -> Result<()> {
 mod tests {
     use std::sync::Arc;
 
-    use wal_core::io::OpenMode;
+    use wal_core::io::{OpenMode, beside};
 
     use super::*;
     use wal_core::LockMode;

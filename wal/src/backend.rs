@@ -81,8 +81,10 @@ impl<C: WalCoordination> Attachment<C> {
 }
 
 impl Options {
-    fn open_mode(&self) -> OpenMode<'static> {
-        if self.create {
+    fn open_mode(&self) -> OpenMode<'_> {
+        if let Some(replaced) = &self.replaces {
+            OpenMode::ReadOnlyAgain(&replaced.file)
+        } else if self.create {
             OpenMode::Create
         } else {
             OpenMode::Existing
@@ -103,7 +105,7 @@ impl Options {
             let storage = OsStorage::open(database, mapped);
             return Ok(Box::new(storage.map_err(advise_read_only)?));
         }
-        let mut log = ReadOnlyLog::beside(database.path(), mapped);
+        let mut log = ReadOnlyLog::beside(database.place(), mapped);
         if self.immutable {
             log = log.ignored();
         }
@@ -121,6 +123,9 @@ impl Options {
     /// # Errors
     /// Those of [`Options::open`] that are about the file itself.
     pub fn inspect(&self, database: &OsFile) -> Result<WalConfig> {
+        if let Some(replaced) = &self.replaces {
+            return Ok(replaced.config);
+        }
         let mut config = if self.immutable {
             inspect_immutable(database, self.page_size)?
         } else {

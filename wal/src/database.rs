@@ -15,7 +15,7 @@ use wal_core::{Error, PageSize, Result, stripes};
 
 use crate::backend::Backend;
 use crate::checkpointer::Checkpointer;
-use crate::options::Options;
+use crate::options::{Options, Replaced};
 use crate::successor::Successor;
 
 /// How long an opener sleeps before it looks again at a locked database. Who
@@ -506,7 +506,12 @@ impl<B: Backend> Opened<B> {
 
     fn attach_again(&self, timeout: Duration) -> Result<Arc<Wal<B>>> {
         self.file.check_in_place()?;
-        let (wal, _same_file) = attach(self.wal.path(), &self.options, timeout)?;
+        let mut options = self.options.clone();
+        options.replaces = Some(Replaced {
+            file: self.file.clone(),
+            config: *self.wal.config(),
+        });
+        let (wal, _same_file) = attach(self.wal.path(), &options, timeout)?;
         Ok(wal)
     }
 }

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use wal_core::io::LockKind;
-use wal_core::protocol::{BusyHandler, CACHE_SPILL, Synchronous, WalAutoActions};
+use wal_core::io::{LockKind, OsFile};
+use wal_core::protocol::{BusyHandler, CACHE_SPILL, Synchronous, WalAutoActions, WalConfig};
 use wal_core::{PageSize, Result};
 
 use crate::database::Database;
@@ -71,6 +72,16 @@ pub struct Options {
     pub(crate) allow_network_file_system: bool,
     pub(crate) read_only: bool,
     pub(crate) immutable: bool,
+    /// The attachment that is replaced, for a handle that goes on reading.
+    pub(crate) replaces: Option<Replaced>,
+}
+
+/// An attachment that another one replaces: the same file, where it was opened, as what it
+/// was found to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Replaced {
+    pub(crate) file: Arc<OsFile>,
+    pub(crate) config: WalConfig,
 }
 
 impl Default for Options {
@@ -97,6 +108,7 @@ impl Default for Options {
             allow_network_file_system: false,
             read_only: false,
             immutable: false,
+            replaces: None,
         }
     }
 }

@@ -12,11 +12,12 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::byte_lock::ByteLocks;
 use super::file_id::FileId;
+use super::place::Place;
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
 use crate::once_table::OnceTable;
@@ -24,14 +25,14 @@ use crate::once_table::OnceTable;
 /// The right to use a database by locks in this process, until it is dropped.
 #[derive(Debug)]
 pub struct Claim {
-    path: PathBuf,
+    name: Name,
     id: FileId,
     process: ProcessGeneration,
 }
 
 /// The claims of one file, of which there is at least one.
 struct Claimed {
-    path: PathBuf,
+    name: Name,
     count: usize,
     by_classic_locks: bool,
 }
@@ -51,18 +52,19 @@ fn claims() -> MutexGuard<'static, Claims> {
 }
 
 impl Claim {
-    /// Claims the database `id`, which is at `path`, for a use by `locks`.
+    /// Claims the database `id`, which is at `place`, for a use by `locks`.
     ///
     /// # Errors
     /// [`Error::Locked`] if another use in this process excludes this one;
     /// [`Error::CannotOpen`] if another use is of the same file by another name: a log and an
     /// index lie beside one name, so the two uses would not see each other's.
-    pub fn acquire(path: &Path, id: FileId, locks: ByteLocks) -> Result<Self> {
+    pub fn acquire(place: &Place, id: FileId, locks: ByteLocks) -> Result<Self> {
+        let name = Name::of(place);
         let by_classic_locks = !locks.belong_to_description();
         match claims().entry(id) {
             btree_map::Entry::Vacant(vacant) => {
                 vacant.insert(Claimed {
-                    path: path.to_owned(),
+                    name: name.clone(),
                     count: 1,
                     by_classic_locks,
                 });
@@ -70,15 +72,15 @@ impl Claim {
             btree_map::Entry::Occupied(mut occupied) => {
                 let claimed = occupied.get_mut();
                 if claimed.by_classic_locks || by_classic_locks {
-                    let path = path.to_owned();
+                    let path = place.path().to_owned();
                     return Err(Error::Locked { path });
                 }
-                refuse_other_name(path, &claimed.path)?;
+                claimed.name.refuse_other(&name)?;
                 claimed.count += 1;
             }
         }
         Ok(Claim {
-            path: path.to_owned(),
+            name,
             id,
             process: ProcessGeneration::current(),
         })
@@ -88,8 +90,8 @@ impl Claim {
     ///
     /// # Errors
     /// [`Error::CannotOpen`], as [`Claim::acquire`].
-    pub fn refuse_other_name(&self, path: &Path) -> Result<()> {
-        refuse_other_name(path, &self.path)
+    pub fn refuse_other_name(&self, place: &Place) -> Result<()> {
+        self.name.refuse_other(&Name::of(place))
     }
 }
 
@@ -107,30 +109,36 @@ impl Drop for Claim {
     }
 }
 
-fn refuse_other_name(path: &Path, claimed: &Path) -> Result<()> {
-    if is_same_name(path, claimed) {
-        return Ok(());
-    }
-    let claimed = claimed.display();
-    let reason = format!(
-        "this process has the same file open as {claimed}, and its log is beside that name; open \
-         it by that name"
-    );
-    Err(Error::cannot_open(path, reason))
+/// The name by which a file is used, and the directory that has it, however that is called.
+#[derive(Clone, Debug)]
+struct Name {
+    path: PathBuf,
+    directory: Option<FileId>,
 }
 
-/// True if both are one name in one directory, however the directory is called.
-fn is_same_name(one: &Path, other: &Path) -> bool {
-    let directory = |path: &Path| {
-        let parent = path.parent()?;
-        let parent = match parent.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => parent,
-        };
-        Some(FileId::of(&std::fs::metadata(parent).ok()?))
-    };
-    let same_directory = || directory(one).is_some_and(|id| Some(id) == directory(other));
-    one == other || (one.file_name() == other.file_name() && same_directory())
+impl Name {
+    fn of(place: &Place) -> Self {
+        Name {
+            path: place.path().to_owned(),
+            directory: place.directory_id(),
+        }
+    }
+
+    fn refuse_other(&self, other: &Name) -> Result<()> {
+        if self.is_same(other) {
+            return Ok(());
+        }
+        let claimed = self.path.display();
+        let reason = format!(
+            "this process has the same file open as {claimed}, and its log is beside that name; \
+             open it by that name"
+        );
+        Err(Error::cannot_open(&other.path, reason))
+    }
+
+    fn is_same(&self, other: &Name) -> bool {
+        self.directory == other.directory && self.path.file_name() == other.path.file_name()
+    }
 }
 
 #[cfg(test)]
@@ -141,49 +149,51 @@ mod tests {
     const OFD: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
     const CLASSIC: ByteLocks = ByteLocks::new(LockKind::Classic);
 
-    fn database() -> (tempfile::TempDir, PathBuf, FileId) {
+    fn database() -> (tempfile::TempDir, Place, FileId) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
         std::fs::write(&path, "").unwrap();
-        let id = FileId::at(&path).unwrap().unwrap();
-        (directory, path, id)
+        let place = Place::of(&path).unwrap();
+        let id = place.find().unwrap().unwrap().id;
+        (directory, place, id)
     }
 
     #[test]
     fn a_claim_by_classic_locks_is_the_only_one() {
-        let (_directory, path, id) = database();
+        let (_directory, place, id) = database();
         for (first, second) in [(OFD, CLASSIC), (CLASSIC, OFD), (CLASSIC, CLASSIC)] {
-            let claim = Claim::acquire(&path, id, first).unwrap();
-            let refused = Claim::acquire(&path, id, second);
+            let claim = Claim::acquire(&place, id, first).unwrap();
+            let refused = Claim::acquire(&place, id, second);
             assert!(matches!(refused, Err(Error::Locked { .. })), "{refused:?}");
             drop(claim);
-            drop(Claim::acquire(&path, id, second).unwrap());
+            drop(Claim::acquire(&place, id, second).unwrap());
         }
     }
 
     #[test]
     fn claims_that_the_system_keeps_apart_are_counted() {
-        let (_directory, path, id) = database();
-        let one = Claim::acquire(&path, id, OFD).unwrap();
-        let two = Claim::acquire(&path, id, OFD).unwrap();
+        let (_directory, place, id) = database();
+        let one = Claim::acquire(&place, id, OFD).unwrap();
+        let two = Claim::acquire(&place, id, OFD).unwrap();
         drop(one);
-        assert!(Claim::acquire(&path, id, CLASSIC).is_err());
+        assert!(Claim::acquire(&place, id, CLASSIC).is_err());
         drop(two);
-        assert!(Claim::acquire(&path, id, CLASSIC).is_ok());
+        assert!(Claim::acquire(&place, id, CLASSIC).is_ok());
     }
 
     #[test]
     fn a_second_name_of_a_claimed_file_is_refused() {
-        let (directory, path, id) = database();
+        let (directory, place, id) = database();
         let link = directory.path().join("link");
-        std::fs::hard_link(&path, &link).unwrap();
-        let _claim = Claim::acquire(&path, id, OFD).unwrap();
-        let refused = Claim::acquire(&link, id, OFD).unwrap_err();
+        std::fs::hard_link(place.path(), &link).unwrap();
+        let _claim = Claim::acquire(&place, id, OFD).unwrap();
+        let refused = Claim::acquire(&Place::of(&link).unwrap(), id, OFD).unwrap_err();
         assert!(matches!(refused, Error::CannotOpen { .. }), "{refused}");
         assert!(refused.to_string().contains("open as"), "{refused}");
         // The same name by another way is no second one.
         let detour = directory.path().join(".").join("..");
         let detour = detour.join(directory.path().file_name().unwrap());
-        assert!(Claim::acquire(&detour.join("db"), id, OFD).is_ok());
+        let detour = Place::of(&detour.join("db")).unwrap();
+        assert!(Claim::acquire(&detour, id, OFD).is_ok());
     }
 }

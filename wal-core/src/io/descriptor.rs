@@ -50,10 +50,10 @@ impl Descriptor {
         Ok(Self::of(Open::WithLocks(parking::adopt(file, reach)?)))
     }
 
-    /// Reuses a parked descriptor of the file at `path`.
-    pub(super) fn reuse(path: &Path, reach: Reach) -> io::Result<Option<Self>> {
-        let parked = parking::reuse(path, reach)?;
-        Ok(parked.map(|parkable| Self::of(Open::WithLocks(parkable))))
+    /// Reuses a parked descriptor of the file `id`.
+    pub(super) fn reuse(id: FileId, reach: Reach) -> Option<Self> {
+        let parked = parking::reuse(id, reach);
+        parked.map(|parkable| Self::of(Open::WithLocks(parkable)))
     }
 
     fn of(open: Open) -> Self {

@@ -22,6 +22,15 @@ impl FileId {
         }
     }
 
+    /// The file that `stat` is of.
+    #[allow(clippy::unnecessary_cast)] // The fields differ between systems.
+    pub(super) fn of_stat(stat: &nix::sys::stat::FileStat) -> Self {
+        FileId {
+            device: stat.st_dev as u64,
+            inode: stat.st_ino as u64,
+        }
+    }
+
     /// The file at `path`, `None` if there is none. A symbolic link is a file of its own, as
     /// [`super::OsFile`] follows none.
     ///

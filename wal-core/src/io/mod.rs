@@ -12,6 +12,7 @@ mod now_and_then;
 mod open;
 mod os;
 mod parking;
+mod place;
 mod read_only;
 mod storage;
 mod writeback;
@@ -33,6 +34,7 @@ pub use now_and_then::NowAndThen;
 pub use open::OpenMode;
 pub use os::{OsFile, sync_directory};
 pub(crate) use parking::open_with_room;
+pub use place::{Found, Place};
 pub use read_only::{ReadOnlyLog, ReadOnlyStorage};
 pub use storage::{OsStorage, beside};
 

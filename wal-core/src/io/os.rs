@@ -4,11 +4,12 @@ use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::sys::statvfs::fstatvfs;
 use nix::sys::uio::pwritev;
 
 use super::descriptor::Descriptor;
@@ -16,7 +17,8 @@ use super::file_id::FileId;
 use super::low_numbers::MayCarry;
 use super::mapped::MappedFile;
 use super::open::{OpenMode, not_regular, open, refuse_pipe};
-use super::{File, FileSyncType, parking, writeback};
+use super::place::Place;
+use super::{File, FileSyncType, writeback};
 use crate::error::{Error, Result};
 
 /// How many buffers one vectored write takes (`IOV_MAX` on Linux).
@@ -28,7 +30,7 @@ const MAX_BYTES: usize = 512 << 10;
 
 /// A file of the operating system.
 pub struct OsFile {
-    path: PathBuf,
+    place: Place,
     mapped: Option<MappedFile>,
     /// Shared with the mapping. Whichever of the two is dropped last gives it up.
     descriptor: Arc<Descriptor>,
@@ -42,7 +44,7 @@ pub struct OsFile {
 impl fmt::Debug for OsFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OsFile")
-            .field("path", &self.path)
+            .field("path", &self.path())
             .field("is_mapped", &self.mapped.is_some())
             .finish_non_exhaustive()
     }
@@ -56,14 +58,19 @@ impl OsFile {
     /// [`Error::Io`] if the system refuses, [`Error::CannotOpen`] if it is no
     /// regular file.
     pub fn open(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
-        refuse_pipe(path, mode)?;
-        let opened = Self::wrap(
-            path,
-            open(path, mode, MayCarry::NoLocks, |file| {
-                Ok(Descriptor::plain(file))
-            })?,
-        )?;
-        let existing = matches!(mode, OpenMode::Existing | OpenMode::ReadOnly);
+        Self::open_at(Place::of(path)?, mode)
+    }
+
+    /// As [`OsFile::open`], at `place`.
+    ///
+    /// # Errors
+    /// As [`OsFile::open`].
+    pub fn open_at(place: Place, mode: OpenMode<'_>) -> Result<Self> {
+        refuse_pipe(&place, mode)?;
+        let plain = |file| Ok(Descriptor::plain(file));
+        let descriptor = open(&place, mode, MayCarry::NoLocks, plain)?;
+        let opened = Self::wrap(place, descriptor)?;
+        let existing = matches!(mode, OpenMode::Existing) || !mode.writes();
         opened.name_is_new.store(!existing, Ordering::Relaxed);
         Ok(opened)
     }
@@ -76,32 +83,47 @@ impl OsFile {
     /// # Errors
     /// As [`OsFile::open`].
     pub fn open_for_locks(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
+        Self::open_for_locks_at(Place::of(path)?, mode)
+    }
+
+    /// As [`OsFile::open_for_locks`], at `place`.
+    ///
+    /// # Errors
+    /// As [`OsFile::open`].
+    pub fn open_for_locks_at(place: Place, mode: OpenMode<'_>) -> Result<Self> {
         let reused = match mode {
             OpenMode::NewLike(_) => None,
-            _ => Descriptor::reuse(path, mode.reach()).map_err(|e| Error::io(path, "stat", e))?,
+            _ => {
+                let there = place
+                    .find()
+                    .map_err(|e| Error::io(place.path(), "stat", e))?;
+                there.and_then(|found| Descriptor::reuse(found.id, mode.reach()))
+            }
         };
         if let Some(descriptor) = reused {
-            return Self::wrap(path, descriptor);
+            return Self::wrap(place, descriptor);
         }
-        refuse_pipe(path, mode)?;
+        refuse_pipe(&place, mode)?;
         let may_carry = match mode {
             // Nothing has locked a file that was just made.
             OpenMode::NewLike(_) => MayCarry::NoLocks,
             _ => MayCarry::Locks,
         };
         let with_locks = |file| Descriptor::with_locks(file, mode.reach());
-        Self::wrap(path, open(path, mode, may_carry, with_locks)?)
+        let descriptor = open(&place, mode, may_carry, with_locks)?;
+        Self::wrap(place, descriptor)
     }
 
-    fn wrap(path: &Path, descriptor: Descriptor) -> Result<Self> {
+    fn wrap(place: Place, descriptor: Descriptor) -> Result<Self> {
         let metadata = descriptor.file()?.metadata();
-        if !metadata.map_err(|e| Error::io(path, "fstat", e))?.is_file() {
+        let metadata = metadata.map_err(|e| Error::io(place.path(), "fstat", e));
+        if !metadata?.is_file() {
             // No SQLite has locks on it.
             descriptor.allow_close(true);
-            return Err(not_regular(path));
+            return Err(not_regular(place.path()));
         }
         Ok(OsFile {
-            path: path.to_owned(),
+            place,
             mapped: None,
             descriptor: Arc::new(descriptor),
             name_is_new: AtomicBool::new(false),
@@ -109,10 +131,15 @@ impl OsFile {
         })
     }
 
+    /// Where the file was opened.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Makes the file's bytes available as memory, if `mapped`.
     #[must_use]
     pub fn with_mapping(mut self, mapped: bool) -> Self {
-        let map = || MappedFile::new(self.path.clone(), self.descriptor.clone());
+        let map = || MappedFile::new(self.path().to_owned(), self.descriptor.clone());
         self.mapped = mapped.then(map);
         self
     }
@@ -131,7 +158,7 @@ impl OsFile {
     /// # Errors
     /// [`Error::Io`] if the system does not tell.
     pub fn id(&self) -> Result<FileId> {
-        self.descriptor.id(&self.path)
+        self.descriptor.id(self.path())
     }
 
     /// Says whether the descriptor of a file that carries locks may be closed when this is
@@ -149,7 +176,7 @@ impl OsFile {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses if the path no longer leads to this very file.
+    /// Refuses if the file is not where it was opened any more.
     ///
     /// # Errors
     /// [`Error::Replaced`], or [`Error::Io`] if the system does not tell.
@@ -158,27 +185,35 @@ impl OsFile {
             return Ok(());
         }
         Err(Error::Replaced {
-            path: self.path.clone(),
+            path: self.path().to_owned(),
         })
     }
 
-    /// True if the path still leads to this very file.
+    /// True if the directory in which the file was opened has it under the same name. Whether
+    /// the path still leads there is no matter: the process may have another root directory
+    /// or other rights by now, and a directory above another name.
     ///
     /// # Errors
     /// [`Error::Io`] if the system does not tell.
     pub fn is_still_at_its_path(&self) -> Result<bool> {
-        self.as_file()?;
-        match fs::metadata(&self.path) {
-            Ok(there) => Ok(FileId::of(&there) == self.id()?),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io(&self.path, "stat", e)),
+        let file = self.as_file()?;
+        match self.place.find() {
+            Ok(found) => Ok(found.map(|found| found.id) == Some(self.id()?)),
+            // Without the right to look into the directory, the number of names is what is
+            // known.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                let metadata = file.metadata();
+                let metadata = metadata.map_err(|e| Error::io(self.path(), "fstat", e))?;
+                Ok(metadata.nlink() > 0)
+            }
+            Err(e) => Err(Error::io(self.path(), "stat", e)),
         }
     }
 }
 
 impl File for OsFile {
     fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
@@ -189,7 +224,7 @@ impl File for OsFile {
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::io(&self.path, "read", e)),
+                Err(e) => return Err(Error::io(self.path(), "read", e)),
             }
         }
         Ok(done)
@@ -202,7 +237,7 @@ impl File for OsFile {
             let batch = at_once(rest);
             let at = i64::try_from(offset).map_err(|_| {
                 Error::io(
-                    &self.path,
+                    self.path(),
                     "write",
                     io::Error::from(io::ErrorKind::FileTooLarge),
                 )
@@ -210,14 +245,14 @@ impl File for OsFile {
             match pwritev(file, &rest[..batch], at) {
                 Ok(0) => {
                     let e = io::Error::from(io::ErrorKind::WriteZero);
-                    return Err(Error::io(&self.path, "write", e));
+                    return Err(Error::io(self.path(), "write", e));
                 }
                 Ok(written) => {
                     offset += written as u64;
                     IoSlice::advance_slices(&mut rest, written);
                 }
                 Err(nix::errno::Errno::EINTR) => {}
-                Err(e) => return Err(Error::io(&self.path, "write", e.into())),
+                Err(e) => return Err(Error::io(self.path(), "write", e.into())),
             }
         }
         Ok(())
@@ -227,7 +262,7 @@ impl File for OsFile {
         writeback::start(self.as_file()?, range).map_err(|e| {
             // What is lost is told once, here instead of by a sync.
             *self.sync_failed() = true;
-            Error::io(&self.path, "write to the disk", e)
+            Error::io(self.path(), "write to the disk", e)
         })
     }
 
@@ -248,10 +283,10 @@ impl File for OsFile {
             FileSyncType::Full => file.sync_all(),
         };
         *failed = synced.is_err();
-        synced.map_err(|e| Error::io(&self.path, "sync", e))?;
+        synced.map_err(|e| Error::io(self.path(), "sync", e))?;
         drop(failed);
         if self.name_is_new.load(Ordering::Relaxed) {
-            sync_directory(&self.path)?;
+            self.place.sync_directory()?;
             self.name_is_new.store(false, Ordering::Relaxed);
         }
         Ok(())
@@ -260,14 +295,14 @@ impl File for OsFile {
     fn len(&self) -> Result<u64> {
         let metadata = self.as_file()?.metadata();
         Ok(metadata
-            .map_err(|e| Error::io(&self.path, "fstat", e))?
+            .map_err(|e| Error::io(self.path(), "fstat", e))?
             .len())
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
         let file = self.as_file()?;
         file.set_len(len)
-            .map_err(|e| Error::io(&self.path, "truncate", e))?;
+            .map_err(|e| Error::io(self.path(), "truncate", e))?;
         if let Some(mapped) = &self.mapped {
             mapped.forget_len();
         }
@@ -275,9 +310,10 @@ impl File for OsFile {
     }
 
     fn free_space(&self) -> Option<u64> {
-        let told = fs2::statvfs(&self.path).ok()?;
+        let told = fstatvfs(self.as_file().ok()?).ok()?;
+        let free = told.blocks_available().saturating_mul(told.fragment_size());
         // Some file systems of user space tell nothing but zeros.
-        (told.total_space() > 0).then(|| told.available_space())
+        (told.blocks() > 0).then_some(free)
     }
 
     fn mapped(&self) -> Option<&MappedFile> {
@@ -291,13 +327,7 @@ impl File for OsFile {
 /// # Errors
 /// [`Error::Io`].
 pub fn sync_directory(path: &Path) -> Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    parking::open_with_room(MayCarry::NoLocks, || fs::File::open(directory))
-        .and_then(|directory| directory.sync_all())
-        .map_err(|e| Error::io(directory, "sync the directory", e))
+    Place::of(path)?.sync_directory()
 }
 
 /// How many of `buffers`, of which there are some, go into one write.

@@ -27,7 +27,6 @@ use std::io;
 use std::ops::Bound;
 use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
@@ -157,22 +156,17 @@ fn table() -> MutexGuard<'static, Table> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Unparks a descriptor of the file at `path`: one with the least reach that includes `reach`.
-pub(super) fn reuse(path: &Path, reach: Reach) -> io::Result<Option<Parkable>> {
-    let Some(id) = FileId::at(path)? else {
-        return Ok(None);
-    };
+/// Unparks a descriptor of the file `id`: one with the least reach that includes `reach`.
+pub(super) fn reuse(id: FileId, reach: Reach) -> Option<Parkable> {
     let mut table = table();
-    let Some(known) = table.files.get_mut(&id) else {
-        return Ok(None);
-    };
+    let known = table.files.get_mut(&id)?;
     let parked = known.parked.iter().enumerate();
     let suitable = parked.filter(|(_, parked)| parked.reach >= reach);
     let found = suitable.min_by_key(|(_, parked)| parked.reach);
     let found = found.map(|(at, _)| at);
     let reused = found.map(|at| known.parked.swap_remove(at));
     known.in_use += usize::from(reused.is_some());
-    Ok(reused)
+    reused
 }
 
 /// Takes over `file`, which was just opened. If the system does not identify it, it stays

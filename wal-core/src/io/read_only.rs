@@ -1,10 +1,10 @@
 //! The files of a database that may not be written.
 
 use std::io::IoSlice;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use super::{File, FileSyncType, MappedFile, OpenMode, OsFile, Storage, beside};
+use super::{File, FileSyncType, MappedFile, OpenMode, OsFile, Place, Storage};
 use crate::error::{Error, Result};
 
 /// A log that is only read. Where there is none it is empty, until another
@@ -14,18 +14,18 @@ use crate::error::{Error, Result};
 /// was found.
 #[derive(Debug)]
 pub struct ReadOnlyLog {
-    path: PathBuf,
+    place: Place,
     found: OnceLock<OsFile>,
     mapped: bool,
     ignored: bool,
 }
 
 impl ReadOnlyLog {
-    /// The log beside the database at `path`. `mapped` says whether its pages
+    /// The log beside the database at `place`. `mapped` says whether its pages
     /// are read from a mapping.
-    pub fn beside(path: &Path, mapped: bool) -> Self {
+    pub fn beside(place: &Place, mapped: bool) -> Self {
         ReadOnlyLog {
-            path: beside(path, "-wal"),
+            place: place.beside("-wal"),
             found: OnceLock::new(),
             mapped,
             ignored: false,
@@ -47,7 +47,7 @@ impl ReadOnlyLog {
         if let Some(file) = self.found.get() {
             return Ok(Some(file));
         }
-        match OsFile::open(&self.path, OpenMode::ReadOnly) {
+        match OsFile::open_at(self.place.clone(), OpenMode::ReadOnly) {
             Ok(file) => {
                 let file = file.with_mapping(self.mapped);
                 Ok(Some(self.found.get_or_init(|| file)))
@@ -61,14 +61,14 @@ impl ReadOnlyLog {
 
     fn refuse(&self) -> Result<()> {
         Err(Error::ReadOnly {
-            path: self.path.clone(),
+            path: self.place.path().to_owned(),
         })
     }
 }
 
 impl File for ReadOnlyLog {
     fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {

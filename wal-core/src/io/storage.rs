@@ -2,12 +2,11 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage, sync_directory};
-use crate::error::{Error, Result};
+use super::{File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage};
+use crate::error::Result;
 
 /// The database file, opened by a backend, and the log beside it.
 pub struct OsStorage {
@@ -33,8 +32,8 @@ impl OsStorage {
     /// # Errors
     /// What opening the log gives.
     pub fn open(database: Arc<OsFile>, mapped: bool) -> Result<Self> {
-        let path = beside(database.path(), "-wal");
-        let log = OsFile::open(&path, OpenMode::CreateLike(&database))?.with_mapping(mapped);
+        let place = database.place().beside("-wal");
+        let log = OsFile::open_at(place, OpenMode::CreateLike(&database))?.with_mapping(mapped);
         Ok(OsStorage {
             database,
             log,
@@ -62,16 +61,11 @@ impl Storage for OsStorage {
     }
 
     fn remove_log(&self) -> Result<()> {
-        match std::fs::remove_file(self.log.path()) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io(self.log.path(), "remove", e))
-            }
-            _ => Ok(()),
-        }
+        self.log.place().remove()
     }
 
     fn sync_directory(&self) -> Result<()> {
-        sync_directory(self.log.path())
+        self.log.place().sync_directory()
     }
 }
 

@@ -16,12 +16,13 @@
 //! Whatever is left is what the next opener finds after any crash: a log
 //! without an index is recovered.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{CheckpointMode, Synchronous, Wal};
 use crate::coordination::{Lock, LockMode, WalCoordination};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::testing::{Mutation, Point, mutated, step};
 
 impl<C: WalCoordination> Wal<C> {
@@ -49,11 +50,13 @@ impl<C: WalCoordination> Wal<C> {
         if self.tuning.persistent_log() {
             return self.keep_log();
         }
-        step(Point::ShmRemove);
-        self.coordination.remove()?;
         let was_empty = self.storage.log().is_empty()?;
-        step(Point::LogRemove);
-        self.storage.remove_log()?;
+        match self.remove_files() {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+                return self.empty_log_that_stays();
+            }
+            removed => removed?,
+        }
         let syncs = self.synchronous() != Synchronous::Off && !mutated(Mutation::SkipRemovalSync);
         if syncs && !was_empty {
             step(Point::DirectorySync);
@@ -62,11 +65,28 @@ impl<C: WalCoordination> Wal<C> {
         Ok(())
     }
 
+    /// Removes the wal-index, then the log.
+    fn remove_files(&self) -> Result<()> {
+        step(Point::ShmRemove);
+        self.coordination.remove()?;
+        step(Point::LogRemove);
+        self.storage.remove_log()
+    }
+
     /// A limit that is not its end would leave frames that the header does
     /// not fit, so the log that stays is as it is, or empty. While a transaction of this
     /// process is open, it stays as it is: its pages may be those of a mapping.
     fn keep_log(self: &Arc<Self>) -> Result<()> {
-        if self.log_size_limit().is_none() || self.storage.log().is_empty()? {
+        match self.log_size_limit() {
+            Some(_) => self.empty_log_that_stays(),
+            None => Ok(()),
+        }
+    }
+
+    /// A process that has given up its rights since it opened the database may write the files
+    /// and not remove them. An empty log says as little as none.
+    fn empty_log_that_stays(self: &Arc<Self>) -> Result<()> {
+        if self.storage.log().is_empty()? {
             return Ok(());
         }
         let alone = |lock| self.try_lock(lock, LockMode::Exclusive);

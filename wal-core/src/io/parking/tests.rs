@@ -1,7 +1,7 @@
 use super::*;
 use crate::coordination::LockMode;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// There is one table for all tests of a process, and each park checks files of other tests.
 /// So each test parks what it opens: a file that seems to be in use is never closed, also if
@@ -32,6 +32,10 @@ fn open(path: &Path) -> Parkable {
     adopt(options.open(path).unwrap(), Reach::Writes).unwrap()
 }
 
+fn id_of(path: &Path) -> FileId {
+    FileId::at(path).unwrap().unwrap()
+}
+
 fn open_to_read(path: &Path) -> Parkable {
     adopt(File::open(path).unwrap(), Reach::Reads).unwrap()
 }
@@ -57,15 +61,10 @@ fn a_parked_descriptor_is_reused_for_the_same_file_only() {
     let number = file.file().as_raw_fd();
     park(file, false);
     std::fs::write(&other, "").unwrap();
-    assert!(reuse(&other, Reach::Writes).unwrap().is_none());
-    assert!(
-        reuse(&scene.path("missing"), Reach::Writes)
-            .unwrap()
-            .is_none()
-    );
-    let reused = reuse(&path, Reach::Writes).unwrap().unwrap();
+    assert!(reuse(id_of(&other), Reach::Writes).is_none());
+    let reused = reuse(id_of(&path), Reach::Writes).unwrap();
     assert_eq!(reused.file().as_raw_fd(), number);
-    assert!(reuse(&path, Reach::Writes).unwrap().is_none());
+    assert!(reuse(id_of(&path), Reach::Writes).is_none());
     park(reused, false);
 }
 
@@ -76,12 +75,12 @@ fn a_descriptor_that_cannot_write_is_reused_to_read_only() {
     std::fs::write(&path, "").unwrap();
     let id = FileId::at(&path).unwrap().unwrap();
     park(open_to_read(&path), false);
-    assert!(reuse(&path, Reach::Writes).unwrap().is_none());
+    assert!(reuse(id_of(&path), Reach::Writes).is_none());
     park(open(&path), false);
     // The other one stays for a writer.
-    let reader = reuse(&path, Reach::Reads).unwrap().unwrap();
+    let reader = reuse(id_of(&path), Reach::Reads).unwrap();
     assert_eq!(reader.reach, Reach::Reads);
-    let writer = reuse(&path, Reach::Reads).unwrap().unwrap();
+    let writer = reuse(id_of(&path), Reach::Reads).unwrap();
     assert_eq!(writer.reach, Reach::Writes);
     park(reader, false);
     park(writer, false);
@@ -94,7 +93,7 @@ fn a_symbolic_link_is_not_the_file_that_it_leads_to() {
     let (path, link) = (scene.path("a"), scene.path("link"));
     park(open(&path), false);
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    assert!(reuse(&link, Reach::Writes).unwrap().is_none());
+    assert!(reuse(id_of(&link), Reach::Writes).is_none());
 }
 
 #[test]
@@ -142,7 +141,7 @@ fn a_descriptor_that_may_close_is_closed_after_the_last_use() {
     assert_eq!(parked(id), 2, "the file is in use");
     park(two, true);
     assert_eq!(parked(id), 1, "one came without a promise");
-    let reused = reuse(&path, Reach::Writes).unwrap().unwrap();
+    let reused = reuse(id_of(&path), Reach::Writes).unwrap();
     park(reused, true);
     assert_eq!(parked(id), 0);
     assert!(!table().files.contains_key(&id));
@@ -164,7 +163,7 @@ fn descriptors_of_unlinked_files_are_closed_by_later_parks() {
     let files = table().files.len();
     for _ in 0..files {
         park(
-            reuse(&scene.path("last"), Reach::Writes).unwrap().unwrap(),
+            reuse(id_of(&scene.path("last")), Reach::Writes).unwrap(),
             false,
         );
     }
