@@ -30,11 +30,12 @@ pub enum Error {
     },
 
     /// The operation waited for the write transaction that its own thread began and has not
-    /// ended, so neither could proceed. Trying again does not help on this thread.
+    /// ended, so neither could proceed. End that one; to try again helps only if it was
+    /// moved to another thread.
     ///
     /// Within the closure of [`Wal::write`](crate::protocol::Wal::write) that is known at
     /// once. A transaction that was begun otherwise may have been moved to another thread,
-    /// so it has to stay untouched there for a tenth of a second; a wait with
+    /// so it has to stay untouched there for a quarter of a second; a wait with
     /// [`BusyHandler::ask`](crate::protocol::BusyHandler::ask) goes by its function.
     #[error("{}: this thread waits for its own write transaction, which has the write lock; commit it, drop it, or pass it on instead of beginning another one", path.display())]
     OwnWrite {
@@ -361,6 +362,7 @@ impl Error {
         matches!(
             self,
             Error::Busy { .. }
+                | Error::OwnWrite { .. }
                 | Error::LogFull { .. }
                 | Error::Locked { .. }
                 | Error::Protocol { .. }

@@ -34,7 +34,7 @@ use crate::waiting::who;
 /// How long a write transaction that its thread began has to stay untouched by other threads
 /// until that thread stops waiting for it. A longer time delays the error, a shorter one
 /// refuses more transactions that were moved to another thread and pause there.
-const UNTOUCHED: Duration = Duration::from_millis(100);
+const UNTOUCHED: Duration = Duration::from_millis(250);
 
 /// Beside the number of a thread: the transaction cannot be moved to another one.
 const STAYS: u64 = 1;

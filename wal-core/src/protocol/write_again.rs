@@ -24,7 +24,7 @@ impl<C: WalCoordination> Wal<C> {
     /// returned. An error of `change` rolls the transaction back.
     ///
     /// If `change` or the commit ends with [`Error::BusySnapshot`], or with an error that
-    /// [`Error::is_busy`], `change` runs again, in a new transaction, until `busy` gives up.
+    /// [`Error::is_busy`], but for [`Error::OwnWrite`], `change` runs again, in a new transaction, until `busy` gives up.
     /// In an error of `change` that is this library's own, as it is or in a
     /// `Box<dyn Error>`; an error of another type ends it.
     ///
@@ -80,6 +80,8 @@ fn of_library<E: 'static>(error: &E) -> Option<&Error> {
 /// What a new run waits for; `None` if it would end as the last one did.
 fn lock_to_wait_for(error: &Error) -> Option<Lock> {
     match error {
+        // A nested transaction: it waits for this one in each run.
+        Error::OwnWrite { .. } => None,
         Error::Busy { lock, .. } | Error::LogFull { lock, .. } => Some(*lock),
         error if error.is_busy() || matches!(error, Error::BusySnapshot) => Some(Lock::Write),
         _ => None,
