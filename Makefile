@@ -54,6 +54,7 @@ test-unit: ## each crate by itself, with the conformance suite and the examples 
 	$(CARGO) test -p wal-core -p wal-inproc -p wal-shm -p wal --features wal/shm,wal/inproc,wal/observe,wal-core/conformance
 
 examples: ## each example of the library, which checks its own outcome
+	@python3 -c 'import sqlite3' 2>/dev/null || { $(call unchecked,the examples replicator and watch beside Python,there is no python3 on PATH; install Debian's package python3); }
 	@for example in $(basename $(notdir $(wildcard wal/examples/*.rs))); do \
 	  echo "$$example"; $(CARGO) run --quiet -p wal --example $$example || exit 1; done
 	$(CARGO) run --quiet -p wal --example choose_backend --no-default-features --features inproc

@@ -31,6 +31,45 @@
 //! time. Any other file is a store of raw pages, with the page size from
 //! [`Options`].
 
+//!
+//! # What a new store contains
+//! One page, of the page size of [`Options`]. Its first 64 bytes belong to the library; the
+//! rest is zeros, and the application's. [`WriteTx::allocate`] adds pages of zeros at
+//! the end. The library keeps no list of free pages and no root: `examples/kv.rs` shows
+//! both, behind the first 64 bytes of page 1, with a B+ tree that several processes use.
+//!
+//! # In a server
+//! - *Threads* share one [`Database`]; clones are the same handle. Every call may block, for
+//!   a disk or another process. Under an async runtime calls belong on its pool of blocking
+//!   threads, as in `examples/async_server.rs`.
+//! - *Writing*: [`Database::write`](generic::Database::write) runs a closure in a
+//!   transaction on one thread. A [`WriteTx`] that is kept while a program waits for
+//!   something else keeps every writer of every process waiting.
+//! - *Deadlines*: [`Database::begin_write_with`](generic::Database::begin_write_with) and
+//!   [`Database::write_with`](generic::Database::write_with) wait as long as a request may
+//!   last. [`Cancel`] ends a wait when the client has gone.
+//! - *Errors*: after [`Error::is_busy`] the same call can succeed later; after
+//!   [`Error::must_begin_again`] the work has to begin again on a new snapshot; after
+//!   [`Error::CommitOutcomeUnknown`] only a look at the data tells.
+//! - *Reading*: a [`ReadTx`] that is kept between requests keeps the log from being
+//!   restarted. [`Options::snapshot_age_limit`] bounds that, [`Options::max_log_frames`] the
+//!   log.
+//! - *Changes* by any process end
+//!   [`Database::wait_for_change`](generic::Database::wait_for_change);
+//!   `examples/watch.rs` watches a database that Python writes.
+//!
+//! # Processes that are forked
+//! Open the database in each worker, after the fork. What was opened before answers
+//! [`Error::UsedAfterFork`] in a child, keeps its locks in the parent, and may be dropped
+//! in either. A child that runs another program (`exec`) inherits nothing.
+//!
+//! # Processes that only read
+//! With [`Options::read_only`] nothing is written, so a process that may write has to come
+//! first: it makes the database and the `-shm` file. Without them the open is refused.
+//! Start writers before readers, or let a writer leave the index in place with
+//! [`Options::persistent_log`]. Once a reader is there writers may come and go, and it goes
+//! on with each of them.
+
 #[cfg(not(any(feature = "shm", feature = "inproc")))]
 compile_error!("choose a backend: enable the feature `shm` (several processes) or `inproc` (one)");
 
