@@ -78,6 +78,9 @@ test-mutations: ## each rule broken on purpose, and the test that notices
 	@for fence in drop-store-fence drop-load-fence; do \
 	  if WAL_MUTATION=$$fence $(LOOM) -p wal-core --features mutations --lib header_cell >/dev/null 2>&1; \
 	  then echo "$$fence survives loom"; exit 1; else echo "$$fence: caught by loom"; fi; done
+	@if WAL_MUTATION=raise-by-newer-count $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
+	  pages_that_a_checkpoint_skips >/dev/null 2>&1; \
+	then echo "raise-by-newer-count survives loom"; exit 1; else echo "raise-by-newer-count: caught by loom"; fi
 	$(CARGO) test --quiet -p integration --features test-points --test killed_worker --no-run
 	@if WAL_MUTATION=header-before-count $(CARGO) test --quiet -p integration --features test-points \
 	  --test killed_worker a_commit_is_there >/dev/null 2>&1; \

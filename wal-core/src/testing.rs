@@ -102,6 +102,8 @@ named! {
     Mutation:
     /// Begin read: the header is not compared again once the lock is held.
     SkipHeaderRecheck => "skip-header-recheck",
+    /// A tail raises its mark by a backfilled count that may be of a newer header.
+    RaiseByNewerCount => "raise-by-newer-count",
     /// Begin read: slot 0 is taken without comparing the header again.
     SkipSlotZeroRecheck => "skip-slot-zero-recheck",
     /// Begin read: a mark above the snapshot is chosen.

@@ -533,6 +533,10 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Loom("a_snapshot_keeps_a_page_of_the_database_though_its_mark_is_new"),
         ),
         (
+            M::RaiseByNewerCount,
+            Loom("tail_that_raises_its_mark_finds_pages_that_a_checkpoint_skips"),
+        ),
+        (
             M::DropLoadFence,
             Loom("a_reader_never_takes_a_mixture_for_a_header"),
         ),

@@ -8,9 +8,11 @@
 //!
 //! The slot is held all the time, so the log does not restart, and no checkpoint goes
 //! beyond the old mark before it has seen the new one. Both are at most the state that is
-//! read then. So, other than at the beginning of a read transaction, the header is not
-//! compared again, and the count of backfilled frames may be loaded before: what a
-//! checkpoint moves later is in the log too.
+//! read then. The header is compared again behind the backfilled count, as at the beginning
+//! of a read transaction: a checkpoint moves a page by its newest frame, and skips it if
+//! that is beyond the mark. So the count that a checkpoint of a newer state has stored says
+//! nothing about an older one, though that has as many frames. What is moved later is in
+//! the log too, to which the transaction goes by its own, smaller count.
 //!
 //! # Crash
 //! The mark of a dead reader is changed by the next holder of its slot.
@@ -21,10 +23,12 @@ use super::read::{ReadTx, Snapshot};
 use super::snapshot::Held;
 use crate::coordination::{ReadSlot, WalCoordination};
 use crate::error::Result;
+use crate::testing::{Mutation, mutated};
 
 impl<C: WalCoordination> ReadTx<C> {
     /// Moves to the newest state within the slot, and tells whether that was done: not
-    /// if other readers share the slot, or the backend cannot tell. After an error or
+    /// if other readers share the slot, the backend cannot tell, or a writer commits
+    /// meanwhile. After an error or
     /// `false` the transaction is at the state and the mark that it was at.
     pub(super) fn move_in_slot(&mut self) -> Result<bool> {
         let wal = self.wal().clone();
@@ -46,6 +50,9 @@ impl<C: WalCoordination> ReadTx<C> {
         }
         // All that can fail comes before the old state is given up.
         let min_frame = wal.first_in_log(&header)?;
+        if !wal.header_cell()?.is(&header) && !mutated(Mutation::RaiseByNewerCount) {
+            return Ok(false);
+        }
         wal.look_at_database_again(&header, min_frame)?;
         // SAFETY: the slot is held until this returns.
         let page_count = unsafe { wal.kept(1, 0) }.page_count(&header)?;
