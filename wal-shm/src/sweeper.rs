@@ -1,13 +1,20 @@
 //! The thread that releases read locks whose release was delayed and that no reader uses
-//! any more.
+//! any more: one for all databases of the process.
 //!
-//! It is started when release is delayed for the first time, and sleeps without a timer
-//! while none is. While one is, it looks at the lock table twice within the delay, and a
-//! checkpoint of any process wakes it ([`WaitingRoom::reclaim`]).
+//! It is started when release is delayed for the first time, and ends with the last
+//! attachment for which it was. It sleeps without a timer while no release is delayed. While
+//! one is, it looks at its lock table twice within the delay, and a checkpoint of any process
+//! wakes it ([`WaitingRoom::reclaim`]).
+//!
+//! # Protocol
+//! Lock order: [`Process::control`], [`Process::swept`], then the mutex of a lock table. The
+//! thread acquires the last two only. While it sleeps it holds no mutex, but references to
+//! what it sleeps on; an attachment that is dropped wakes it and waits until it has let go of
+//! them, so that no file is closed later than its attachment.
 //!
 //! [`WaitingRoom::reclaim`]: wal_core::waiting::WaitingRoom::reclaim
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -15,41 +22,71 @@ use std::time::Instant;
 use nix::sys::signal::SigSet;
 use wal_core::ReadSlot;
 use wal_core::fork::ProcessGeneration;
+use wal_core::once_table::OnceTable;
 use wal_core::waiting::Bell;
 
 use crate::futex;
 use crate::index::Index;
-use crate::lock_table::LockTable;
+use crate::lock_table::{LockTable, Seen};
 use crate::read_rate::Delay;
-use crate::side_file::{self, SideFile};
+use crate::side_file::SideFile;
 
-/// What sweeps the locks of one attachment. Dropping it ends the thread.
+/// What is swept of one attachment. Dropping it ends that.
 #[derive(Debug)]
 pub(crate) struct Sweeper {
-    shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    locks: Arc<Locks>,
+    /// Whether the thread was ever needed for it.
+    has_started: AtomicBool,
     process: ProcessGeneration,
 }
 
+/// The locks of one attachment.
 #[derive(Debug)]
-struct Shared {
+struct Locks {
     table: Arc<LockTable>,
     index: Arc<Index>,
     /// Where a checkpoint of another process reclaims locks.
     side: Option<Arc<SideFile>>,
     delay: Delay,
-    /// The state of [`WaitingRoom::reclaim`](wal_core::waiting::WaitingRoom::reclaim) that
-    /// the thread has answered, or that it was started with.
-    answered: AtomicU32,
-    is_over: Mutex<bool>,
-    started: Condvar,
 }
 
-/// Why a wait of the sweeper has ended.
-enum Woken {
-    ToLook,
-    Reclaimed,
-    Over,
+/// An attachment for which release is delayed.
+#[derive(Debug)]
+struct Swept {
+    locks: Arc<Locks>,
+    /// What the last look has seen.
+    seen: Seen,
+    next_look: Instant,
+    /// The state of [`WaitingRoom::reclaim`](wal_core::waiting::WaitingRoom::reclaim) since
+    /// which no checkpoint has reclaimed the locks.
+    answered: Option<u32>,
+}
+
+/// What there is once for each process.
+#[derive(Debug, Default)]
+struct Process {
+    control: Mutex<Control>,
+    swept: Mutex<Vec<Swept>>,
+    /// Notified when the thread holds no reference.
+    woken: Condvar,
+    /// Changed, and woken, when the thread has to look at `swept` or `is_over`.
+    changed: AtomicU32,
+    is_over: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Control {
+    /// There is one while there are users.
+    thread: Option<JoinHandle<()>>,
+    /// The attachments for which the thread was needed.
+    users: usize,
+}
+
+/// One for each generation of forks: a child has no thread of its parent.
+static PROCESSES: OnceTable<Process> = OnceTable::new();
+
+fn process() -> &'static Process {
+    PROCESSES.get_or_make(ProcessGeneration::current().number(), Process::default)
 }
 
 impl Sweeper {
@@ -60,16 +97,13 @@ impl Sweeper {
         delay: Delay,
     ) -> Self {
         Sweeper {
-            shared: Arc::new(Shared {
+            locks: Arc::new(Locks {
                 table,
                 index,
                 side,
                 delay,
-                answered: AtomicU32::new(0),
-                is_over: Mutex::new(false),
-                started: Condvar::new(),
             }),
-            thread: Mutex::new(None),
+            has_started: AtomicBool::new(false),
             process: ProcessGeneration::current(),
         }
     }
@@ -78,112 +112,146 @@ impl Sweeper {
     /// nothing has changed, if it is not.
     #[inline]
     pub(crate) fn unlock_delayed(&self, slot: ReadSlot) -> bool {
-        let Shared { table, index, .. } = &*self.shared;
+        let Locks { table, index, .. } = &*self.locks;
         table.unlock_delayed(&**index, slot, || self.start().is_ok())
     }
 
     /// Starts to sweep, and to delay release.
     #[cold]
     fn start(&self) -> std::io::Result<()> {
-        let mut thread = lock(&self.thread);
-        if thread.is_none() {
-            let shared = self.shared.clone();
-            let sweeper = thread::Builder::new().name("wal-locks".to_owned());
-            *thread = Some(sweeper.spawn(move || shared.run())?);
+        if self.process.is_over() {
+            return Err(std::io::ErrorKind::Unsupported.into());
         }
-        let _over = lock(&self.shared.is_over);
-        // One that is started already has its state to answer from.
-        if !self.shared.table.delays() {
-            if let Some(reclaim) = self.shared.reclaim() {
-                self.shared
-                    .answered
-                    .store(reclaim.expect(), Ordering::Relaxed);
-            }
-            self.shared.table.start_delaying();
-            self.shared.started.notify_one();
+        let process = process();
+        let mut control = lock(&process.control);
+        if control.thread.is_none() {
+            process.is_over.store(false, Ordering::Relaxed);
+            let sweeper = thread::Builder::new().name("wal-locks".to_owned());
+            control.thread = Some(sweeper.spawn(|| process.run())?);
+        }
+        if !self.has_started.swap(true, Ordering::Relaxed) {
+            control.users += 1;
+        }
+        let mut swept = lock(&process.swept);
+        // Another thread may have started it meanwhile.
+        if !self.locks.table.delays() {
+            swept.retain(|swept| !Arc::ptr_eq(&swept.locks, &self.locks));
+            swept.push(Swept::begin(&self.locks));
+            self.locks.table.start_delaying();
+            process.wake();
         }
         Ok(())
     }
 }
 
-impl Shared {
-    fn reclaim(&self) -> Option<&Bell> {
-        let room = self.side.as_ref()?.waiting_room()?;
-        Some(room.reclaim())
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        // In a forked child the thread does not exist.
+        if self.process.is_over() || !*self.has_started.get_mut() {
+            return;
+        }
+        let process = process();
+        let mut control = lock(&process.control);
+        process.forget(&self.locks);
+        control.users -= 1;
+        if control.users == 0 {
+            process.is_over.store(true, Ordering::Relaxed);
+            process.wake();
+            if let Some(thread) = control.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Process {
+    fn wake(&self) {
+        self.changed.fetch_add(1, Ordering::SeqCst);
+        futex::wake_all(&self.changed);
+    }
+
+    /// Returns when the thread has no reference to `locks`.
+    fn forget(&self, locks: &Arc<Locks>) {
+        let mut swept = lock(&self.swept);
+        swept.retain(|swept| !Arc::ptr_eq(&swept.locks, locks));
+        // The other references are those of the thread, which drops them before it acquires
+        // the mutex.
+        if Arc::strong_count(locks) > 1 {
+            self.wake();
+            let sleeps = |_: &mut Vec<Swept>| Arc::strong_count(locks) > 1;
+            drop(self.woken.wait_while(swept, sleeps));
+        }
     }
 
     fn run(&self) {
         // The program's signal handlers run in its own threads.
         let _ = SigSet::all().thread_block();
-        while self.wait_until_started() {
-            let mut seen = self.table.seen();
-            while matches!(self.wait_to_look(), Woken::ToLook)
-                && self.table.look(&*self.index, &mut seen)
-            {}
-            self.table.stop_delaying(&*self.index);
-        }
-    }
-
-    /// Waits as long as release is not delayed; false if it is over.
-    fn wait_until_started(&self) -> bool {
-        let mut over = lock(&self.is_over);
-        while !*over && !self.table.delays() {
-            let woken = self.started.wait(over);
-            over = woken.unwrap_or_else(PoisonError::into_inner);
-        }
-        !*over
-    }
-
-    fn wait_to_look(&self) -> Woken {
-        let period = self.delay.between_looks();
-        let until = Instant::now() + period;
-        let Some(reclaim) = self.reclaim() else {
-            let over = lock(&self.is_over);
-            let woken = self.started.wait_timeout_while(over, period, |over| !*over);
-            let (over, _) = woken.unwrap_or_else(PoisonError::into_inner);
-            return if *over { Woken::Over } else { Woken::ToLook };
-        };
-        let answered = self.answered.load(Ordering::Relaxed);
         loop {
-            // The state before the look at `is_over`: `end` changes it behind its store.
-            let state = reclaim.expect();
-            if *lock(&self.is_over) {
-                return Woken::Over;
+            let mut swept = lock(&self.swept);
+            self.woken.notify_all();
+            // Loaded before the looks: what changes behind this ends the sleep.
+            let changed = self.changed.load(Ordering::SeqCst);
+            if self.is_over.load(Ordering::Relaxed) {
+                return;
             }
-            if state != answered {
-                return Woken::Reclaimed;
-            }
-            if Instant::now() >= until {
-                return Woken::ToLook;
-            }
-            side_file::sleep(reclaim.word(), state, until);
-        }
-    }
-
-    fn end(&self) {
-        *lock(&self.is_over) = true;
-        self.started.notify_one();
-        if let Some(reclaim) = self.reclaim()
-            && reclaim.ring()
-        {
-            futex::wake_all(reclaim.word());
+            swept.retain_mut(Swept::goes_on);
+            let until = swept.iter().map(|swept| swept.next_look).min();
+            let reclaimed = |swept: &Swept| Some((swept.locks.clone(), swept.answered?));
+            let reclaimed: Vec<_> = swept.iter().filter_map(reclaimed).collect();
+            drop(swept);
+            let words = reclaimed.iter().filter_map(|(locks, answered)| {
+                let reclaim = locks.reclaim()?;
+                Some((reclaim.word(), *answered))
+            });
+            let words: Vec<_> = [(&self.changed, changed)]
+                .into_iter()
+                .chain(words)
+                .collect();
+            futex::wait_any(&words, until);
         }
     }
 }
 
-impl Drop for Sweeper {
-    fn drop(&mut self) {
-        let thread = self.thread.get_mut();
-        let Some(thread) = thread.unwrap_or_else(PoisonError::into_inner).take() else {
-            return;
-        };
-        // In a forked child the thread does not exist.
-        if self.process.is_over() {
-            std::mem::forget(thread);
-            return;
+impl Swept {
+    fn begin(locks: &Arc<Locks>) -> Self {
+        Swept {
+            seen: locks.table.seen(),
+            next_look: Instant::now() + locks.delay.between_looks(),
+            answered: locks.reclaim().map(Bell::expect),
+            locks: locks.clone(),
         }
-        self.shared.end();
-        let _ = thread.join();
+    }
+
+    /// Looks, if it is time to. False once release is not delayed any more.
+    fn goes_on(&mut self) -> bool {
+        let Locks {
+            table,
+            index,
+            delay,
+            ..
+        } = &*self.locks;
+        if !table.delays() {
+            // The last user of the attachment has ended it.
+            return false;
+        }
+        let is_reclaimed = self.locks.reclaim().map(Bell::expect) != self.answered;
+        let now = Instant::now();
+        let is_due = now >= self.next_look;
+        if is_reclaimed || is_due && !table.look(&**index, &mut self.seen) {
+            table.stop_delaying(&**index);
+            return false;
+        }
+        if is_due {
+            self.next_look = now + delay.between_looks();
+        }
+        true
+    }
+}
+
+impl Locks {
+    fn reclaim(&self) -> Option<&Bell> {
+        let room = self.side.as_ref()?.waiting_room()?;
+        Some(room.reclaim())
     }
 }
 
