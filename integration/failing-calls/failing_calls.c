@@ -7,7 +7,8 @@
  * one find the disk full, or FULL, which lets the system say that the disk has no
  * free space, or FREE, which lets it not say how much there is. With the error EINTR a call fails once and works when
  * it is made again. LOW closes stderr just before a file is opened, as another thread may,
- * so that this file gets the number 2, and writes a warning there at the end. Closing and unlocking do not fail. When the process ends,
+ * so that this file gets the number 2, and writes a warning there at the end. NO_OFD lets
+ * every call for a lock of an open file description fail, as a system that has none. Closing and unlocking do not fail. When the process ends,
  * the number of calls is written to WAL_FAULT_COUNT, and to the same file with
  * ".hit" whether one failed. */
 #define _GNU_SOURCE
@@ -255,6 +256,12 @@ MAP_AS(mmap64, off64_t)
         va_end(arguments);                                                       \
         int locks = command == F_SETLK || command == F_OFD_SETLK ||              \
                     command == F_GETLK || command == F_OFD_GETLK;                \
+        int descriptions = command == F_OFD_SETLK || command == F_OFD_GETLK;     \
+        if (descriptions && is_marked(fd) && !strcmp(setting("WAL_FAULT"), "NO_OFD")) { \
+            atomic_store(&hit, 1);                                               \
+            errno = EINVAL;                                                      \
+            return -1;                                                           \
+        }                                                                        \
         int unlocks = locks && ((struct flock *)argument)->l_type == F_UNLCK;    \
         if (locks && !unlocks && is_marked(fd) && fails(LOCK)) return -1;        \
         return REAL(name)(fd, command, argument);                                \

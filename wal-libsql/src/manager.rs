@@ -43,6 +43,7 @@ pub struct WalOptions {
     pub(crate) mapped: bool,
     pub(crate) network: bool,
     pub(crate) close_descriptors: bool,
+    pub(crate) lock_kind: LockKind,
     /// `None` is the default of the backend.
     pub(crate) read_lock_delay: Option<Duration>,
     pub(crate) transparent_vfs: Option<&'static CStr>,
@@ -56,6 +57,7 @@ impl WalOptions {
             mapped: true,
             network: false,
             close_descriptors: false,
+            lock_kind: LockKind::default(),
             read_lock_delay: None,
             transparent_vfs: None,
         }
@@ -87,6 +89,17 @@ impl WalOptions {
     #[must_use]
     pub fn close_descriptors(mut self, close: bool) -> Self {
         self.close_descriptors = close;
+        self
+    }
+
+    /// Which locks of the system are used on `-shm`. A system without locks of open file
+    /// descriptions (WSL 1, some sandboxes) needs [`LockKind::Classic`], as the engine's log of
+    /// errors says there. They vanish when anything in this process closes the file, so no
+    /// other copy of SQLite in it, and no connection with libSQL's own log, may use the
+    /// database. [`Backend::Shared`] only; pages of the log are then copied.
+    #[must_use]
+    pub fn lock_kind(mut self, lock_kind: LockKind) -> Self {
+        self.lock_kind = lock_kind;
         self
     }
 
@@ -304,6 +317,7 @@ fn open_shared(
     let mut shm = ShmOptions::default();
     shm.allow_network_file_system = options.network;
     shm.close_descriptors = options.close_descriptors;
+    shm.lock_kind = options.lock_kind;
     shm.read_lock_delay = options.read_lock_delay.unwrap_or(shm.read_lock_delay);
     shm.mapped = options.mapped;
     let attach = |shm| ShmWalCoordination::attach(path, shm, Owner(file.clone()));

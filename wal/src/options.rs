@@ -343,7 +343,10 @@ impl Options {
         self
     }
 
-    /// Which locks of the system are used. With [`LockKind::Classic`] the handles of this
+    /// Which locks of the system are used. A system without locks of open file descriptions
+    /// (WSL 1, some sandboxes) needs [`LockKind::Classic`], as the error of an open says
+    /// there. They vanish when anything in this process closes the file, so no other SQLite in
+    /// it may use the database. With [`LockKind::Classic`] the handles of this
     /// process share a database if they have one backend and this kind of locks; others get
     /// [`crate::Error::Locked`] or [`crate::Error::CannotOpen`].
     #[must_use]

@@ -56,8 +56,9 @@ pub mod shm_bytes {
 /// Which locks of the system are used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub enum LockKind {
-    /// Locks of the open file description, where the system has them, else
-    /// classic ones.
+    /// Locks of the open file description; classic ones on systems other than Linux. A Linux
+    /// without them (WSL 1, some sandboxes) refuses to open a database, and the error names
+    /// [`LockKind::Classic`].
     #[default]
     OpenFileDescription,
     /// Classic POSIX locks of the process. They vanish when anything in the
@@ -111,7 +112,7 @@ impl ByteLocks {
         match self.set(file, &flock(kind, &bytes)) {
             Ok(()) => Ok(true),
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-            Err(errno) => Err(errno.into()),
+            Err(errno) => Err(self.refused(errno)),
         }
     }
 
@@ -120,7 +121,8 @@ impl ByteLocks {
     /// # Errors
     /// Whatever the system says.
     pub fn unlock(self, file: &File, bytes: std::ops::Range<u64>) -> io::Result<()> {
-        Ok(self.set(file, &flock(libc::F_UNLCK, &bytes))?)
+        let unlocked = self.set(file, &flock(libc::F_UNLCK, &bytes));
+        unlocked.map_err(|errno| self.refused(errno))
     }
 
     /// Gives back all of `file`, for which the system needs no memory: no lock is split.
@@ -129,7 +131,8 @@ impl ByteLocks {
     /// Whatever the system says.
     pub fn unlock_all(self, file: &File) -> io::Result<()> {
         // A length of 0 reaches to the end of every file.
-        Ok(self.set(file, &flock(libc::F_UNLCK, &(0..0)))?)
+        let unlocked = self.set(file, &flock(libc::F_UNLCK, &(0..0)));
+        unlocked.map_err(|errno| self.refused(errno))
     }
 
     /// Tells who would stand in the way of an exclusive lock on `bytes`,
@@ -144,7 +147,8 @@ impl ByteLocks {
         bytes: std::ops::Range<u64>,
     ) -> io::Result<Option<Conflict>> {
         let mut lock = flock(libc::F_WRLCK, &bytes);
-        self.get(file, &mut lock)?;
+        self.get(file, &mut lock)
+            .map_err(|errno| self.refused(errno))?;
         let mode = match i32::from(lock.l_type) {
             libc::F_UNLCK => return Ok(None),
             libc::F_RDLCK => LockMode::Shared,
@@ -155,6 +159,19 @@ impl ByteLocks {
             // 0 is a process in another namespace of process numbers.
             pid: u32::try_from(lock.l_pid).ok().filter(|pid| *pid > 0),
         }))
+    }
+
+    /// What the system said. One that does not know locks of open file descriptions takes
+    /// their commands for an error of the caller.
+    fn refused(self, errno: Errno) -> io::Error {
+        if !self.belong_to_description() || errno != Errno::EINVAL {
+            return errno.into();
+        }
+        io::Error::new(
+            io::ErrorKind::Unsupported,
+            "the system has no open file description locks; set \
+             `lock_kind(LockKind::Classic)` if no other SQLite in this process uses the database",
+        )
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
