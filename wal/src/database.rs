@@ -264,8 +264,8 @@ impl<B: Backend> Database<B> {
     /// ```
     ///
     /// `change` runs again, in a new transaction, if it or the commit ends with
-    /// [`Error::BusySnapshot`] or an error that [`Error::is_busy`], until the busy handler
-    /// gives up. So it should have no other effect than on the transaction. In an error of
+    /// [`Error::BusySnapshot`] or an error that [`Error::is_busy`], but for
+    /// [`Error::OwnWrite`], until the busy handler gives up. So it should have no other effect than on the transaction. In an error of
     /// `change` that is this library's own, as it is or in a `Box<dyn Error>`; an error of
     /// another type ends it. After [`Error::CommitOutcomeUnknown`] and
     /// [`Error::DurabilityUnknown`] it does not run again.

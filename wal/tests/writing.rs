@@ -293,6 +293,55 @@ fn checkpoint_does_not_wait_for_the_write_of_its_thread() {
 }
 
 #[test]
+fn receiver_of_a_drain_that_writes_is_refused_at_once() {
+    let (_directory, _path, database) = database();
+    let mut tail = database.tail().unwrap();
+    database.write(add_one).unwrap();
+    let options = wal::DrainOptions::new();
+    let nested = tail.drain_log(&options, |_frames| database.write(add_one));
+    assert!(matches!(nested, Err(Error::OwnWrite { .. })), "{nested:?}");
+    tail.drain_log(&options, |_frames| Ok::<_, Error>(()))
+        .unwrap();
+    drop(tail);
+    database.write(add_one).unwrap();
+    assert_eq!(value(&database), 2);
+}
+
+#[test]
+fn progress_of_a_checkpoint_that_writes_is_refused_at_once() {
+    let (_directory, _path, database) = database();
+    database.write(add_one).unwrap();
+    for (mode, refuses) in [
+        (CheckpointMode::Passive, false),
+        (CheckpointMode::Full, true),
+    ] {
+        database.write(add_one).unwrap();
+        let mut refused = Vec::new();
+        let mut progress = |_| refused.push(is_own_write(&database.write(add_one)));
+        let checkpoint = CheckpointOptions::new(mode).progress(&mut progress);
+        database.checkpoint_with(checkpoint).unwrap();
+        assert_eq!(refused, [refuses], "{mode:?}");
+    }
+    database.write(add_one).unwrap();
+}
+
+#[test]
+fn errors_tell_whether_to_try_again_or_to_begin_again() {
+    let path = PathBuf::from("pages");
+    let busy = Error::OwnWrite { path: path.clone() };
+    assert!(busy.is_busy() && !busy.must_begin_again());
+    let gone = [
+        Error::BusySnapshot,
+        Error::SnapshotTooOld { path: path.clone() },
+        Error::SnapshotGone { path: path.clone() },
+    ];
+    assert!(gone.iter().all(|e| e.must_begin_again() && !e.is_busy()));
+    let source = Box::new(Error::BusySnapshot);
+    let unknown = Error::CommitOutcomeUnknown { path, source };
+    assert!(!unknown.must_begin_again() && !unknown.is_busy());
+}
+
+#[test]
 fn full_log_of_a_thread_that_writes_is_its_own_write() {
     let (_directory, path, _database) = database();
     let options = Options::new().auto_checkpoint(0).busy_timeout(LONG);

@@ -219,6 +219,8 @@ impl<C: WalCoordination> Wal<C> {
         let header = self.settled_header(&held)?;
         self.mend_log_for_checkpoint(&header, write.is_some())?;
         let progress = options.progress.map(|progress| progress as _);
+        // Dropped before `write`.
+        let _staying = write.as_ref().map(|_| self.stay_with_write());
         // Without Write nobody is waited for: new readers and commits would
         // come for ever.
         let patient = write.is_some();

@@ -122,7 +122,7 @@ impl<C: WalCoordination> Tail<C> {
     /// short. To be held back is no error; the tail goes on as before.
     ///
     /// `hand_out` gets the frames behind the tail, as from [`Tail::advance`], unless they are
-    /// too many. It must not write the database, for which it would wait for itself.
+    /// too many. If it writes this database it gets [`Error::OwnWrite`].
     ///
     /// # Errors
     /// What `hand_out` returns: the tail then stands where it stood. [`Error::Cancelled`],
@@ -172,9 +172,12 @@ impl<C: WalCoordination> Tail<C> {
         let numbers = self.numbers();
         // The old mark is released once the frames are handed out: after an error they
         // are handed out again.
-        let pinned = self.at.wal().pin_newest(held)?;
+        let wal = self.at.wal().clone();
+        let pinned = wal.pin_newest(held)?;
         self.check_follows(&pinned)?;
+        let staying = wal.stay_with_write();
         hand_out(TailFrames::new(&pinned, numbers))?;
+        drop(staying);
         self.at = pinned;
         Ok(())
     }

@@ -13,6 +13,9 @@
 //! [`Wal::write`]. Elsewhere the wait ends early once the note has stayed for
 //! [`UNTOUCHED`], unless the caller's function decides how long to wait.
 //!
+//! An operation that calls a function of the caller with `WRITE` held, as a checkpoint does
+//! with its progress, notes its thread in the same way.
+//!
 //! # Ordering
 //! Relaxed: a thread stores its own number and looks for its own number, which no other
 //! thread stores. That the note is cleared is seen late at worst.
@@ -46,6 +49,19 @@ pub(super) struct OwnWrite {
     process: ProcessGeneration,
     /// The number of the thread, shifted by one, and [`STAYS`]; 0 for none.
     thread: AtomicU64,
+}
+
+/// Until it is dropped, an operation of this thread has `WRITE`, and may call a function of
+/// the caller.
+pub(super) struct Staying<'w> {
+    note: &'w OwnWrite,
+    thread: u32,
+}
+
+impl Drop for Staying<'_> {
+    fn drop(&mut self) {
+        self.note.end(self.thread);
+    }
 }
 
 /// What a thread knows of the transaction that has `WRITE`.
@@ -164,6 +180,15 @@ impl<C: WalCoordination> Wal<C> {
             own.into_iter().find(|own| *own != Own::No)
         });
         found.ok().flatten().unwrap_or(Own::No)
+    }
+
+    /// Notes that an operation of this thread has `WRITE`, which it releases once the value
+    /// that this returns is dropped.
+    pub(super) fn stay_with_write(&self) -> Staying<'_> {
+        let note: &OwnWrite = &self.own_write;
+        let thread = self.own_write.begin();
+        note.stays(thread);
+        Staying { note, thread }
     }
 
     /// The error for `lock`, which stayed busy until `waiter` gave up.
