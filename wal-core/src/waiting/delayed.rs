@@ -21,7 +21,7 @@ use crate::coordination::{Lock, ReadSlot};
 #[derive(Debug, Default)]
 pub struct DelayedReleases {
     /// For each slot the latest moment that any process has noted, in microseconds of the
-    /// machine's clock.
+    /// monotonic clock.
     until: [AtomicU64; ReadSlot::ALL.len()],
 }
 

@@ -45,7 +45,7 @@ const GONE: Duration = Duration::from_millis(20);
 pub(crate) const STILL_HERE: Duration = Duration::from_millis(5);
 
 /// The line, in memory that all users share; zeros are an empty one. Times are
-/// microseconds of the machine's clock, and wrap.
+/// microseconds of the monotonic clock, and wrap.
 #[repr(C)]
 pub struct Line {
     /// The ticket that was drawn last.
@@ -314,7 +314,10 @@ impl Waiting {
     }
 }
 
-/// The present moment, by a clock that all processes of the machine share.
+/// The present moment, by a clock that all processes of one time namespace share. In another
+/// one it is ahead or behind by a constant, so its processes seem to be silent, or to have let
+/// their turn pass: they line up again, and a shared sync or the reclaim of a read lock is done
+/// once more or later. What a clock says grants nothing, so no commit depends on it.
 pub(crate) fn now() -> u32 {
     #[cfg(all(feature = "conformance", not(loom)))]
     if let Some(now) = super::manual_clock::now() {
@@ -324,7 +327,7 @@ pub(crate) fn now() -> u32 {
     u32::try_from(micros() & 0xffff_ffff).unwrap_or(0)
 }
 
-/// The same in full: microseconds since the machine started.
+/// The same in full.
 pub(super) fn micros() -> u64 {
     // The clock is always there.
     let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else {

@@ -44,7 +44,7 @@ pub struct SyncedLog {
     /// The salts of the generation in which a sync has failed; 0 for none, and
     /// all ones for whichever it is.
     failed: AtomicU64,
-    /// Since when somebody leads, by the clock of the machine; 0 for nobody.
+    /// Since when somebody leads, by the monotonic clock; 0 for nobody.
     led_since: AtomicU32,
     /// The tag that was drawn last.
     tags: AtomicU32,
