@@ -141,6 +141,11 @@ impl Waiter {
         matches!(self.handler.answer, Answer::Ask(_))
     }
 
+    /// True if it gives up at once.
+    pub(super) fn is_hasty(&self) -> bool {
+        matches!(self.handler.answer, Answer::Timeout(Duration::ZERO))
+    }
+
     pub(super) fn check_cancelled(&self) -> Result<()> {
         match &self.handler.cancel {
             Some(cancel) if cancel.is_cancelled() => Err(Error::Cancelled),

@@ -11,7 +11,8 @@
 //! changes something or ends the transaction, which clears the note. So the note is
 //! believed at once only where the transaction cannot be moved, in the closure of
 //! [`Wal::write`]. Elsewhere the wait ends early once the note has stayed for
-//! [`UNTOUCHED`], unless the caller's function decides how long to wait.
+//! [`UNTOUCHED`], unless the caller's function decides how long to wait. A call that does
+//! not wait gets `Busy`, as beside any other writer.
 //!
 //! An operation that calls a function of the caller with `WRITE` held, as a checkpoint does
 //! with its progress, notes its thread in the same way.
@@ -151,6 +152,9 @@ impl<C: WalCoordination> Wal<C> {
     /// True if the caller, which failed to acquire `WRITE`, waits for a transaction of its
     /// own thread.
     pub(super) fn waits_for_itself(&self, waiter: &mut Waiter) -> bool {
+        if waiter.is_hasty() {
+            return false;
+        }
         let is_asked = waiter.is_asked();
         let wait = &mut waiter.for_itself;
         wait.found = match self.own_write_of_thread() {
