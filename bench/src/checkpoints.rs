@@ -60,7 +60,10 @@ impl Checkpointer {
         } else {
             wal::Synchronous::Off
         };
-        let options = wal::Options::new().auto_checkpoint(0).synchronous(level);
+        let options = wal::Options::new()
+            .kind(wal::DatabaseKind::RawPages)
+            .auto_checkpoint(0)
+            .synchronous(level);
         Ok(Checkpointer::Ours(options.open_shm(directory.join("wal"))?))
     }
 

@@ -136,7 +136,9 @@ pub(crate) fn repeat(
 }
 
 fn wait(order: &Order) -> Result<Told> {
-    let database = wal::Options::new().open_shm(order.directory.join("wal"))?;
+    let database = wal::Options::new()
+        .kind(wal::DatabaseKind::RawPages)
+        .open_shm(order.directory.join("wal"))?;
     let mut snapshot = *database.begin_read()?.snapshot();
     line_up()?;
     let mut seen = Vec::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use wal::{CheckpointMode, Options, PageNo, PageSize, Synchronous};
+use wal::{CheckpointMode, DatabaseKind, Options, PageNo, PageSize, Synchronous};
 
 #[derive(Arbitrary, Debug)]
 struct Patches {
@@ -23,6 +23,7 @@ fuzz_target!(|input: Patches| {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("pages");
     let options = Options::new()
+        .kind(DatabaseKind::RawPages)
         .page_size(PageSize::MIN)
         .synchronous(Synchronous::Off)
         .auto_checkpoint(0)

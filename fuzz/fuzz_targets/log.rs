@@ -15,6 +15,6 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let page_size = scan.map_or(PageSize::DEFAULT, |scan| scan.header.page_size);
     let files = common::Files::new(vec![0; 3 * page_size.len()], bytes.to_vec());
-    let config = WalConfig::new(DatabaseKind::PageStore, page_size);
+    let config = WalConfig::new(DatabaseKind::RawPages, page_size);
     common::use_it(&common::open(&files, config));
 });

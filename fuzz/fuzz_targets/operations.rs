@@ -31,7 +31,7 @@ enum Operation {
 type State = Vec<u8>;
 
 fn config() -> WalConfig {
-    let mut config = WalConfig::new(DatabaseKind::PageStore, PageSize::MIN);
+    let mut config = WalConfig::new(DatabaseKind::RawPages, PageSize::MIN);
     config.synchronous = Synchronous::Normal;
     config
 }

@@ -4,14 +4,13 @@
 mod common;
 
 use libfuzzer_sys::fuzz_target;
-use wal_core::PageSize;
 use wal_core::io::MemoryFile;
-use wal_core::protocol::{inspect, inspect_immutable};
+use wal_core::protocol::{Expected, inspect, inspect_immutable};
 
 fuzz_target!(|bytes: &[u8]| {
     let file = MemoryFile::new("/nowhere/fuzzed", bytes.to_vec());
-    let _ = inspect_immutable(&file, PageSize::MIN);
-    let Ok(config) = inspect(&file, PageSize::MIN) else {
+    let _ = inspect_immutable(&file, Expected::default());
+    let Ok(config) = inspect(&file, Expected::default()) else {
         return;
     };
     let files = common::Files::new(bytes.to_vec(), Vec::new());

@@ -14,6 +14,9 @@ mod executable;
 /// The fixtures, and what stock SQLite says of them.
 pub mod fixtures;
 
+/// Which kind of file a test has.
+pub mod kind;
+
 mod lines;
 
 /// What tests need beyond Rust and a C compiler.

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use integration::worker::{HeldByte, Settings, WATCHDOG, Worker};
 use tempfile::TempDir;
-use wal::{Error, Options, PageNo};
+use wal::{DatabaseKind, Error, Options, PageNo};
 use wal_core::io::{ByteLocks, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes};
 use wal_core::{Lock, LockMode, Result, WalCoordination};
 use wal_inproc::{InProcessOptions, InProcessWalCoordination};
@@ -269,7 +269,7 @@ fn second_name_of_a_database_shares_it_or_is_refused() {
     let scene = Scene::new();
     let link = scene.directory.path().join("link");
     fs::hard_link(&scene.path, &link).unwrap();
-    let options = Options::new().create(false);
+    let options = Options::new().kind(DatabaseKind::RawPages).create(false);
     let by_name = options.open(&scene.path).unwrap();
     let by_link = options.open(&link).unwrap();
     let mut write = by_link.begin_write().unwrap();

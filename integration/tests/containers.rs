@@ -298,7 +298,8 @@ fn database_by_another_path_in_a_mount_namespace_is_the_same() {
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(none, "/", none, private, none)?;
         mount(Some(&here), &there, none, MsFlags::MS_BIND, none)?;
-        let database = Options::new().open(there.join("pages"))?;
+        let raw = Options::new().kind(wal::DatabaseKind::RawPages);
+        let database = raw.open(there.join("pages"))?;
         let mut write = database.begin_write()?;
         stamp.write(1, write.page_mut(wal::PageNo::ONE)?);
         write.commit()?;

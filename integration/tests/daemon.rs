@@ -48,7 +48,8 @@ fn warn() {
 
 /// Opens the database, leaves all behind, and uses it for a while.
 fn serve(path: &Path, jail: &Path) -> Result<()> {
-    let options = Options::new().busy_timeout(WATCHDOG);
+    let options = Options::new().kind(wal::DatabaseKind::RawPages);
+    let options = options.busy_timeout(WATCHDOG);
     let options = options.checkpoint_thread(true).auto_checkpoint(10);
     let database = options.open(path)?;
     warn();

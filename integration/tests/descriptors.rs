@@ -15,11 +15,12 @@ use integration::worker::{Settings, WATCHDOG, Worker, fork};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serial_test::serial;
 use tempfile::TempDir;
-use wal::{Database, LockKind, Options, PageNo, Synchronous};
+use wal::{Database, DatabaseKind, LockKind, Options, PageNo, Synchronous};
 use wal_core::io::{OpenMode, OsFile, beside, database_bytes, shm_bytes};
 
 fn options() -> Options {
     Options::new()
+        .kind(DatabaseKind::RawPages)
         .synchronous(Synchronous::Off)
         .busy_timeout(Duration::ZERO)
         .read_lock_delay(Duration::ZERO)

@@ -11,13 +11,14 @@ use std::path::Path;
 
 use integration::disk::{FileSystem, fill, free_space, with_disk};
 use wal::generic::Database;
-use wal::{CheckpointMode, Options, PageNo, PageSize, Result};
+use wal::{CheckpointMode, DatabaseKind, Options, PageNo, PageSize, Result};
 
 const DISK: u64 = 16 << 20;
 const PAGE: u64 = 4096;
 
 fn options() -> Options {
     Options::new()
+        .kind(DatabaseKind::RawPages)
         .page_size(PageSize::new(4096).unwrap())
         .auto_checkpoint(0)
 }

@@ -40,7 +40,9 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 fn open(directory: &Path, number: usize, delay: Duration) -> Database {
-    let options = Options::new().synchronous(Synchronous::Off);
+    let options = Options::new()
+        .kind(wal::DatabaseKind::RawPages)
+        .synchronous(Synchronous::Off);
     let options = options.read_lock_delay(delay);
     options.open(directory.join(number.to_string())).unwrap()
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use integration::worker::{Settings, Stamp, Worker};
 use tempfile::TempDir;
-use wal::{Database, Error, Options, PageNo, ReadStrategy};
+use wal::{DatabaseKind, Error, Options, PageNo, ReadStrategy};
 use wal_core::io::beside;
 
 const STAMP: Stamp = Stamp {
@@ -21,7 +21,10 @@ const STAMP: Stamp = Stamp {
 fn store() -> (TempDir, PathBuf) {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("pages");
-    let database = Database::open(&path).unwrap();
+    let database = Options::new()
+        .kind(DatabaseKind::RawPages)
+        .open(&path)
+        .unwrap();
     let mut write = database.begin_write().unwrap();
     STAMP.write(1, write.page_mut(PageNo::ONE).unwrap());
     for number in 2..=4 {
@@ -36,7 +39,9 @@ fn store() -> (TempDir, PathBuf) {
 #[test]
 fn a_database_file_cut_under_a_reader_that_copies_is_a_typed_error() {
     let (_directory, path) = store();
-    let options = Options::new().read_strategy(ReadStrategy::Pread);
+    let options = Options::new()
+        .kind(DatabaseKind::RawPages)
+        .read_strategy(ReadStrategy::Pread);
     let database = options.open(&path).unwrap();
     let read = database.begin_read().unwrap();
     let last = PageNo::new(4).unwrap();

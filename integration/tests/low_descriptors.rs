@@ -14,13 +14,14 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use integration::worker::{Command, Settings, Stamp, WATCHDOG, Worker, fork};
 use tempfile::TempDir;
-use wal::{CheckpointMode, Database, LockKind, Options, PageNo};
+use wal::{CheckpointMode, Database, DatabaseKind, LockKind, Options, PageNo};
 use wal_core::io::{OpenMode, OsFile};
 
 const STREAMS: [i32; 3] = [0, 1, 2];
 
 fn options() -> Options {
     Options::new()
+        .kind(DatabaseKind::RawPages)
         .busy_timeout(WATCHDOG)
         .read_lock_delay(Duration::ZERO)
 }

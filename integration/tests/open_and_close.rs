@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use integration::worker::{HeldByte, Worker};
-use wal::{Backend, LockKind, Options, PageNo, Synchronous, generic};
+use wal::{Backend, DatabaseKind, LockKind, Options, PageNo, Synchronous, generic};
 use wal_core::io::{beside, database_bytes, shm_bytes};
 
 const THREADS: u32 = 4;
@@ -18,6 +18,7 @@ const ROUNDS: u32 = 150;
 
 fn options(kind: LockKind) -> Options {
     Options::new()
+        .kind(DatabaseKind::RawPages)
         .lock_kind(kind)
         .synchronous(Synchronous::Off)
         .busy_timeout(Duration::from_secs(20))

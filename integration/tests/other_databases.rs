@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use integration::worker::{WATCHDOG, Worker};
 use tempfile::TempDir;
-use wal::{Options, Synchronous};
+use wal::{DatabaseKind, Options, Synchronous};
 use wal_core::io::{ByteLocks, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes};
 use wal_core::{Error, LockMode, Result, WalCoordination};
 use wal_shm::{DatabaseOwner, ShmOptions, ShmWalCoordination};
@@ -60,7 +60,10 @@ impl Scene {
 }
 
 fn options() -> Options {
-    Options::new().create(false).synchronous(Synchronous::Off)
+    Options::new()
+        .kind(DatabaseKind::RawPages)
+        .create(false)
+        .synchronous(Synchronous::Off)
 }
 
 fn open(path: &Path, look: impl FnOnce(&OsFile) -> Result<()>) -> Result<(ShmWalCoordination, ())> {

@@ -164,6 +164,7 @@ impl Scene {
 
 fn options() -> Options {
     Options::new()
+        .kind(wal::DatabaseKind::RawPages)
         .busy_timeout(WATCHDOG)
         .read_lock_delay(Duration::ZERO)
 }
@@ -360,7 +361,8 @@ fn reader_follows(departure: Departure) -> Result<()> {
     let (mut reached, mut read) = (std::io::pipe()?, std::io::pipe()?);
     let child = fork(|| {
         use std::io::{Read, Write};
-        let reader = options().read_only(true).open(scene.path())?;
+        let sqlite = options().kind(wal::DatabaseKind::Sqlite);
+        let reader = sqlite.read_only(true).open(scene.path())?;
         let pages = || anyhow::Ok(reader.begin_read()?.snapshot().page_count());
         let before = pages()?;
         scene.depart(departure)?;

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use integration::fixtures::folder::FolderState;
 use integration::fixtures::{self, Copy, DATABASE};
+use integration::kind::kind_at;
 use integration::needs::Need;
 use integration::stock::{StockKind, StockSqlite};
 use integration::worker::Backend;
@@ -37,7 +38,8 @@ fn database_of_mode(mode: u32) -> Copy {
 
 /// Opens and changes the database, and looks at the files while it is open.
 fn while_open(backend: Backend, path: &Path, look: impl FnOnce()) {
-    let options = Options::new().synchronous(Synchronous::Off);
+    let options = Options::new().kind(kind_at(path));
+    let options = options.synchronous(Synchronous::Off);
     match backend {
         Backend::Shm => commit_and(options.open_shm(path).unwrap(), look),
         Backend::InProcess => commit_and(options.open_inproc(path).unwrap(), look),

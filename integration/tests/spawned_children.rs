@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use integration::worker::Worker;
 use tempfile::TempDir;
-use wal::{Options, Synchronous};
+use wal::{DatabaseKind, Options, Synchronous};
 use wal_core::io::{beside, database_bytes, shm_bytes};
 
 const SPAWNERS: usize = 2;
@@ -21,6 +21,7 @@ const ROUNDS: u32 = 150;
 
 fn options(close_descriptors: bool) -> Options {
     Options::new()
+        .kind(DatabaseKind::RawPages)
         .synchronous(Synchronous::Off)
         .busy_timeout(Duration::ZERO)
         .close_descriptors(close_descriptors)

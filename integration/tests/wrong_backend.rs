@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
+use integration::kind::kind_at;
 use integration::stock::{StockKind, StockSqlite};
 use wal_core::index::{IndexBlock, WritableBlock};
 use wal_core::io::{OpenMode, OsFile, OsStorage};
-use wal_core::protocol::{CheckpointMode, Wal, WalConfig, inspect};
+use wal_core::protocol::{CheckpointMode, Expected, Wal, WalConfig, inspect};
 use wal_core::waiting::WaitingRoom;
-use wal_core::{Error, Lock, LockMode, PageNo, PageSize, ReadSlot, Result, WalCoordination};
+use wal_core::{Error, Lock, LockMode, PageNo, ReadSlot, Result, WalCoordination};
 use wal_shm::{Access, ShmOptions, ShmWalCoordination};
 
 /// Grants every lock to everybody.
@@ -75,7 +76,11 @@ impl WalCoordination for Granting {
 fn attach(path: &Path, access: Access) -> Arc<Wal<Granting>> {
     let mut options = ShmOptions::default();
     options.access = access;
-    let look = |file: &OsFile| inspect(file, PageSize::DEFAULT);
+    let expected = Expected {
+        kind: Some(kind_at(path)),
+        ..Expected::default()
+    };
+    let look = |file: &OsFile| inspect(file, expected);
     let opened = ShmWalCoordination::open(path, OpenMode::Existing, options, look);
     let (shm, config): (_, WalConfig) = opened.unwrap();
     let database = shm.database().unwrap().clone();
@@ -118,7 +123,9 @@ fn read_only_index_takes_no_store_though_every_lock_is_granted() {
         let made = "PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0; CREATE TABLE t(x);";
         peer.run(made).unwrap().unwrap();
         let wal = attach(&path, Access::ReadOnly);
-        let refused = commit(&wal, 1);
+        let mut tx = wal.begin_write(Duration::ZERO).unwrap();
+        tx.page_mut(PageNo::ONE).unwrap()[60] ^= 1;
+        let refused = tx.commit();
         let is_read_only = matches!(refused, Err(Error::ReadOnly { .. }));
         assert!(is_read_only, "{kind}: {refused:?}");
         let refused = wal.checkpoint(CheckpointMode::Passive);

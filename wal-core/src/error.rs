@@ -120,6 +120,19 @@ pub enum Error {
         found: u32,
     },
 
+    /// The log cannot follow from the database file beside which it lies: one of them was
+    /// restored or replaced.
+    #[error(
+        "{}: the log cannot follow from the database beside it: {reason}; restore both from one backup; if the database alone was restored, move the log away; to use both as they are, set `Options::allow_foreign_log`",
+        path.display()
+    )]
+    ForeignLog {
+        /// The log.
+        path: PathBuf,
+        /// What is different.
+        reason: &'static str,
+    },
+
     /// A number is no page size.
     #[error("{bytes} is no page size: a power of two from 512 to 65536 is needed")]
     InvalidPageSize {

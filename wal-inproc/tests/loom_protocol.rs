@@ -87,7 +87,7 @@ impl Storage for Files {
 /// A database of two pages with commit 1 in its log.
 fn database() -> Handle {
     let files = Files([(); 2].map(|()| Bytes(Mutex::new(Vec::new()))));
-    let mut config = WalConfig::new(DatabaseKind::PageStore, PageSize::MIN);
+    let mut config = WalConfig::new(DatabaseKind::RawPages, PageSize::MIN);
     config.synchronous = Synchronous::Off;
     let coordination = InProcessWalCoordination::in_memory("loom".as_ref());
     let wal = Wal::new(coordination, Box::new(files), config);

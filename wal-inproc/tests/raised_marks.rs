@@ -32,7 +32,7 @@ type Handle = Arc<Wal<InProcessWalCoordination>>;
 
 fn database() -> Handle {
     let files = Files(["database", "log"].map(|name| MemoryFile::new(name, Vec::new())));
-    let config = WalConfig::new(DatabaseKind::PageStore, PageSize::MIN);
+    let config = WalConfig::new(DatabaseKind::RawPages, PageSize::MIN);
     let coordination = InProcessWalCoordination::in_memory("database".as_ref());
     Wal::new(coordination, Box::new(files), config)
 }

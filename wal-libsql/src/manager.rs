@@ -282,7 +282,7 @@ fn open_log(
 
 fn config(storage: &EngineStorage, limit: Option<u64>) -> Result<WalConfig> {
     // The pages are the engine's, page 1 too: nothing is stamped on it.
-    let mut config = WalConfig::new(DatabaseKind::PageStore, storage.page_size()?);
+    let mut config = WalConfig::new(DatabaseKind::RawPages, storage.page_size()?);
     config.log_size_limit = limit;
     // The engine checkpoints, without waiting for readers.
     config.auto_actions.checkpoint = 0;

@@ -100,7 +100,8 @@ impl Request<'_> {
         if database.id()? != id {
             return Ok(Attached::OtherFile(database, look));
         }
-        let (attachment, found) = Attachment::open(database, self.options, look)?;
+        let makes = matches!(self.mode, OpenMode::Create);
+        let (attachment, found) = Attachment::open(database, makes, self.options, look)?;
         let attachment = Arc::new(attachment);
         members.push(Member::new(&attachment));
         Ok(Attached::Done(attachment, found))

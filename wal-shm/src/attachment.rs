@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use wal_core::fork::ProcessGeneration;
 use wal_core::io::{ByteLocks, Claim, File, FileId, OsFile, database_bytes, shm_bytes};
-use wal_core::{Error, Result};
+use wal_core::{Error, PageSize, Result};
 
 use crate::coordination::{Access, ShmOptions};
 use crate::database_lock;
@@ -63,8 +63,10 @@ pub(crate) struct Attachment {
 pub(crate) type Opened = (Index, Option<Arc<SideFile>>);
 
 impl Attachment {
+    /// Opens `database`. With `makes` set, `look` may make an empty file a database.
     pub(crate) fn open<T>(
         database: Arc<OsFile>,
+        makes: bool,
         options: ShmOptions,
         look: impl FnOnce(&OsFile) -> Result<T>,
     ) -> Result<(Self, T)> {
@@ -73,7 +75,7 @@ impl Attachment {
         let claim = Claim::acquire(database.place(), id, locks)?;
         database_lock::lock_shared(&database, locks)?;
         let main = MainFile::Own(database.clone());
-        let opened = Self::look_at_locked(&database, locks, options, look)
+        let opened = Self::look_at_locked(&database, locks, makes, look)
             .and_then(|found| Ok((Self::open_index(&main, locks, options)?, found)));
         match opened {
             Ok((opened, found)) => {
@@ -97,15 +99,16 @@ impl Attachment {
         Ok(Self::new(main, false, id, (index, None), None, options))
     }
 
-    /// Calls `look` with SHARED held.
+    /// Calls `look` with SHARED held, or EXCLUSIVE if it may make the file a database.
     fn look_at_locked<T>(
         database: &OsFile,
         locks: ByteLocks,
-        options: ShmOptions,
+        makes: bool,
         look: impl FnOnce(&OsFile) -> Result<T>,
     ) -> Result<T> {
-        if options.access != Access::ReadOnly && database.is_empty()? {
-            database_lock::while_reserved(database, locks, || look(database))
+        // No database is shorter than a page.
+        if makes && database.len()? < u64::from(PageSize::MIN.bytes()) {
+            database_lock::while_exclusive(database, locks, || look(database))
         } else {
             look(database)
         }

@@ -115,10 +115,10 @@ impl fmt::Debug for ShmWalCoordination {
 impl ShmWalCoordination {
     /// Attaches to the database at `path`. `look` is called with SHARED held
     /// on the database file, before any other file is touched, and can refuse
-    /// the database; for an empty file it is called under RESERVED too, so
-    /// that it can make it a database, if it may write. Meanwhile the threads of this process
-    /// that open the same database wait, so `look` must not open it. `mode` is for who may
-    /// write.
+    /// the database. With [`OpenMode::Create`] it is called under EXCLUSIVE for a file that is
+    /// shorter than a page, so that it can make it a database. While it runs, the threads of
+    /// this process that open the same database wait, so `look` must not open it. `mode` is
+    /// for an opener that may write.
     ///
     /// # Errors
     /// [`Error::Locked`] if another connection owns the database or is just

@@ -38,24 +38,32 @@ pub(crate) fn try_lock_exclusive(database: &OsFile, locks: ByteLocks) -> Result<
         .map_err(|e| Error::io(database.path(), "lock", e))
 }
 
-/// Runs `make` while no other process can be making the same empty file into
-/// a database: under RESERVED, which a writer of rollback mode would hold.
-pub(crate) fn while_reserved<T>(
+/// Runs `make` under EXCLUSIVE, with SHARED held before and after. Stock SQLite that has seen
+/// the file empty under SHARED may write to it once it gets RESERVED, so that is not enough to
+/// make the file something else.
+pub(crate) fn while_exclusive<T>(
     database: &OsFile,
     locks: ByteLocks,
     make: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let io = |e| Error::io(database.path(), "lock", e);
-    let reserved = database_bytes::RESERVED;
     let file = database.as_file()?;
-    if !locks
-        .try_lock(file, reserved.clone(), LockMode::Exclusive)
-        .map_err(io)?
-    {
+    let pending = database_bytes::PENDING;
+    let lock = |bytes, mode| locks.try_lock(file, bytes, mode).map_err(io);
+    if !lock(pending.clone(), LockMode::Exclusive)? {
         return Err(locked(database));
     }
-    let made = make();
-    locks.unlock(file, reserved).map_err(io)?;
+    let made = match lock(database_bytes::SHARED, LockMode::Exclusive) {
+        Ok(true) => {
+            let made = make();
+            // PENDING keeps others out until this is SHARED again.
+            lock(database_bytes::SHARED, LockMode::Shared)?;
+            made
+        }
+        Ok(false) => Err(locked(database)),
+        Err(e) => Err(e),
+    };
+    locks.unlock(file, pending).map_err(io)?;
     made
 }
 

@@ -41,7 +41,7 @@ const SUM: std::ops::Range<usize> = 64..72;
 fn main() -> Result<()> {
     let directory = env::temp_dir().join(format!("wal-async-server-{}", std::process::id()));
     std::fs::create_dir(&directory)?;
-    let store = Database::open(directory.join("store"))?;
+    let store = Database::open_pages(directory.join("store"))?;
     let mut runtime = Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build()?;
     runtime.block_on(serve_clients(store.clone()))?;

@@ -13,12 +13,12 @@ use std::env;
 use std::error::Error;
 
 use wal::generic::Database;
-use wal::{Backend, Options, PageNo};
+use wal::{Backend, DatabaseKind, Options, PAGE_STORE_HEADER_LEN, PageNo};
 
-/// Counts up in page 1. `wal::Database` is that of the default backend.
+/// Counts up in page 1, behind the header. `wal::Database` is that of the default backend.
 fn count<B: Backend>(database: &Database<B>) -> wal::Result<u8> {
     let mut write = database.begin_write()?;
-    let counter = &mut write.page_mut(PageNo::ONE)?[0];
+    let counter = &mut write.page_mut(PageNo::ONE)?[PAGE_STORE_HEADER_LEN];
     *counter += 1;
     let now = *counter;
     write.commit()?;
@@ -29,24 +29,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = env::temp_dir().join(format!("wal-backend-{}", std::process::id()));
     std::fs::create_dir(&directory)?;
     let path = directory.join("pages");
+    let options = Options::new().kind(DatabaseKind::PageStore);
     let mut expected = 0;
     #[cfg(feature = "shm")]
     {
-        let database = Options::new().open_shm(&path)?;
+        let database = options.open_shm(&path)?;
         expected += 1;
         assert_eq!(count(&database)?, expected);
         // Another handle, of this process or another, has the same database.
-        assert!(Options::new().open_shm(&path).is_ok());
+        assert!(options.open_shm(&path).is_ok());
         database.close()?;
         println!("shared: {expected}");
     }
     #[cfg(feature = "inproc")]
     {
-        let database = Options::new().open_inproc(&path)?;
+        let database = options.open_inproc(&path)?;
         expected += 1;
         assert_eq!(count(&database)?, expected);
         // Nobody else gets it meanwhile.
-        let hasty = Options::new().busy_timeout(std::time::Duration::ZERO);
+        let hasty = options.busy_timeout(std::time::Duration::ZERO);
         assert!(hasty.open_inproc(&path).is_err());
         database.close()?;
         println!("in-process: {expected}");

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::{Child, Command};
 
-use wal::{Database, Options, PageNo, Pages, Synchronous, WriteTx};
+use wal::{Database, DatabaseKind, Options, PageNo, Pages, Synchronous, WriteTx};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 type Bytes = Vec<u8>;
@@ -342,7 +342,8 @@ fn work(path: &Path, worker: u64) -> Result<()> {
 }
 
 fn open(path: &Path) -> Result<Database> {
-    let store = Options::new().synchronous(Synchronous::Normal).open(path)?;
+    let options = Options::new().kind(DatabaseKind::PageStore);
+    let store = options.synchronous(Synchronous::Normal).open(path)?;
     store.write(create)?;
     Ok(store)
 }

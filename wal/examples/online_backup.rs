@@ -14,12 +14,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use wal::{Database, Options, PageNo, Synchronous};
+use wal::{Database, DatabaseKind, Options, PAGE_STORE_HEADER_LEN, PageNo, Synchronous};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const PAGES: u32 = 2000;
 const COMMITS: u8 = 100;
+/// The byte of each page that a commit changes; page 1 has the header of the store before it.
+const BYTE: usize = PAGE_STORE_HEADER_LEN;
 
 fn main() -> Result<()> {
     if let Some(path) = env::args().nth(1) {
@@ -37,7 +39,7 @@ fn main() -> Result<()> {
     let mut writer = Command::new(env::current_exe()?).arg(&path).spawn()?;
     // A log that begins anew is a change too, so look what it was.
     let mut seen = empty;
-    while database.begin_read()?.page(PageNo::ONE)?[0] == 0 {
+    while database.begin_read()?.page(PageNo::ONE)?[BYTE] == 0 {
         assert!(database.wait_for_change(&seen, Duration::from_secs(30))?);
         seen = *database.begin_read()?.snapshot();
     }
@@ -52,10 +54,10 @@ fn main() -> Result<()> {
 
     let copy = open(&copy)?;
     let read = copy.begin_read()?;
-    let state = read.page(PageNo::ONE)?[0];
+    let state = read.page(PageNo::ONE)?[BYTE];
     for number in 1..=read.page_count() {
         let page = read.page(PageNo::new(number)?)?;
-        assert_eq!(page[0], state, "page {number} is of another state");
+        assert_eq!(page[BYTE], state, "page {number} is of another state");
     }
     println!("{PAGES} pages of state {state} of {COMMITS}, in {steps} steps");
     drop(read);
@@ -66,7 +68,8 @@ fn main() -> Result<()> {
 }
 
 fn open(path: &Path) -> Result<Database> {
-    Ok(Options::new().synchronous(Synchronous::Normal).open(path)?)
+    let options = Options::new().kind(DatabaseKind::PageStore);
+    Ok(options.synchronous(Synchronous::Normal).open(path)?)
 }
 
 /// Each commit writes all pages.
@@ -75,7 +78,7 @@ fn write(path: &Path) -> Result<()> {
     for commit in 1..=COMMITS {
         let mut write = database.begin_write()?;
         for number in 1..=PAGES {
-            write.page_mut(PageNo::new(number)?)?[0] = commit;
+            write.page_mut(PageNo::new(number)?)?[BYTE] = commit;
         }
         write.commit()?;
     }

@@ -49,6 +49,7 @@ fn main() -> Result<()> {
     let directory = env::temp_dir().join(format!("wal-replicator-{}", std::process::id()));
     fs::create_dir(&directory)?;
     let pages = directory.join("pages");
+    Database::open_pages(&pages)?.close()?;
     let mut writer = Command::new(env::current_exe()?);
     writer.arg(&pages);
     replicate("this library", &pages, &mut writer)?;

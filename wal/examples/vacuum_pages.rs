@@ -20,10 +20,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = env::temp_dir().join(format!("wal-vacuum-{}", std::process::id()));
     fs::create_dir(&directory)?;
     let path = directory.join("pages");
-    let database = Database::open(&path)?;
+    let database = Database::open_pages(&path)?;
 
     let mut write = database.begin_write()?;
-    write.page_mut(PageNo::ONE)?[0] = 1;
     for number in 2..=100 {
         let page = write.allocate()?;
         write.page_mut(page)?[0] = if number % 10 == 0 { number } else { FREE };
@@ -36,7 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             database.vacuum(&VacuumOptions::new(), |old, new| {
                 for number in 1..=old.page_count() {
                     let page = old.page(PageNo::new(number)?)?;
-                    if page[0] != FREE {
+                    // Page 1 stays: it begins with the header of the store.
+                    if number == 1 || page[0] != FREE {
                         new.push(&page)?;
                     }
                 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use wal::{Database, Options, PageNo, Synchronous};
+use wal::{Database, DatabaseKind, Options, PAGE_STORE_HEADER_LEN, PageNo, Synchronous};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -23,10 +23,10 @@ const JOBS: u32 = 200;
 /// How long anybody waits for the others.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Page 1: how many jobs were added, and how many were taken.
+/// Page 1: how many jobs were added, and how many were taken, in words behind the header.
 const QUEUE: PageNo = PageNo::ONE;
-const ADDED: usize = 0;
-const TAKEN: usize = 1;
+const ADDED: usize = PAGE_STORE_HEADER_LEN / 4;
+const TAKEN: usize = ADDED + 1;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().collect();
@@ -102,7 +102,8 @@ fn work(path: &Path, worker: u32) -> Result<()> {
 }
 
 fn open(path: &Path) -> Result<Database> {
-    let options = Options::new().synchronous(Synchronous::Normal);
+    let options = Options::new().kind(DatabaseKind::PageStore);
+    let options = options.synchronous(Synchronous::Normal);
     Ok(options.busy_timeout(PATIENCE).open(path)?)
 }
 

@@ -22,7 +22,8 @@ impl<B: Backend> Database<B> {
     /// # fn main() -> wal::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let (path, copy) = (dir.path().join("pages"), dir.path().join("copy"));
-    /// # let source = wal::Options::new().auto_checkpoint(0).open(&path)?;
+    /// # let options = wal::Options::new().kind(wal::DatabaseKind::PageStore);
+    /// # let source = options.auto_checkpoint(0).open(&path)?;
     /// # let write = || -> wal::Result<()> {
     /// #     let mut write = source.begin_write()?;
     /// #     write.allocate()?;

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wal_core::io::{File, OpenMode, OsFile, OsStorage, ReadOnlyLog, ReadOnlyStorage, Storage};
-use wal_core::protocol::{Wal, WalConfig, create_page_store, inspect, inspect_immutable};
+use wal_core::protocol::{
+    Expected, Wal, WalConfig, create_pages, inspect, inspect_immutable, is_unmade,
+};
 use wal_core::{Error, Result, WalCoordination};
 
 use crate::options::{Options, ReadStrategy};
@@ -84,7 +86,7 @@ impl Options {
     fn open_mode(&self) -> OpenMode<'_> {
         if let Some(replaced) = &self.replaces {
             OpenMode::ReadOnlyAgain(&replaced.file)
-        } else if self.create {
+        } else if self.makes().is_some() {
             OpenMode::Create
         } else {
             OpenMode::Existing
@@ -92,7 +94,7 @@ impl Options {
     }
 
     /// True if nothing is to be written.
-    fn only_reads(&self) -> bool {
+    pub(crate) fn only_reads(&self) -> bool {
         self.read_only || self.immutable
     }
 
@@ -116,9 +118,10 @@ impl Options {
         self.read_strategy == ReadStrategy::Mapped
     }
 
-    /// Finds out what the file is, makes an empty one a page store, and puts
-    /// the rest of the options beside that. It is for who writes a [`Backend`],
-    /// and is called with the locks held that keep others from doing the same.
+    /// Finds out what the file is, makes an empty one a file of pages if that was asked for,
+    /// and puts the rest of the options beside that. It is for the author of a [`Backend`],
+    /// and is called under EXCLUSIVE if the file may be empty and made something, and under
+    /// SHARED otherwise.
     ///
     /// # Errors
     /// Those of [`Options::open`] that are about the file itself.
@@ -126,10 +129,15 @@ impl Options {
         if let Some(replaced) = &self.replaces {
             return Ok(replaced.config);
         }
+        let expected = Expected {
+            kind: self.kind,
+            page_size: self.page_size,
+            read_only: self.only_reads(),
+        };
         let mut config = if self.immutable {
-            inspect_immutable(database, self.page_size)?
+            inspect_immutable(database, expected)?
         } else {
-            inspect(database, self.page_size)?
+            inspect(database, expected)?
         };
         config.synchronous = self.synchronous;
         config.group_commit = self.group_commit;
@@ -139,13 +147,15 @@ impl Options {
         config.max_log_frames = self.max_log_frames;
         config.persistent_log = self.persistent_log;
         config.read_only = self.only_reads();
+        config.any_log = self.allow_foreign_log;
         config.auto_actions = self.auto_actions;
-        if database.is_empty()? {
-            if config.read_only {
-                let reason = "it is empty; open it for writing to make it a page store";
+        if is_unmade(database, &config)? {
+            if self.makes().is_none() {
+                let reason = "it is empty; to make it a file of pages, open it for writing, with \
+                    `Options::create`";
                 return Err(Error::cannot_open(database.path(), reason));
             }
-            create_page_store(database, config.page_size)?;
+            create_pages(database, &config)?;
         }
         Ok(config)
     }

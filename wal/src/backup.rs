@@ -66,7 +66,7 @@ impl<B: Backend> Database<B> {
     /// # fn main() -> wal::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let (path, copy) = (dir.path().join("pages"), dir.path().join("copy"));
-    /// # let db = wal::Database::open(&path)?;
+    /// # let db = wal::Database::open_pages(&path)?;
     /// db.backup(&copy, |progress| {
     ///     println!("{} of {} pages", progress.copied, progress.pages);
     ///     Ok(())

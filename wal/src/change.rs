@@ -33,7 +33,7 @@ impl<B: Backend> Database<B> {
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let path = dir.path().join("pages");
     /// # use std::time::Duration;
-    /// # let db = wal::Database::open(&path)?;
+    /// # let db = wal::Database::open_pages(&path)?;
     /// let seen = *db.begin_read()?.snapshot();
     /// assert!(!db.wait_for_change(&seen, Duration::from_millis(1))?);
     /// let mut write = db.begin_write()?; // in any process
@@ -62,7 +62,8 @@ impl<B: Backend> Database<B> {
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let (path, copy) = (dir.path().join("pages"), dir.path().join("copy"));
     /// # use std::time::Duration;
-    /// # let source = wal::Options::new().auto_checkpoint(0).open(&path)?;
+    /// # let source = wal::Options::new().kind(wal::DatabaseKind::PageStore);
+    /// # let source = source.auto_checkpoint(0).open(&path)?;
     /// # let options = wal::Options::new().persistent_log(true).auto_restart(false);
     /// # let mut tail = source.tail()?;
     /// # source.backup(&copy, |_| Ok(()))?;

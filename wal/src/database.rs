@@ -68,8 +68,9 @@ impl<B: Backend> Clone for Database<B> {
 }
 
 impl<B: Backend> Database<B> {
-    /// Opens the database at `path` with the default [`Options`]; makes a page
-    /// store if there is no file.
+    /// Opens the SQLite database or page store at `path` with the default [`Options`]. It
+    /// creates none: an empty file may be a SQLite database that another program is just
+    /// creating, and is left alone. [`Database::open_pages`] creates a page store.
     ///
     /// # What is assumed of other programs
     /// Pages are slices of mapped files ([`crate::ReadStrategy::Mapped`]). As for every
@@ -94,13 +95,39 @@ impl<B: Backend> Database<B> {
         Self::open_with(path, &Options::new())
     }
 
+    /// Opens the page store at `path` with the default [`Options`]; creates one if there is
+    /// no file, or an empty one.
+    ///
+    /// The first [`PAGE_STORE_HEADER_LEN`](crate::PAGE_STORE_HEADER_LEN) bytes of page 1 are
+    /// the store's header, which no commit may change; all other bytes are the caller's.
+    ///
+    /// ```
+    /// # fn main() -> wal::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("pages");
+    /// let db = wal::Database::open_pages(&path)?;
+    /// let mut write = db.begin_write()?;
+    /// write.page_mut(wal::PageNo::ONE)?[wal::PAGE_STORE_HEADER_LEN] = 7;
+    /// write.commit()?;
+    /// # db.close()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open_pages(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &Options::new().kind(DatabaseKind::PageStore))
+    }
+
     /// Opens the database at `path` with `options`, and the backend that the
     /// type names.
     ///
     /// # Errors
     /// As [`Options::open`].
     pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self> {
-        let (wal, file) = attach(&resolve(path.as_ref())?, options, options.busy_timeout)?;
+        let path = resolve(path.as_ref())?;
+        options.make_missing(&path)?;
+        let (wal, file) = attach(&path, options, options.busy_timeout)?;
         let checkpointer = match options.checkpoint_thread {
             true => Some(Checkpointer::start(&wal)?),
             false => None,
@@ -126,14 +153,14 @@ impl<B: Backend> Database<B> {
     /// ```
     /// # fn main() -> wal::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
-    /// # let db = wal::Database::open(dir.path().join("pages"))?;
+    /// # let db = wal::Database::open_pages(dir.path().join("pages"))?;
     /// # use std::time::Duration;
     /// let held = db.begin_read()?.hold(Duration::from_secs(60))?;
     /// let mut write = db.begin_write()?;
-    /// write.page_mut(wal::PageNo::ONE)?[0] = 1;
+    /// write.allocate()?;
     /// write.commit()?;
     /// let read = held.begin_read()?; // as often as you like, on any thread
-    /// assert_eq!(read.page(wal::PageNo::ONE)?[0], 0);
+    /// assert_eq!(read.page_count(), 1);
     /// # drop((read, held));
     /// # db.close()
     /// # }
@@ -157,10 +184,12 @@ impl<B: Backend> Database<B> {
     /// # fn main() -> wal::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let path = dir.path().join("pages");
-    /// # let db = wal::Options::new().auto_checkpoint(0).open(&path)?;
+    /// # let options = wal::Options::new().kind(wal::DatabaseKind::PageStore);
+    /// # let db = options.auto_checkpoint(0).open(&path)?;
+    /// # const FIRST: usize = wal::PAGE_STORE_HEADER_LEN;
     /// # let commit = |byte| -> wal::Result<()> {
     /// #     let mut write = db.begin_write()?;
-    /// #     write.page_mut(wal::PageNo::ONE)?[0] = byte;
+    /// #     write.page_mut(wal::PageNo::ONE)?[FIRST] = byte;
     /// #     write.commit().map(drop)
     /// # };
     /// commit(1)?;
@@ -169,7 +198,7 @@ impl<B: Backend> Database<B> {
     /// let bytes = saved.to_bytes(); // to any process that has the database open
     ///
     /// let saved = wal::SavedSnapshot::from_bytes(bytes).unwrap();
-    /// assert_eq!(db.open_snapshot(&saved)?.page(wal::PageNo::ONE)?[0], 1);
+    /// assert_eq!(db.open_snapshot(&saved)?.page(wal::PageNo::ONE)?[FIRST], 1);
     /// let changed = db.begin_read()?.pages_changed_since(&saved)?;
     /// assert_eq!(changed, [wal::PageNo::ONE]);
     /// # db.close()
@@ -192,17 +221,15 @@ impl<B: Backend> Database<B> {
     /// ```
     /// # fn main() -> wal::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
-    /// # let db = wal::Database::open(dir.path().join("pages"))?;
-    /// use wal::PageNo;
-    ///
+    /// # let db = wal::Database::open_pages(dir.path().join("pages"))?;
     /// let mut tx = db.begin_write()?;
-    /// tx.set_page_count(2)?;
-    /// tx.page_mut(PageNo::ONE)?[0] = 1;
+    /// let page = tx.allocate()?;
+    /// tx.page_mut(page)?[0] = 1;
     /// let savepoint = tx.savepoint();
-    /// tx.page_mut(PageNo::ONE)?[0] = 2;
+    /// tx.page_mut(page)?[0] = 2;
     /// tx.rollback_to(savepoint)?;
     /// tx.commit()?;
-    /// assert_eq!(db.begin_read()?.page(PageNo::ONE)?[0], 1);
+    /// assert_eq!(db.begin_read()?.page(page)?[0], 1);
     /// # db.close()
     /// # }
     /// ```
@@ -229,7 +256,7 @@ impl<B: Backend> Database<B> {
     /// ```
     /// # fn main() -> wal::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
-    /// # let db = wal::Database::open(dir.path().join("pages"))?;
+    /// # let db = wal::Database::open_pages(dir.path().join("pages"))?;
     /// use std::time::Duration;
     /// use wal::{BusyHandler, Cancel};
     ///
@@ -252,7 +279,7 @@ impl<B: Backend> Database<B> {
     /// ```
     /// # fn main() -> wal::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
-    /// # let db = wal::Database::open(dir.path().join("pages"))?;
+    /// # let db = wal::Database::open_pages(dir.path().join("pages"))?;
     /// let page = db.write(|tx| {
     ///     let page = tx.allocate()?;
     ///     tx.page_mut(page)?[0] = 7;

@@ -5,13 +5,14 @@
 //! # fn main() -> wal::Result<()> {
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let path = dir.path().join("app.db");
-//! use wal::{CheckpointMode, Database, PageNo};
+//! use wal::{CheckpointMode, Database};
 //!
-//! let db = Database::open(&path)?;
+//! let db = Database::open_pages(&path)?; // creates it if there is no file
 //! let mut write = db.begin_write()?; // one writer at a time, over all processes
-//! write.page_mut(PageNo::ONE)?[0] = 7;
+//! let page = write.allocate()?;
+//! write.page_mut(page)?[0] = 7;
 //! write.commit()?; // durable and visible to every process
-//! assert_eq!(db.begin_read()?.page(PageNo::ONE)?[0], 7);
+//! assert_eq!(db.begin_read()?.page(page)?[0], 7);
 //! db.checkpoint(CheckpointMode::Passive)?; // from the log into the database file
 //! # db.close()
 //! # }
@@ -26,14 +27,18 @@
 //! With both, they stand side by side and [`Database`] is the shared one.
 //!
 //! # What a file is
-//! A file that begins with SQLite's header is a SQLite database in WAL mode:
-//! its page size comes from page 1, and stock SQLite can use it at the same
-//! time. Any other file is a store of raw pages, with the page size from
-//! [`Options`].
-
+//! - A *SQLite database* in WAL mode: stock SQLite creates it and can use it at the same
+//!   time. Its page size comes from page 1.
+//! - A *page store*: pages of the application's own. [`Database::open_pages`] creates it. It
+//!   begins with a header of [`PAGE_STORE_HEADER_LEN`] bytes, by which it is recognised and
+//!   which holds its page size.
+//!
+//! [`Database::open`] opens either, and refuses every other file: an empty one, too, which may
+//! be a SQLite database that another program is just creating. [`Options::kind`] says which
+//! one is meant. A commit that would change what the file is, by page 1, is refused.
 //!
 //! # What a new store contains
-//! One page, of the page size of [`Options`]. Its first 64 bytes belong to the library; the
+//! One page, of the page size of [`Options`]. Its first [`PAGE_STORE_HEADER_LEN`] bytes belong to the library; the
 //! rest is zeros, and the application's. [`WriteTx::allocate`] adds pages of zeros at
 //! the end. The library keeps no list of free pages and no root: `examples/kv.rs` shows
 //! both, behind the first 64 bytes of page 1, with a B+ tree that several processes use.
@@ -78,6 +83,7 @@ mod backend;
 mod backup;
 mod change;
 mod checkpointer;
+mod create;
 mod database;
 mod options;
 mod successor;
@@ -97,6 +103,10 @@ pub use wal_core::protocol::{
     TailFrames, TailPosition,
 };
 pub use wal_core::{Error, FrameNo, Lock, PageNo, PageSize, ReadSlot, Result, Salts};
+
+/// How many bytes at the beginning of page 1 of a page store are its header, which no commit
+/// may change.
+pub const PAGE_STORE_HEADER_LEN: usize = wal_core::format::PageStoreHeader::LEN;
 
 /// Databases that several processes share.
 #[cfg(feature = "shm")]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wal_core::io::{LockKind, OsFile};
-use wal_core::protocol::{BusyHandler, CACHE_SPILL, Synchronous, WalAutoActions, WalConfig};
+use wal_core::protocol::{
+    BusyHandler, CACHE_SPILL, DatabaseKind, Synchronous, WalAutoActions, WalConfig,
+};
 use wal_core::{PageSize, Result};
 
 use crate::database::Database;
@@ -38,9 +40,10 @@ pub enum ReadStrategy {
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let path = dir.path().join("pages");
 /// use std::time::Duration;
-/// use wal::{Options, PageSize, Synchronous};
+/// use wal::{DatabaseKind, Options, PageSize, Synchronous};
 ///
 /// let db = Options::new()
+///     .kind(DatabaseKind::PageStore)
 ///     .page_size(PageSize::new(16384)?)
 ///     .synchronous(Synchronous::Normal)
 ///     .busy_timeout(Duration::from_secs(1))
@@ -51,7 +54,8 @@ pub enum ReadStrategy {
 /// ```
 #[derive(Clone)]
 pub struct Options {
-    pub(crate) page_size: PageSize,
+    pub(crate) kind: Option<DatabaseKind>,
+    pub(crate) page_size: Option<PageSize>,
     pub(crate) synchronous: Synchronous,
     pub(crate) group_commit: bool,
     pub(crate) busy: BusyHandler,
@@ -70,6 +74,7 @@ pub struct Options {
     pub(crate) lock_kind: LockKind,
     pub(crate) close_descriptors: bool,
     pub(crate) allow_network_file_system: bool,
+    pub(crate) allow_foreign_log: bool,
     pub(crate) read_only: bool,
     pub(crate) immutable: bool,
     /// The attachment that is replaced, for a handle that goes on reading.
@@ -87,7 +92,8 @@ pub(crate) struct Replaced {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            page_size: PageSize::DEFAULT,
+            kind: None,
+            page_size: None,
             synchronous: Synchronous::default(),
             group_commit: false,
             busy: BusyHandler::timeout(BUSY_TIMEOUT),
@@ -106,6 +112,7 @@ impl Default for Options {
             lock_kind: LockKind::default(),
             close_descriptors: false,
             allow_network_file_system: false,
+            allow_foreign_log: false,
             read_only: false,
             immutable: false,
             replaces: None,
@@ -127,6 +134,7 @@ impl fmt::Debug for Options {
             )*};
         }
         told!(
+            kind,
             page_size,
             synchronous,
             group_commit,
@@ -146,6 +154,7 @@ impl fmt::Debug for Options {
             lock_kind,
             close_descriptors,
             allow_network_file_system,
+            allow_foreign_log,
             read_only,
             immutable,
         );
@@ -159,11 +168,28 @@ impl Options {
         Self::default()
     }
 
-    /// The page size of a page store; 4096 bytes unless told otherwise. A
-    /// SQLite database tells its own.
+    /// What the file has to be; a file of another kind is refused. Unless it is set, the file
+    /// is a SQLite database or a page store, each of which is recognised, and is never created.
+    ///
+    /// - [`DatabaseKind::Sqlite`]: a SQLite database in WAL mode. Stock SQLite creates it.
+    /// - [`DatabaseKind::PageStore`]: a page store, which is created if there is no file, or an
+    ///   empty one ([`Options::create`]).
+    /// - [`DatabaseKind::RawPages`]: any file that is neither of these, as pages of
+    ///   [`Options::page_size`]. Nothing in the file tells that it is one: with another page
+    ///   size, or of an encrypted SQLite database, it reads as pages of the wrong content. It
+    ///   is created like a page store.
+    #[must_use]
+    pub fn kind(mut self, kind: DatabaseKind) -> Self {
+        self.kind = Some(kind);
+        self
+    }
+
+    /// The page size of a page store that is created, and of raw pages; 4096 bytes by
+    /// default. A page store remembers it, and one of another page size is refused where this
+    /// is set. A SQLite database has its own, whatever is set here.
     #[must_use]
     pub fn page_size(mut self, page_size: PageSize) -> Self {
-        self.page_size = page_size;
+        self.page_size = Some(page_size);
         self
     }
 
@@ -210,8 +236,9 @@ impl Options {
         self
     }
 
-    /// Whether to make a page store if there is no file; on unless told
-    /// otherwise.
+    /// Whether a file of the kinds [`DatabaseKind::PageStore`] and [`DatabaseKind::RawPages`]
+    /// is created if there is no file, or an empty one; on by default. A SQLite database is
+    /// never created.
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
@@ -380,6 +407,16 @@ impl Options {
         self
     }
 
+    /// Whether a log is used though it cannot follow from the database file, instead of
+    /// refused by [`crate::Error::ForeignLog`]; off by default. The pages of such a log come
+    /// over those of the database, which is then of no single state. It is told as a `tracing`
+    /// event and counted, with the feature `observe`.
+    #[must_use]
+    pub fn allow_foreign_log(mut self, allow: bool) -> Self {
+        self.allow_foreign_log = allow;
+        self
+    }
+
     /// Whether the database is only read, for who may not write its files or
     /// its directory; off unless told otherwise. Others may write it
     /// meanwhile, and every new transaction sees their last commit. Nothing
@@ -413,8 +450,11 @@ impl Options {
     /// # Errors
     /// [`crate::Error::Locked`] if another connection owns the database,
     /// [`crate::Error::NotWalMode`], [`crate::Error::HotJournal`],
-    /// [`crate::Error::CannotOpen`], [`crate::Error::Io`]. No file was
-    /// changed then.
+    /// [`crate::Error::CannotOpen`] for a file of another kind or page size, or an empty one
+    /// that pages were not asked for, [`crate::Error::Io`] of the kind
+    /// [`NotFound`](std::io::ErrorKind::NotFound) if there is no file and none is created,
+    /// [`crate::Error::Corrupt`], and other [`crate::Error::Io`]. No file that was there is
+    /// changed then; a file of pages that was created stays.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<crate::Database> {
         Database::open_with(path, self)
     }

@@ -14,7 +14,7 @@ impl<B: Backend> Database<B> {
     /// ```
     /// # fn main() -> wal::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
-    /// # let db = wal::Database::open(dir.path().join("pages"))?;
+    /// # let db = wal::Database::open_pages(dir.path().join("pages"))?;
     /// let mut tail = db.tail()?;
     /// // tail.state() is the base to be copied.
     /// let mut write = db.begin_write()?; // in any process

@@ -73,7 +73,7 @@ impl<B: Backend> Database<B> {
     /// # let path = dir.path().join("pages");
     /// use wal::{Database, PageNo, VacuumOptions};
     ///
-    /// let db = Database::open(&path)?;
+    /// let db = Database::open_pages(&path)?;
     /// let mut write = db.begin_write()?;
     /// for _ in 0..9 {
     ///     let page = write.allocate()?;
@@ -81,11 +81,11 @@ impl<B: Backend> Database<B> {
     /// }
     /// write.commit()?;
     ///
-    /// // Keep the pages whose first byte is even.
+    /// // Keep page 1, which begins with the header, and pages whose first byte is even.
     /// let report = db.vacuum(&VacuumOptions::new(), |old, new| {
     ///     for number in 1..=old.page_count() {
     ///         let page = old.page(PageNo::new(number)?)?;
-    ///         if page[0] % 2 == 0 {
+    ///         if number == 1 || page[0] % 2 == 0 {
     ///             new.push(&page)?;
     ///         }
     ///     }

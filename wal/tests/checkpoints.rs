@@ -7,7 +7,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wal::{BusyHandler, Cancel, CheckpointMode, Database, Error, Options, PageNo, Synchronous};
+use wal::{
+    BusyHandler, Cancel, CheckpointMode, Database, DatabaseKind, Error, Options, PageNo,
+    Synchronous,
+};
 
 /// How long anything here may take before something is wrong.
 const BOUND: Duration = Duration::from_secs(20);
@@ -19,7 +22,9 @@ fn commit(database: &Database, byte: u8) {
 }
 
 fn options() -> Options {
-    Options::new().synchronous(Synchronous::Off)
+    Options::new()
+        .kind(DatabaseKind::RawPages)
+        .synchronous(Synchronous::Off)
 }
 
 fn database_begins_with(path: &Path, byte: u8) -> bool {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use wal::generic::Database;
 use wal::{
-    Backend, BusyHandler, Cancel, CheckpointMode, CheckpointOptions, Error, Lock, Options, PageNo,
-    PageSize, VacuumOptions,
+    Backend, BusyHandler, Cancel, CheckpointMode, CheckpointOptions, DatabaseKind, Error, Lock,
+    Options, PageNo, PageSize, VacuumOptions,
 };
 use wal_core::WalCoordination;
 use wal_core::format::scan;
@@ -154,7 +154,9 @@ fn sweep_log<B: Backend>(sweep: &mut Sweep, database: &Database<B>) {
 
 fn sweep_attachments<B: Backend>(sweep: &mut Sweep, name: &str) {
     let path = sweep.directory.path().join(name);
-    let options = Options::new().auto_checkpoint(0);
+    let options = Options::new()
+        .kind(DatabaseKind::RawPages)
+        .auto_checkpoint(0);
     let database = Database::<B>::open_with(&path, &options).unwrap();
     sweep_handles(sweep, &database);
     sweep_log(sweep, &database);
@@ -191,7 +193,7 @@ fn open_core<C: WalCoordination + Debug>(sweep: &mut Sweep, coordination: C) {
     sweep.look("OsFile", &database);
     let storage = OsStorage::open(database, true).unwrap();
     sweep.look("OsStorage", &storage);
-    let config = WalConfig::new(DatabaseKind::PageStore, PageSize::DEFAULT);
+    let config = WalConfig::new(DatabaseKind::RawPages, PageSize::DEFAULT);
     sweep.look("WalConfig", &config);
     let wal = Wal::new(coordination, Box::new(storage), config);
     sweep.look("Wal", &wal);

@@ -8,15 +8,16 @@ use std::time::Duration;
 use tempfile::TempDir;
 use wal::generic::{Database, Tail};
 use wal::{
-    Backend, BusyHandler, CheckpointMode, CheckpointOptions, DrainOptions, Drained, Error, Lock,
-    Options, PageNo,
+    Backend, BusyHandler, CheckpointMode, CheckpointOptions, DatabaseKind, DrainOptions, Drained,
+    Error, Lock, Options, PageNo,
 };
 use wal_inproc::InProcessWalCoordination as InProcess;
 use wal_shm::ShmWalCoordination as Shared;
 
 fn open<B: Backend>() -> (TempDir, Database<B>) {
     let directory = tempfile::tempdir().unwrap();
-    let options = Options::new().auto_checkpoint(0).auto_restart(false);
+    let options = Options::new().kind(DatabaseKind::RawPages);
+    let options = options.auto_checkpoint(0).auto_restart(false);
     let database = Database::open_with(directory.path().join("pages"), &options).unwrap();
     let mut write = database.begin_write().unwrap();
     write.set_page_count(3).unwrap();

@@ -8,13 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use wal::{CheckpointMode, Database, Error, Options, PageNo, Synchronous};
+use wal::{CheckpointMode, Database, DatabaseKind, Error, Options, PageNo, Synchronous};
 
 /// How long anything here may take before something is wrong.
 const BOUND: Duration = Duration::from_secs(20);
 
 fn options() -> Options {
     Options::new()
+        .kind(DatabaseKind::RawPages)
         .synchronous(Synchronous::Off)
         .auto_checkpoint(0)
 }

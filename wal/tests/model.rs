@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use wal::generic::{Database, ReadTx, WriteTx};
 use wal::{
-    Backend, CheckpointMode, CheckpointOptions, Error, Lock, Options, PageNo, PageSize,
-    SavedSnapshot, Synchronous, VacuumOptions,
+    Backend, CheckpointMode, CheckpointOptions, DatabaseKind, Error, Lock, Options, PageNo,
+    PageSize, SavedSnapshot, Synchronous, VacuumOptions,
 };
 
 const HANDLES: usize = 3;
@@ -122,6 +122,7 @@ struct Run<B: Backend> {
 
 fn options() -> Options {
     Options::new()
+        .kind(DatabaseKind::RawPages)
         .page_size(PageSize::MIN)
         .synchronous(Synchronous::Off)
         .auto_checkpoint(0)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
-use wal::{CheckpointMode, Options, PageNo};
+use wal::{CheckpointMode, DatabaseKind, Options, PageNo};
 
 /// Keeps each event as a line: level, message, fields.
 #[derive(Clone, Default)]
@@ -64,6 +64,7 @@ fn what_happens_is_counted_and_told() {
     let _subscribed = tracing::subscriber::set_default(lines.clone());
     let directory = tempfile::tempdir().unwrap();
     let options = Options::new()
+        .kind(DatabaseKind::RawPages)
         .auto_checkpoint(0)
         .busy_timeout(Duration::ZERO)
         .snapshot_age_limit(Duration::ZERO)
@@ -81,7 +82,10 @@ fn what_happens_is_counted_and_told() {
     database.begin_write().map(drop).unwrap_err();
     drop(read);
     let writing = database.begin_write().unwrap();
-    let other = Options::new().open(database.path()).unwrap();
+    let other = Options::new()
+        .kind(DatabaseKind::RawPages)
+        .open(database.path())
+        .unwrap();
     other.try_begin_write().map(drop).unwrap_err();
     assert_eq!(other.counters().waits_in_vain, 1);
     drop(writing);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use wal::inproc::{Database, WriteTx};
-use wal::{CheckpointMode, Error, Options, PageNo, PageSize, Savepoint, Synchronous};
+use wal::{CheckpointMode, DatabaseKind, Error, Options, PageNo, PageSize, Savepoint, Synchronous};
 
 const SIZE: usize = 512;
 
@@ -85,6 +85,7 @@ fn number(page: usize) -> PageNo {
 
 fn open(path: &Path, budget: u64) -> Database {
     let options = Options::new()
+        .kind(DatabaseKind::RawPages)
         .page_size(PageSize::MIN)
         .synchronous(Synchronous::Off)
         .auto_checkpoint(0)

@@ -8,11 +8,14 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use wal::{LockKind, Options, PageNo, ReadStrategy};
+use wal::{DatabaseKind, LockKind, Options, PageNo, ReadStrategy};
 
 /// A page store with one page of ones, in the database file alone.
 fn make(path: &Path) {
-    let database = Options::new().open_shm(path).unwrap();
+    let database = Options::new()
+        .kind(DatabaseKind::RawPages)
+        .open_shm(path)
+        .unwrap();
     let mut write = database.begin_write().unwrap();
     write.page_mut(PageNo::ONE).unwrap().fill(1);
     write.commit().unwrap();
@@ -29,13 +32,30 @@ fn pages_are_mapped_only_where_locks_keep_them() {
         let read = database.begin_read().unwrap();
         read.page(PageNo::ONE).unwrap().is_mapped()
     };
-    assert!(mapped(Options::new()));
-    assert!(!mapped(Options::new().read_strategy(ReadStrategy::Pread)));
-    assert!(!mapped(Options::new().lock_kind(LockKind::Classic)));
-    assert!(!mapped(Options::new().immutable(true)));
-    let beside = Options::new().open_shm(&path).unwrap();
-    assert!(mapped(Options::new().read_only(true)));
-    assert!(!mapped(Options::new().immutable(true)));
+    assert!(mapped(Options::new().kind(DatabaseKind::RawPages)));
+    assert!(!mapped(
+        Options::new()
+            .kind(DatabaseKind::RawPages)
+            .read_strategy(ReadStrategy::Pread)
+    ));
+    assert!(!mapped(
+        Options::new()
+            .kind(DatabaseKind::RawPages)
+            .lock_kind(LockKind::Classic)
+    ));
+    assert!(!mapped(
+        Options::new().kind(DatabaseKind::RawPages).immutable(true)
+    ));
+    let beside = Options::new()
+        .kind(DatabaseKind::RawPages)
+        .open_shm(&path)
+        .unwrap();
+    assert!(mapped(
+        Options::new().kind(DatabaseKind::RawPages).read_only(true)
+    ));
+    assert!(!mapped(
+        Options::new().kind(DatabaseKind::RawPages).immutable(true)
+    ));
     beside.close().unwrap();
 }
 
@@ -44,7 +64,11 @@ fn immutable_page_stays_while_its_file_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pages");
     make(&path);
-    let database = Options::new().immutable(true).open_shm(&path).unwrap();
+    let database = Options::new()
+        .kind(DatabaseKind::RawPages)
+        .immutable(true)
+        .open_shm(&path)
+        .unwrap();
     let read = database.begin_read().unwrap();
     let page = read.page(PageNo::ONE).unwrap();
     let file = File::options().write(true).open(&path).unwrap();
@@ -65,7 +89,15 @@ fn pages_of_one_process_are_mapped_unless_a_close_drops_its_lock() {
         let read = database.begin_read().unwrap();
         read.page(PageNo::ONE).unwrap().is_mapped()
     };
-    assert!(mapped(Options::new()));
-    assert!(!mapped(Options::new().read_strategy(ReadStrategy::Pread)));
-    assert!(!mapped(Options::new().lock_kind(LockKind::Classic)));
+    assert!(mapped(Options::new().kind(DatabaseKind::RawPages)));
+    assert!(!mapped(
+        Options::new()
+            .kind(DatabaseKind::RawPages)
+            .read_strategy(ReadStrategy::Pread)
+    ));
+    assert!(!mapped(
+        Options::new()
+            .kind(DatabaseKind::RawPages)
+            .lock_kind(LockKind::Classic)
+    ));
 }

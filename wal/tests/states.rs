@@ -9,12 +9,14 @@ use std::thread;
 use std::time::Duration;
 
 use wal::{
-    CheckpointMode, Database, Error, Options, PageNo, PageRef, PageSize, Pages, SavedSnapshot,
-    Synchronous,
+    CheckpointMode, Database, DatabaseKind, Error, Options, PageNo, PageRef, PageSize, Pages,
+    SavedSnapshot, Synchronous,
 };
 
 fn options() -> Options {
-    Options::new().auto_checkpoint(0)
+    Options::new()
+        .kind(DatabaseKind::RawPages)
+        .auto_checkpoint(0)
 }
 
 fn commit(database: &Database, byte: u8) -> SavedSnapshot {

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use wal::{
-    BusyHandler, Cancel, CheckpointMode, CheckpointOptions, Database, Error, Lock, Options, PageNo,
-    Synchronous, WriteTx,
+    BusyHandler, Cancel, CheckpointMode, CheckpointOptions, Database, DatabaseKind, Error, Lock,
+    Options, PageNo, Synchronous, WriteTx,
 };
 
 /// Longer than any test: a wait that lasts so long has failed.
@@ -23,7 +23,9 @@ const LONG: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(30);
 
 fn open(path: &Path) -> Database {
-    let options = Options::new().synchronous(Synchronous::Normal);
+    let options = Options::new()
+        .kind(DatabaseKind::RawPages)
+        .synchronous(Synchronous::Normal);
     options.busy_timeout(LONG).open(path).unwrap()
 }
 
@@ -345,7 +347,10 @@ fn errors_tell_whether_to_try_again_or_to_begin_again() {
 #[test]
 fn full_log_of_a_thread_that_writes_is_its_own_write() {
     let (_directory, path, _database) = database();
-    let options = Options::new().auto_checkpoint(0).busy_timeout(LONG);
+    let options = Options::new()
+        .kind(DatabaseKind::RawPages)
+        .auto_checkpoint(0)
+        .busy_timeout(LONG);
     let (unlimited, limited) = (options.clone(), options.max_log_frames(1));
     let (unlimited, limited) = (unlimited.open(&path).unwrap(), limited.open(&path).unwrap());
     unlimited.write(add_one).unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use wal::generic::Database;
-use wal::{Backend, CheckpointMode, Options, PageNo, PageSize, Synchronous};
+use wal::{Backend, CheckpointMode, DatabaseKind, Options, PageNo, PageSize, Synchronous};
 
 use super::{Durability, Settings, Store};
 
@@ -14,7 +14,7 @@ pub(crate) struct Wal<B: Backend> {
 }
 
 pub(crate) fn options(settings: Settings) -> Result<Options> {
-    let mut options = Options::new();
+    let mut options = Options::new().kind(DatabaseKind::RawPages);
     if let Some(delay) = settings.read_lock_delay {
         options = options.read_lock_delay(delay);
     }

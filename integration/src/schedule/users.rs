@@ -97,7 +97,7 @@ struct User {
 type Reading = ReadTx<Yielding>;
 
 fn open(files: &Files) -> Arc<Wal<Yielding>> {
-    let mut config = WalConfig::new(DatabaseKind::PageStore, PageSize::MIN);
+    let mut config = WalConfig::new(DatabaseKind::RawPages, PageSize::MIN);
     config.synchronous = Synchronous::Normal;
     let path = Path::new("scheduled");
     let coordination = Yielding(InProcessWalCoordination::in_memory(path));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use wal::{LockKind, Options, PageSize, ReadStrategy};
 
 use super::{Load, Stamp};
+use crate::kind::kind_at;
 
 /// What a worker is told to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -213,6 +214,7 @@ impl Settings {
             Synchronous::Full => wal::Synchronous::Full,
         };
         let mut options = Options::new()
+            .kind(kind_at(&self.path))
             .page_size(PageSize::new(self.page_size)?)
             .synchronous(synchronous)
             .group_commit(self.group_commit)

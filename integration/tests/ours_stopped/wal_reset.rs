@@ -10,10 +10,10 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use integration::stock::{Control, StockKind, StockSqlite};
-use wal::{CheckpointMode, PageSize, Salts};
+use wal::{CheckpointMode, Salts};
 use wal_core::index::{IndexBlock, WritableBlock};
 use wal_core::io::{OpenMode, OsFile, OsStorage};
-use wal_core::protocol::{Wal, inspect};
+use wal_core::protocol::{Expected, Wal, inspect};
 use wal_core::waiting::WaitingRoom;
 use wal_core::{Lock, LockMode, ReadSlot, Result, WalCoordination};
 use wal_shm::{ShmOptions, ShmWalCoordination};
@@ -138,7 +138,7 @@ fn a_passive_checkpoint_of_ours_notices_that_stock_restarted_the_log_in_its_gap(
 
         let mut writer = scene.stock(kind);
         let options = ShmOptions::default();
-        let look = |file: &OsFile| inspect(file, PageSize::DEFAULT);
+        let look = |file: &OsFile| inspect(file, Expected::default());
         let opened = ShmWalCoordination::open(&scene.path, OpenMode::Existing, options, look);
         let (shm, config) = opened.unwrap();
         let storage = OsStorage::open(shm.database().unwrap().clone(), true).unwrap();

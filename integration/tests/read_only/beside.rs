@@ -73,8 +73,12 @@ fn our_own_writers_are_followed_in_other_processes_and_in_this_one() {
     if !Need::Root.is_met("a reader without rights beside a writer in one process") {
         return;
     }
-    let here = Options::new().open_shm(&path).unwrap();
-    let beside_it = read_only(PATIENT).open_shm(&path).unwrap();
+    let options = Options::new().kind(kind_at(&path));
+    let here = options.open_shm(&path).unwrap();
+    let beside_it = read_only(PATIENT)
+        .kind(kind_at(&path))
+        .open_shm(&path)
+        .unwrap();
     let mut write = here.begin_write().unwrap();
     write.page_mut(wal::PageNo::ONE).unwrap()[0] ^= 1;
     write.commit().unwrap();

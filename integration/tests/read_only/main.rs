@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use integration::fixtures::folder::FolderState;
 use integration::fixtures::reading::Contents;
 use integration::fixtures::{self, Fixture, page_digest};
+use integration::kind::kind_at;
 use integration::needs::Need;
 use integration::rights::as_nobody;
 use integration::stock::{StockKind, StockSqlite};
@@ -43,6 +44,7 @@ fn read_only(busy_timeout: Duration) -> Options {
 }
 
 fn open(path: &Path, options: &Options) -> wal::Result<Database> {
+    let options = options.clone().kind(kind_at(path));
     as_nobody(|| options.open_shm(path))
 }
 

@@ -3,7 +3,7 @@
 
 use integration::stock::{StockKind, StockSqlite};
 use rusqlite::ErrorCode;
-use wal::{PageNo, PageSize};
+use wal::{DatabaseKind, PageNo, PageSize};
 
 use crate::ours;
 
@@ -14,6 +14,7 @@ fn a_store_of_raw_pages_is_no_database_to_stock_sqlite() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("raw");
             let options = ours::options()
+                .kind(DatabaseKind::RawPages)
                 .create(true)
                 .page_size(PageSize::new(page_size).unwrap());
             let database = options.open_shm(&path).unwrap();

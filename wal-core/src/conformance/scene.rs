@@ -157,7 +157,7 @@ impl<B: Backend> Scene<B> {
     }
 
     fn seat(&self, change: impl FnOnce(&mut WalConfig), like_stock: bool) -> User<B> {
-        let mut config = WalConfig::new(DatabaseKind::PageStore, self.page_size);
+        let mut config = WalConfig::new(DatabaseKind::RawPages, self.page_size);
         config.synchronous = Synchronous::Normal;
         change(&mut config);
         let shared = self.attachment();

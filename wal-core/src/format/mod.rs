@@ -14,6 +14,7 @@ mod checksum;
 mod database_header;
 mod frame;
 mod log_header;
+mod page_store_header;
 mod scan;
 
 pub use checksum::{ByteOrder, Checksum};
@@ -21,5 +22,6 @@ pub use database_header::DatabaseHeader;
 pub use frame::{FRAME_HEADER_LEN, FrameHeader, frame_offset};
 pub(crate) use log_header::DecodedHeader;
 pub use log_header::{LOG_HEADER_LEN, LogHeader};
+pub use page_store_header::{DecodedStoreHeader, PageStoreHeader};
 pub(crate) use scan::{Covered, is_covered};
 pub use scan::{LogScan, scan};

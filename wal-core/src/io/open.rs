@@ -22,6 +22,8 @@ pub enum OpenMode<'a> {
     /// It is made if it is not there, for everyone that the system's mask
     /// allows.
     Create,
+    /// It is made as by [`OpenMode::Create`], and must not be there.
+    New,
     /// It is made if it is not there, with the owner and the permissions of
     /// this file (`findCreateFileMode`).
     CreateLike(&'a OsFile),
@@ -82,6 +84,7 @@ impl OpenMode<'_> {
             }
             OpenMode::Existing
             | OpenMode::Create
+            | OpenMode::New
             | OpenMode::ReadOnly
             | OpenMode::ReadOnlyCopy
             | OpenMode::ReadOnlyAgain(_) => {
@@ -146,6 +149,7 @@ pub(super) fn open(
         | OpenMode::ReadOnlyCopy
         | OpenMode::ReadOnlyAgain(_) => return opened(OFlag::empty(), 0),
         OpenMode::Create => return opened(OFlag::O_CREAT, 0o644),
+        OpenMode::New => return opened(OFlag::O_CREAT | OFlag::O_EXCL, 0o644),
         OpenMode::CreateLike(_) | OpenMode::CreateLikeAt(_) | OpenMode::NewLike(_) => {}
     }
     // Existing files keep their owner and permissions.

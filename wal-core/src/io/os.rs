@@ -92,7 +92,7 @@ impl OsFile {
     /// As [`OsFile::open`].
     pub fn open_for_locks_at(place: Place, mode: OpenMode<'_>) -> Result<Self> {
         let reused = match mode {
-            OpenMode::NewLike(_) => None,
+            OpenMode::New | OpenMode::NewLike(_) => None,
             _ => {
                 let there = place
                     .find()

@@ -41,7 +41,7 @@ use std::sync::atomic::Ordering;
 use super::group_commit::CommitSync;
 use super::spill::{LogEnd, OwnFrames, Placed};
 use super::write::WriteTx;
-use super::{DatabaseKind, Synchronous, Wal};
+use super::{DatabaseKind, Synchronous, Wal, WalConfig, page_one};
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{
@@ -95,15 +95,45 @@ pub(super) fn commit<C: WalCoordination>(
 fn stamp_page_one<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<()> {
     let resized = tx.page_count() != tx.read.page_count();
     let is_sqlite = tx.wal().config().kind == DatabaseKind::Sqlite;
-    let stamped = is_sqlite && (resized || tx.has_changed(PageNo::ONE)?);
+    let is_changed = tx.has_changed(PageNo::ONE)?;
+    let stamped = is_sqlite && (resized || is_changed);
     if tx.changes.dirty().is_empty() || stamped {
         tx.take_copy(PageNo::ONE)?;
     }
+    let is_logged = tx.changes.dirty().contains_key(&PageNo::ONE);
+    let before = match is_sqlite && is_logged && tx.read.page_count() > 0 {
+        true => DatabaseHeader::decode(&tx.read.page(PageNo::ONE)?),
+        false => None,
+    };
+    if is_changed {
+        check_page_one(tx, before.as_ref())?;
+    }
     let page_count = tx.page_count();
     if is_sqlite && let Some(page_one) = tx.changes.page_mut(PageNo::ONE) {
-        DatabaseHeader::stamp(page_one, page_count);
+        // Counted on from the page 1 that it replaces, whatever the caller wrote there.
+        let counter = before.map_or(0, |header| header.change_counter);
+        DatabaseHeader::stamp(page_one, counter, page_count);
     }
     Ok(())
+}
+
+/// Refuses a page 1 by which the file would no longer be what it is. `before` is the header
+/// that a SQLite database has now.
+fn check_page_one<C: WalCoordination>(
+    tx: &WriteTx<C>,
+    before: Option<&DatabaseHeader>,
+) -> Result<()> {
+    let WalConfig {
+        kind, page_size, ..
+    } = *tx.wal().config();
+    let Some(fault) = page_one::refusal(kind, page_size, before, &tx.page(PageNo::ONE)?) else {
+        return Ok(());
+    };
+    let reason = format!(
+        "page 1 would no longer say what the file is: {fault}; {}",
+        kind.advice_on_page_one()
+    );
+    Err(Error::refused(tx.wal().path(), "a commit", reason))
 }
 
 impl<C: WalCoordination> Wal<C> {

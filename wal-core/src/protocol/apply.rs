@@ -30,7 +30,7 @@ use super::busy::{BusyHandler, Waiter};
 use super::spill::{LogEnd, OwnFrames};
 use super::tail::{TailFrames, TailPosition};
 use super::write::{Begin, WriteTx};
-use super::{Synchronous, Wal};
+use super::{Synchronous, Wal, page_one};
 use crate::coordination::{Lock, WalCoordination};
 use crate::error::{Error, Result};
 use crate::format::{
@@ -236,6 +236,7 @@ impl<C: WalCoordination> ApplyTx<C> {
             ));
         };
         self.check_numbers(number, &decoded)?;
+        self.check_page_one(&decoded, content)?;
         let end = LogEnd {
             max_frame: number.get(),
             checksum,
@@ -352,6 +353,22 @@ impl<C: WalCoordination> ApplyTx<C> {
             return Err(self.refused("no frame has that number; begin the next generation"));
         }
         Ok(())
+    }
+
+    /// Refuses a page 1 by which the file would no longer be what it is.
+    fn check_page_one(&self, frame: &FrameHeader, content: &[u8]) -> Result<()> {
+        let config = self.tx.wal().config();
+        let fault = match frame.page == PageNo::ONE {
+            true => page_one::fault(config.kind, config.page_size, content),
+            false => None,
+        };
+        match fault {
+            Some(fault) => {
+                let reason = format!("page 1 of another database: {fault}; copy the database anew");
+                Err(self.refused(&reason))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The end of the log, with what was given.

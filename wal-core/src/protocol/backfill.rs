@@ -222,6 +222,11 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         if live.salts() != self.header.salts() && !mutated(Mutation::SkipSaltCheck) {
             return Ok((max_frame, None));
         }
+        let frames = wal.newest_frames(&self.header, backfilled, safe)?;
+        // They are in the order of their pages.
+        if let Some(&(1, frame)) = frames.first() {
+            wal.check_page_one_in_log(frame)?;
+        }
         // Before anything is said or synced: on a full disk each commit may try again.
         let grown_len = match mutated(Mutation::SkipRoomCheck) {
             true => None,
@@ -240,7 +245,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         if mutated(Mutation::BackfilledBeforePages) {
             block_zero.set_backfilled(safe);
         }
-        self.copy_pages(backfilled, safe)?;
+        self.copy_pages(&frames)?;
         match self.finish(safe)? {
             Some(proof) => wal.publish_backfill(Backfilled::Complete(&proof))?,
             None => wal.publish_backfill(Backfilled::Partial(safe))?,
@@ -248,13 +253,11 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         Ok((safe, None))
     }
 
-    /// Writes the newest version of each page that is in
-    /// `(backfilled, safe]`, in the order of the file.
-    fn copy_pages(&mut self, backfilled: u32, safe: u32) -> Result<()> {
+    /// Writes the pages of `frames`, in the order of the file.
+    fn copy_pages(&mut self, frames: &[(u32, FrameNo)]) -> Result<()> {
         let wal = self.wal;
-        let frames = wal.newest_frames(&self.header, backfilled, safe)?;
         let most = (RUN_LEN / wal.config.page_size.len()).max(1);
-        let mut rest = frames.as_slice();
+        let mut rest = frames;
         while let Some(&(first, _)) = rest.first() {
             self.waiter.check_cancelled()?;
             let consecutive = rest

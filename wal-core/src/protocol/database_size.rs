@@ -99,7 +99,7 @@ impl<C: WalCoordination> Kept<'_, C> {
         // this one will do. Should it be another one, the first page of a SQLite
         // database may count more pages than were seen.
         let wal = self.wal();
-        if wal.config.kind == DatabaseKind::PageStore {
+        if wal.config.kind != DatabaseKind::Sqlite {
             return self.pages_in_file();
         }
         let count = self.page_count_in_page_one()?;

@@ -75,6 +75,7 @@ mod debug;
 mod delayed_release;
 mod dirty;
 mod drain;
+mod foreign_log;
 mod frames;
 mod frames_mark;
 mod free_space;
@@ -91,6 +92,7 @@ mod overwrite;
 mod own_write;
 mod page;
 mod page_map;
+mod page_one;
 mod pages;
 mod pressure;
 mod private_index;
@@ -139,7 +141,10 @@ pub use guard::LockGuard;
 pub use held_snapshot::HeldSnapshot;
 #[cfg(feature = "observe")]
 pub use observe::Counters;
-pub use open::{DatabaseKind, create_page_store, inspect, inspect_immutable, refuse_leftovers};
+pub use open::{
+    DatabaseKind, Expected, create_pages, first_page, inspect, inspect_immutable, is_unmade,
+    refuse_leftovers,
+};
 pub use page::PageRef;
 pub use pages::Pages;
 pub use private_index::{IndexOf, forget_header, index_of};

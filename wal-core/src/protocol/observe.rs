@@ -51,6 +51,9 @@ pub(super) enum Happened<'a> {
         frames: u32,
         lock: Lock,
     },
+    ForeignLog {
+        reason: &'static str,
+    },
 }
 
 macro_rules! counters {
@@ -107,6 +110,8 @@ counters! {
     snapshots_too_old,
     /// Write transactions that were refused because the log was too long.
     log_full,
+    /// Logs that could not follow from the database file, refused or not.
+    foreign_logs,
 }
 
 impl<C: WalCoordination> Wal<C> {
@@ -155,6 +160,7 @@ impl Observed {
             }
             Happened::SnapshotTooOld => add(&self.snapshots_too_old, 1),
             Happened::LogFull { .. } => add(&self.log_full, 1),
+            Happened::ForeignLog { .. } => add(&self.foreign_logs, 1),
         }
     }
 }
@@ -192,5 +198,8 @@ fn tell(database: &Path, happened: &Happened<'_>) {
         } => event!(DEBUG, "waited for a lock", lock, waited, in_vain),
         Happened::SnapshotTooOld => event!(WARN, "a read transaction is too old"),
         Happened::LogFull { frames, lock } => event!(WARN, "the log is full", frames, lock),
+        Happened::ForeignLog { reason } => {
+            event!(WARN, "the log cannot follow from the database", reason);
+        }
     }
 }

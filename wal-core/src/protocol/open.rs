@@ -1,10 +1,13 @@
 //! Finds out what a file is, before anything of it is trusted.
 
+use std::io::IoSlice;
 use std::path::Path;
 
 use super::WalConfig;
 use crate::error::{Error, Result};
-use crate::format::DatabaseHeader;
+use crate::format::{
+    DatabaseHeader, DecodedHeader, DecodedStoreHeader, LOG_HEADER_LEN, LogHeader, PageStoreHeader,
+};
 use crate::io::{File, FileSyncType, MayCarry, beside, open_with_room, sync_directory};
 use crate::types::PageSize;
 
@@ -14,49 +17,86 @@ pub enum DatabaseKind {
     /// A SQLite database: stock SQLite can use it at the same time, and page 1
     /// is kept as SQLite wants it.
     Sqlite,
-    /// Pages of the application's own.
+    /// Pages of the application's own, behind a header by which the file is recognised: page
+    /// 1 begins with [`PageStoreHeader::LEN`] bytes that no commit may change. The rest of it
+    /// is the application's.
     PageStore,
+    /// Pages of which the log knows nothing. Such a file is not told from any other, and
+    /// does not tell its page size, so it is opened only where this kind was asked for.
+    RawPages,
+}
+
+impl DatabaseKind {
+    /// What to do about a page 1 that is refused.
+    pub(super) fn advice_on_page_one(self) -> &'static str {
+        match self {
+            DatabaseKind::Sqlite => "keep its header, or change pages that you allocated",
+            DatabaseKind::PageStore => "write behind byte 64 of it, or allocate a page",
+            DatabaseKind::RawPages => "write something else there",
+        }
+    }
+}
+
+/// What an opener expects a database file to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Expected {
+    /// The kind of the file; `None` for a SQLite database or a page store, whichever it is.
+    pub kind: Option<DatabaseKind>,
+    /// The page size of a page store or of raw pages. `None` for what a store tells, and for
+    /// [`PageSize::DEFAULT`] where nothing tells.
+    pub page_size: Option<PageSize>,
+    /// Whether nothing is going to be written.
+    pub read_only: bool,
+}
+
+/// What the first page says.
+enum Found {
+    Sqlite(DatabaseHeader),
+    PageStore(PageSize),
+    Nothing,
+    Unknown,
 }
 
 /// Looks at the database file and what lies beside it. The caller holds
-/// SHARED or more on it.
-///
-/// `page_size` is the size of a page store; a SQLite database tells its own.
+/// SHARED or more on it. An empty file is one of pages if that kind is expected, and
+/// [`is_unmade`]; otherwise it is refused, for stock SQLite may have just created it.
 ///
 /// # Errors
-/// [`Error::NotWalMode`], [`Error::HotJournal`], [`Error::InvalidPageSize`],
-/// [`Error::CannotOpen`] for what is no database, [`Error::Io`]. No file was
-/// touched.
-pub fn inspect(database: &dyn File, page_size: PageSize) -> Result<WalConfig> {
-    let len = database.len()?;
-    let log_len = file_len(&beside(database.path(), "-wal"))?;
-    let mut page_one = [0; DatabaseHeader::LEN];
-    database.read_at(&mut page_one, 0)?;
+/// [`Error::NotWalMode`], [`Error::HotJournal`], [`Error::CannotOpen`] for what is not
+/// expected, [`Error::Corrupt`], [`Error::Io`]. No file was touched.
+pub fn inspect(database: &dyn File, expected: Expected) -> Result<WalConfig> {
+    let log_path = beside(database.path(), "-wal");
+    let log_len = file_len(&log_path)?;
     // Also beside an empty file: rolling back would empty what we put there.
     refuse_hot_journal(database.path())?;
-    let config = match DatabaseHeader::decode(&page_one) {
-        Some(header) => {
-            // A log that is there counts even if the header does not say WAL,
-            // as it does for SQLite (`pagerOpenWalIfPresent`).
-            if !header.is_wal() && log_len == 0 {
-                return Err(Error::NotWalMode {
-                    path: database.path().to_owned(),
-                });
-            }
-            WalConfig::new(DatabaseKind::Sqlite, legal_page_size(database, &header)?)
-        }
-        None => WalConfig::new(DatabaseKind::PageStore, page_size),
-    };
-    if len == 0 && log_len > 0 {
+    let found = look_at(database)?;
+    if matches!(found, Found::Nothing) && log_len > 0 {
         return Err(Error::cannot_open(
             database.path(),
             "it is empty, but a log lies beside it; restore the database, or remove the log",
         ));
     }
+    let config = expected.check(database, &found)?;
+    if let Found::Sqlite(header) = &found {
+        // A log that is there counts even if the header does not say WAL,
+        // as it does for SQLite (`pagerOpenWalIfPresent`).
+        if !header.is_wal() && log_len == 0 {
+            return Err(Error::NotWalMode {
+                path: database.path().to_owned(),
+            });
+        }
+        if header.write_version > 2 && !expected.read_only {
+            let reason = "a newer version of SQLite wrote it; open it by `Options::read_only`";
+            return Err(Error::cannot_open(database.path(), reason));
+        }
+    }
+    if config.kind == DatabaseKind::RawPages && log_len > 0 {
+        refuse_log_of_other_pages(database, &log_path, config.page_size)?;
+    }
     // A checkpoint that was cut short can leave part of a page, with the
     // whole of it in the log.
-    if log_len == 0 {
-        refuse_part_of_a_page(database, config.page_size)?;
+    if log_len == 0 && !is_unmade(database, &config)? {
+        refuse_part_of_a_page(database, &config)?;
     }
     Ok(config)
 }
@@ -66,42 +106,164 @@ pub fn inspect(database: &dyn File, page_size: PageSize) -> Result<WalConfig> {
 /// (`immutable=1`).
 ///
 /// # Errors
-/// [`Error::CannotOpen`] for what is no database, [`Error::Corrupt`],
+/// [`Error::CannotOpen`] for what is not expected, [`Error::Corrupt`],
 /// [`Error::Io`].
-pub fn inspect_immutable(database: &dyn File, page_size: PageSize) -> Result<WalConfig> {
-    let mut page_one = [0; DatabaseHeader::LEN];
-    database.read_at(&mut page_one, 0)?;
-    let config = match DatabaseHeader::decode(&page_one) {
-        Some(header) => WalConfig::new(DatabaseKind::Sqlite, legal_page_size(database, &header)?),
-        None => WalConfig::new(DatabaseKind::PageStore, page_size),
-    };
-    refuse_part_of_a_page(database, config.page_size)?;
+pub fn inspect_immutable(database: &dyn File, expected: Expected) -> Result<WalConfig> {
+    let config = expected.check(database, &look_at(database)?)?;
+    if !database.is_empty()? {
+        refuse_part_of_a_page(database, &config)?;
+    }
     Ok(config)
 }
 
-fn legal_page_size(database: &dyn File, header: &DatabaseHeader) -> Result<PageSize> {
-    let page_size = header.page_size();
-    page_size.map_err(|_| Error::corrupt(database.path(), "its header holds no legal page size"))
+fn look_at(database: &dyn File) -> Result<Found> {
+    let mut page_one = [0; DatabaseHeader::LEN];
+    if database.read_at(&mut page_one, 0)? == 0 {
+        return Ok(Found::Nothing);
+    }
+    if let Some(header) = DatabaseHeader::decode(&page_one) {
+        return Ok(Found::Sqlite(header));
+    }
+    match PageStoreHeader::decode(&page_one) {
+        DecodedStoreHeader::None => Ok(Found::Unknown),
+        DecodedStoreHeader::Valid(header) => Ok(Found::PageStore(header.page_size)),
+        DecodedStoreHeader::Damaged => Err(Error::corrupt(
+            database.path(),
+            "the header of the page store is damaged",
+        )),
+        DecodedStoreHeader::OtherVersion(version) => Err(Error::cannot_open(
+            database.path(),
+            format!("it is a page store of version {version}; open it by a newer version of wal"),
+        )),
+    }
 }
 
-fn refuse_part_of_a_page(database: &dyn File, page_size: PageSize) -> Result<()> {
-    if database.len()?.is_multiple_of(u64::from(page_size.bytes())) {
+impl Expected {
+    /// Refuses what is not expected.
+    fn check(self, database: &dyn File, found: &Found) -> Result<WalConfig> {
+        use DatabaseKind::{PageStore, RawPages, Sqlite};
+        let page_size = self.page_size.unwrap_or(PageSize::DEFAULT);
+        let reason = match (found, self.kind) {
+            (Found::Sqlite(header), None | Some(Sqlite)) => {
+                let page_size = header.page_size().map_err(|_| {
+                    Error::corrupt(database.path(), "its header holds no legal page size")
+                })?;
+                return match header.fault(page_size) {
+                    Some(fault) => Err(Error::corrupt(database.path(), fault)),
+                    None => Ok(WalConfig::new(Sqlite, page_size)),
+                };
+            }
+            (&Found::PageStore(found), None | Some(PageStore)) => {
+                if self.page_size.is_none_or(|wanted| wanted == found) {
+                    return Ok(WalConfig::new(PageStore, found));
+                }
+                format!(
+                    "it is a page store of {found}-byte pages; set `Options::page_size` to                      {found}, or leave it out"
+                )
+            }
+            (Found::Nothing, Some(kind @ (PageStore | RawPages)))
+            | (Found::Unknown, Some(kind @ RawPages)) => {
+                return Ok(WalConfig::new(kind, page_size));
+            }
+            (Found::Sqlite(_), Some(_)) => {
+                "it is a SQLite database, and pages were asked for; set `Options::kind` to Sqlite"
+                    .to_owned()
+            }
+            (Found::PageStore(_), Some(_)) => {
+                "it is a page store; set `Options::kind` to PageStore".to_owned()
+            }
+            (Found::Nothing, None | Some(Sqlite)) => {
+                "it is empty; another program may be creating it. For a SQLite database run                  `PRAGMA journal_mode=WAL` on it by stock SQLite, then open it again; for a page                  store set `Options::kind` to PageStore"
+                    .to_owned()
+            }
+            (Found::Unknown, _) => {
+                "it is no database: it begins neither as a SQLite database nor as a page store.                  If it holds pages without a header, set `Options::kind` to RawPages and                  `Options::page_size`"
+                    .to_owned()
+            }
+        };
+        Err(Error::cannot_open(database.path(), reason))
+    }
+}
+
+/// Raw pages do not tell their size, but the log beside them does.
+fn refuse_log_of_other_pages(database: &dyn File, log: &Path, page_size: PageSize) -> Result<()> {
+    let mut bytes = [0; LOG_HEADER_LEN];
+    let read = open_with_room(MayCarry::NoLocks, || std::fs::File::open(log))
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    match read.map(|()| LogHeader::decode(&bytes)) {
+        Ok(DecodedHeader::Valid(header, _)) if header.page_size != page_size => {
+            let found = header.page_size;
+            let reason = format!(
+                "the log beside it has {found}-byte pages, and {page_size} were asked for; set \
+                 `Options::page_size` to {found}"
+            );
+            Err(Error::cannot_open(database.path(), reason))
+        }
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(()),
+        Err(e) => Err(Error::io(log, "read", e)),
+    }
+}
+
+/// A part of a page at the end of a SQLite database is no part of it, as for SQLite.
+fn refuse_part_of_a_page(database: &dyn File, config: &WalConfig) -> Result<()> {
+    let page_size = config.page_size;
+    let is_whole = database.len()?.is_multiple_of(u64::from(page_size.bytes()));
+    if is_whole || config.kind == DatabaseKind::Sqlite {
         return Ok(());
     }
-    let reason =
-        format!("it is no database: its length is no multiple of the page size {page_size}");
+    let reason = format!(
+        "it was cut: its length is no multiple of the page size {page_size}; restore it from a \
+         backup{}",
+        match config.kind {
+            DatabaseKind::RawPages => ", or set `Options::page_size`",
+            _ => "",
+        }
+    );
     Err(Error::cannot_open(database.path(), reason))
 }
 
-/// Makes an empty file a page store of one page of zeros, durably, before any
-/// log lies beside it: stock SQLite deletes a log beside an empty database.
-/// The caller holds a lock under which nobody else does the same.
+/// True if the file is to be made by [`create_pages`]: it is empty, or a [`create_pages`]
+/// that died has written the header and no page.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn create_page_store(database: &dyn File, page_size: PageSize) -> Result<()> {
-    // One call, so that no death leaves a part of a page.
-    database.set_len(u64::from(page_size.bytes()))?;
+pub fn is_unmade(database: &dyn File, config: &WalConfig) -> Result<bool> {
+    let len = database.len()?;
+    let header_alone = PageStoreHeader::LEN as u64;
+    Ok(len == 0 || config.kind == DatabaseKind::PageStore && len == header_alone)
+}
+
+/// Page 1 of a new file of pages.
+pub fn first_page(config: &WalConfig) -> Vec<u8> {
+    let page_size = config.page_size;
+    let mut page = vec![0; page_size.len()];
+    if config.kind == DatabaseKind::PageStore {
+        let header = PageStoreHeader { page_size }.encode();
+        page[..PageStoreHeader::LEN].copy_from_slice(&header);
+    }
+    page
+}
+
+/// Makes a file for which [`is_unmade`] is true one of pages, durably, before any
+/// log lies beside it: stock SQLite deletes a log beside an empty database.
+/// The caller holds EXCLUSIVE: stock SQLite that has seen the file empty writes to it.
+///
+/// If the process dies here, the file is empty, or has the header of a page store and no
+/// page, or is made. A new file is better made under another name ([`first_page`]).
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn create_pages(database: &dyn File, config: &WalConfig) -> Result<()> {
+    if config.kind == DatabaseKind::PageStore {
+        let header = PageStoreHeader {
+            page_size: config.page_size,
+        };
+        database.write_all_at(&mut [IoSlice::new(&header.encode())], 0)?;
+        database.sync(FileSyncType::Full)?;
+    }
+    // One call, so that no death leaves another part of a page.
+    database.set_len(u64::from(config.page_size.bytes()))?;
     database.sync(FileSyncType::Full)?;
     sync_directory(database.path())
 }
@@ -220,10 +382,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let make = |path: std::path::PathBuf| {
             let file = Told(path, std::sync::Mutex::default());
-            let made = create_page_store(&file, PageSize::MIN);
+            let config = WalConfig::new(DatabaseKind::PageStore, PageSize::MIN);
+            let made = create_pages(&file, &config);
             (made, file.1.into_inner().unwrap())
         };
-        let steps = ["set the length to 512", "sync Full"];
+        let steps = [
+            "write at 0",
+            "sync Full",
+            "set the length to 512",
+            "sync Full",
+        ];
         let (made, told) = make(directory.path().join("pages"));
         made.unwrap();
         assert_eq!(told, steps);

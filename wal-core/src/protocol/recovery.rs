@@ -42,6 +42,7 @@ impl<C: WalCoordination> Wal<C> {
         let scan = format::scan(self.storage.log())?;
         if let Some(scan) = &scan {
             self.check_log_page_size(scan)?;
+            self.check_log_follows(scan)?;
             self.sequence.store(scan.header.sequence, Ordering::Relaxed);
         }
         if mutated(Mutation::RecoveredHeaderFirst) {

@@ -1,0 +1,136 @@
+//! Whether a log can follow from the database file beside which it lies.
+//!
+//! A database that is restored from a backup beside an old log is the commonest way to lose
+//! one: the log is valid by its own checksums, and its pages come over those of the backup.
+//! Nothing in the format ties the two files together, but page 1 tells much.
+//!
+//! # What is compared
+//! A writer that changes page 1 of a SQLite database sets the change counter to one more than
+//! that of the page 1 that it last read from the files, so the counters of page 1 in a log go up
+//! by one or stay (`pager_write_changecounter`). Page 1 of the database file is then
+//! - the one that the first page 1 of the log was made from: its counter is one less, or the
+//!   same if one connection made both; or
+//! - one that a checkpoint has moved: its header is that of a page 1 of the log.
+//!
+//! Where the log has no page 1, no commit of it has changed the size of the database.
+//!
+//! # What is not noticed
+//! A log without a page 1 beside a backup of the same size; one whose first change counter
+//! happens to follow; and any log while a process has the database open, whose index says what
+//! the log is. Page stores and raw pages have no change counter.
+
+use super::{DatabaseKind, Wal, page_one};
+use crate::coordination::WalCoordination;
+use crate::error::{Error, Result};
+use crate::format::{
+    self, DatabaseHeader, FRAME_HEADER_LEN, LogScan, PageStoreHeader, frame_offset,
+};
+use crate::types::{FrameNo, PageNo};
+
+/// The part of page 1 that says what the file is.
+type Head = [u8; DatabaseHeader::LEN];
+
+const _: () = assert!(PageStoreHeader::LEN <= DatabaseHeader::LEN);
+
+impl<C: WalCoordination> Wal<C> {
+    /// Refuses a log that cannot follow from the database file. The caller holds `WRITE` and
+    /// `CKPT`, so neither file changes; a private index may be behind its log.
+    pub(super) fn check_log_follows(&self, scan: &LogScan) -> Result<()> {
+        let Some(reason) = self.why_log_does_not_follow(scan)? else {
+            return Ok(());
+        };
+        if self.config.read_only && self.log_has_changed(scan)? {
+            // A writer has come. The reader asks afterwards whether this is the index of the log.
+            return Ok(());
+        }
+        observe!(self, ForeignLog { reason });
+        match self.config.any_log {
+            true => Ok(()),
+            false => Err(Error::ForeignLog {
+                path: self.storage.log().path().to_owned(),
+                reason,
+            }),
+        }
+    }
+
+    /// Refuses a page 1 in `frame` of the log that is none of this kind of database, before a
+    /// checkpoint moves it over the one that is there. The caller keeps the frame in the log.
+    pub(super) fn check_page_one_in_log(&self, frame: FrameNo) -> Result<()> {
+        if self.config.kind == DatabaseKind::RawPages {
+            return Ok(());
+        }
+        let head = self.head_in_log(frame)?;
+        match page_one::fault(self.config.kind, self.config.page_size, &head) {
+            Some(fault) => {
+                let reason = format!("page 1 in frame {}: {fault}", frame.get());
+                Err(Error::corrupt(self.storage.log().path(), reason))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn why_log_does_not_follow(&self, scan: &LogScan) -> Result<Option<&'static str>> {
+        let mut page_ones = frames_of_page_one(scan);
+        if let Some(newest) = page_ones.clone().next_back() {
+            self.check_page_one_in_log(newest)?;
+        }
+        if self.config.kind != DatabaseKind::Sqlite || scan.pages.is_empty() {
+            return Ok(None);
+        }
+        let mut head: Head = [0; DatabaseHeader::LEN];
+        let database = self.storage.database();
+        database.read_at(&mut head, 0)?;
+        let Some(header) = DatabaseHeader::decode(&head) else {
+            return Ok(None);
+        };
+        let Some(first) = page_ones.next() else {
+            let page = u64::from(self.config.page_size.bytes());
+            let in_file = u32::try_from(database.len()?.div_ceil(page)).unwrap_or(u32::MAX);
+            let fits = |count| (count..=in_file.max(count)).contains(&scan.page_count);
+            let differs = header.page_count.is_some_and(|count| !fits(count));
+            return Ok(differs.then_some("its commits are of a database of another size"));
+        };
+        let first_head = self.head_in_log(first)?;
+        let follows = DatabaseHeader::decode(&first_head).is_some_and(|in_log| {
+            matches!(
+                in_log.change_counter.wrapping_sub(header.change_counter),
+                0 | 1
+            )
+        });
+        if follows || first_head == head {
+            return Ok(None);
+        }
+        // A checkpoint moves a late one rather than an early one.
+        for frame in page_ones.rev() {
+            if self.head_in_log(frame)? == head {
+                return Ok(None);
+            }
+        }
+        Ok(Some(
+            "its change counters do not go on from that of the database",
+        ))
+    }
+
+    fn head_in_log(&self, frame: FrameNo) -> Result<Head> {
+        let mut head: Head = [0; DatabaseHeader::LEN];
+        let offset = frame_offset(frame, self.config.page_size) + FRAME_HEADER_LEN as u64;
+        self.storage.log().read_at(&mut head, offset)?;
+        Ok(head)
+    }
+
+    fn log_has_changed(&self, before: &LogScan) -> Result<bool> {
+        let now = format::scan(self.storage.log())?;
+        Ok(!now.is_some_and(|now| {
+            now.header.salts == before.header.salts && now.checksum == before.checksum
+        }))
+    }
+}
+
+/// The committed frames of page 1.
+fn frames_of_page_one(scan: &LogScan) -> impl DoubleEndedIterator<Item = FrameNo> + Clone + '_ {
+    let of_page_one = |(before, page): (usize, &u32)| match *page == PageNo::ONE.get() {
+        true => FrameNo::new(u32::try_from(before).ok()?.checked_add(1)?),
+        false => None,
+    };
+    scan.pages.iter().enumerate().filter_map(of_page_one)
+}
