@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use libsql_ffi as ffi;
+#[cfg(feature = "shm")]
+use wal_core::Error;
+use wal_core::Result;
 use wal_core::io::{ByteLocks, Claim, LockKind};
 use wal_core::protocol::{DatabaseKind, Wal, WalConfig};
-use wal_core::{Error, Result};
 use wal_inproc::InProcessWalCoordination;
 
 use crate::code;
