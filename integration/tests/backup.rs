@@ -125,16 +125,78 @@ fn a_backup_replaces_nothing() {
         assert_eq!(std::fs::read(&there).unwrap(), b"mine");
         std::fs::remove_file(there).unwrap();
     }
-    // Names that a backup might use, before it gets its own.
-    let others: Vec<_> = (0..64)
-        .map(|n| format!("-backup-{}-{n}", std::process::id()))
-        .map(|suffix| wal_core::io::beside(&scene.copy, &suffix))
-        .collect();
-    for other in &others {
-        std::fs::write(other, "mine").unwrap();
+}
+
+/// At every moment the old or the new backup is there as a whole.
+#[test]
+fn backup_replaces_the_last_one_in_one_call() {
+    let scene = Scene::new();
+    let ours = scene.ours();
+    let mut worker = Worker::open(&Settings::new(&scene.path)).unwrap();
+    worker.commit(scene.pages.clone(), stamp(1)).unwrap();
+    ours.replace_backup(&scene.copy, |_| Ok(())).unwrap();
+    for sequence in 2..5 {
+        worker.commit(scene.pages.clone(), stamp(sequence)).unwrap();
+        let replaced = ours.replace_backup(&scene.copy, |_| {
+            assert_eq!(scene.sequence_of_copy(), sequence - 1);
+            Ok(())
+        });
+        replaced.unwrap();
+        assert_eq!(scene.sequence_of_copy(), sequence);
+        assert_eq!(scene.files(), ["copy.db"]);
     }
+}
+
+#[test]
+fn backup_replaces_no_database_in_use() {
+    let scene = Scene::new();
+    let ours = scene.ours();
+    let itself = ours.replace_backup(&scene.path, |_| Ok(())).unwrap_err();
+    assert!(matches!(itself, Error::CannotOpen { .. }), "{itself}");
     ours.backup(&scene.copy, |_| Ok(())).unwrap();
-    for other in &others {
-        assert_eq!(std::fs::read(other).unwrap(), b"mine");
+    // It shows itself by its locks, and with a transaction by its log.
+    let mut peer = Worker::open(&Settings::new(&scene.copy)).unwrap();
+    for sequence in 0..2 {
+        let refused = ours.replace_backup(&scene.copy, |_| Ok(())).unwrap_err();
+        let expected = matches!(refused, Error::Locked { .. } | Error::CannotOpen { .. });
+        assert!(expected, "{refused}");
+        peer.commit(scene.pages.clone(), stamp(sequence)).unwrap();
     }
+    peer.end().unwrap();
+    ours.replace_backup(&scene.copy, |_| Ok(())).unwrap();
+}
+
+/// A process that is killed while it copies leaves the copy under another name.
+#[test]
+fn copy_of_a_killed_backup_is_removed_by_the_next() {
+    let scene = Scene::new();
+    let leftover = scene.directory.path().join("copy.db-new-by-wal-1-0");
+    std::fs::write(&leftover, [0; 4096]).unwrap();
+    let ours = scene.ours();
+    let next = scene.directory.path().join("copy-2.db");
+    ours.backup(&next, |_| Ok(())).unwrap();
+    assert_eq!(scene.files(), ["copy-2.db"]);
+}
+
+/// FAT has no hard links.
+#[cfg(target_os = "linux")]
+#[test]
+fn backup_goes_to_a_file_system_without_links() {
+    use integration::disk::{FileSystem, with_disk};
+    let vfat = FileSystem::Vfat;
+    if !vfat.need().is_met("a backup to FAT") {
+        return;
+    }
+    let scene = Scene::new();
+    let ours = scene.ours();
+    with_disk(vfat, vfat.least_bytes(), |disk| {
+        let copy = disk.join("copy.db");
+        ours.backup(&copy, |_| Ok(())).unwrap();
+        ours.replace_backup(&copy, |_| Ok(())).unwrap();
+        let there = ours.backup(&copy, |_| Ok(())).unwrap_err();
+        assert!(matches!(there, Error::Io { .. }), "{there}");
+        assert_eq!(std::fs::read_dir(disk).unwrap().count(), 1);
+        assert!(Database::open(&copy).is_ok());
+    })
+    .unwrap();
 }

@@ -1,57 +1,17 @@
 //! Copies a database while it is in use.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 
-use wal_core::io::{OpenMode, OsFile, sync_directory};
+use wal_core::io::{
+    ByteLocks, FileId, LockKind, Naming, NewFile, OpenMode, OsFile, beside, database_bytes,
+};
 use wal_core::protocol::{BackupProgress, refuse_leftovers};
 use wal_core::{Error, Result};
 
 use crate::backend::Backend;
 use crate::database::Database;
-
-/// The file that a backup is written to before it gets its name. Dropped, it
-/// is removed.
-struct Unnamed(PathBuf);
-
-impl Unnamed {
-    /// A new file beside `path`, with the owner and permissions of `like`. Another
-    /// process may have the name, one of the same number in another container.
-    fn beside(path: &Path, like: &OsFile) -> Result<(Self, OsFile)> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        loop {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let mut name = OsString::from(path);
-            name.push(format!("-backup-{}-{number}", std::process::id()));
-            let name = PathBuf::from(name);
-            match OsFile::open(&name, OpenMode::NewLike(like)) {
-                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
-                made => {
-                    // Another one's, if it was not made.
-                    let file = made?;
-                    return Ok((Unnamed(name), file));
-                }
-            }
-        }
-    }
-
-    /// Gives the file its name, at which nothing may be yet.
-    fn become_named(self, path: &Path) -> Result<()> {
-        // Unlike a renaming, a link never replaces what is there.
-        fs::hard_link(&self.0, path).map_err(|e| Error::io(path, "name the backup", e))?;
-        drop(self);
-        sync_directory(path)
-    }
-}
-
-impl Drop for Unnamed {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 impl<B: Backend> Database<B> {
     /// Copies the newest state of the database to a new file at `path`: one
@@ -80,21 +40,92 @@ impl<B: Backend> Database<B> {
     /// [`Error::Io`] if something is at `path` already, or the disk is full;
     /// [`Error::CannotOpen`] and [`Error::HotJournal`] if a log or a journal
     /// lies there, which would be taken for the copy's; what `progress` and
-    /// [`Database::begin_read`] give. No file is left then.
+    /// [`Database::begin_read`] give. No file is left then. If the process dies, the copy may be
+    /// left under a name that ends in `-new-by-wal-` and two numbers; the next backup to
+    /// that directory removes it.
     pub fn backup(
         &self,
         path: impl AsRef<Path>,
         progress: impl FnMut(BackupProgress) -> Result<()>,
     ) -> Result<()> {
         let path = path.as_ref();
+        let exists = || Error::io(path, "name the backup", ErrorKind::AlreadyExists.into());
         if path.symlink_metadata().is_ok() {
-            let exists = ErrorKind::AlreadyExists.into();
-            return Err(Error::io(path, "name the backup", exists));
+            return Err(exists());
         }
         refuse_leftovers(path)?;
-        let (unnamed, file) = Unnamed::beside(path, self.file())?;
-        self.begin_read()?.copy_to(&file, progress)?;
-        drop(file);
-        unnamed.become_named(path)
+        let mut copy = self.copy_beside(path, progress)?;
+        match copy.name(path, Naming::Keep) {
+            // The name is taken by an empty file instead, and that is replaced.
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::Unsupported => {
+                let taken = fs::File::create_new(path);
+                taken.map_err(|e| Error::io(path, "name the backup", e))?;
+                let named = copy.name(path, Naming::Replace);
+                named.inspect_err(|_| drop(fs::remove_file(path)))
+            }
+            named => named,
+        }
+    }
+
+    /// As [`Database::backup`], and replaces the file at `path`, if there is one, in one call:
+    /// at every moment, and after a crash, the old or the new one is there as a whole. A
+    /// program that has the old one open keeps it.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if a program has a database at `path` open, [`Error::CannotOpen`] if it
+    /// is this one or has a log or a journal, and those of [`Database::backup`], but that a file
+    /// is there.
+    pub fn replace_backup(
+        &self,
+        path: impl AsRef<Path>,
+        progress: impl FnMut(BackupProgress) -> Result<()>,
+    ) -> Result<()> {
+        let path = path.as_ref();
+        self.refuse_to_replace(path)?;
+        let mut copy = self.copy_beside(path, progress)?;
+        // It may have been opened while it was copied.
+        self.refuse_to_replace(path)?;
+        copy.name(path, Naming::Replace)
+    }
+
+    /// Refuses to replace what is no old backup: this database, one that is open, or a file
+    /// beside which a log or a journal lies.
+    fn refuse_to_replace(&self, path: &Path) -> Result<()> {
+        let stat = |path: &Path| FileId::at(path).map_err(|e| Error::io(path, "stat", e));
+        let Some(id) = stat(path)? else {
+            return refuse_leftovers(path);
+        };
+        for suffix in ["-wal", "-journal"] {
+            let beside = beside(path, suffix);
+            if stat(&beside)?.is_some() {
+                let reason = "it would be taken for that of the backup; close the database that \
+                    it belongs to, or remove both";
+                return Err(Error::cannot_open(&beside, reason));
+            }
+        }
+        if id == self.file().id()? {
+            return Err(Error::cannot_open(path, "it is the database itself"));
+        }
+        // Parked, because closing it would drop the locks of a stock SQLite in this process.
+        let file = OsFile::open_for_locks(path, OpenMode::ReadOnly)?;
+        let locks = ByteLocks::new(LockKind::OpenFileDescription);
+        let conflict = locks.conflict(file.as_file()?, database_bytes::ALL);
+        match conflict.map_err(|e| Error::io(path, "query the lock of", e))? {
+            Some(_) => Err(Error::Locked {
+                path: path.to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// A copy of the newest state, durable and not yet at its name.
+    fn copy_beside(
+        &self,
+        path: &Path,
+        progress: impl FnMut(BackupProgress) -> Result<()>,
+    ) -> Result<NewFile> {
+        let copy = NewFile::beside(path, Some(self.file()))?;
+        self.begin_read()?.copy_to(copy.file(), progress)?;
+        Ok(copy)
     }
 }

@@ -36,7 +36,7 @@ impl Options {
         };
         let page_size = self.page_size.unwrap_or(PageSize::DEFAULT);
         let page = first_page(&WalConfig::new(kind, page_size));
-        let new = NewFile::beside(path, None)?;
+        let mut new = NewFile::beside(path, None)?;
         new.file().write_all_at(&mut [IoSlice::new(&page)], 0)?;
         new.file().sync(FileSyncType::Full)?;
         match new.name(path, Naming::Keep) {

@@ -6,12 +6,11 @@
 //!
 //! # Crash
 //! Before the call that names it nothing is at the future name. The file stays under its first
-//! name, without a lock; the next [`NewFile::beside`] of the same future name removes it.
+//! name, without a lock; the next [`NewFile::beside`] in that directory removes it.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -20,8 +19,9 @@ use super::{OpenMode, OsFile, sync_directory};
 use crate::coordination::LockMode;
 use crate::error::{Error, Result};
 
-/// What is added to the future name, before the number of the process and one of the file.
-const SUFFIX: &str = "-unnamed-";
+/// What is added to the future name, before the number of the process and one of the file. A
+/// file of such a name that no process has locked is taken for a leftover.
+const SUFFIX: &str = "-new-by-wal-";
 /// The lock that says that the maker of the file is alive. SQLite does not use this byte.
 const ALIVE: std::ops::Range<u64> = 0..1;
 const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
@@ -45,7 +45,7 @@ pub struct NewFile {
 
 impl NewFile {
     /// Makes a file that is going to be at `path`, with the owner and the permissions of
-    /// `like`, and removes what makers that died have left there.
+    /// `like`, and removes what makers that died have left in its directory.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -89,7 +89,7 @@ impl NewFile {
     /// # Errors
     /// [`Error::Io`]: of the kind `AlreadyExists` if a file is there that is to stay, and
     /// `Unsupported` if the file system cannot name a file in one call that keeps another.
-    pub fn name(mut self, path: &Path, naming: Naming) -> Result<()> {
+    pub fn name(&mut self, path: &Path, naming: Naming) -> Result<()> {
         let named = match naming {
             Naming::Keep => rename_to_new_name(&self.first_name, path),
             Naming::Replace => fs::rename(&self.first_name, path),
@@ -151,17 +151,12 @@ fn is_unsupported(error: &io::Error) -> bool {
 
 /// Removes the files of makers that have died. What cannot be removed stays.
 fn remove_leftovers(path: &Path) {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return;
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
     };
-    let directory = match directory.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => directory,
-    };
-    let mut prefix = name.to_owned();
-    prefix.push(SUFFIX);
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| is_first_name(&entry.file_name(), &prefix)) {
+    for entry in entries.filter(|entry| is_first_name(&entry.file_name().to_string_lossy())) {
         let leftover = entry.path();
         let Ok(file) = OsFile::open(&leftover, OpenMode::Existing) else {
             continue;
@@ -176,14 +171,13 @@ fn remove_leftovers(path: &Path) {
     }
 }
 
-/// True for `prefix` and two numbers.
-fn is_first_name(name: &std::ffi::OsStr, prefix: &std::ffi::OsStr) -> bool {
-    let Some(numbers) = name.as_bytes().strip_prefix(prefix.as_bytes()) else {
-        return false;
-    };
-    let parts: Vec<&[u8]> = numbers.split(|&byte| byte == b'-').collect();
-    let is_number = |part: &&[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
-    parts.len() == 2 && parts.iter().all(is_number)
+/// True for a name, [`SUFFIX`] and two numbers.
+fn is_first_name(name: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let numbers = name
+        .rsplit_once(SUFFIX)
+        .and_then(|(future, numbers)| (!future.is_empty()).then_some(numbers)?.split_once('-'));
+    numbers.is_some_and(|(process, file)| is_number(process) && is_number(file))
 }
 
 #[cfg(test)]
@@ -211,7 +205,7 @@ mod tests {
             "{kept}"
         );
         assert_eq!(fs::metadata(&path).unwrap().ino(), first);
-        let replacing = make();
+        let mut replacing = make();
         let ino = replacing
             .file()
             .as_file()
@@ -231,15 +225,14 @@ mod tests {
         let alive = NewFile::beside(&path, None).unwrap();
         let others = [
             "db",
-            "db-unnamed-1",
-            "db-unnamed-1-x",
-            "db-unnamed--1",
-            "db2-unnamed-1-1",
+            "-new-by-wal-1-1",
+            "db-new-by-wal-1",
+            "db-new-by-wal-1-x",
+            "db-new-by-wal--1",
+            "db-new-by-wal-1-1-1",
         ];
-        for name in others
-            .iter()
-            .chain(&["db-unnamed-1-1", "db-unnamed-99999-0"])
-        {
+        let leftovers = ["db-new-by-wal-1-1", "other-new-by-wal-99999-0"];
+        for name in others.iter().chain(&leftovers) {
             fs::write(directory.path().join(name), "").unwrap();
         }
         drop(NewFile::beside(&path, None).unwrap());
