@@ -88,6 +88,7 @@ impl Scene {
     fn attach(&self, how: Use, kind: LockKind, path: &Path) -> Result<Opened> {
         let mut options = ShmOptions::default();
         options.lock_kind = kind;
+        options.allow_other_names = true;
         if how == Use::ReadOnly {
             options.access = Access::ReadOnly;
         }
@@ -104,6 +105,7 @@ impl Scene {
             Use::InProcess => {
                 let mut options = InProcessOptions::default();
                 options.lock_kind = kind;
+                options.allow_other_names = true;
                 let owned = InProcessWalCoordination::open(path, OpenMode::Existing, options)?;
                 Opened::InProcess {
                     _owned: Box::new(owned.0),
@@ -270,6 +272,7 @@ fn second_name_of_a_database_shares_it_or_is_refused() {
     let link = scene.directory.path().join("link");
     fs::hard_link(&scene.path, &link).unwrap();
     let options = Options::new().kind(DatabaseKind::RawPages).create(false);
+    let options = options.allow_other_names(true);
     let by_name = options.open(&scene.path).unwrap();
     let by_link = options.open(&link).unwrap();
     let mut write = by_link.begin_write().unwrap();

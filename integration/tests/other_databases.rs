@@ -67,7 +67,9 @@ fn options() -> Options {
 }
 
 fn open(path: &Path, look: impl FnOnce(&OsFile) -> Result<()>) -> Result<(ShmWalCoordination, ())> {
-    ShmWalCoordination::open(path, OpenMode::Existing, ShmOptions::default(), look)
+    let mut options = ShmOptions::default();
+    options.allow_other_names = true;
+    ShmWalCoordination::open(path, OpenMode::Existing, options, look)
 }
 
 /// Where a thread stops until it is told to go on.

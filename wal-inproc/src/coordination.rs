@@ -25,7 +25,8 @@ use crossbeam_utils::CachePadded;
 use wal_core::fork::ProcessGeneration;
 use wal_core::index::{IndexBlock, MARK_NOT_USED, WritableBlock};
 use wal_core::io::{
-    ByteLocks, Claim, File, LockKind, OpenMode, OsFile, Place, database_bytes, shm_bytes,
+    ByteLocks, Claim, File, LockKind, OpenMode, OsFile, Place, database_bytes, refuse_other_names,
+    shm_bytes,
 };
 use wal_core::once_table::OnceTable;
 use wal_core::waiting::WaitingRoom;
@@ -45,6 +46,9 @@ pub struct InProcessOptions {
     /// By which locks of the system the process owns the database file; open-file-description
     /// locks unless told otherwise.
     pub lock_kind: LockKind,
+    /// Whether to open a database file that may have another name, beside which processes
+    /// find another log. Off by default.
+    pub allow_other_names: bool,
     /// Whether the database file is mapped, so that pages can be read from there. On unless
     /// told otherwise. With classic locks, which something else in this process drops when it
     /// closes the file, it is not mapped.
@@ -61,6 +65,7 @@ impl Default for InProcessOptions {
     fn default() -> Self {
         InProcessOptions {
             lock_kind: LockKind::default(),
+            allow_other_names: false,
             mapped: true,
             close_descriptors: false,
         }
@@ -144,6 +149,9 @@ impl InProcessWalCoordination {
         let locks = ByteLocks::new(options.lock_kind);
         let maps = options.mapped && locks.belong_to_description();
         let file = open(Place::of(path)?, mode, options)?;
+        if !options.allow_other_names {
+            refuse_other_names(&file)?;
+        }
         let database = Arc::new(file.with_mapping(maps));
         let owned = Owned::take(&database, locks)?;
         if someone_is_attached(&database, options)? {

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use wal_core::io::{ByteLocks, Claim, FileId, OpenMode, OsFile, Place};
+use wal_core::io::{ByteLocks, Claim, FileId, OpenMode, OsFile, Place, refuse_other_names};
 use wal_core::{Error, Result};
 
 use crate::attachment::Attachment;
@@ -165,6 +165,10 @@ impl ShmOptions {
 fn open_database(place: &Place, mode: OpenMode<'_>, options: ShmOptions) -> Result<Arc<OsFile>> {
     let database = OsFile::open_for_locks_at(place.clone(), mode)?;
     database.set_close_on_drop(options.close_descriptors);
+    // An immutable database has no log.
+    if !options.allow_other_names && options.access != Access::Immutable {
+        refuse_other_names(&database)?;
+    }
     let maps = options.may_map(place.path(), database.as_file()?)?;
     Ok(Arc::new(database.with_mapping(maps)))
 }

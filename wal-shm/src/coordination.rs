@@ -51,6 +51,9 @@ pub struct ShmOptions {
     /// Whether to open a database on a network file system. Off unless told
     /// otherwise.
     pub allow_network_file_system: bool,
+    /// Whether to open a database file that may have another name, beside which processes
+    /// find another log. Off by default.
+    pub allow_other_names: bool,
     /// Whether pages are read from mappings of the files, where that is sound
     /// ([`ShmWalCoordination::maps`]). On unless told otherwise.
     pub mapped: bool,
@@ -82,6 +85,7 @@ impl Default for ShmOptions {
             lock_kind: LockKind::default(),
             side_file: true,
             allow_network_file_system: false,
+            allow_other_names: false,
             mapped: true,
             read_lock_delay: READ_LOCK_DELAY,
             access: Access::default(),

@@ -193,6 +193,7 @@ impl Backend for wal_shm::ShmWalCoordination {
         shm.side_file = options.side_file;
         shm.read_lock_delay = options.read_lock_delay;
         shm.allow_network_file_system = options.allow_network_file_system;
+        shm.allow_other_names = options.allow_other_names;
         shm.mapped = options.is_mapped();
         shm.close_descriptors = options.close_descriptors;
         shm.access = match (options.immutable, options.read_only) {
@@ -228,6 +229,7 @@ impl Backend for wal_inproc::InProcessWalCoordination {
         }
         let mut inproc = wal_inproc::InProcessOptions::default();
         inproc.lock_kind = options.lock_kind;
+        inproc.allow_other_names = options.allow_other_names;
         inproc.mapped = options.is_mapped();
         inproc.close_descriptors = options.close_descriptors;
         let (coordination, database) = Self::open(path, options.open_mode(), inproc)?;

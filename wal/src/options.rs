@@ -74,6 +74,7 @@ pub struct Options {
     pub(crate) lock_kind: LockKind,
     pub(crate) close_descriptors: bool,
     pub(crate) allow_network_file_system: bool,
+    pub(crate) allow_other_names: bool,
     pub(crate) allow_foreign_log: bool,
     pub(crate) read_only: bool,
     pub(crate) immutable: bool,
@@ -112,6 +113,7 @@ impl Default for Options {
             lock_kind: LockKind::default(),
             close_descriptors: false,
             allow_network_file_system: false,
+            allow_other_names: false,
             allow_foreign_log: false,
             read_only: false,
             immutable: false,
@@ -154,6 +156,7 @@ impl fmt::Debug for Options {
             lock_kind,
             close_descriptors,
             allow_network_file_system,
+            allow_other_names,
             allow_foreign_log,
             read_only,
             immutable,
@@ -404,6 +407,21 @@ impl Options {
     #[must_use]
     pub fn allow_network_file_system(mut self, allow: bool) -> Self {
         self.allow_network_file_system = allow;
+        self
+    }
+
+    /// Whether to open a database file that may have another name: one with hard links, or
+    /// one that is mounted by itself, as into a container. The log lies beside one name, so
+    /// processes that use two names lose each other's commits without an error; it is safe
+    /// only if all of them use the same one. Off by default: such a file is refused. Share
+    /// the directory of a database with a container, and not the file.
+    ///
+    /// The process that has the file by its first name does not notice that it is mounted
+    /// elsewhere, a hard link that is made later is noticed by the next opener, and before
+    /// Linux 5.8 no mount is noticed.
+    #[must_use]
+    pub fn allow_other_names(mut self, allow: bool) -> Self {
+        self.allow_other_names = allow;
         self
     }
 

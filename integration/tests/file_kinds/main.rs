@@ -6,6 +6,7 @@
 
 mod empty_files;
 mod foreign_log;
+mod names;
 mod page_one;
 mod page_stores;
 
