@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use wal_core::io::{
-    ByteLocks, FileId, LockKind, Naming, NewFile, OpenMode, OsFile, beside, database_bytes,
+    ByteLocks, LockKind, Naming, NewFile, OpenMode, OsFile, Place, beside, database_bytes,
 };
 use wal_core::protocol::{BackupProgress, refuse_leftovers};
 use wal_core::{Error, Result};
@@ -91,19 +91,22 @@ impl<B: Backend> Database<B> {
     /// Refuses to replace what is no old backup: this database, one that is open, or a file
     /// beside which a log or a journal lies.
     fn refuse_to_replace(&self, path: &Path) -> Result<()> {
-        let stat = |path: &Path| FileId::at(path).map_err(|e| Error::io(path, "stat", e));
-        let Some(id) = stat(path)? else {
+        let find = |path: &Path| {
+            let found = Place::of(path)?.find();
+            found.map_err(|e| Error::io(path, "stat", e))
+        };
+        let Some(there) = find(path)? else {
             return refuse_leftovers(path);
         };
         for suffix in ["-wal", "-journal"] {
             let beside = beside(path, suffix);
-            if stat(&beside)?.is_some() {
+            if find(&beside)?.is_some() {
                 let reason = "it would be taken for that of the backup; close the database that \
                     it belongs to, or remove both";
                 return Err(Error::cannot_open(&beside, reason));
             }
         }
-        if id == self.file().id()? {
+        if there.id == self.file().id()? {
             return Err(Error::cannot_open(path, "it is the database itself"));
         }
         // Parked, because closing it would drop the locks of a stock SQLite in this process.
