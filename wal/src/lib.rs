@@ -38,10 +38,11 @@
 //! one is meant. A commit that would change what the file is, by page 1, is refused.
 //!
 //! # What a new store contains
-//! One page, of the page size of [`Options`]. Its first [`PAGE_STORE_HEADER_LEN`] bytes belong to the library; the
-//! rest is zeros, and the application's. [`WriteTx::allocate`] adds pages of zeros at
-//! the end. The library keeps no list of free pages and no root: `examples/kv.rs` shows
-//! both, behind the first 64 bytes of page 1, with a B+ tree that several processes use.
+//! One page, of the page size of [`Options`]. Its first [`PAGE_STORE_HEADER_LEN`] bytes
+//! belong to the library; the rest is zeros, and the application's. [`WriteTx::allocate`]
+//! adds pages of zeros at the end. The library keeps no list of free pages and no root:
+//! `examples/kv.rs` shows both, in page 1 behind the header, with a B+ tree that several
+//! processes use.
 //!
 //! # In a server
 //! - *Threads* share one [`Database`]; clones are the same handle. Every call may block, for
