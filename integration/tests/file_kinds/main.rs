@@ -182,3 +182,40 @@ fn database_of_one_kind_is_refused_as_another() {
     }
     expect_rows(&sqlite);
 }
+
+/// Stock SQLite goes by the read version, and leaves out a part of a page at the end.
+#[test]
+fn database_that_stock_opens_is_opened() {
+    use std::os::unix::fs::FileExt;
+    let folder = tempfile::tempdir().unwrap();
+    for (number, (versions, tail)) in [([1, 2], 0), ([2, 2], 100), ([2, 2], 4095)]
+        .into_iter()
+        .enumerate()
+    {
+        let path = folder.path().join(format!("{number}.db"));
+        sqlite_database(&path);
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&versions, 18).unwrap();
+        let len = file.metadata().unwrap().len();
+        file.write_all_at(&vec![7; tail], len).unwrap();
+        drop(file);
+        for backend in [Backend::Shm, Backend::InProcess] {
+            try_open(backend, &options(), &path).unwrap();
+        }
+        let database = options().open(&path).unwrap();
+        let pages = database.begin_read().unwrap().page_count();
+        assert_eq!(u64::from(pages), len / 4096, "{number}");
+        let mut write = database.begin_write().unwrap();
+        write.page_mut(wal::PageNo::ONE).unwrap()[60] ^= 1;
+        write.commit().unwrap();
+        database.close().unwrap();
+        expect_rows(&path);
+    }
+    let path = folder.path().join("0.db");
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    // The write version of a later SQLite allows to read alone, its read version nothing.
+    file.write_all_at(&[3, 2], 18).unwrap();
+    refused_saying(&options(), &path, &["newer version of SQLite"]);
+    file.write_all_at(&[3, 3], 18).unwrap();
+    refused(&options(), folder.path(), &path);
+}
