@@ -100,7 +100,10 @@ pub enum Error {
     },
 
     /// A rollback journal with unfinished work lies beside the database.
-    #[error("{}: a hot rollback journal must be rolled back first; open the database once with stock SQLite", path.display())]
+    #[error(
+        "{}: a rollback journal with unfinished work lies here; if it belongs to the SQLite database of this name, open that once with stock SQLite, which rolls it back; otherwise move the journal away first, as SQLite rolls it into whatever has the name",
+        path.display()
+    )]
     HotJournal {
         /// The journal.
         path: PathBuf,
@@ -123,7 +126,7 @@ pub enum Error {
     /// The log cannot follow from the database file beside which it lies: one of them was
     /// restored or replaced.
     #[error(
-        "{}: the log cannot follow from the database beside it: {reason}; restore both from one backup; if the database alone was restored, move the log away; to use both as they are, set `Options::allow_foreign_log`",
+        "{}: the log does not seem to follow from the database beside it: {reason}; restore both from one backup; if the database alone was restored, move the log away; to use both as they are, open without `Options::refuse_foreign_log`",
         path.display()
     )]
     ForeignLog {

@@ -370,7 +370,9 @@ impl WalCoordination for ShmWalCoordination {
         // What lies there instead of a side file may not be ours, or may not
         // let itself be removed; it is no reason to leave the log.
         let database = self.attachment.database.place();
-        let _ = database.beside("-coord").remove();
+        if self.attachment.side.is_some() {
+            let _ = database.beside("-coord").remove();
+        }
         database.beside("-shm").remove()
     }
 }

@@ -18,12 +18,13 @@
 
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use wal_core::io::{ByteLocks, File, OsFile};
 use wal_core::waiting::WaitingRoom;
-use wal_core::{Lock, Result};
+use wal_core::{Error, Lock, Result};
 
 use crate::main_file::MainFile;
 use crate::mapping::Shared;
@@ -158,7 +159,20 @@ impl Drop for SideFile {
     }
 }
 
+/// Empties a side file that no process uses. A file of this name that is another program's, or
+/// has another name too, stays as it is.
 fn reset(file: &OsFile) -> Result<()> {
+    let mut magic = [0; 4];
+    let is_new = file.read_at(&mut magic, 0)? == 0;
+    // Zeros are left by a first opener that died.
+    let is_ours = is_new || [0, MAGIC].contains(&u32::from_ne_bytes(magic));
+    let metadata = file.as_file()?.metadata();
+    let names = metadata
+        .map_err(|e| Error::io(file.path(), "fstat", e))?
+        .nlink();
+    if !is_ours || names > 1 {
+        return Err(Error::cannot_open(file.path(), "it is no side file"));
+    }
     room::empty(file)?;
     room::allocate(file, 0, LEN)?;
     let words: Vec<u8> = [MAGIC, VERSION]

@@ -11,6 +11,7 @@ use wal_core::protocol::{BackupProgress, refuse_leftovers};
 use wal_core::{Error, Result};
 
 use crate::backend::Backend;
+use crate::create::refuse_name_of_side_file;
 use crate::database::Database;
 
 impl<B: Backend> Database<B> {
@@ -49,6 +50,7 @@ impl<B: Backend> Database<B> {
         progress: impl FnMut(BackupProgress) -> Result<()>,
     ) -> Result<()> {
         let path = path.as_ref();
+        refuse_name_of_side_file(path)?;
         let exists = || Error::io(path, "name the backup", ErrorKind::AlreadyExists.into());
         if path.symlink_metadata().is_ok() {
             return Err(exists());
@@ -81,6 +83,7 @@ impl<B: Backend> Database<B> {
         progress: impl FnMut(BackupProgress) -> Result<()>,
     ) -> Result<()> {
         let path = path.as_ref();
+        refuse_name_of_side_file(path)?;
         self.refuse_to_replace(path)?;
         let mut copy = self.copy_beside(path, progress)?;
         // It may have been opened while it was copied.
@@ -100,7 +103,9 @@ impl<B: Backend> Database<B> {
         };
         for suffix in ["-wal", "-journal"] {
             let beside = beside(path, suffix);
-            if find(&beside)?.is_some() {
+            // A connection of stock SQLite that only reads leaves an empty log.
+            let is_used = fs::metadata(&beside).is_ok_and(|metadata| metadata.len() > 0);
+            if is_used {
                 let reason = "it would be taken for that of the backup; close the database that \
                     it belongs to, or remove both";
                 return Err(Error::cannot_open(&beside, reason));
@@ -127,8 +132,9 @@ impl<B: Backend> Database<B> {
         path: &Path,
         progress: impl FnMut(BackupProgress) -> Result<()>,
     ) -> Result<NewFile> {
-        let copy = NewFile::beside(path, Some(self.file()))?;
-        self.begin_read()?.copy_to(copy.file(), progress)?;
+        let mut copy = NewFile::beside(path, Some(self.file()))?;
+        self.begin_read()?.copy_to(copy.file()?, progress)?;
+        copy.close();
         Ok(copy)
     }
 }

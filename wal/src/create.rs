@@ -1,6 +1,8 @@
 //! Makes a file of pages where there is none.
 
+use std::ffi::OsStr;
 use std::io::{ErrorKind, IoSlice};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use wal_core::io::{File, FileSyncType, Naming, NewFile};
@@ -34,11 +36,12 @@ impl Options {
             let missing = std::io::Error::new(ErrorKind::NotFound, advice);
             return Err(Error::io(path, "open", missing));
         };
+        refuse_name_of_side_file(path)?;
         let page_size = self.page_size.unwrap_or(PageSize::DEFAULT);
         let page = first_page(&WalConfig::new(kind, page_size));
         let mut new = NewFile::beside(path, None)?;
-        new.file().write_all_at(&mut [IoSlice::new(&page)], 0)?;
-        new.file().sync(FileSyncType::Full)?;
+        new.file()?.write_all_at(&mut [IoSlice::new(&page)], 0)?;
+        new.file()?.sync(FileSyncType::Full)?;
         match new.name(path, Naming::Keep) {
             // A peer was faster; or the file system cannot do that, and the file is made in
             // place, under EXCLUSIVE.
@@ -53,4 +56,27 @@ impl Options {
             named => named,
         }
     }
+}
+
+/// Refuses to give a new file the name of a file that belongs to a database: processes that
+/// use that would write to it, or remove it.
+///
+/// # Errors
+/// [`Error::CannotOpen`].
+pub(crate) fn refuse_name_of_side_file(path: &Path) -> Result<()> {
+    let name = path.as_os_str().as_bytes();
+    if name.ends_with(b"/") {
+        return Err(Error::cannot_open(path, "it is the name of a directory"));
+    }
+    for suffix in ["-wal", "-shm", "-coord", "-journal"] {
+        let of = name.strip_suffix(suffix.as_bytes()).map(OsStr::from_bytes);
+        if let Some(of) = of.map(Path::new)
+            && of.is_file()
+        {
+            let of = of.display();
+            let reason = format!("it is the name of a file that belongs to {of}; choose another");
+            return Err(Error::cannot_open(path, reason));
+        }
+    }
+    Ok(())
 }

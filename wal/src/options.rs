@@ -75,7 +75,7 @@ pub struct Options {
     pub(crate) close_descriptors: bool,
     pub(crate) allow_network_file_system: bool,
     pub(crate) allow_other_names: bool,
-    pub(crate) allow_foreign_log: bool,
+    pub(crate) refuse_foreign_log: bool,
     pub(crate) read_only: bool,
     pub(crate) immutable: bool,
     /// The attachment that is replaced, for a handle that goes on reading.
@@ -114,7 +114,7 @@ impl Default for Options {
             close_descriptors: false,
             allow_network_file_system: false,
             allow_other_names: false,
-            allow_foreign_log: false,
+            refuse_foreign_log: false,
             read_only: false,
             immutable: false,
             replaces: None,
@@ -157,7 +157,7 @@ impl fmt::Debug for Options {
             close_descriptors,
             allow_network_file_system,
             allow_other_names,
-            allow_foreign_log,
+            refuse_foreign_log,
             read_only,
             immutable,
         );
@@ -425,13 +425,14 @@ impl Options {
         self
     }
 
-    /// Whether a log is used though it cannot follow from the database file, instead of
-    /// refused by [`crate::Error::ForeignLog`]; off by default. The pages of such a log come
-    /// over those of the database, which is then of no single state. It is told as a `tracing`
-    /// event and counted, with the feature `observe`.
+    /// Whether a log that does not seem to follow from the database file is refused by
+    /// [`crate::Error::ForeignLog`]; off by default. The pages of such a log replace those of
+    /// the database, which is then of no single state, where a database was restored beside an
+    /// old log. A log may also seem foreign after a power failure. In either case it is reported as a
+    /// `tracing` event and counted, with the feature `observe`.
     #[must_use]
-    pub fn allow_foreign_log(mut self, allow: bool) -> Self {
-        self.allow_foreign_log = allow;
+    pub fn refuse_foreign_log(mut self, refuse: bool) -> Self {
+        self.refuse_foreign_log = refuse;
         self
     }
 
@@ -471,8 +472,9 @@ impl Options {
     /// [`crate::Error::CannotOpen`] for a file of another kind or page size, or an empty one
     /// that pages were not asked for, [`crate::Error::Io`] of the kind
     /// [`NotFound`](std::io::ErrorKind::NotFound) if there is no file and none is created,
-    /// [`crate::Error::Corrupt`], and other [`crate::Error::Io`]. No file that was there is
-    /// changed then; a file of pages that was created stays.
+    /// [`crate::Error::Corrupt`], and other [`crate::Error::Io`]. A database, page store
+    /// or log that was there is not changed then. A file of pages that was created stays, and so
+    /// may `-shm` and `-coord` files, which the next opener resets.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<crate::Database> {
         Database::open_with(path, self)
     }

@@ -121,6 +121,36 @@ fn state_includes_commits_of_generations_before() {
     }
 }
 
+/// Its change word is another one than that of the source, which committed twice.
+#[test]
+fn replica_that_applies_two_commits_at_once_has_the_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, copy] = ["pages", "copy"].map(|name| directory.path().join(name));
+    let source = options().auto_restart(false).open(path).unwrap();
+    commit(&source, 1);
+    let mut tail = source.tail().unwrap();
+    source.backup(&copy, |_| Ok(())).unwrap();
+    let replica = options().persistent_log(true).auto_restart(false);
+    let opened = replica.open(&copy).unwrap();
+    let mut apply = opened.begin_apply().unwrap();
+    apply.apply_frames(tail.log_so_far(), None).unwrap();
+    let ended = apply.commit().unwrap();
+    let made: Vec<_> = (2..4).map(|byte| commit(&source, byte)).collect();
+    let mut apply = opened.begin_apply().unwrap();
+    let frames = tail.advance().unwrap();
+    apply.apply_frames(frames, Some(ended)).unwrap();
+    apply.commit().unwrap();
+    for state in &made {
+        assert!(opened.wait_for_commit(state, Duration::ZERO).unwrap());
+    }
+    // After a recovery the word is another one again.
+    opened.close().unwrap();
+    let opened = replica.open(&copy).unwrap();
+    for state in &made {
+        assert!(opened.wait_for_commit(state, Duration::ZERO).unwrap());
+    }
+}
+
 #[test]
 fn replica_is_waited_for_until_it_has_a_commit() {
     let directory = tempfile::tempdir().unwrap();

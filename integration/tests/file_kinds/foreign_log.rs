@@ -6,11 +6,16 @@ use std::path::Path;
 
 use integration::stock::{StockKind, StockSqlite};
 use integration::worker::Backend;
-use wal::{CheckpointMode, Error, PageNo};
+use wal::{CheckpointMode, Error, Options, PageNo};
 use wal_core::format::{ByteOrder, FRAME_HEADER_LEN, LOG_HEADER_LEN};
 use wal_core::io::beside;
 
 use crate::{options, try_open};
+
+/// A log that does not seem to follow is an error.
+fn refusing() -> Options {
+    options().refuse_foreign_log(true)
+}
 
 /// Opens `path` and reads.
 fn read(backend: Backend, options: &wal::Options, path: &Path) -> wal::Result<u32> {
@@ -72,21 +77,21 @@ fn pair(database: &[u8], log: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) 
 fn expect_foreign(database: &[u8], log: &[u8]) {
     for backend in [Backend::Shm, Backend::InProcess] {
         let (_folder, path) = pair(database, log);
-        let error = read(backend, &options(), &path).unwrap_err();
+        let error = read(backend, &refusing(), &path).unwrap_err();
         assert!(matches!(error, Error::ForeignLog { .. }), "{error:?}");
-        for part in ["app.db-wal", "allow_foreign_log", "backup"] {
+        for part in ["app.db-wal", "refuse_foreign_log", "backup"] {
             assert!(error.to_string().contains(part), "{error}");
         }
         assert_eq!(fs::read(&path).unwrap(), database, "nothing is moved");
         assert_eq!(fs::read(beside(&path, "-wal")).unwrap(), log);
-        read(backend, &options().allow_foreign_log(true), &path).unwrap();
+        read(backend, &options().refuse_foreign_log(false), &path).unwrap();
     }
 }
 
 fn expect_own(database: &[u8], log: &[u8]) {
     for backend in [Backend::Shm, Backend::InProcess] {
         let (_folder, path) = pair(database, log);
-        read(backend, &options(), &path).unwrap();
+        read(backend, &refusing(), &path).unwrap();
     }
 }
 
@@ -217,9 +222,9 @@ fn page_one_of_the_log_that_is_no_header_is_never_moved() {
     ] {
         let log = forge(&scene.log(), page_size, at, content);
         for backend in [Backend::Shm, Backend::InProcess] {
-            for allow in [false, true] {
+            for refuse in [false, true] {
                 let (_folder, path) = pair(&database, &log);
-                let options = options().allow_foreign_log(allow);
+                let options = options().refuse_foreign_log(refuse);
                 let error = read(backend, &options, &path).unwrap_err();
                 assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
                 assert!(error.to_string().contains("page 1 in frame"), "{error}");
@@ -237,7 +242,7 @@ fn logs_that_ours_and_stock_wrote_in_turn_follow() {
     for kind in StockKind::available() {
         let mut scene = Scene::new(kind);
         let path = scene.folder.path().join("app.db");
-        let ours = options().auto_checkpoint(0).open(&path).unwrap();
+        let ours = refusing().auto_checkpoint(0).open(&path).unwrap();
         for round in 0..8 {
             let mut write = ours.begin_write().unwrap();
             write.page_mut(PageNo::ONE).unwrap()[60] ^= 1;

@@ -9,6 +9,7 @@ mod foreign_log;
 mod names;
 mod page_one;
 mod page_stores;
+mod side_files;
 
 use std::fs;
 use std::path::Path;

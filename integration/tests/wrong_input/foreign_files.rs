@@ -162,8 +162,8 @@ fn a_hot_journal_is_left_to_stock_sqlite() {
         is_expected: |e| matches!(e, Error::HotJournal { .. }),
         names: JOURNAL,
         says: &[
-            "rolled back first",
-            "open the database once with stock SQLite",
+            "which rolls it back",
+            "open that once with stock SQLite",
         ],
     };
     refusal.holds(|folder| {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::byte_lock::{ByteLocks, LockKind};
-use super::{OpenMode, OsFile, sync_directory};
+use super::{OpenMode, OsFile, database_bytes, sync_directory};
 use crate::coordination::LockMode;
 use crate::error::{Error, Result};
 
@@ -39,7 +39,8 @@ pub enum Naming {
 #[derive(Debug)]
 pub struct NewFile {
     first_name: PathBuf,
-    file: OsFile,
+    /// `None` once it was closed.
+    file: Option<OsFile>,
     is_named: bool,
 }
 
@@ -58,46 +59,66 @@ impl NewFile {
             let mut name = OsString::from(path);
             name.push(format!("{SUFFIX}{}-{number}", std::process::id()));
             let first_name = PathBuf::from(name);
-            // It may carry locks of a stock SQLite in this process once it has its name.
             let file = match OsFile::open_for_locks(&first_name, mode()) {
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
                     continue;
                 }
                 made => made?,
             };
-            let made = NewFile {
-                first_name,
-                file,
-                is_named: false,
-            };
+            file.set_close_on_drop(true);
             // Before it is locked it looks like a leftover, and a peer may be removing it. A
             // file system without locks leaves it to the user to remove what is left.
-            let locked = LOCKS.try_lock(made.file.as_file()?, ALIVE, LockMode::Exclusive);
-            if !matches!(locked, Ok(false)) && made.file.is_still_at_its_path()? {
+            let locked = LOCKS.try_lock(file.as_file()?, ALIVE, LockMode::Exclusive);
+            let is_kept = !matches!(locked, Ok(false)) && file.is_still_at_its_path()?;
+            let made = NewFile {
+                first_name,
+                file: Some(file),
+                is_named: !is_kept,
+            };
+            if is_kept {
                 return Ok(made);
             }
         }
     }
 
     /// The file, to be written and synced.
-    pub fn file(&self) -> &OsFile {
-        &self.file
+    ///
+    /// # Errors
+    /// [`Error::Refused`] once [`NewFile::close`] was called.
+    pub fn file(&self) -> Result<&OsFile> {
+        let reason = "it was closed";
+        let closed = || Error::refused(&self.first_name, "writing the new file", reason);
+        self.file.as_ref().ok_or_else(closed)
+    }
+
+    /// Closes the file, which is written and synced. Once it has its name that would drop the
+    /// locks of a stock SQLite in this process; so a file that this process does not open is
+    /// closed before. Another maker that takes it for a leftover in that moment removes it,
+    /// and [`NewFile::name`] then finds no file.
+    pub fn close(&mut self) {
+        self.file = None;
     }
 
     /// Gives the file the name `path`, durably.
     ///
     /// # Errors
     /// [`Error::Io`]: of the kind `AlreadyExists` if a file is there that is to stay, and
-    /// `Unsupported` if the file system cannot name a file in one call that keeps another.
+    /// `Unsupported` if the file system cannot name a file in one call that keeps another,
+    /// when it may be called again.
     pub fn name(&mut self, path: &Path, naming: Naming) -> Result<()> {
+        if let Some(file) = &self.file {
+            file.set_close_on_drop(false);
+        }
         let named = match naming {
             Naming::Keep => rename_to_new_name(&self.first_name, path),
             Naming::Replace => fs::rename(&self.first_name, path),
         };
         named.map_err(|e| Error::io(path, "name the new file", e))?;
         self.is_named = true;
-        // The descriptor may be parked.
-        let _ = LOCKS.unlock(self.file.as_file()?, ALIVE);
+        if let Some(file) = &self.file {
+            // The descriptor may be parked.
+            let _ = LOCKS.unlock(file.as_file()?, ALIVE);
+        }
         sync_directory(path)
     }
 }
@@ -105,7 +126,9 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.is_named {
-            self.file.set_close_on_drop(true);
+            if let Some(file) = &self.file {
+                file.set_close_on_drop(true);
+            }
             let _ = fs::remove_file(&self.first_name);
         }
     }
@@ -114,17 +137,8 @@ impl Drop for NewFile {
 /// Renames in one call that never replaces a file.
 fn rename_to_new_name(from: &Path, to: &Path) -> io::Result<()> {
     match rename_without_replacing(from, to) {
-        Err(e) if is_unsupported(&e) => {}
-        renamed => return renamed,
-    }
-    // A link never replaces a file either. Some file systems have no links.
-    match fs::hard_link(from, to) {
         Err(e) if is_unsupported(&e) => Err(io::Error::new(io::ErrorKind::Unsupported, e)),
-        linked => {
-            linked?;
-            let _ = fs::remove_file(from);
-            Ok(())
-        }
+        renamed => renamed,
     }
 }
 
@@ -161,9 +175,11 @@ fn remove_leftovers(path: &Path) {
         let Ok(file) = OsFile::open(&leftover, OpenMode::Existing) else {
             continue;
         };
-        let is_dead = file
-            .as_file()
-            .is_ok_and(|open| matches!(LOCKS.try_lock(open, ALIVE, LockMode::Exclusive), Ok(true)));
+        // A database that a process has open is none, whatever its name is.
+        let is_dead = file.as_file().is_ok_and(|open| {
+            matches!(LOCKS.conflict(open, database_bytes::ALL), Ok(None))
+                && matches!(LOCKS.try_lock(open, ALIVE, LockMode::Exclusive), Ok(true))
+        });
         // Its maker may have named it, and another one may have its first name.
         if is_dead && file.is_still_at_its_path().unwrap_or(false) {
             let _ = fs::remove_file(&leftover);
@@ -208,6 +224,7 @@ mod tests {
         let mut replacing = make();
         let ino = replacing
             .file()
+            .unwrap()
             .as_file()
             .unwrap()
             .metadata()

@@ -33,20 +33,22 @@ type Head = [u8; DatabaseHeader::LEN];
 const _: () = assert!(PageStoreHeader::LEN <= DatabaseHeader::LEN);
 
 impl<C: WalCoordination> Wal<C> {
-    /// Refuses a log that cannot follow from the database file. The caller holds `WRITE` and
-    /// `CKPT`, so neither file changes; a private index may be behind its log.
+    /// Reports a log that does not seem to follow from the database file, or refuses it. The
+    /// caller holds `WRITE` and `CKPT`, so neither file changes; a private index may be behind
+    /// its log.
     pub(super) fn check_log_follows(&self, scan: &LogScan) -> Result<()> {
-        let Some(reason) = self.why_log_does_not_follow(scan)? else {
-            return Ok(());
-        };
-        if self.config.read_only && self.log_has_changed(scan)? {
+        let found = self.why_log_does_not_follow(scan);
+        if !matches!(found, Ok(None)) && self.config.read_only && self.log_has_changed(scan)? {
             // A writer has come. The reader asks afterwards whether this is the index of the log.
             return Ok(());
         }
+        let Some(reason) = found? else {
+            return Ok(());
+        };
         observe!(self, ForeignLog { reason });
-        match self.config.any_log {
-            true => Ok(()),
-            false => Err(Error::ForeignLog {
+        match self.config.refuses_foreign_log {
+            false => Ok(()),
+            true => Err(Error::ForeignLog {
                 path: self.storage.log().path().to_owned(),
                 reason,
             }),

@@ -135,6 +135,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// and within a savepoint, whose frames would be cut or overwritten.
     fn check_passes_frames(&self, operation: &'static str) -> Result<()> {
         self.wal().check_process()?;
+        self.wal().own_write.touch(self.thread);
         let has_spilled = |own: &OwnFrames| !own.of_engine && !own.is_empty();
         let changes_pages = !self.changes.is_untouched()
             || self.changes.page_count() != self.read.page_count()

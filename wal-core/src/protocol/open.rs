@@ -158,7 +158,8 @@ impl Expected {
                     return Ok(WalConfig::new(PageStore, found));
                 }
                 format!(
-                    "it is a page store of {found}-byte pages; set `Options::page_size` to                      {found}, or leave it out"
+                    "it is a page store of {found}-byte pages; set `Options::page_size` to \
+                 {found}, or leave it out"
                 )
             }
             (Found::Nothing, Some(kind @ (PageStore | RawPages)))
@@ -173,11 +174,15 @@ impl Expected {
                 "it is a page store; set `Options::kind` to PageStore".to_owned()
             }
             (Found::Nothing, None | Some(Sqlite)) => {
-                "it is empty; another program may be creating it. For a SQLite database run                  `PRAGMA journal_mode=WAL` on it by stock SQLite, then open it again; for a page                  store set `Options::kind` to PageStore"
+                "it is empty; another program may be creating it. For a SQLite database run \
+                 `PRAGMA journal_mode=WAL` on it by stock SQLite, then open it again; for a page \
+                 store set `Options::kind` to PageStore"
                     .to_owned()
             }
             (Found::Unknown, _) => {
-                "it is no database: it begins neither as a SQLite database nor as a page store.                  If it holds pages without a header, set `Options::kind` to RawPages and                  `Options::page_size`"
+                "it is no database: it begins neither as a SQLite database nor as a page store. \
+                 If it holds pages without a header, set `Options::kind` to RawPages and \
+                 `Options::page_size`"
                     .to_owned()
             }
         };
@@ -290,16 +295,21 @@ pub fn refuse_leftovers(path: &Path) -> Result<()> {
 /// was cut short; rolling it back is stock SQLite's affair (`hasHotJournal`).
 fn refuse_hot_journal(database: &Path) -> Result<()> {
     use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
     let path = beside(database, "-journal");
-    let mut journal = match open_with_room(MayCarry::NoLocks, || std::fs::File::open(&path)) {
+    let mut options = std::fs::File::options();
+    // To open a pipe would wait for a writer.
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    let mut journal = match open_with_room(MayCarry::NoLocks, || options.open(&path)) {
         Ok(journal) => journal,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(Error::io(&path, "open", e)),
     };
     let mut first = [0];
-    let read = journal
-        .read(&mut first)
-        .map_err(|e| Error::io(&path, "read", e))?;
+    let read = match journal.read(&mut first) {
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => 0,
+        read => read.map_err(|e| Error::io(&path, "read", e))?,
+    };
     if read == 1 && first != [0] {
         Err(Error::HotJournal { path })
     } else {

@@ -90,8 +90,11 @@ impl Snapshot {
         if self.header == *commit.header() || frame == 0 && of.names_none() {
             return true;
         }
+        // A replica that has applied several commits at once, and a recovery, have another
+        // change word: the frames tell.
+        let same_frame = || self.header.frame_checksum() == commit.header().frame_checksum();
         match self.salts().name_same(of) {
-            true => frame < self.max_frame(),
+            true => frame < self.max_frame() || frame == self.max_frame() && same_frame(),
             false => self.salts().restarts_since(of).is_some(),
         }
     }
