@@ -117,7 +117,7 @@ soak: $(LITESTREAM) ## the same, longer: make soak MINUTES=240
 	  WAL_MODEL_CASES=$$(($(MINUTES) * 200)) WAL_KILL_ROUNDS=$$((1 + $(MINUTES) * 19 / 30)) \
 	  $(CARGO) test --no-fail-fast -p integration --features test-points -- --nocapture --test-threads=2 2>&1 | \
 	  tee target/soak.log | grep -E '^test result|FAILED|panicked|kills|positions|scripts|seed' ; \
-	  ! grep -q 'FAILED' target/soak.log
+	  ! grep -qE 'FAILED|^error: test failed' target/soak.log
 	WAL_SCHEDULES=$$(($(MINUTES) * 34000)) WAL_SCHEDULE_STRIDE=7 $(CARGO) test --release -p integration \
 	  --features test-points --test schedules -- --nocapture
 	@if WAL_MUTATION=drop-mark-fence $(LOOM) -p wal-inproc --features mutations --test loom_protocol \

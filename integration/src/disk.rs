@@ -199,7 +199,7 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Fills the disk of `directory` with a file there, up to `free` bytes, and gives its
+/// Fills the disk of `directory` with a file there, but for `free` bytes, and gives its
 /// name: a test that removes it makes room.
 ///
 /// # Errors
@@ -208,21 +208,21 @@ fn run(command: &mut Command) -> Result<()> {
 pub fn fill(directory: &Path, free: u64) -> Result<PathBuf> {
     let path = directory.join("filler");
     let mut filler = fs::File::create(&path)?;
+    let mut len = 0;
+    // What the system tells to be free is not all for data, so there is no more to be had
+    // only when a write of one byte fails.
     let mut at_once = 1 << 20;
-    loop {
-        let rest = free_space(directory)?.saturating_sub(free).min(at_once);
-        let Some(next) = usize::try_from(rest).ok().filter(|next| *next > 0) else {
-            break;
-        };
-        match filler.write_all(&vec![1; next]) {
-            // What is free may be less for data, of which the file system takes a part.
-            Err(e) if e.kind() == io::ErrorKind::StorageFull && at_once > 1 => at_once /= 2,
-            Err(e) if e.kind() == io::ErrorKind::StorageFull => break,
-            written => written?,
+    while at_once > 0 {
+        match filler.write(&vec![1; at_once]) {
+            Ok(written) => len += written as u64,
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => at_once /= 2,
+            Err(e) => return Err(e.into()),
         }
     }
-    // Blocks that are only promised are allocated now.
+    filler.set_len(len.saturating_sub(free))?;
+    // Blocks that are only promised are allocated now, and those that were cut are free.
     filler.sync_all()?;
+    nix::unistd::syncfs(&filler)?;
     Ok(path)
 }
 

@@ -248,7 +248,9 @@ fn go_on(database: &Database, stock: &mut StockSqlite, sequence: u64) {
 
 #[test]
 fn commit_on_a_full_disk_beside_stock_gets_no_signal() {
-    for system in systems() {
+    // On btrfs a store to an index that SQLite has made needs room each time.
+    let all = systems().into_iter();
+    for system in all.filter(|system| *system != FileSystem::Btrfs) {
         println!("{system}");
         with_disk(system, 0, commits_in_a_block_with_holes).unwrap();
     }

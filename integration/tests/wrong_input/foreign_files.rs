@@ -161,10 +161,7 @@ fn a_hot_journal_is_left_to_stock_sqlite() {
     let refusal = Refusal {
         is_expected: |e| matches!(e, Error::HotJournal { .. }),
         names: JOURNAL,
-        says: &[
-            "which rolls it back",
-            "open that once with stock SQLite",
-        ],
+        says: &["which rolls it back", "open that once with stock SQLite"],
     };
     refusal.holds(|folder| {
         fixture_in(folder, "hot-journal");
