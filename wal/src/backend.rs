@@ -147,7 +147,7 @@ impl Options {
         config.max_log_frames = self.max_log_frames;
         config.persistent_log = self.persistent_log;
         config.read_only = self.only_reads();
-        config.refuses_foreign_log = self.refuse_foreign_log;
+        config.strict_log = self.refuse_foreign_log;
         config.auto_actions = self.auto_actions;
         if is_unmade(database, &config)? {
             if self.makes().is_none() {

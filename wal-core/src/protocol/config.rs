@@ -79,7 +79,7 @@ pub struct WalConfig {
     pub read_only: bool,
     /// Whether a log that seems not to follow from the database file is refused by
     /// [`crate::Error::ForeignLog`], instead of used with an event.
-    pub refuses_foreign_log: bool,
+    pub strict_log: bool,
     /// What is done to the log without being asked.
     pub auto_actions: WalAutoActions,
     /// Whether a commit at [`Synchronous::Full`] is visible before it is
@@ -110,7 +110,7 @@ impl WalConfig {
             max_log_frames: 0,
             persistent_log: false,
             read_only: false,
-            refuses_foreign_log: false,
+            strict_log: false,
             auto_actions: WalAutoActions::default(),
             group_commit: false,
         }

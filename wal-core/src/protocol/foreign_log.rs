@@ -46,7 +46,7 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(());
         };
         observe!(self, ForeignLog { reason });
-        match self.config.refuses_foreign_log {
+        match self.config.strict_log {
             false => Ok(()),
             true => Err(Error::ForeignLog {
                 path: self.storage.log().path().to_owned(),
