@@ -15,7 +15,6 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::statvfs::statvfs;
 
 use crate::needs::Need;
 
@@ -232,6 +231,5 @@ pub fn fill(directory: &Path, free: u64) -> Result<PathBuf> {
 ///
 /// If the system does not tell.
 pub fn free_space(directory: &Path) -> Result<u64> {
-    let disk = statvfs(directory)?;
-    Ok(disk.blocks_available() * disk.fragment_size())
+    Ok(fs2::available_space(directory)?)
 }

@@ -47,7 +47,7 @@
 //!     its mark, and after any other answer not at all.
 //! 13. *A mark is raised under its only reader.* [`WalCoordination::raise_mark`] stores a
 //!     mark only while the caller's hold is the only one, and lets no other holder in
-//!     between: nobody is ever granted the slot with the mark that it had before.
+//!     between: no user is granted the slot with the mark that it had before.
 
 #![allow(unsafe_code)] // What gives a lock up is unsafe to call: pages are read under it.
 

@@ -35,11 +35,11 @@ impl<T: SharedMemory> Shared<T> {
         use nix::errno::Errno;
         let map = self.map.get().ok_or(Error::UsedAfterFork)?;
         // The pages are faulted in as by a store.
-        let faulted = map.advise_range(memmap2::Advice::PopulateWrite, 0, len);
-        let full = || Error::io(file.path(), "allocate", Errno::ENOSPC.into());
-        match faulted.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0))) {
+        match map.advise_range(memmap2::Advice::PopulateWrite, 0, len) {
             // A store would have been a signal. The file is long enough, so it has a hole.
-            Err(Errno::EFAULT) => Err(full()),
+            Err(e) if e.raw_os_error() == Some(Errno::EFAULT as i32) => {
+                Err(Error::io(file.path(), "allocate", Errno::ENOSPC.into()))
+            }
             // Before Linux 5.14, where a hole that a peer has left cannot be filled.
             Ok(()) | Err(_) => Ok(()),
         }

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use wal_core::io::{
-    ByteLocks, LockKind, Naming, NewFile, OpenMode, OsFile, Place, beside, database_bytes,
+    ByteLocks, FileId, LockKind, Naming, NewFile, OpenMode, OsFile, beside, database_bytes,
 };
 use wal_core::protocol::{BackupProgress, refuse_leftovers};
 use wal_core::{Error, Result};
@@ -70,8 +70,9 @@ impl<B: Backend> Database<B> {
     }
 
     /// As [`Database::backup`], and replaces the file at `path`, if there is one, in one call:
-    /// at every moment, and after a crash, the old or the new one is there as a whole. A
-    /// program that has the old one open keeps it.
+    /// at every moment, and after a crash, the old or the new one is there as a whole. No
+    /// program may open the old one meanwhile: a log that it makes would be taken for that of
+    /// the new one.
     ///
     /// # Errors
     /// [`Error::Locked`] if a program has a database at `path` open, [`Error::CannotOpen`] if it
@@ -94,24 +95,20 @@ impl<B: Backend> Database<B> {
     /// Refuses to replace what is no old backup: this database, one that is open, or a file
     /// beside which a log or a journal lies.
     fn refuse_to_replace(&self, path: &Path) -> Result<()> {
-        let find = |path: &Path| {
-            let found = Place::of(path)?.find();
-            found.map_err(|e| Error::io(path, "stat", e))
-        };
-        let Some(there) = find(path)? else {
-            return refuse_leftovers(path);
+        let there = match path.symlink_metadata() {
+            Err(e) if e.kind() == ErrorKind::NotFound => return refuse_leftovers(path),
+            there => FileId::of(&there.map_err(|e| Error::io(path, "stat", e))?),
         };
         for suffix in ["-wal", "-journal"] {
             let beside = beside(path, suffix);
             // A connection of stock SQLite that only reads leaves an empty log.
-            let is_used = fs::metadata(&beside).is_ok_and(|metadata| metadata.len() > 0);
-            if is_used {
+            if fs::metadata(&beside).is_ok_and(|metadata| metadata.len() > 0) {
                 let reason = "it would be taken for that of the backup; close the database that \
                     it belongs to, or remove both";
                 return Err(Error::cannot_open(&beside, reason));
             }
         }
-        if there.id == self.file().id()? {
+        if there == self.file().id()? {
             return Err(Error::cannot_open(path, "it is the database itself"));
         }
         // Parked, because closing it would drop the locks of a stock SQLite in this process.

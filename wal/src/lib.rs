@@ -90,6 +90,7 @@ mod options;
 mod successor;
 mod tail;
 mod vacuum;
+mod writing;
 
 pub use backend::{Attachment, Backend};
 pub use options::{Options, ReadStrategy};

@@ -199,7 +199,7 @@ impl Disk {
         self.state().during_log_sync = interlude;
     }
 
-    /// Lets the disk have room for so many bytes more, which no program is told.
+    /// Leaves room for so many bytes more on the disk, which the disk does not report.
     pub fn set_free_space(&self, bytes: Option<usize>) {
         self.state().free_space = bytes;
     }

@@ -7,7 +7,7 @@ use crate::testing::Mutation;
 pub enum CaughtBy {
     /// A case of the suite, on any backend.
     Case(&'static str),
-    /// A loom test of wal-core, because no processor of the usual kind shows
+    /// A loom test, because no processor of the usual kind shows
     /// the difference.
     Loom(&'static str),
     /// A test in which worker processes are killed at a step between two calls

@@ -209,7 +209,9 @@ mod tests {
             s1: 3,
             s2: u32::MAX,
         };
-        let mut lengths: Vec<usize> = (0..10_000).step_by(8).collect();
+        // Miri, which takes hours for all of them, sees each way of summing.
+        let step = if cfg!(miri) { 1_000 } else { 8 };
+        let mut lengths: Vec<usize> = (0..10_000).step_by(step).collect();
         lengths.extend([16_384, 32_768, 65_536, 69_992]);
         for len in lengths {
             let bytes = &bytes[..len];

@@ -31,7 +31,7 @@ const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 pub enum Naming {
     /// It stays, and the new file is not named.
     Keep,
-    /// The new file replaces it. One who has it open keeps the old one.
+    /// The new file replaces it. A process that has it open keeps the old one.
     Replace,
 }
 
@@ -69,14 +69,12 @@ impl NewFile {
             // Before it is locked it looks like a leftover, and a peer may be removing it. A
             // file system without locks leaves it to the user to remove what is left.
             let locked = LOCKS.try_lock(file.as_file()?, ALIVE, LockMode::Exclusive);
-            let is_kept = !matches!(locked, Ok(false)) && file.is_still_at_its_path()?;
-            let made = NewFile {
-                first_name,
-                file: Some(file),
-                is_named: !is_kept,
-            };
-            if is_kept {
-                return Ok(made);
+            if !matches!(locked, Ok(false)) && file.is_still_at_its_path()? {
+                return Ok(NewFile {
+                    first_name,
+                    file: Some(file),
+                    is_named: false,
+                });
             }
         }
     }
@@ -154,12 +152,11 @@ fn rename_without_replacing(_from: &Path, _to: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// True if the file system does not know the call (`EINVAL` for a flag that it does not know,
-/// `EPERM` for links).
+/// True if the file system does not know the call (`EINVAL` for a flag that it does not know).
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM | libc::EMLINK)
+        Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)
     ) || error.kind() == io::ErrorKind::Unsupported
 }
 

@@ -34,11 +34,11 @@ use crate::coordination::{Lock, WalCoordination};
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 
-/// How long other checkpointers and writers are waited for, unless told otherwise.
+/// How long other checkpointers and writers are waited for by default.
 const WAIT: Duration = Duration::from_secs(5);
-/// How many frames are handed out while writers wait, unless told otherwise.
+/// How many frames are handed out by default while writers wait.
 const MOST_FRAMES: u32 = 10_000;
-/// How long writers wait for what follows, unless told otherwise.
+/// How long writers wait by default for what follows.
 const HOLD: Duration = Duration::from_millis(200);
 
 /// How long [`Tail::drain_log`] waits, and keeps writers waiting.
@@ -66,14 +66,14 @@ impl DrainOptions {
     }
 
     /// What to do while other checkpointers and writers are at work; to wait up to five
-    /// seconds unless told otherwise.
+    /// seconds by default.
     #[must_use]
     pub fn busy(mut self, busy: impl Into<BusyHandler>) -> Self {
         self.busy = busy.into();
         self
     }
 
-    /// How many frames may be handed out while writers wait; 10,000 unless told otherwise.
+    /// How many frames may be handed out while writers wait; 10,000 by default.
     /// More lets a slower receiver restart the log, and keeps writers waiting for longer.
     #[must_use]
     pub fn most_frames(mut self, frames: u32) -> Self {
@@ -82,7 +82,7 @@ impl DrainOptions {
     }
 
     /// How long writers wait, once the frames are handed out, until these are in the
-    /// database file and other readers of the log are done; 200 ms unless told otherwise.
+    /// database file and other readers of the log are done; 200 ms by default.
     #[must_use]
     pub fn hold(mut self, hold: Duration) -> Self {
         self.hold = hold;

@@ -1,8 +1,8 @@
 //! Whether a log can follow from the database file beside which it lies.
 //!
 //! A database that is restored from a backup beside an old log is the commonest way to lose
-//! one: the log is valid by its own checksums, and its pages come over those of the backup.
-//! Nothing in the format ties the two files together, but page 1 tells much.
+//! one: the log is valid by its own checksums, and its pages replace those of the backup.
+//! Nothing in the format ties the two files together, but page 1 of both can be compared.
 //!
 //! # What is compared
 //! A writer that changes page 1 of a SQLite database sets the change counter to one more than
@@ -109,7 +109,7 @@ impl<C: WalCoordination> Wal<C> {
             }
         }
         Ok(Some(
-            "its change counters do not go on from that of the database",
+            "its change counters do not continue that of the database",
         ))
     }
 

@@ -4,7 +4,8 @@
 //! There are four marks for all readers, and a reader that moves by another slot holds
 //! two of them for a moment, or, if the others are taken, stays at a mark below its
 //! state. So the only holder of a slot raises the mark where it is
-//! ([`WalCoordination::raise_mark`]), where the backend can tell that it is.
+//! ([`WalCoordination::raise_mark`]), where the backend can tell that it is: the in-process
+//! one can, the shared one cannot.
 //!
 //! The slot is held all the time, so the log does not restart, and no checkpoint goes
 //! beyond the old mark before it has seen the new one. Both are at most the state that is
@@ -26,10 +27,9 @@ use crate::error::Result;
 use crate::testing::{Mutation, mutated};
 
 impl<C: WalCoordination> ReadTx<C> {
-    /// Moves to the newest state within the slot, and tells whether that was done: not
-    /// if other readers share the slot, the backend cannot tell, or a writer commits
-    /// meanwhile. After an error or
-    /// `false` the transaction is at the state and the mark that it was at.
+    /// Moves to the newest state within the slot. Returns false if other readers share the
+    /// slot, the backend cannot tell, or a writer commits at the same time; after that, and
+    /// after an error, the transaction is at the state and the mark that it was at.
     pub(super) fn move_in_slot(&mut self) -> Result<bool> {
         let wal = self.wal().clone();
         wal.check_process()?;

@@ -24,9 +24,9 @@ impl<C: WalCoordination> Wal<C> {
     /// returned. An error of `change` rolls the transaction back.
     ///
     /// If `change` or the commit ends with [`Error::BusySnapshot`], or with an error that
-    /// [`Error::is_busy`], but for [`Error::OwnWrite`], `change` runs again, in a new transaction, until `busy` gives up.
-    /// In an error of `change` that is this library's own, as it is or in a
-    /// `Box<dyn Error>`; an error of another type ends it.
+    /// [`Error::is_busy`], but for [`Error::OwnWrite`], `change` runs again, in a new
+    /// transaction, until `busy` gives up. An error of `change` counts if it is this library's
+    /// own, as it is or in a `Box<dyn Error>`; an error of another type is returned at once.
     ///
     /// # Errors
     /// Those of [`Wal::begin_write`] and [`WriteTx::commit`], and what `change` returns.
