@@ -162,9 +162,9 @@ asan: ## the suites that use mappings, under AddressSanitizer (nightly)
 	  --features wal/shm,wal/inproc,wal-core/conformance --lib --tests
 
 # These need a component of nightly each.
-miri: ## format, waiting and types under Miri
+miri: ## format, wait and types under Miri
 	@if $(CARGO) +nightly miri --version >/dev/null 2>&1; then \
-	  MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test -p wal-core --lib -- format:: waiting:: types::; \
+	  MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test -p wal-core --lib -- format:: wait:: types::; \
 	  else echo "Miri is not installed: rustup +nightly component add miri"; fi
 
 tsan: ## the in-process backend under ThreadSanitizer

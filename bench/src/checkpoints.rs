@@ -7,7 +7,9 @@ use anyhow::Result;
 use rusqlite::Connection;
 
 use crate::measure::{Bench, Scale, megabytes_a_second};
-use crate::systems::{self, Durability, Settings, System};
+use crate::systems::{
+    Durability, Settings, System, {self},
+};
 
 /// C1. Without syncs by SQLite's OFF, and ours.
 pub(crate) fn checkpoint(

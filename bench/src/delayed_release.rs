@@ -19,7 +19,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use wal::{CheckpointMode, LockKind, Options, PageNo, Synchronous};
 use wal_core::Lock;
-use wal_core::io::{ByteLocks, beside, shm_bytes};
+use wal_core::storage::{ByteLocks, beside, shm_bytes};
 
 use reader::Reader;
 pub(crate) use reader::run as run_reader;

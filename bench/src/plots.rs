@@ -5,8 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::goals::{self, Row};
-use crate::report::{self, Line};
+use crate::goals::{
+    Row, {self},
+};
+use crate::report::{
+    Line, {self},
+};
 
 const BEGIN: &str = "<!-- table -->";
 const END: &str = "<!-- end of table -->";

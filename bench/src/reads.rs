@@ -5,7 +5,9 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::measure::{Bench, Scale, mean};
-use crate::systems::{self, Durability, Settings, System};
+use crate::systems::{
+    Durability, Settings, System, {self},
+};
 
 /// How many records there are.
 const RECORDS: u32 = 10_000;

@@ -9,7 +9,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::measure::of_latencies;
-use crate::systems::{self, Settings, Store, System};
+use crate::systems::{
+    Settings, Store, System, {self},
+};
 
 /// What a worker does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wal_core::PageNo;
-use wal_core::io::{File, MemoryFile, Storage};
+use wal_core::storage::{File, MemoryFile, Storage};
 use wal_core::protocol::{CheckpointMode, Wal, WalConfig};
 use wal_inproc::InProcessWalCoordination;
 

@@ -5,7 +5,7 @@ mod common;
 
 use libfuzzer_sys::fuzz_target;
 use wal_core::PageSize;
-use wal_core::io::MemoryFile;
+use wal_core::storage::MemoryFile;
 use wal_core::protocol::{DatabaseKind, WalConfig};
 
 fuzz_target!(|bytes: &[u8]| {

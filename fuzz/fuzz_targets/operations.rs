@@ -11,7 +11,7 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use wal_core::protocol::{CheckpointMode, DatabaseKind, Synchronous, WalConfig};
-use wal_core::io::File;
+use wal_core::storage::File;
 use wal_core::{PageNo, PageSize, Salts};
 
 /// The length of a frame.

@@ -4,7 +4,7 @@
 mod common;
 
 use libfuzzer_sys::fuzz_target;
-use wal_core::io::MemoryFile;
+use wal_core::storage::MemoryFile;
 use wal_core::protocol::{Expected, inspect, inspect_immutable};
 
 fuzz_target!(|bytes: &[u8]| {

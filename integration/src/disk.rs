@@ -4,13 +4,13 @@
 //! programs do not see it. The processes that the thread starts do. It is gone with the
 //! last of them, whatever becomes of them.
 
-use std::fmt;
-use std::fs;
-use std::io::{self, Write};
+use std::io::{
+    Write, {self},
+};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
+use std::{fmt, fs, thread};
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};

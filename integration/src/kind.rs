@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use wal::DatabaseKind;
-use wal_core::io::{File, OpenMode, OsFile};
+use wal_core::storage::{File, OpenMode, OsFile};
 
 /// The kind as which a test opens `path`: a SQLite database if one is there, else raw pages, of
 /// which a test may fill page 1 too.

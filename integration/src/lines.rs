@@ -3,7 +3,9 @@
 //! Waiting is `poll` in the calling thread: no reader thread is needed, and
 //! what has arrived can be taken without waiting for more.
 
-use std::io::{self, Read};
+use std::io::{
+    Read, {self},
+};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 

@@ -7,7 +7,9 @@
 
 use std::env;
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{
+    Write, {self},
+};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 

@@ -12,13 +12,14 @@
 // `pre_exec` runs its closure between `fork` and `exec`.
 #![allow(unsafe_code)]
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::{
+    File, {self},
+};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
-use std::thread;
+use std::{io, thread};
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;

@@ -119,7 +119,7 @@ fn a_backup_replaces_nothing() {
     let scene = Scene::new();
     let ours = scene.ours();
     for suffix in ["", "-wal"] {
-        let there = wal_core::io::beside(&scene.copy, suffix);
+        let there = wal_core::storage::beside(&scene.copy, suffix);
         std::fs::write(&there, "mine").unwrap();
         assert!(ours.backup(&scene.copy, |_| Ok(())).is_err(), "{suffix}");
         assert_eq!(std::fs::read(&there).unwrap(), b"mine");

@@ -4,13 +4,12 @@
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use integration::needs::Need;
 use tempfile::TempDir;

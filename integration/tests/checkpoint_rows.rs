@@ -14,7 +14,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use wal::{CheckpointMode, CheckpointOptions, Database, Error, Lock, Options};
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 /// What the pragma answers.
 type Row = (bool, i64, i64);

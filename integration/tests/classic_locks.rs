@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 #![cfg(target_os = "linux")]
 
-use std::fs::{self, File};
+use std::fs::{
+    File, {self},
+};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +17,7 @@ use std::time::Instant;
 use integration::worker::{HeldByte, Settings, WATCHDOG, Worker};
 use tempfile::TempDir;
 use wal::{DatabaseKind, Error, Options, PageNo};
-use wal_core::io::{ByteLocks, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes};
+use wal_core::storage::{ByteLocks, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes};
 use wal_core::{Lock, LockMode, Result, WalCoordination};
 use wal_inproc::{InProcessOptions, InProcessWalCoordination};
 use wal_shm::{Access, DatabaseOwner, ShmOptions, ShmWalCoordination};

@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(target_os = "linux")]
 
-use std::fs::{self, Permissions};
+use std::fs::{
+    Permissions, {self},
+};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -19,7 +21,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, chroot, setgid, setsid, setuid};
 use tempfile::TempDir;
 use wal::{CheckpointMode, Error, Options, PageNo};
-use wal_core::io::{LOOK_IN_PLACE_EVERY, beside};
+use wal_core::storage::{LOOK_IN_PLACE_EVERY, beside};
 
 /// "nobody", who owns nothing.
 const NOBODY: u32 = 65534;

@@ -5,7 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 #![cfg(target_os = "linux")]
 
-use std::fs::{self, File};
+use std::fs::{
+    File, {self},
+};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serial_test::serial;
 use tempfile::TempDir;
 use wal::{Database, DatabaseKind, LockKind, Options, PageNo, Synchronous};
-use wal_core::io::{OpenMode, OsFile, beside, database_bytes, shm_bytes};
+use wal_core::storage::{OpenMode, OsFile, beside, database_bytes, shm_bytes};
 
 fn options() -> Options {
     Options::new()

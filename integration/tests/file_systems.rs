@@ -8,10 +8,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 #![cfg(target_os = "linux")] // Where disks are mounted.
 
-use std::env;
-use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use integration::disk::{FileSystem, fill, with_disk};
 use integration::stock::{StockKind, StockSqlite};

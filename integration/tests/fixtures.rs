@@ -5,7 +5,9 @@
 
 use integration::fixtures::folder::FolderState;
 use integration::fixtures::reading::{Contents, Opener};
-use integration::fixtures::{self, Fixture, file_digests};
+use integration::fixtures::{
+    Fixture, file_digests, {self},
+};
 use wal::Error;
 
 /// The fixtures that are databases in WAL mode, so that the library opens them.

@@ -21,7 +21,7 @@ use serial_test::serial;
 use tempfile::TempDir;
 use wal::{CheckpointMode, Database, Error, PageNo};
 use wal_core::Lock;
-use wal_core::io::{File as _, FileSyncType, OpenMode, OsFile, beside, shm_bytes};
+use wal_core::storage::{File as _, FileSyncType, OpenMode, OsFile, beside, shm_bytes};
 use wal_core::testing::{Point, set_hook};
 
 struct Fixture {

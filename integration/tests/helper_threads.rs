@@ -5,10 +5,9 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(target_os = "linux")]
 
-use std::fs;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use anyhow::{Result, ensure};
 use integration::worker::{Settings, Stamp, WATCHDOG, Worker, fork};
@@ -16,7 +15,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serial_test::serial;
 use tempfile::TempDir;
 use wal::{Database, Options, Synchronous};
-use wal_core::io::{beside, shm_bytes};
+use wal_core::storage::{beside, shm_bytes};
 use wal_core::{Lock, ReadSlot};
 
 const DATABASES: usize = 300;

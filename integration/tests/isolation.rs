@@ -148,7 +148,7 @@ fn between_processes(page_size: u32) {
 
 fn expect_no_leftovers(database: &Path) {
     for suffix in ["-wal", "-shm", "-coord"] {
-        let path = wal_core::io::beside(database, suffix);
+        let path = wal_core::storage::beside(database, suffix);
         assert!(!path.exists(), "{} was left", path.display());
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use integration::worker::{Settings, Stamp, Worker};
 use tempfile::TempDir;
 use wal_core::LockMode;
-use wal_core::io::{ByteLocks, LockKind, beside, shm_bytes};
+use wal_core::storage::{ByteLocks, LockKind, beside, shm_bytes};
 
 const STAMP: Stamp = Stamp {
     writer: 1,

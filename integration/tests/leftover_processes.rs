@@ -4,12 +4,10 @@
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::env;
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command as Process, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use integration::stock::{Control, StockKind, StockSqlite};
 use integration::worker::{Command, Load, Role, Settings, WATCHDOG, Worker};

@@ -6,13 +6,11 @@
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::env;
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use integration::needs::{Need, litestream};
 use integration::spawn::spawn;

@@ -5,21 +5,22 @@
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::fs;
 use std::io::Write;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use integration::bank::{self, BankFacts};
+use integration::bank::{
+    BankFacts, {self},
+};
 use integration::stock::{StockKind, StockSqlite};
 use integration::worker::{Backend, Command, RefusalKind, Settings, Worker};
 use tempfile::TempDir;
 use wal::{Error, Options, PageNo};
 use wal_core::LockMode;
-use wal_core::io::{ByteLocks, LockKind, shm_bytes};
+use wal_core::storage::{ByteLocks, LockKind, shm_bytes};
 
 /// Longer than any step takes, so that only a hang gets there.
 const WAIT: Duration = Duration::from_secs(20);

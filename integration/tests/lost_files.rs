@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use integration::worker::{Settings, Stamp, Worker};
 use tempfile::TempDir;
 use wal::{DatabaseKind, Error, Options, PageNo, ReadStrategy};
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 const STAMP: Stamp = Stamp {
     writer: 1,

@@ -6,16 +6,15 @@
 #![cfg(target_os = "linux")]
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
 use anyhow::{Result, ensure};
 use integration::worker::{Command, Settings, Stamp, WATCHDOG, Worker, fork};
 use tempfile::TempDir;
 use wal::{CheckpointMode, Database, DatabaseKind, LockKind, Options, PageNo};
-use wal_core::io::{OpenMode, OsFile};
+use wal_core::storage::{OpenMode, OsFile};
 
 const STREAMS: [i32; 3] = [0, 1, 2];
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use integration::worker::{Backend, Checkpoint, Command, Refusal, Settings, Stamp, Worker};
 use tempfile::TempDir;
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 struct Scene {
     directory: TempDir,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use integration::worker::{HeldByte, Worker};
 use wal::{Backend, DatabaseKind, LockKind, Options, PageNo, Synchronous, generic};
-use wal_core::io::{beside, database_bytes, shm_bytes};
+use wal_core::storage::{beside, database_bytes, shm_bytes};
 
 const THREADS: u32 = 4;
 const ROUNDS: u32 = 150;

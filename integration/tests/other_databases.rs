@@ -5,10 +5,14 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(target_os = "linux")]
 
-use std::fs::{self, File};
+use std::fs::{
+    File, {self},
+};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{
+    Receiver, Sender, {self},
+};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +20,7 @@ use std::time::{Duration, Instant};
 use integration::worker::{WATCHDOG, Worker};
 use tempfile::TempDir;
 use wal::{DatabaseKind, Options, Synchronous};
-use wal_core::io::{ByteLocks, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes};
+use wal_core::storage::{ByteLocks, LockKind, OpenMode, OsFile, beside, database_bytes, shm_bytes};
 use wal_core::{Error, LockMode, Result, WalCoordination};
 use wal_shm::{DatabaseOwner, ShmOptions, ShmWalCoordination};
 

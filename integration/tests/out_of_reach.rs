@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(target_os = "linux")]
 
-use std::fs::{self, Permissions};
+use std::fs::{
+    Permissions, {self},
+};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, chdir, chroot, setgid, setuid};
 use tempfile::TempDir;
 use wal::{CheckpointMode, Error, LockKind, Options, PageNo};
-use wal_core::io::{LOOK_IN_PLACE_EVERY, beside};
+use wal_core::storage::{LOOK_IN_PLACE_EVERY, beside};
 
 /// "nobody", who owns nothing.
 const NOBODY: u32 = 65534;

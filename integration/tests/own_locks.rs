@@ -11,7 +11,7 @@ use std::thread;
 use integration::worker::{HeldByte, Settings, Stamp, Worker};
 use tempfile::TempDir;
 use wal::{CheckpointMode, Database, PageNo, ReadTx};
-use wal_core::io::{beside, database_bytes, shm_bytes};
+use wal_core::storage::{beside, database_bytes, shm_bytes};
 use wal_core::{Lock, ReadSlot};
 
 /// A database with a reader on it, and another process that looks on.

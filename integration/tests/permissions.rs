@@ -7,12 +7,16 @@
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::fs::{self, Permissions};
+use std::fs::{
+    Permissions, {self},
+};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use integration::fixtures::folder::FolderState;
-use integration::fixtures::{self, Copy, DATABASE};
+use integration::fixtures::{
+    Copy, DATABASE, {self},
+};
 use integration::kind::kind_at;
 use integration::needs::Need;
 use integration::stock::{StockKind, StockSqlite};

@@ -13,7 +13,7 @@ use integration::stock::{Rows, StockKind, StockSqlite};
 use integration::worker::{Settings, Stamp, Worker};
 use tempfile::TempDir;
 use wal::{CheckpointMode, Options, ReadTx};
-use wal_core::io::{OpenMode, OsFile};
+use wal_core::storage::{OpenMode, OsFile};
 
 /// As many states as there are read marks.
 const STATES: u64 = 4;

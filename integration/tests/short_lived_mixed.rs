@@ -14,7 +14,7 @@ use integration::stock::{StockKind, StockSqlite};
 use integration::worker::{Command, Settings, Stamp, WATCHDOG, Worker};
 use rusqlite::types::Value;
 use tempfile::TempDir;
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 /// How many live at the same time.
 const AT_A_TIME: u32 = 20;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use integration::worker::Worker;
 use tempfile::TempDir;
 use wal::{DatabaseKind, Options, Synchronous};
-use wal_core::io::{beside, database_bytes, shm_bytes};
+use wal_core::storage::{beside, database_bytes, shm_bytes};
 
 const SPAWNERS: usize = 2;
 const ROUNDS: u32 = 150;

@@ -18,7 +18,7 @@ use integration::stock::{StockKind, StockSqlite};
 use integration::worker::Stamp;
 use tempfile::TempDir;
 use wal::{CheckpointMode, Database, Error, Options, PageNo};
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 struct Scene {
     path: PathBuf,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use integration::stock::{StockKind, StockSqlite};
 use tempfile::TempDir;
 use wal::{Database, Error, Options, PageNo, VacuumOptions, VacuumReport};
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 const SUM: &str = "SELECT count(*), sum(length(b)) FROM kept";
 

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use integration::kind::kind_at;
 use integration::stock::{StockKind, StockSqlite};
 use wal_core::index::{IndexBlock, WritableBlock};
-use wal_core::io::{OpenMode, OsFile, OsStorage};
 use wal_core::protocol::{CheckpointMode, Expected, Wal, WalConfig, inspect};
-use wal_core::waiting::WaitingRoom;
+use wal_core::storage::{OpenMode, OsFile, OsStorage};
+use wal_core::wait::WaitingRoom;
 use wal_core::{Error, Lock, LockMode, PageNo, ReadSlot, Result, WalCoordination};
 use wal_shm::{Access, ShmOptions, ShmWalCoordination};
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::coordination::Lock;
+use crate::types::Lock;
 
 /// The result of every operation of the log.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

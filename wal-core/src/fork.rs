@@ -9,7 +9,7 @@
 //!
 //! From then on the number of such a descriptor may belong to any file which the child
 //! opens. So the files of this library compare the generation before each system call
-//! (`io/descriptor.rs`).
+//! (`storage/descriptor.rs`).
 //!
 //! The handler may run while other threads of the parent held any lock, so it
 //! touches nothing but atomics and `close`, which is async-signal-safe. A

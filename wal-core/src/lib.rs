@@ -9,14 +9,14 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`types`] | page size, page and frame numbers, salts |
+//! | [`types`] | page sizes, page and frame numbers, salts, locks, read slots |
 //! | [`format`](mod@format) | bytes of the log: header, frames, checksums, the valid prefix; the database header |
 //! | [`index`] | the wal-index: header cell, checkpoint info, page→frame hash blocks |
 //! | [`coordination`] | the seam between the protocol and its backends |
 //! | [`mod@shared_memory`] | which types memory can be that several processes map |
 //! | [`stripes`] | which of several words a thread changes, so that readers do not wait for each other |
-//! | [`waiting`] | the memory in which users wait for commits, and in line for Write |
-//! | [`io`] | files behind a trait: the operating system's and in-memory ones |
+//! | [`wait`] | the memory in which users wait for commits, and in line for Write |
+//! | [`storage`] | files behind a trait: the operating system's and in-memory ones |
 //! | [`protocol`] | the operations, written once for every backend |
 
 pub mod coordination;
@@ -24,13 +24,13 @@ pub mod error;
 pub mod fork;
 pub mod format;
 pub mod index;
-pub mod io;
 pub mod once_table;
 pub mod protocol;
 pub mod shared_memory;
+pub mod storage;
 pub mod stripes;
 pub mod types;
-pub mod waiting;
+pub mod wait;
 
 #[cfg(all(feature = "conformance", not(loom)))]
 pub mod conformance;
@@ -39,6 +39,6 @@ pub mod testing;
 
 mod sync;
 
-pub use coordination::{Lock, LockMode, ReadSlot, WalCoordination};
+pub use coordination::WalCoordination;
 pub use error::{Error, Result};
-pub use types::{FrameNo, PageNo, PageSize, Salts};
+pub use types::{FrameNo, Lock, LockMode, PageNo, PageSize, ReadSlot, Salts};

@@ -394,7 +394,9 @@ mod step {
 }
 
 #[cfg(feature = "step-points")]
-pub use step::{set_hook, step};
+pub use step::set_hook;
+#[cfg(feature = "step-points")]
+pub use step::step;
 
 /// Passes a point; nothing without the feature `step-points`.
 #[cfg(not(feature = "step-points"))]

@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use wal_core::conformance::{Attachment, Backend};
 use wal_core::index::{IndexBlock, MARK_NOT_USED, WritableBlock};
-use wal_core::io::{OpenMode, OsFile, OsStorage};
 use wal_core::once_table::OnceTable;
-use wal_core::waiting::WaitingRoom;
+use wal_core::storage::{OpenMode, OsFile, OsStorage};
+use wal_core::wait::WaitingRoom;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
 /// What the users of one database share.

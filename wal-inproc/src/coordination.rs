@@ -14,22 +14,21 @@
 //! compare-and-swap.
 #![allow(unsafe_code)] // Giving a lock up is unsafe to call; nothing else is.
 
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Instant;
+use std::{fmt, io};
 
 use crossbeam_utils::CachePadded;
 use wal_core::fork::ProcessGeneration;
 use wal_core::index::{IndexBlock, MARK_NOT_USED, WritableBlock};
-use wal_core::io::{
+use wal_core::once_table::OnceTable;
+use wal_core::storage::{
     ByteLocks, Claim, File, LockKind, OpenMode, OsFile, Place, database_bytes, refuse_other_names,
     shm_bytes,
 };
-use wal_core::once_table::OnceTable;
-use wal_core::waiting::WaitingRoom;
+use wal_core::wait::WaitingRoom;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
 use crate::packed_lock::PackedLock;

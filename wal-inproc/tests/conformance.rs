@@ -5,7 +5,7 @@ use std::path::Path;
 
 use wal_core::Result;
 use wal_core::conformance::{Attachment, Backend};
-use wal_core::io::{OpenMode, OsStorage};
+use wal_core::storage::{OpenMode, OsStorage};
 use wal_inproc::{InProcessOptions, InProcessWalCoordination};
 
 fn attach(path: &Path, mapped: bool) -> Result<Attachment<InProcessWalCoordination>> {

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use loom::sync::Mutex;
 use loom::thread;
-use wal_core::io::{File, FileSyncType, Storage};
 use wal_core::protocol::{CheckpointMode, DatabaseKind, Synchronous, Wal, WalConfig};
+use wal_core::storage::{File, FileSyncType, Storage};
 use wal_core::{Error, PageNo, PageSize, Result};
 use wal_inproc::InProcessWalCoordination;
 

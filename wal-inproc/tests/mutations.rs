@@ -8,7 +8,7 @@ use std::process::Command;
 
 use wal_core::Result;
 use wal_core::conformance::{Attachment, Backend, CaughtBy, MUTATIONS, cases};
-use wal_core::io::{OpenMode, OsStorage};
+use wal_core::storage::{OpenMode, OsStorage};
 use wal_core::testing::Mutation;
 use wal_inproc::{InProcessOptions, InProcessWalCoordination};
 

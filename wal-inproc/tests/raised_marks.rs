@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wal_core::io::{File, MemoryFile, Storage};
 use wal_core::protocol::{CheckpointMode, DatabaseKind, ReadTx, Wal, WalConfig};
+use wal_core::storage::{File, MemoryFile, Storage};
 use wal_core::{PageNo, PageSize, ReadSlot, Result, WalCoordination};
 use wal_inproc::InProcessWalCoordination;
 

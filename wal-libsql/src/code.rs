@@ -1,9 +1,10 @@
 //! Our errors as the engine's result codes.
 
-use std::error;
 use std::ffi::{CString, c_int};
-use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io::{
+    ErrorKind, {self},
+};
+use std::{error, fmt};
 
 use libsql_ffi as ffi;
 use wal_core::{Error, Lock};

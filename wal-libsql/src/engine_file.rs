@@ -7,14 +7,18 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
-use std::io::{self, IoSlice};
+use std::io::{
+    IoSlice, {self},
+};
 use std::path::{Path, PathBuf};
-use std::ptr::{self, NonNull};
+use std::ptr::{
+    NonNull, {self},
+};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use libsql_ffi as ffi;
-use wal_core::io::{File, FileId, FileSyncType, Place};
+use wal_core::storage::{File, FileId, FileSyncType, Place};
 use wal_core::{Error, Result};
 
 use crate::code;

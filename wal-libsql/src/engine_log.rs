@@ -7,7 +7,7 @@
 use std::ffi::{CString, c_char, c_int, c_longlong, c_uchar};
 
 use libsql_ffi as ffi;
-use wal_core::io::File;
+use wal_core::storage::File;
 
 use crate::code;
 use crate::engine_file::EngineFile;

@@ -37,4 +37,4 @@ mod storage;
 pub use connection::{Connection, OpenOptions, SqlError, Statement, Value};
 pub use libsql_ffi as ffi;
 pub use manager::{Backend, WalOptions};
-pub use wal_core::io::LockKind;
+pub use wal_core::storage::LockKind;

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use libsql_ffi as ffi;
 use wal_core::format::frame_offset;
-use wal_core::io::{File, OpenMode, OsFile};
 use wal_core::protocol::{
     BusyHandler, CheckpointMode, CheckpointOptions, CheckpointReport, FramesMark, ReadTx, Snapshot,
     Synchronous, Wal, WriteTx,
 };
+use wal_core::storage::{File, OpenMode, OsFile};
 use wal_core::{Error, FrameNo, PageNo, Result, WalCoordination};
 
 use crate::engine_file::EngineFile;

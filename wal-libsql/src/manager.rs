@@ -13,18 +13,20 @@ use libsql_ffi as ffi;
 #[cfg(feature = "shm")]
 use wal_core::Error;
 use wal_core::Result;
-use wal_core::io::{ByteLocks, Claim, LockKind};
 use wal_core::protocol::{DatabaseKind, Wal, WalConfig};
+use wal_core::storage::{ByteLocks, Claim, LockKind};
 use wal_inproc::InProcessWalCoordination;
 
-use crate::code;
 use crate::engine_file::EngineFile;
-use crate::engine_log::{self, Request};
-use crate::handle;
+use crate::engine_log::{
+    Request, {self},
+};
 use crate::log::{BackendLog, Log};
-use crate::methods::{self, METHODS};
-use crate::place;
+use crate::methods::{
+    METHODS, {self},
+};
 use crate::storage::EngineStorage;
+use crate::{code, handle, place};
 
 /// Who may use a database at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -292,7 +294,7 @@ fn config(storage: &EngineStorage, limit: Option<u64>) -> Result<WalConfig> {
 }
 
 fn open_on_heap(file: &Arc<EngineFile>, limit: Option<u64>) -> Result<Box<dyn Log>> {
-    let path = wal_core::io::File::path(&**file);
+    let path = wal_core::storage::File::path(&**file);
     // The system keeps the engine's locks apart from all but classic ones of this process.
     let locks = ByteLocks::new(LockKind::OpenFileDescription);
     let claim = Claim::acquire(file.place()?, file.id()?, locks)?;
@@ -315,7 +317,7 @@ fn open_shared(
 
     use crate::engine_file::Owner;
 
-    let path = wal_core::io::File::path(&**file);
+    let path = wal_core::storage::File::path(&**file);
     let mut shm = ShmOptions::default();
     shm.allow_network_file_system = options.network;
     shm.close_descriptors = options.close_descriptors;

@@ -18,7 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::ptr::{NonNull, fn_addr_eq};
 
 use libsql_ffi as ffi;
-use wal_core::io::File;
+use wal_core::storage::File;
 use wal_core::{Error, Result};
 
 use crate::engine_file::EngineFile;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use libsql_ffi as ffi;
 use wal_core::format::DatabaseHeader;
 #[cfg(feature = "shm")]
-use wal_core::io::ReadOnlyLog;
-use wal_core::io::{File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage};
+use wal_core::storage::ReadOnlyLog;
+use wal_core::storage::{File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage};
 use wal_core::{PageSize, Result};
 
 use crate::code;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use wal_core::Lock;
-use wal_core::io::{ByteLocks, LockKind, beside, shm_bytes};
+use wal_core::storage::{ByteLocks, LockKind, beside, shm_bytes};
 use wal_libsql::{Backend, Connection, OpenOptions, WalOptions};
 
 /// Longer than any test: a lock that goes was not kept.

@@ -11,7 +11,9 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
-use std::ptr::{self, NonNull};
+use std::ptr::{
+    NonNull, {self},
+};
 
 use nix::errno::Errno;
 use nix::libc;

@@ -8,7 +8,9 @@ mod layer;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_int};
 use std::path::Path;
-use std::ptr::{self, NonNull};
+use std::ptr::{
+    NonNull, {self},
+};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use layer::{Call, Layer};

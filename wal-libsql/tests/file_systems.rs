@@ -10,13 +10,15 @@ use std::ffi::{CStr, CString, c_int, c_uint};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::ptr::{self, NonNull};
+use std::ptr::{
+    NonNull, {self},
+};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use layer::{Call, Layer};
-use wal_core::io::LOOK_IN_PLACE_EVERY;
+use wal_core::storage::LOOK_IN_PLACE_EVERY;
 use wal_libsql::{Backend, Connection, OpenOptions, SqlError, Value, WalOptions, ffi};
 
 /// Opens what a name or a URI says.

@@ -6,7 +6,9 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
 use std::path::Path;
-use std::ptr::{self, NonNull};
+use std::ptr::{
+    NonNull, {self},
+};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use wal_libsql::{Backend, Connection, OpenOptions, ffi};

@@ -5,7 +5,9 @@
 #![cfg(feature = "shm")]
 #![allow(clippy::unwrap_used)]
 
-use std::fs::{self, Permissions};
+use std::fs::{
+    Permissions, {self},
+};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 

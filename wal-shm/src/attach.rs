@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use wal_core::io::{ByteLocks, Claim, FileId, OpenMode, OsFile, Place, refuse_other_names};
+use wal_core::storage::{ByteLocks, Claim, FileId, OpenMode, OsFile, Place, refuse_other_names};
 use wal_core::{Error, Result};
 
 use crate::attachment::Attachment;
@@ -12,7 +12,9 @@ use crate::coordination::{Access, ShmOptions};
 use crate::file_system;
 use crate::index::Index;
 use crate::main_file::MainFile;
-use crate::registry::{self, Member};
+use crate::registry::{
+    Member, {self},
+};
 
 /// Attaches to the database at `path`, or joins the attachment that this
 /// process has. `look` is called with SHARED held and nothing else touched;

@@ -9,7 +9,7 @@
 //! nothing touched if it is not to be used; then `-shm`, with its lock; then
 //! the side file. Detaching goes the other way, SHARED and the claim last.
 //!
-//! Descriptors are parked and not closed (see `wal_core::io::OsFile`). Classic locks are the
+//! Descriptors are parked and not closed (see `wal_core::storage::OsFile`). Classic locks are the
 //! process's own: two attachments by them would not exclude each other, and the release of
 //! one would be that of the other too. So an attachment with classic locks is the only one of
 //! its file in the process, whatever opened it, until its last lock is released
@@ -23,19 +23,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wal_core::fork::ProcessGeneration;
-use wal_core::io::{ByteLocks, Claim, File, FileId, OsFile, database_bytes, shm_bytes};
+use wal_core::storage::{ByteLocks, Claim, File, FileId, OsFile, database_bytes, shm_bytes};
 use wal_core::{Error, PageSize, Result};
 
 use crate::coordination::{Access, ShmOptions};
-use crate::database_lock;
 use crate::index::Index;
 use crate::lock_table::LockTable;
 use crate::main_file::{DatabaseOwner, MainFile};
 use crate::private_index::PrivateIndex;
 use crate::read_rate::Delay;
-use crate::registry;
 use crate::side_file::SideFile;
 use crate::sweeper::Sweeper;
+use crate::{database_lock, registry};
 
 /// One database, as this process has it open.
 #[derive(Debug)]

@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use wal_core::index::{IndexBlock, WritableBlock};
-use wal_core::io::{LockKind, OpenMode, OsFile, shm_bytes};
-use wal_core::protocol::{forget_header, serves_newest};
-use wal_core::waiting::WaitingRoom;
+use wal_core::index::{IndexBlock, WritableBlock, forget_header};
+use wal_core::protocol::serves_newest;
+use wal_core::storage::{LockKind, OpenMode, OsFile, shm_bytes};
+use wal_core::wait::WaitingRoom;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
-use crate::attach;
 use crate::attachment::Attachment;
 use crate::index::Index;
 use crate::main_file::DatabaseOwner;
-use crate::{futex, side_file};
+use crate::{attach, futex, side_file};
 
 /// How long the release of a read lock is delayed by default, at most.
 const READ_LOCK_DELAY: Duration = Duration::from_millis(1);

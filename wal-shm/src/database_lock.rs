@@ -4,7 +4,7 @@
 //! first look at `-wal` or `-shm` until after the last. Whoever can turn it
 //! into EXCLUSIVE is alone, and may remove those two files.
 
-use wal_core::io::{ByteLocks, File, OsFile, database_bytes};
+use wal_core::storage::{ByteLocks, File, OsFile, database_bytes};
 use wal_core::{Error, LockMode, Result};
 
 /// Takes SHARED.

@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use wal_core::io::{ByteLocks, File, OsFile};
+use wal_core::storage::{ByteLocks, File, OsFile};
 use wal_core::{Error, LockMode, Result};
 
 /// Holds `byte` of `file` shared afterwards. `reset` is called by the first
@@ -104,7 +104,7 @@ mod tests {
     use std::cell::Cell;
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use wal_core::io::{LockKind, OpenMode};
+    use wal_core::storage::{LockKind, OpenMode};
 
     const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
     const BYTE: Range<u64> = 128..129;

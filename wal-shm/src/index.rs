@@ -10,11 +10,13 @@ use std::io;
 use std::ops::Range;
 
 use wal_core::index::{IndexBlock, WritableBlock};
-use wal_core::io::{ByteLocks, File, OpenMode, OsFile, shm_bytes};
+use wal_core::storage::{ByteLocks, File, OpenMode, OsFile, shm_bytes};
 use wal_core::{Error, LockMode, Result};
 
 use crate::file_system;
-use crate::first_opener::{self, Joined};
+use crate::first_opener::{
+    Joined, {self},
+};
 use crate::lock_table::Beyond;
 use crate::main_file::MainFile;
 use crate::private_index::PrivateIndex;

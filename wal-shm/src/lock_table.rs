@@ -33,7 +33,7 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use wal_core::io::shm_bytes;
+use wal_core::storage::shm_bytes;
 use wal_core::{Lock, LockMode, ReadSlot, Result, stripes};
 
 use crate::lock_byte::{LockByte, State};

@@ -8,12 +8,14 @@
 //! are not touched. The last user of a process asks the engine for EXCLUSIVE.
 
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io::{
+    ErrorKind, {self},
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use wal_core::io::{FileId, OpenMode, OsFile, Place};
+use wal_core::storage::{FileId, OpenMode, OsFile, Place};
 use wal_core::{Error, Result};
 
 /// An engine that has the database file open, and holds SHARED on it.

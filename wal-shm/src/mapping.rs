@@ -5,8 +5,8 @@ use std::{fs, io};
 
 use memmap2::{MmapOptions, MmapRaw};
 use wal_core::fork::ParentOnly;
-use wal_core::io::{File, OsFile};
 use wal_core::shared_memory::{LoadOnlyMemory, SharedMemory};
+use wal_core::storage::{File, OsFile};
 use wal_core::{Error, Result};
 
 /// A mapped `T` in a file.

@@ -31,10 +31,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use wal_core::index::WritableBlock;
-use wal_core::io::{ByteLocks, File, OsFile, ReadOnlyLog, shm_bytes};
+use wal_core::index::{IndexOf, WritableBlock, index_of};
 use wal_core::once_table::OnceTable;
-use wal_core::protocol::{IndexOf, index_of};
+use wal_core::storage::{ByteLocks, File, OsFile, ReadOnlyLog, shm_bytes};
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, Salts};
 
 use crate::lock_table::Beyond;
@@ -281,7 +280,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Instant;
     use wal_core::ReadSlot;
-    use wal_core::io::{LockKind, OpenMode};
+    use wal_core::storage::{LockKind, OpenMode};
 
     const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 

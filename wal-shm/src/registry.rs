@@ -5,15 +5,15 @@
 //! an attachment is opened or joined, so opens of one database follow each other. The mutex
 //! of the table is held for look-ups only: opening a database may wait for another process
 //! or for the disk, and opens of other databases do not wait with it. Lock order: a list, then
-//! the tables of `wal_core::io`. Dropping an attachment locks neither a list nor the table, so
+//! the tables of `wal_core::storage`. Dropping an attachment locks neither a list nor the table, so
 //! an attachment may be dropped with a list locked.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use wal_core::fork::ProcessGeneration;
-use wal_core::io::FileId;
 use wal_core::once_table::OnceTable;
+use wal_core::storage::FileId;
 
 use crate::attachment::Attachment;
 

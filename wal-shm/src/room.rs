@@ -10,11 +10,10 @@
 //! written to a new place all the same.
 #![cfg_attr(target_os = "linux", allow(unsafe_code))] // Attributes are set by `ioctl`.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::FileExt;
+use std::{fs, io};
 
-use wal_core::io::{File, OsFile};
+use wal_core::storage::{File, OsFile};
 use wal_core::{Error, Result};
 
 /// Makes `file` empty, and asks that its blocks be written in place.
@@ -57,9 +56,8 @@ fn allocate_in(file: &fs::File, len: u64, end: u64) -> io::Result<()> {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::fs;
-    use std::io;
     use std::os::fd::AsRawFd;
+    use std::{fs, io};
 
     use nix::errno::Errno;
     use nix::fcntl::{FallocateFlags, fallocate};

@@ -20,16 +20,17 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use wal_core::index::{BLOCK_LEN, IndexBlock, WritableBlock};
-use wal_core::io::{ByteLocks, Conflict, File, LOOK_IN_PLACE_EVERY, NowAndThen, OsFile, shm_bytes};
 use wal_core::once_table::OnceTable;
+use wal_core::storage::{
+    ByteLocks, Conflict, File, LOOK_IN_PLACE_EVERY, NowAndThen, OsFile, shm_bytes,
+};
 use wal_core::testing::{Point, step};
 use wal_core::{Error, LockMode, Result};
 
-use crate::first_opener;
 use crate::lock_table::Beyond;
 use crate::main_file::MainFile;
 use crate::mapping::Shared;
-use crate::room;
+use crate::{first_opener, room};
 
 /// What the first opener leaves of the file (`unixLockSharedMemory`): fewer
 /// bytes than a header, but not zero, so that a cut by SQLite can be told
@@ -249,7 +250,7 @@ mod tests {
     use std::sync::Arc;
 
     use wal_core::ReadSlot;
-    use wal_core::io::{LockKind, OpenMode, beside};
+    use wal_core::storage::{LockKind, OpenMode, beside};
 
     use super::*;
 

@@ -22,8 +22,8 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use wal_core::io::{ByteLocks, File, OsFile};
-use wal_core::waiting::WaitingRoom;
+use wal_core::storage::{ByteLocks, File, OsFile};
+use wal_core::wait::WaitingRoom;
 use wal_core::{Error, Lock, Result};
 
 use crate::main_file::MainFile;
@@ -186,11 +186,11 @@ fn reset(file: &OsFile) -> Result<()> {
 mod tests {
     use std::sync::Arc;
 
-    use wal_core::io::{OpenMode, beside};
+    use wal_core::storage::{OpenMode, beside};
 
     use super::*;
     use wal_core::LockMode;
-    use wal_core::io::LockKind;
+    use wal_core::storage::LockKind;
 
     const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 

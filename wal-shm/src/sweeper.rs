@@ -12,18 +12,20 @@
 //! what it sleeps on; an attachment that is dropped wakes it and waits until it has let go of
 //! them, so that no file is closed later than its attachment.
 //!
-//! [`WaitingRoom::reclaim`]: wal_core::waiting::WaitingRoom::reclaim
+//! [`WaitingRoom::reclaim`]: wal_core::wait::WaitingRoom::reclaim
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::{
+    JoinHandle, {self},
+};
 use std::time::Instant;
 
 use nix::sys::signal::SigSet;
 use wal_core::ReadSlot;
 use wal_core::fork::ProcessGeneration;
 use wal_core::once_table::OnceTable;
-use wal_core::waiting::Bell;
+use wal_core::wait::Bell;
 
 use crate::futex;
 use crate::index::Index;
@@ -57,7 +59,7 @@ struct Swept {
     /// What the last look has seen.
     seen: Seen,
     next_look: Instant,
-    /// The state of [`WaitingRoom::reclaim`](wal_core::waiting::WaitingRoom::reclaim) since
+    /// The state of [`WaitingRoom::reclaim`](wal_core::wait::WaitingRoom::reclaim) since
     /// which no checkpoint has reclaimed the locks.
     answered: Option<u32>,
 }

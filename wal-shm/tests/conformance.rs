@@ -8,7 +8,7 @@ use std::path::Path;
 
 use wal_core::Result;
 use wal_core::conformance::{Attachment, Backend};
-use wal_core::io::{LockKind, OpenMode, OsStorage};
+use wal_core::storage::{LockKind, OpenMode, OsStorage};
 use wal_shm::{ShmOptions, ShmWalCoordination};
 
 fn attach(path: &Path, options: ShmOptions) -> Result<Attachment<ShmWalCoordination>> {

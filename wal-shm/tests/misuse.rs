@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use wal_core::io::{OpenMode, beside};
+use wal_core::storage::{OpenMode, beside};
 use wal_core::{Error, WalCoordination};
 use wal_shm::{ShmOptions, ShmWalCoordination};
 

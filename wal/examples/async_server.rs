@@ -14,12 +14,11 @@
 
 #![allow(clippy::print_stdout)] // It is a program, and tells what came of it.
 
-use std::env;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::mpsc::channel;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};

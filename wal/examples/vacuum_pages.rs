@@ -7,9 +7,8 @@
 
 #![allow(clippy::print_stdout)] // It is a program, and tells what came of it.
 
-use std::env;
 use std::error::Error;
-use std::fs;
+use std::{env, fs};
 
 use wal::{Database, PageNo, VacuumOptions};
 

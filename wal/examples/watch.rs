@@ -8,12 +8,11 @@
 
 #![allow(clippy::print_stdout)] // It is a program, and tells what came of it.
 
-use std::env;
 use std::error::Error;
-use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
+use std::{env, fs};
 
 use wal::{Options, PageNo, ReadTx};
 

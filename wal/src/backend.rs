@@ -6,10 +6,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use wal_core::io::{File, OpenMode, OsFile, OsStorage, ReadOnlyLog, ReadOnlyStorage, Storage};
 use wal_core::protocol::{
     Expected, Wal, WalConfig, create_pages, inspect, inspect_immutable, is_unmade,
 };
+use wal_core::storage::{File, OpenMode, OsFile, OsStorage, ReadOnlyLog, ReadOnlyStorage, Storage};
 use wal_core::{Error, Result, WalCoordination};
 
 use crate::options::{Options, ReadStrategy};

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use wal_core::io::{
+use wal_core::protocol::{BackupProgress, refuse_leftovers};
+use wal_core::storage::{
     ByteLocks, FileId, LockKind, Naming, NewFile, OpenMode, OsFile, beside, database_bytes,
 };
-use wal_core::protocol::{BackupProgress, refuse_leftovers};
 use wal_core::{Error, Result};
 
 use crate::backend::Backend;

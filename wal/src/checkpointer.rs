@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::{
+    JoinHandle, {self},
+};
 
 use nix::sys::signal::SigSet;
 use wal_core::fork::ProcessGeneration;

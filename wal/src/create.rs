@@ -5,8 +5,8 @@ use std::io::{ErrorKind, IoSlice};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use wal_core::io::{File, FileSyncType, Naming, NewFile};
 use wal_core::protocol::{DatabaseKind, WalConfig, first_page};
+use wal_core::storage::{File, FileSyncType, Naming, NewFile};
 use wal_core::{Error, PageSize, Result};
 
 use crate::options::Options;

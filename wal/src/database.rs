@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wal_core::io::OsFile;
 use wal_core::protocol::{
     BackfillProof, BusyHandler, CheckpointMode, CheckpointOptions, CheckpointReport, DatabaseKind,
     Opener, ReadTx, SavedSnapshot, Wal, refuse_leftovers,
 };
+use wal_core::storage::OsFile;
 use wal_core::{Error, PageSize, Result, stripes};
 
 use crate::backend::Backend;

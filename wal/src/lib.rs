@@ -95,7 +95,6 @@ mod writing;
 pub use backend::{Attachment, Backend};
 pub use options::{Options, ReadStrategy};
 pub use vacuum::{VacuumOptions, VacuumReport};
-pub use wal_core::io::LockKind;
 #[cfg(feature = "observe")]
 pub use wal_core::protocol::Counters;
 pub use wal_core::protocol::{
@@ -104,6 +103,7 @@ pub use wal_core::protocol::{
     OldPages, PageRef, Pages, RawFrame, SavedSnapshot, Savepoint, Snapshot, Synchronous,
     TailFrames, TailPosition,
 };
+pub use wal_core::storage::LockKind;
 pub use wal_core::{Error, FrameNo, Lock, PageNo, PageSize, ReadSlot, Result, Salts};
 
 /// How many bytes at the beginning of page 1 of a page store are its header, which no commit
@@ -157,6 +157,26 @@ pub mod generic {
 }
 
 #[cfg(all(feature = "inproc", not(feature = "shm")))]
-pub use inproc::{ApplyTx, Database, HeldSnapshot, ReadTx, Tail, WriteTx};
+pub use inproc::ApplyTx;
+#[cfg(all(feature = "inproc", not(feature = "shm")))]
+pub use inproc::Database;
+#[cfg(all(feature = "inproc", not(feature = "shm")))]
+pub use inproc::HeldSnapshot;
+#[cfg(all(feature = "inproc", not(feature = "shm")))]
+pub use inproc::ReadTx;
+#[cfg(all(feature = "inproc", not(feature = "shm")))]
+pub use inproc::Tail;
+#[cfg(all(feature = "inproc", not(feature = "shm")))]
+pub use inproc::WriteTx;
 #[cfg(feature = "shm")]
-pub use shm::{ApplyTx, Database, HeldSnapshot, ReadTx, Tail, WriteTx};
+pub use shm::ApplyTx;
+#[cfg(feature = "shm")]
+pub use shm::Database;
+#[cfg(feature = "shm")]
+pub use shm::HeldSnapshot;
+#[cfg(feature = "shm")]
+pub use shm::ReadTx;
+#[cfg(feature = "shm")]
+pub use shm::Tail;
+#[cfg(feature = "shm")]
+pub use shm::WriteTx;

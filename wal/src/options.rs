@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wal_core::io::{LockKind, OsFile};
 use wal_core::protocol::{
     BusyHandler, CACHE_SPILL, DatabaseKind, Synchronous, WalAutoActions, WalConfig,
 };
+use wal_core::storage::{LockKind, OsFile};
 use wal_core::{PageSize, Result};
 
 use crate::database::Database;

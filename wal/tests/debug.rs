@@ -13,8 +13,8 @@ use wal::{
 };
 use wal_core::WalCoordination;
 use wal_core::format::scan;
-use wal_core::io::{File, MemoryFile, OpenMode, OsFile, OsStorage, beside};
-use wal_core::waiting::WaitingRoom;
+use wal_core::storage::{File, MemoryFile, OpenMode, OsFile, OsStorage, beside};
+use wal_core::wait::WaitingRoom;
 
 /// Without the path of a database.
 const MOST_BYTES: usize = 300;

@@ -4,7 +4,9 @@
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::ptr::{self, NonNull};
+use std::ptr::{
+    NonNull, {self},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;

@@ -12,7 +12,9 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufWriter, Write};
+use std::io::{
+    BufRead, BufWriter, Write, {self},
+};
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
 use wal_core::Result;
-use wal_core::io::{File, FileSyncType, Storage};
+use wal_core::storage::{File, FileSyncType, Storage};
 
 const SECTOR: usize = 512;
 

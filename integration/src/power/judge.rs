@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use rusqlite::Connection;
 use tempfile::TempDir;
-use wal_core::io::beside;
 use wal_core::protocol::{CheckpointMode, DatabaseKind, ReadTx, Synchronous, Wal, WalConfig};
+use wal_core::storage::beside;
 use wal_core::{PageNo, WalCoordination};
 use wal_inproc::InProcessWalCoordination;
 

@@ -3,16 +3,18 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::{
+    JoinHandle, {self},
+};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use nix::time::{ClockId, clock_gettime};
-use wal_core::io::Storage;
 use wal_core::protocol::{
     CheckpointMode, DatabaseKind, ReadTx, Synchronous, Wal, WalConfig, WriteTx,
 };
+use wal_core::storage::Storage;
 use wal_core::{PageNo, WalCoordination};
 
 use super::shared::Shared;

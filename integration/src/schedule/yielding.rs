@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use wal_core::index::{IndexBlock, WritableBlock};
-use wal_core::io::{File, FileSyncType, MemoryFile, Storage};
-use wal_core::waiting::WaitingRoom;
+use wal_core::storage::{File, FileSyncType, MemoryFile, Storage};
+use wal_core::wait::WaitingRoom;
 use wal_core::{Lock, LockMode, ReadSlot, Result, WalCoordination};
 use wal_inproc::InProcessWalCoordination;
 

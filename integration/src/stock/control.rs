@@ -15,7 +15,9 @@
 //! the process goes on and never stops again.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{
+    Write, {self},
+};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};

@@ -2,7 +2,9 @@
 //! open.
 #![allow(unsafe_code)] // `fork` is unsafe in a process with threads, and a child must leave by `_exit`.
 
-use std::io::{self, Write};
+use std::io::{
+    Write, {self},
+};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::io::{
+    Write, {self},
+};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};

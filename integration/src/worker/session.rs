@@ -1,7 +1,9 @@
 //! The process's end: what a worker has open, and the commands on it.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{
+    Write, {self},
+};
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use serde_json::Value;
 use wal::generic::{Database, ReadTx, WriteTx};
 use wal::{CheckpointOptions, LockKind, PageNo, Savepoint};
 use wal_core::LockMode;
-use wal_core::io::ByteLocks;
+use wal_core::storage::ByteLocks;
 
 use super::wire::{Answer, Backend, Command, HeldByte, Refusal, Settings, SnapshotInfo};
 use super::{Stamp, fork, run_load};

@@ -28,7 +28,7 @@ use std::time::Duration;
 use integration::stock::{StockKind, StockSqlite};
 use integration::worker::{Checkpoint, Command, HeldByte, Settings, Stamp, WATCHDOG, Worker};
 use rusqlite::types::Value;
-use wal_core::io::{beside, shm_bytes};
+use wal_core::storage::{beside, shm_bytes};
 use wal_core::{Lock, ReadSlot};
 
 /// The library's default.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use integration::stock::StockSqlite;
 use integration::worker::{Command, Load, LoadReport, Role, WATCHDOG, Worker};
-use wal_core::io::{ByteLocks, LockKind, shm_bytes};
+use wal_core::storage::{ByteLocks, LockKind, shm_bytes};
 use wal_core::{Lock, LockMode};
 
 use super::{DELAY, Scene, onlooker, read_often, stock_checkpoint, update};

@@ -1,13 +1,12 @@
 //! An empty file is a valid SQLite database: stock SQLite makes one before its first write.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use integration::needs::Need;
 use integration::spawn::spawn;

@@ -8,7 +8,7 @@ use integration::stock::{StockKind, StockSqlite};
 use integration::worker::Backend;
 use wal::{CheckpointMode, Error, Options, PageNo};
 use wal_core::format::{ByteOrder, FRAME_HEADER_LEN, LOG_HEADER_LEN};
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 use crate::{options, try_open};
 

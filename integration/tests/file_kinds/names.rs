@@ -7,7 +7,7 @@ use integration::disk::{FileSystem, with_disk};
 use integration::worker::Backend;
 use nix::mount::{MsFlags, mount};
 use wal::{DatabaseKind, Options, PageNo};
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 use crate::{expect_rows, options, refused_saying, sqlite_database, try_open};
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use integration::fixtures::folder::FolderState;
 use integration::worker::Backend;
 use wal::{Database, DatabaseKind, Error, Options, PAGE_STORE_HEADER_LEN, PageNo, PageSize};
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 use crate::{options, refused, refused_saying, try_open};
 

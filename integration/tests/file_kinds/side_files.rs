@@ -1,16 +1,15 @@
 //! Files beside a database: those of other programs stay as they are, and no new file gets the
 //! name of one.
 
-use std::fs;
 use std::sync::mpsc::channel;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use integration::worker::Backend;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use wal::{Database, Error, PageNo};
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 use crate::{options, try_open};
 

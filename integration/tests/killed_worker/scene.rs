@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use integration::stock::{StockKind, StockSqlite};
 use integration::worker::{Settings, Stamp, Synchronous, Worker};
 use tempfile::TempDir;
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 /// Overflow pages of the table `t`, away from pages that SQLite itself needs.
 pub(crate) const PAGES: Range<u32> = 20..26;

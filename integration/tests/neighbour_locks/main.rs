@@ -20,7 +20,7 @@ use integration::worker::{HeldByte, Settings, WATCHDOG, Worker};
 use neighbour::{Kind, Neighbour};
 use tempfile::TempDir;
 use wal::{Error, Lock, Options, PageNo, Synchronous};
-use wal_core::io::{OpenMode, beside, database_bytes, shm_bytes};
+use wal_core::storage::{OpenMode, beside, database_bytes, shm_bytes};
 use wal_shm::{ShmOptions, ShmWalCoordination};
 
 /// How often the neighbour opens the database beside each use of ours.

@@ -4,12 +4,11 @@
 //! The kind of a lock tells its owner, since SQLite takes locks of the process
 //! and ours locks of the open file description.
 
-use std::fs;
-use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 /// Far longer than the list takes to be read again. It is read in parts, so
 /// that a lock can be missed when others come and go meanwhile.

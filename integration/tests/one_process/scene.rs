@@ -10,9 +10,11 @@ use rusqlite::Connection;
 use rusqlite::types::FromSql;
 use tempfile::TempDir;
 use wal::{Database, Lock, Options, PageNo, ReadTx, Synchronous, WriteTx};
-use wal_core::io::{beside, database_bytes, shm_bytes};
+use wal_core::storage::{beside, database_bytes, shm_bytes};
 
-use crate::locks::{self, Owner};
+use crate::locks::{
+    Owner, {self},
+};
 use crate::stamped;
 
 /// The lock byte of writers.

@@ -12,9 +12,9 @@ use std::time::Instant;
 use integration::stock::{Control, StockKind, StockSqlite};
 use wal::{CheckpointMode, Salts};
 use wal_core::index::{IndexBlock, WritableBlock};
-use wal_core::io::{OpenMode, OsFile, OsStorage};
 use wal_core::protocol::{Expected, Wal, inspect};
-use wal_core::waiting::WaitingRoom;
+use wal_core::storage::{OpenMode, OsFile, OsStorage};
+use wal_core::wait::WaitingRoom;
 use wal_core::{Lock, LockMode, ReadSlot, Result, WalCoordination};
 use wal_shm::{ShmOptions, ShmWalCoordination};
 

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use wal::LockKind;
 use wal_core::LockMode;
-use wal_core::io::{ByteLocks, beside};
+use wal_core::storage::{ByteLocks, beside};
 
 use super::{Image, Ours};
 

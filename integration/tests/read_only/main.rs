@@ -12,14 +12,18 @@ mod alone;
 mod beside;
 mod refused;
 
-use std::fs::{self, Permissions};
+use std::fs::{
+    Permissions, {self},
+};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use integration::fixtures::folder::FolderState;
 use integration::fixtures::reading::Contents;
-use integration::fixtures::{self, Fixture, page_digest};
+use integration::fixtures::{
+    Fixture, page_digest, {self},
+};
 use integration::kind::kind_at;
 use integration::needs::Need;
 use integration::rights::as_nobody;
@@ -29,7 +33,7 @@ use tempfile::TempDir;
 use wal::shm::{Database, ReadTx};
 use wal::{CheckpointMode, Error, Lock, LockKind, Options, ReadStrategy};
 use wal_core::LockMode;
-use wal_core::io::{ByteLocks, beside, shm_bytes};
+use wal_core::storage::{ByteLocks, beside, shm_bytes};
 
 /// Longer than any step takes, so that only a hang gets there.
 const PATIENT: Duration = Duration::from_secs(20);

@@ -5,7 +5,9 @@
 use std::fs;
 
 use integration::fixtures::reading::{Contents, Opener};
-use integration::fixtures::{self, Fixture, INDEX};
+use integration::fixtures::{
+    Fixture, INDEX, {self},
+};
 use integration::worker::Backend;
 
 use crate::forged_index::{ForgedIndex, MAX_FRAME, PAGE_COUNT};

@@ -5,13 +5,14 @@
 //! What such an index says cannot be proven false without reading the whole
 //! log, so *which* pages are read is not what is tested here.
 
-use std::fs;
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use integration::fixtures::reading::Contents;
-use integration::fixtures::{self, Copy, INDEX};
+use integration::fixtures::{
+    Copy, INDEX, {self},
+};
 use wal::{CheckpointMode, Error, Options, PageNo, ReadStrategy, Synchronous};
 
 use crate::forged_index::{ForgedIndex, MAX_FRAME, PAGE_COUNT, VERSION};

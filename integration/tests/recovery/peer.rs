@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 
 use wal_core::LockMode;
-use wal_core::io::{ByteLocks, LockKind, shm_bytes};
+use wal_core::storage::{ByteLocks, LockKind, shm_bytes};
 
 /// Holds the lock of those who are attached (DMS) until it is dropped.
 pub(crate) struct Peer {

@@ -11,10 +11,12 @@ use std::fs;
 use std::path::Path;
 
 use integration::fixtures::reading::{Contents, Opener};
-use integration::fixtures::{self, DATABASE, Fixture, LOG, file_digests, page_digest};
+use integration::fixtures::{
+    DATABASE, Fixture, LOG, file_digests, page_digest, {self},
+};
 use rusqlite::Connection;
-use wal_core::io::{File, MemoryFile, Storage};
 use wal_core::protocol::{DatabaseKind, Wal, WalConfig};
+use wal_core::storage::{File, MemoryFile, Storage};
 use wal_core::{PageNo, PageSize};
 use wal_inproc::InProcessWalCoordination;
 

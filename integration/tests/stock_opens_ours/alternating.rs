@@ -10,7 +10,9 @@ use integration::stock::{StockKind, StockSqlite};
 use wal::shm::Database;
 use wal::{CheckpointMode, PageNo, ReadStrategy, Salts};
 
-use crate::ours::{self, Model, checkpoint_by_stock, new_bank, read_by_stock, transfer};
+use crate::ours::{
+    Model, checkpoint_by_stock, new_bank, read_by_stock, transfer, {self},
+};
 
 const TURNS: usize = 80;
 

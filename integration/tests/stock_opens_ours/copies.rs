@@ -10,7 +10,9 @@ use integration::stock::StockKind;
 use tempfile::TempDir;
 use wal::generic::Database;
 
-use crate::ours::{self, Model, digests_by_new_stock, new_bank, read_by_new_stock, transfer};
+use crate::ours::{
+    Model, digests_by_new_stock, new_bank, read_by_new_stock, transfer, {self},
+};
 
 const PAGE_SIZES: [u32; 4] = [512, 1024, 4096, 65536];
 

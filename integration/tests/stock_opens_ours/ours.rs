@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use integration::bank::{self, Layout, OFFSET};
+use integration::bank::{
+    Layout, OFFSET, {self},
+};
 use integration::fixtures::file_digests;
 use integration::stock::{StockKind, StockSqlite};
 use rusqlite::types::Value;

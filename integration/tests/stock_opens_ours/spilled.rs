@@ -7,7 +7,9 @@ use wal::Savepoint;
 use wal::shm::WriteTx;
 
 use crate::copies::stock_agrees;
-use crate::ours::{self, Model, new_bank, read_by_stock, transfer_in};
+use crate::ours::{
+    Model, new_bank, read_by_stock, transfer_in, {self},
+};
 
 const PAGE_SIZES: [u32; 3] = [512, 1024, 4096];
 
@@ -47,7 +49,7 @@ fn spill_beside_stock(kind: StockKind, page_size: u32, seed: u64) {
         let mut write = database.begin_write().unwrap();
         let mut changed = model.clone();
         change(&mut write, &mut changed, &mut rng);
-        let log = wal_core::io::beside(&path, "-wal").metadata().unwrap();
+        let log = wal_core::storage::beside(&path, "-wal").metadata().unwrap();
         assert!(log.len() > 0, "nothing was spilled");
         assert_eq!(read_by_stock(&mut stock), model, "not committed yet");
         if commits {

@@ -20,17 +20,15 @@ mod stamped;
 mod stock;
 mod verdict;
 
-use std::env;
-use std::fs;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use anyhow::{Context, Result, anyhow};
 use count::Count;
 use fastrand::Rng;
 use integration::stock::StockKind;
 use scene::{Ledger, OURS, STOCK, Scene};
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 const SECONDS: u64 = 30;
 const PAGE_SIZES: [u32; 4] = [4096, 512, 65536, 1024];

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use integration::worker::Stamp;
 use rusqlite::Connection;
 use wal::{Options, PageNo};
-use wal_core::io::beside;
+use wal_core::storage::beside;
 
 use crate::scene::{SUM, Scene};
 

@@ -4,13 +4,17 @@
 //! user: on Linux that is a matter of the thread, and the rest of the process
 //! stays root.
 
-use std::fs::{self, Permissions};
+use std::fs::{
+    Permissions, {self},
+};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use integration::fixtures::folder::FolderState;
 use integration::fixtures::reading::Opener;
-use integration::fixtures::{self, DATABASE, LOG};
+use integration::fixtures::{
+    DATABASE, LOG, {self},
+};
 use integration::rights::as_nobody;
 use integration::worker::Backend;
 use nix::unistd::geteuid;

@@ -1,11 +1,12 @@
 //! Files that are no database, or are one in another state.
 
-use std::fs;
 use std::path::Path;
 use std::sync::mpsc::channel;
-use std::thread;
+use std::{fs, thread};
 
-use integration::fixtures::{self, DATABASE, JOURNAL, LOG, copy_folder};
+use integration::fixtures::{
+    DATABASE, JOURNAL, LOG, copy_folder, {self},
+};
 use integration::worker::WATCHDOG;
 use nix::sys::stat::Mode;
 use wal::{Error, Options};

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use integration::fixtures::{self, DATABASE, LOG};
+use integration::fixtures::{
+    DATABASE, LOG, {self},
+};
 use wal::Error;
 use wal_core::format::{ByteOrder, Checksum};
 

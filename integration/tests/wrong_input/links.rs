@@ -7,7 +7,9 @@ use std::path::Path;
 
 use integration::fixtures::folder::FolderState;
 use integration::fixtures::reading::{Contents, Opener};
-use integration::fixtures::{self, DATABASE};
+use integration::fixtures::{
+    DATABASE, {self},
+};
 use integration::worker::Backend;
 use wal::{Error, Options, PageNo, ReadStrategy, Synchronous};
 

@@ -6,9 +6,9 @@
 //! contract; a protocol that calls without the lock it needs breaks its own.
 
 use super::director::{Call, Which};
-use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::index::{CheckpointInfo, HeaderCell, IndexBlock, IndexHeader};
 use crate::protocol::Synchronous;
+use crate::types::{Lock, LockMode, ReadSlot};
 
 /// A single lock in somebody's hands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

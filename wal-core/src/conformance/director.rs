@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::contract::Ledger;
-use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::index::IndexBlock;
+use crate::types::{Lock, LockMode, ReadSlot};
 
 /// One of the two files of a database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,7 +2,9 @@
 #![allow(unsafe_code)] // What gives a lock up is handed on.
 
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io::{
+    IoSlice, {self},
+};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,11 +14,12 @@ use std::time::Instant;
 use super::Attachment;
 use super::contract::Ledger;
 use super::director::{Awaited, Call, Director, Then, Which, die};
-use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::index::{IndexBlock, WritableBlock};
-use crate::io::{File, FileSyncType, MappedFile, Storage};
-use crate::waiting::WaitingRoom;
+use crate::storage::{File, FileSyncType, MappedFile, Storage};
+use crate::types::{Lock, LockMode, ReadSlot};
+use crate::wait::WaitingRoom;
 
 /// An attachment that several users may share.
 pub(super) struct SharedAttachment<C> {

@@ -37,7 +37,7 @@ use std::path::Path;
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
-use crate::io::Storage;
+use crate::storage::Storage;
 
 mod cases;
 mod contract;

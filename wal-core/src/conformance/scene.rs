@@ -15,15 +15,15 @@ use std::time::{Duration, Instant};
 use super::Backend;
 use super::director::{Call, Director, Entry, Then, until_death};
 use super::interposed::{Interposed, InterposedStorage, Seat, SharedAttachment};
-use crate::coordination::{ReadSlot, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::index::{CheckpointInfo, HeaderCell, IndexBlock, IndexHeader, WritableBlock};
-use crate::io::beside;
 use crate::protocol::{
     CheckpointMode, CheckpointReport, DatabaseKind, ReadTx, Synchronous, Wal, WalConfig, WriteTx,
 };
+use crate::storage::beside;
 use crate::sync::Ordering as AtomicOrdering;
-use crate::types::{PageNo, PageSize};
+use crate::types::{PageNo, PageSize, ReadSlot};
 
 /// How long a wait of the suite may last before something is wrong, also on a
 /// machine that is busy with much else.

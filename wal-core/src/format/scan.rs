@@ -10,7 +10,7 @@ use super::checksum::Checksum;
 use super::frame::{FRAME_HEADER_LEN, FrameHeader};
 use super::log_header::{DecodedHeader, LOG_HEADER_LEN, LogHeader};
 use crate::error::{Error, Result};
-use crate::io::File;
+use crate::storage::File;
 use crate::testing::{Mutation, mutated};
 use crate::types::{MAX_FRAME, PageSize, Salts};
 use std::fmt;

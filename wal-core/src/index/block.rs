@@ -15,9 +15,9 @@
 
 use std::ops::Deref;
 
-use crate::coordination::ReadSlot;
 use crate::shared_memory::LoadOnlyMemory;
 use crate::sync::{AtomicU16, AtomicU32, Ordering, fence};
+use crate::types::ReadSlot;
 
 /// The mark of a slot that nobody reads at (`READMARK_NOT_USED`).
 pub const MARK_NOT_USED: u32 = u32::MAX;

@@ -139,7 +139,9 @@ fn expanded(words: HeaderWords) -> HeaderWords {
 }
 
 #[cfg(loom)]
-use numbered::{compact, expanded};
+use numbered::compact;
+#[cfg(loom)]
+use numbered::expanded;
 
 /// Under loom a copy of the header is one word, its number in a table: no
 /// model of the protocol would end if each of 24 words could be old or new.

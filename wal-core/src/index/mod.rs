@@ -13,20 +13,19 @@
 //! ```
 
 mod block;
-mod chain_ends;
 mod checkpoint_info;
+mod frame_map;
 mod header;
 mod header_cell;
-mod map;
-mod page_map;
-mod page_tree;
+mod validity;
 
 pub use block::{BLOCK_LEN, IndexBlock, MARK_NOT_USED, WritableBlock};
 pub(crate) use block::{block_of_frame, last_frame_of_block};
-pub(crate) use chain_ends::ChainEnds;
 pub(crate) use checkpoint_info::CheckpointInfo;
+pub(crate) use frame_map::{
+    Blocks, ChainEnds, PageMap, Seal, append, build_block, find, page_of_frame, trim,
+};
 pub(crate) use header::BadHeader;
 pub use header::IndexHeader;
 pub(crate) use header_cell::HeaderCell;
-pub(crate) use map::{Blocks, append, build_block, find, page_of_frame, trim};
-pub(crate) use page_map::{PageMap, Seal};
+pub use validity::{IndexOf, forget_header, index_of};

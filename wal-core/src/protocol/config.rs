@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::DatabaseKind;
+use crate::protocol::DatabaseKind;
 use crate::types::PageSize;
 
 /// How much survives a power failure. A process that is killed loses nothing
@@ -16,22 +16,22 @@ pub enum Synchronous {
     /// else.
     Normal,
     /// The log is also synced at each commit, before it becomes visible, or
-    /// before [`super::WriteTx::commit`] returns if [`WalConfig::group_commit`] is
+    /// before [`crate::protocol::WriteTx::commit`] returns if [`WalConfig::group_commit`] is
     /// set. A power failure undoes nothing that was acknowledged. Threads of one
-    /// attachment share syncs: see [`super::Wal::begin_write`].
+    /// attachment share syncs: see [`crate::protocol::Wal::begin_write`].
     #[default]
     Full,
 }
 
 /// What is done to the log without being asked. A program that owns the life
 /// of the log, a replicator for one, switches both off, and calls
-/// [`super::Wal::checkpoint_with`] and [`super::Wal::restart_log`] when it has what it
+/// [`crate::protocol::Wal::checkpoint_with`] and [`crate::protocol::Wal::restart_log`] when it has what it
 /// needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WalAutoActions {
     /// A commit that leaves at least this many frames in the log that are not in
-    /// the database file is followed by [`super::Wal::checkpoint_automatically`]; 0
-    /// switches it off. That is up to the [`super::Opener`].
+    /// the database file is followed by [`crate::protocol::Wal::checkpoint_automatically`]; 0
+    /// switches it off. That is up to the [`crate::protocol::Opener`].
     pub checkpoint: u32,
     /// A commit begins the log anew if all of it is in the database file and
     /// nobody reads it.
@@ -51,7 +51,7 @@ impl Default for WalAutoActions {
 /// What an attachment is told about its database.
 #[derive(Clone, Copy, Debug)]
 pub struct WalConfig {
-    /// What [`super::inspect`] found.
+    /// What [`crate::protocol::inspect`] found.
     pub kind: DatabaseKind,
     /// The page size of the database.
     pub page_size: PageSize,
@@ -84,7 +84,7 @@ pub struct WalConfig {
     pub auto_actions: WalAutoActions,
     /// Whether a commit at [`Synchronous::Full`] is visible before it is
     /// durable, so that one sync serves the commits of many users. It is
-    /// durable when [`super::WriteTx::commit`] returns. Others may see it before, and
+    /// durable when [`crate::protocol::WriteTx::commit`] returns. Others may see it before, and
     /// a power failure in between undoes it, with whatever was committed on
     /// top of it and not acknowledged either. Frames of an engine are synced
     /// before anybody sees them all the same.

@@ -3,17 +3,17 @@
 
 use std::fmt::{DebugStruct, Formatter, Result};
 
-use super::apply::ApplyTx;
-use super::guard::LockGuard;
-use super::held_snapshot::HeldSnapshot;
-use super::page::PageRef;
-use super::read::{ReadTx, Snapshot};
-use super::spill::OwnFrames;
-use super::tail::{RawFrame, ResumedTail, Tail, TailFrames};
-use super::vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
-use super::write::{UpgradeRefused, WriteTx};
-use super::{Attached, Wal};
 use crate::coordination::WalCoordination;
+use crate::protocol::locking::guard::LockGuard;
+use crate::protocol::read::begin::{ReadTx, Snapshot};
+use crate::protocol::read::hold::HeldSnapshot;
+use crate::protocol::read::page::PageRef;
+use crate::protocol::replication::apply::ApplyTx;
+use crate::protocol::replication::tail::{RawFrame, ResumedTail, Tail, TailFrames};
+use crate::protocol::vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
+use crate::protocol::write::spill::OwnFrames;
+use crate::protocol::write::transaction::{UpgradeRefused, WriteTx};
+use crate::protocol::{Attached, Wal};
 
 /// `Debug` of a type by the named values that it prints. There is no bound on the
 /// coordination, of which nothing is printed.

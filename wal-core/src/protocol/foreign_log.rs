@@ -19,12 +19,13 @@
 //! happens to follow; and any log while a process has the database open, whose index says what
 //! the log is. Page stores and raw pages have no change counter.
 
-use super::{DatabaseKind, Wal, page_one};
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{
-    self, DatabaseHeader, FRAME_HEADER_LEN, LogScan, PageStoreHeader, frame_offset,
+    DatabaseHeader, FRAME_HEADER_LEN, LogScan, PageStoreHeader, frame_offset, {self},
 };
+use crate::protocol::write::page_one;
+use crate::protocol::{DatabaseKind, Wal};
 use crate::types::{FrameNo, PageNo};
 
 /// The part of page 1 that says what the file is.

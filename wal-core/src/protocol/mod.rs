@@ -1,55 +1,22 @@
 //! The operations of the log, written once for every coordination.
 //!
-//! | file | what it does |
+//! | folder or file | what it does |
 //! |---|---|
-//! | `guard` | holds a lock, and gives it back exactly once |
-//! | `snapshot` | loads the header, and mends it when its writer died |
-//! | `read` | begins a read transaction, which is checked again under its lock |
-//! | `raise` | moves a read transaction to the newest state within its slot |
-//! | `marks` | which slot that takes, and with which mark |
-//! | `page` | a page of a snapshot, and how it is asked for |
-//! | `pages` | what has pages: snapshots and write transactions |
-//! | `kept` | what a lock keeps of the two files; reads pages there |
-//! | `database_size` | when the length of the database file is looked at again |
-//! | `page_map` | makes that as quick in a long log as in a short one |
-//! | `held_snapshot` | a snapshot that is held for a bounded time |
-//! | `saved_snapshot` | a snapshot as a value, opened again while the log has it |
-//! | `tail` | follows the log, for a replicator |
-//! | `drain` | ends a generation of the log for a tail, beside busy writers |
-//! | `apply` | adds the frames of another log, for a replica |
-//! | `backup` | copies a snapshot into a file of its own |
-//! | `change` | waits until the database has changed |
-//! | `write` | begins and ends the one write transaction |
-//! | `write_again` | runs a closure in one, again where that can succeed |
-//! | `dirty` | what the transaction keeps on the heap, and what savepoints need of it |
-//! | `spill` | writes that to the log before the commit, when it is too much |
-//! | `overwrite` | writes such pages again, and mends the checksums |
-//! | `savepoint` | rolls back a part of the transaction |
-//! | `frames` | the same for an engine that keeps its pages itself |
-//! | `frames_mark` | how far an engine's frames are taken back |
-//! | `free_space` | refuses what the file system has no room for |
-//! | `append` | turns dirty pages into frames and a commit |
-//! | `group_commit` | one sync for the commits of many, which see them before |
-//! | `relay` | one sync for the commits of several threads, which nobody sees before |
-//! | `mend_log` | writes the log again after a failed sync |
-//! | `restart` | begins the log anew when all of it is backfilled |
-//! | `checkpoint` | how far frames are moved to the database file, who is waited for |
-//! | `backfill` | moves them |
-//! | `auto_checkpoint` | keeps the log short without being asked |
-//! | `busy` | waits for a lock, as long as it was told to |
-//! | `turn` | takes Write when it is one's turn |
-//! | `own_write` | finds that a thread waits for its own write transaction |
-//! | `recovery` | rebuilds the wal-index from the log |
-//! | `private_index` | tells whether an index that nobody else updates is still the log's |
+//! | `locking` | how a lock is acquired, waited for, kept and released |
+//! | `read` | read transactions and snapshots |
+//! | `checkpoint` | moves frames to the database file, and restarts the log |
+//! | `durability` | syncs that several commits share, and what follows one that failed |
+//! | `write` | write transactions |
+//! | `engine` | write transactions of an engine that keeps its pages itself |
+//! | `replication` | tails of the log, replicas, backups |
 //! | `vacuum` | rewrites the whole database, and shuts out everybody if asked to |
-//! | `pressure` | lets writers wait while the log is too long |
-//! | `delayed_release` | which read locks are kept for the next reader, and how a checkpoint reclaims them |
-//! | `proof` | shows that a backfilled log may be overwritten |
-//! | `observe` | counts and tells what happens, if that is compiled in |
-//! | `debug` | what `{:?}` prints of all these |
+//! | `recovery` | rebuilds the wal-index from the log |
+//! | `foreign_log` | reports a log that cannot follow from the database file |
+//! | `open` | what a file is |
 //! | `config` | what an attachment is told when it is made |
 //! | `tuning` | what is told to an attachment while it is in use |
-//! | `open`, `close` | what a file is; what the last user cleans up |
+//! | `observe` | counts and tells what happens, if that is compiled in |
+//! | `debug` | what `{:?}` prints of all these |
 
 /// Counts and tells what happened, if the feature `observe` is on; else the
 /// figures are not even computed.
@@ -60,58 +27,22 @@ macro_rules! observe {
     }};
 }
 
-mod append;
-mod apply;
-mod auto_checkpoint;
-mod backfill;
-mod backup;
-mod busy;
-mod change;
 mod checkpoint;
-mod close;
 mod config;
-mod database_size;
 mod debug;
-mod delayed_release;
-mod dirty;
-mod drain;
+mod durability;
+mod engine;
 mod foreign_log;
-mod frames;
-mod frames_mark;
-mod free_space;
-mod group_commit;
-mod guard;
-mod held_snapshot;
-mod kept;
-mod marks;
-mod mend_log;
+mod locking;
 #[cfg(feature = "observe")]
 mod observe;
 mod open;
-mod overwrite;
-mod own_write;
-mod page;
-mod page_map;
-mod page_one;
-mod pages;
-mod pressure;
-mod private_index;
-mod proof;
-mod raise;
 mod read;
 mod recovery;
-mod relay;
-mod restart;
-mod saved_snapshot;
-mod savepoint;
-mod snapshot;
-mod spill;
-mod tail;
+mod replication;
 mod tuning;
-mod turn;
 mod vacuum;
 mod write;
-mod write_again;
 
 use std::ops::Deref;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -119,41 +50,41 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use crate::coordination::{Lock, LockMode, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
 use crate::index::{ChainEnds, CheckpointInfo, HeaderCell, IndexBlock, WritableBlock};
-use crate::io::{File, FileSyncType, Storage};
+use crate::storage::{File, FileSyncType, Storage};
 use crate::testing::{Mutation, mutated};
+use crate::types::{Lock, LockMode};
 
-pub use apply::ApplyTx;
-pub use backup::BackupProgress;
-pub use busy::{BusyHandler, Cancel};
-pub use checkpoint::{
+pub use checkpoint::modes::{
     CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
 };
+pub use checkpoint::proof::BackfillProof;
 pub use config::{CACHE_SPILL, Synchronous, WalAutoActions, WalConfig};
-pub use delayed_release::serves_newest;
-pub use dirty::Savepoint;
-pub use drain::{DrainOptions, Drained};
-pub use frames_mark::FramesMark;
-pub use guard::LockGuard;
-pub use held_snapshot::HeldSnapshot;
+pub use engine::frames_mark::FramesMark;
+pub use locking::busy::{BusyHandler, Cancel};
+pub use locking::delayed_release::serves_newest;
+pub use locking::guard::LockGuard;
 #[cfg(feature = "observe")]
 pub use observe::Counters;
 pub use open::{
     DatabaseKind, Expected, create_pages, first_page, inspect, inspect_immutable, is_unmade,
     refuse_leftovers,
 };
-pub use page::PageRef;
-pub use pages::Pages;
-pub use private_index::{IndexOf, forget_header, index_of};
-pub use proof::BackfillProof;
-pub use read::{ReadTx, Snapshot};
-pub use saved_snapshot::SavedSnapshot;
-pub use tail::{RawFrame, ResumedTail, Tail, TailFrames, TailPosition};
+pub use read::begin::{ReadTx, Snapshot};
+pub use read::hold::HeldSnapshot;
+pub use read::page::PageRef;
+pub use read::pages::Pages;
+pub use read::saved_snapshot::SavedSnapshot;
+pub use replication::apply::ApplyTx;
+pub use replication::backup::BackupProgress;
+pub use replication::drain::{DrainOptions, Drained};
+pub use replication::tail::{RawFrame, ResumedTail, Tail, TailFrames, TailPosition};
 pub use vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
-pub use write::{UpgradeRefused, WriteTx};
+pub use write::dirty_pages::Savepoint;
+pub use write::transaction::{UpgradeRefused, WriteTx};
 
 /// Whoever opened a database, as far as its transactions have to do with it.
 pub trait Opener: Send + Sync {
@@ -212,14 +143,14 @@ pub struct Attached<C: WalCoordination> {
     /// The state of the log in which the length of the database file was last
     /// looked at.
     database_seen_in: AtomicU64,
-    page_map: page_map::SharedMap,
+    page_map: read::shared_map::SharedMap,
     chain_ends: ChainEnds,
-    leading: group_commit::Leading,
+    leading: durability::group_commit::Leading,
     /// Shared with the threads that began write transactions here.
-    own_write: Arc<own_write::OwnWrite>,
-    relay: relay::Relay,
-    tried_at: auto_checkpoint::TriedAt,
-    proof: proof::LastProof,
+    own_write: Arc<locking::own_write::OwnWrite>,
+    relay: durability::pipelined_commit::Relay,
+    tried_at: checkpoint::automatic::TriedAt,
+    proof: checkpoint::proof::LastProof,
     #[cfg(feature = "observe")]
     observed: observe::Observed,
 }
@@ -240,7 +171,7 @@ impl<C: WalCoordination> Wal<C> {
     /// have ([`File::mapped`]).
     ///
     /// ```compile_fail,E0133
-    /// use wal_core::io::Storage;
+    /// use wal_core::storage::Storage;
     /// use wal_core::protocol::{Wal, WalConfig};
     ///
     /// fn attach(c: impl wal_core::WalCoordination, storage: Box<dyn Storage>, config: WalConfig) {
@@ -281,7 +212,7 @@ impl<C: WalCoordination> Wal<C> {
         config: WalConfig,
         mapped: bool,
     ) -> Arc<Self> {
-        let own_write = own_write::OwnWrite::none(storage.database().path().to_owned());
+        let own_write = locking::own_write::OwnWrite::none(storage.database().path().to_owned());
         let attached = Attached {
             coordination,
             storage,
@@ -293,13 +224,13 @@ impl<C: WalCoordination> Wal<C> {
             poisoned: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             database_seen_in: AtomicU64::new(0),
-            page_map: page_map::SharedMap::default(),
+            page_map: read::shared_map::SharedMap::default(),
             chain_ends: ChainEnds::default(),
-            leading: group_commit::Leading::default(),
+            leading: durability::group_commit::Leading::default(),
             own_write,
-            relay: relay::Relay::default(),
-            tried_at: auto_checkpoint::TriedAt::default(),
-            proof: proof::LastProof::none(),
+            relay: durability::pipelined_commit::Relay::default(),
+            tried_at: checkpoint::automatic::TriedAt::default(),
+            proof: checkpoint::proof::LastProof::none(),
             #[cfg(feature = "observe")]
             observed: observe::Observed::default(),
         };

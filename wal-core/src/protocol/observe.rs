@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{CheckpointMode, CheckpointReport, Wal};
-use crate::coordination::{Lock, WalCoordination};
-use crate::types::Salts;
+use crate::coordination::WalCoordination;
+use crate::protocol::{CheckpointMode, CheckpointReport, Wal};
+use crate::types::{Lock, Salts};
 
 /// What happened to an attachment.
 #[derive(Debug)]

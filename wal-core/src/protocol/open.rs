@@ -3,12 +3,12 @@
 use std::io::IoSlice;
 use std::path::Path;
 
-use super::WalConfig;
 use crate::error::{Error, Result};
 use crate::format::{
     DatabaseHeader, DecodedHeader, DecodedStoreHeader, LOG_HEADER_LEN, LogHeader, PageStoreHeader,
 };
-use crate::io::{File, FileSyncType, MayCarry, beside, open_with_room, sync_directory};
+use crate::protocol::WalConfig;
+use crate::storage::{File, FileSyncType, MayCarry, beside, open_with_room, sync_directory};
 use crate::types::PageSize;
 
 /// What a database file holds.

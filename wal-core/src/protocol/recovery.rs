@@ -18,13 +18,18 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Wal;
-use super::snapshot::Held;
-use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::format::{self, LogScan};
-use crate::index::{self, IndexHeader, MARK_NOT_USED, last_frame_of_block};
+use crate::format::{
+    LogScan, {self},
+};
+use crate::index::{
+    IndexHeader, MARK_NOT_USED, last_frame_of_block, {self},
+};
+use crate::protocol::Wal;
+use crate::protocol::read::header::Held;
 use crate::testing::{Mutation, mutated};
+use crate::types::{Lock, LockMode, ReadSlot};
 
 impl<C: WalCoordination> Wal<C> {
     /// Rebuilds the index. The caller holds Write. `None` if a checkpointer

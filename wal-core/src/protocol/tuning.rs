@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use super::{Synchronous, Wal, WalConfig};
 use crate::coordination::WalCoordination;
+use crate::protocol::{Synchronous, Wal, WalConfig};
 
 /// No limit for the log. No file can be that long.
 const UNLIMITED: u64 = u64::MAX;

@@ -20,20 +20,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::append;
-use super::backfill::{Backfill, ThenLog};
-use super::busy::{BusyHandler, Waiter};
-use super::checkpoint::CheckpointReport;
-use super::group_commit::CommitSync;
-use super::page::PageRef;
-use super::read::{ReadTx, Snapshot};
-use super::snapshot::Held;
-use super::write::WriteTx;
-use super::{DatabaseKind, LockGuard, Wal};
-use crate::coordination::{Lock, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::DatabaseHeader;
-use crate::types::PageNo;
+use crate::protocol::checkpoint::backfill::{Backfill, ThenLog};
+use crate::protocol::checkpoint::modes::CheckpointReport;
+use crate::protocol::durability::group_commit::CommitSync;
+use crate::protocol::locking::busy::{BusyHandler, Waiter};
+use crate::protocol::read::begin::{ReadTx, Snapshot};
+use crate::protocol::read::header::Held;
+use crate::protocol::read::page::PageRef;
+use crate::protocol::write::append;
+use crate::protocol::write::transaction::WriteTx;
+use crate::protocol::{DatabaseKind, LockGuard, Wal};
+use crate::types::{Lock, PageNo};
 
 /// While this is held, nobody else reads, writes or checkpoints.
 ///

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use wal_core::io::shm_bytes;
+use wal_core::storage::shm_bytes;
 use wal_core::{Lock, ReadSlot};
 
 use super::{Beyond, Changing, LockTable, Seen, bits_of};

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8 as Unseen;
 
 use loom::cell::UnsafeCell;
-use loom::thread::{self, JoinHandle};
+use loom::thread::{
+    JoinHandle, {self},
+};
 
 use super::*;
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::main_file::MainFile;
 use crate::shm_file::ShmFile;
 use wal_core::ReadSlot;
-use wal_core::io::{ByteLocks, LockKind, OpenMode, OsFile};
+use wal_core::storage::{ByteLocks, LockKind, OpenMode, OsFile};
 
 const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 

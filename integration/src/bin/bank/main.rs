@@ -36,7 +36,9 @@ mod wire;
 mod worker;
 mod writer;
 
-use std::io::{self, Write};
+use std::io::{
+    Write, {self},
+};
 use std::path::PathBuf;
 use std::process::ExitCode;
 

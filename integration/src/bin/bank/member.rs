@@ -5,10 +5,14 @@
 //! goes on.
 
 use std::env;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{
+    BufRead, BufReader, Read, Write, {self},
+};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::SyncSender;
-use std::thread::{self, JoinHandle};
+use std::thread::{
+    JoinHandle, {self},
+};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -20,7 +24,9 @@ use crate::arguments::Assignment;
 use crate::ledger::Ledger;
 use crate::pages::PageBank;
 use crate::wire::{Order, Progress, Report};
-use crate::worker::{self, Engine, Role};
+use crate::worker::{
+    Engine, Role, {self},
+};
 
 /// What the bodies of members are.
 pub(crate) enum Starter {

@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{
+    IsTerminal, Write as _, {self},
+};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;

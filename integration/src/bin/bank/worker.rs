@@ -2,7 +2,9 @@
 //! ready, wait for the others, work until told to stop, close the bank.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{
+    BufRead, BufReader, Write, {self},
+};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};

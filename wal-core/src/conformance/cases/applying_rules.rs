@@ -9,11 +9,11 @@ use super::applying::{Batch, source_and_copy};
 use super::durability::{SYNC, header};
 use super::relayed_commits::{scene, writes_log};
 use super::spilling::entries_behind;
-use crate::coordination::{Lock, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{DecodedHeader, FrameHeader, LogHeader};
 use crate::protocol::{ApplyTx, Synchronous, TailPosition};
-use crate::types::{FrameNo, PageNo, PageSize};
+use crate::types::{FrameNo, Lock, PageNo, PageSize};
 
 type Applying<B> = ApplyTx<super::super::interposed::Interposed<<B as Backend>::Coordination>>;
 
@@ -191,7 +191,7 @@ pub(crate) fn apply_does_not_begin_on_an_unpublished_commit<B: Backend>() {
         move || {
             let room = strict.wal.coordination().waiting_room();
             let line = room.expect("a waiting room").line();
-            line.begin_turn(crate::waiting::who(), crate::waiting::now(), true);
+            line.begin_turn(crate::wait::who(), crate::wait::now(), true);
             match strict.wal.begin_apply(Duration::ZERO) {
                 Err(Error::Busy { lock, .. }) => assert_eq!(lock, Lock::Write),
                 Ok(tx) => {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::super::Backend;
 use super::super::director::{Call, Then, Which, at_every_call, nth};
 use super::super::scene::{Reading, Scene, User, versions};
-use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
 use crate::protocol::{
     BusyHandler, Cancel, CheckpointMode, CheckpointOptions, CheckpointReport, Synchronous,
 };
+use crate::types::{Lock, LockMode, ReadSlot};
 
 fn run<B: Backend>(user: &User<B>, mode: CheckpointMode) -> CheckpointReport {
     let report = user.wal.checkpoint(mode);

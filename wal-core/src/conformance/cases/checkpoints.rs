@@ -3,12 +3,11 @@
 use super::super::Backend;
 use super::super::director::{Call, Then, Which, until_death};
 use super::super::scene::{Scene, content, versions};
-use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
 use crate::format::{ByteOrder, FrameHeader, LogHeader};
 use crate::index::MARK_NOT_USED;
 use crate::protocol::{CheckpointMode, CheckpointReport, Synchronous};
-use crate::types::{PageNo, PageSize, Salts};
+use crate::types::{Lock, LockMode, PageNo, PageSize, ReadSlot, Salts};
 
 fn place(trace: &[Call], wanted: impl Fn(&Call) -> bool) -> usize {
     let found = trace.iter().position(wanted);

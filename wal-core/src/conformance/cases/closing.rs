@@ -3,9 +3,8 @@
 use super::super::Backend;
 use super::super::director::{Call, Then, Which};
 use super::super::scene::{Scene, version_in};
-use crate::coordination::{Lock, LockMode};
 use crate::protocol::{Synchronous, WalConfig};
-use crate::types::PageNo;
+use crate::types::{Lock, LockMode, PageNo};
 
 pub(crate) fn the_last_one_out_removes_the_log_and_no_one_before<B: Backend>() {
     let scene = Scene::<B>::new(2);

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use super::super::Backend;
 use super::super::scene::{BOUND, Scene, User, until};
-use crate::coordination::{Lock, LockMode, ReadSlot, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::Error;
 use crate::index::MARK_NOT_USED;
+use crate::types::{Lock, LockMode, ReadSlot};
 
 const MODES: [LockMode; 2] = [LockMode::Shared, LockMode::Exclusive];
 

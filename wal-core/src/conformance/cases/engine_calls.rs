@@ -6,9 +6,8 @@ use super::super::director::{Call, Then, Which, at_every_call, nth};
 use super::super::scene::{Scene, User, Writing, content, fill};
 use super::engine_frames::{commit, read, write};
 use super::spilling::{expect_recovered, number};
-use crate::coordination::ReadSlot;
 use crate::error::{Error, Result};
-use crate::types::PageNo;
+use crate::types::{PageNo, ReadSlot};
 
 /// A write of a page over the one in its frame: one page long, without a header.
 fn overwrites_a_page(call: &Call) -> bool {

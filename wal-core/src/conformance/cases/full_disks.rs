@@ -8,8 +8,8 @@ use super::super::scene::{Scene, User, Writing, content, fill};
 use super::spilling::{expect_recovered, number, tight_user};
 use crate::error::{Error, Result};
 use crate::index::CheckpointInfo;
-use crate::io::{File, MemoryFile};
 use crate::protocol::{CheckpointMode, Synchronous};
+use crate::storage::{File, MemoryFile};
 use crate::types::PageSize;
 
 /// Pages of 64 KiB that make a commit a large one.

@@ -4,13 +4,13 @@ use super::super::Backend;
 use super::super::director::{Call, Then, Which, at_every_call, nth};
 use super::super::scene::{Scene, User, content, fill};
 use super::durability::{SYNC, log_writes};
-use crate::coordination::{Lock, LockMode, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::Error;
 use crate::format::{ByteOrder, FrameHeader, LogHeader};
 use crate::index::IndexHeader;
 use crate::protocol::{CheckpointMode, Synchronous};
-use crate::types::{PageNo, PageSize, Salts};
-use crate::waiting::SyncedLog;
+use crate::types::{Lock, LockMode, PageNo, PageSize, Salts};
+use crate::wait::SyncedLog;
 
 const DATABASE_SYNC: Call = Call::Sync(Which::Database);
 /// From here on others may write, and what was committed is not durable yet.

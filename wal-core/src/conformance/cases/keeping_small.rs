@@ -6,10 +6,9 @@ use std::time::Duration;
 use super::super::Backend;
 use super::super::director::{Call, Which};
 use super::super::scene::{Scene, User, versions};
-use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
 use crate::protocol::{BusyHandler, CheckpointMode};
-use crate::types::PageNo;
+use crate::types::{Lock, LockMode, PageNo, ReadSlot};
 
 pub(crate) fn a_second_transaction_on_a_snapshot_keeps_it_by_itself<B: Backend>() {
     let scene = Scene::<B>::new(2);

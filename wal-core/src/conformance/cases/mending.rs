@@ -13,7 +13,7 @@ use crate::coordination::WalCoordination;
 use crate::error::Error;
 use crate::protocol::Synchronous;
 use crate::types::Salts;
-use crate::waiting::SyncedLog;
+use crate::wait::SyncedLog;
 
 /// The place of the content of frame 1 of pages of 512 bytes.
 const IN_FRAME_ONE: u64 = 32 + 24 + 100;

@@ -7,9 +7,10 @@ use super::super::Backend;
 use super::super::director::{Call, Which};
 use super::super::scene::{Scene, User, content};
 use super::contract::unlock;
-use crate::coordination::{Lock, LockMode, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::Error;
 use crate::protocol::{BackfillProof, Synchronous, WalAutoActions};
+use crate::types::{Lock, LockMode};
 
 fn proof<B: Backend>(user: &User<B>) -> BackfillProof {
     let proof = user.wal.prove_backfill(Duration::ZERO);

@@ -4,9 +4,9 @@
 use super::super::Backend;
 use super::super::director::{Call, at_every_call, nth};
 use super::super::scene::{Reading, Scene, fill, version, versions};
-use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
 use crate::protocol::CheckpointMode;
+use crate::types::{Lock, LockMode, ReadSlot};
 
 /// Accepts the try of a marked slot.
 fn takes_marked_slot(call: &Call) -> bool {

@@ -4,11 +4,10 @@ use super::super::Backend;
 use super::super::director::{Call, at_every_call, nth};
 use super::super::scene::{Scene, content, versions};
 use super::deaths::others_go_on;
-use crate::coordination::{Lock, LockMode};
 use crate::error::Error;
 use crate::format::{ByteOrder, LOG_HEADER_LEN, LogHeader};
 use crate::sync::Ordering;
-use crate::types::{PageSize, Salts};
+use crate::types::{Lock, LockMode, PageSize, Salts};
 
 const FRAME: usize = 24 + 512;
 

@@ -13,7 +13,7 @@ use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::protocol::Synchronous;
 use crate::types::PageNo;
-use crate::waiting::{now, who};
+use crate::wait::{now, who};
 
 /// What is made while a sync waits, and looked at once it is over.
 pub(super) type Kept<T> = Arc<Mutex<Vec<T>>>;

@@ -20,10 +20,11 @@ use super::relayed_commits::{
 };
 use super::spilling::entries_behind;
 use super::waiting::until_in_line;
-use crate::coordination::{Lock, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::waiting::manual_clock::ManualClock;
-use crate::waiting::who;
+use crate::types::Lock;
+use crate::wait::manual_clock::ManualClock;
+use crate::wait::who;
 
 const WAKES_HEIR: Call = Call::Wake(Awaited::Turn);
 
@@ -173,7 +174,7 @@ pub(crate) fn write_is_kept_while_a_leader_may_store_a_header<B: Backend>() {
             // inherit. It looks whenever it is about to sleep.
             let room = strict.wal.coordination().waiting_room();
             let line = room.expect("a waiting room").line();
-            line.begin_turn(who(), late.run(crate::waiting::now), true);
+            line.begin_turn(who(), late.run(crate::wait::now), true);
             for _ in 0..3 {
                 let looked = Arc::new(AtomicBool::new(false));
                 let looks = looked.clone();

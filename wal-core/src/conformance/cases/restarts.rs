@@ -6,9 +6,9 @@ use super::super::Backend;
 use super::super::director::{Call, Which, at_every_call, nth};
 use super::super::scene::{Scene, User, fill, versions};
 use super::contract::unlock;
-use crate::coordination::{Lock, LockMode, ReadSlot};
 use crate::error::Error;
 use crate::protocol::{CheckpointMode, Synchronous};
+use crate::types::{Lock, LockMode, ReadSlot};
 
 /// True if the next commit of `writer` begins the log anew.
 fn restarts<B: Backend>(writer: &User<B>) -> bool {

@@ -5,9 +5,9 @@ use std::cmp::Ordering;
 use super::super::Backend;
 use super::super::director::{Call, Which, at_every_call, nth};
 use super::super::scene::{Reading, Scene, User, versions};
-use crate::coordination::Lock;
 use crate::error::{Error, Result};
 use crate::protocol::{CheckpointMode, SavedSnapshot};
+use crate::types::Lock;
 
 fn save<B: Backend>(user: &User<B>) -> SavedSnapshot {
     user.read().snapshot().save()

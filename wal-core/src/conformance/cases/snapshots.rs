@@ -3,8 +3,8 @@
 use super::super::Backend;
 use super::super::director::{Awaited, Call};
 use super::super::scene::{Scene, User, content, version, versions};
-use crate::coordination::{ReadSlot, WalCoordination};
-use crate::types::PageNo;
+use crate::coordination::WalCoordination;
+use crate::types::{PageNo, ReadSlot};
 
 pub(crate) fn a_reader_keeps_its_snapshot_while_others_commit<B: Backend>() {
     let scene = Scene::<B>::new(4);

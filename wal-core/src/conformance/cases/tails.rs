@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::super::Backend;
 use super::super::director::{Call, Then, Which, at_every_call, nth};
 use super::super::scene::{Scene, User, content, fill, versions};
-use crate::coordination::{Lock, LockMode, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::Error;
 use crate::protocol::{Synchronous, Tail, TailFrames, TailPosition};
+use crate::types::{Lock, LockMode};
 
 /// Page and commit size of each frame, whose content must be whole.
 fn frames<C: WalCoordination>(frames: TailFrames<'_, C>) -> Vec<(u32, Option<u32>)> {

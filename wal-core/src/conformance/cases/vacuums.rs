@@ -6,10 +6,10 @@ use super::super::Backend;
 use super::super::director::{Call, Then, Which, at_every_call, nth};
 use super::super::interposed::Interposed;
 use super::super::scene::{Scene, User, Writing, content, versions};
-use crate::coordination::{Lock, LockMode, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::Error;
 use crate::protocol::{CheckpointMode, VacuumTx};
-use crate::types::PageNo;
+use crate::types::{Lock, LockMode, PageNo};
 
 /// Keeps each second page, and gives it version 9.
 fn halve<B: Backend>(tx: &mut Writing<B>) {

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use super::super::Backend;
 use super::super::director::{Awaited, Call};
 use super::super::scene::{BOUND, Scene, User, fill, until, version_in};
-use crate::coordination::{Lock, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::Error;
 use crate::protocol::{BusyHandler, Cancel};
-use crate::types::PageNo;
-use crate::waiting::manual_clock::ManualClock;
+use crate::types::{Lock, PageNo};
+use crate::wait::manual_clock::ManualClock;
 
 /// A turn is a millisecond; who has waited for this long is not taken for dead.
 pub(super) const LONGER_THAN_A_TURN: Duration = Duration::from_millis(2);

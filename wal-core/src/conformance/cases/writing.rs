@@ -1,19 +1,18 @@
 //! The one writer.
 
-use std::fs;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use super::super::Backend;
 use super::super::director::{Awaited, Call};
 use super::super::scene::{BOUND, Scene, content, fill, version_in};
 use super::contract::unlock;
 use super::waiting::{LONGER_THAN_A_TURN, until_in_line};
-use crate::coordination::{Lock, LockMode, WalCoordination};
+use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::index::{HeaderCell, IndexHeader};
-use crate::types::{PageNo, PageSize};
-use crate::waiting::manual_clock::ManualClock;
+use crate::types::{Lock, LockMode, PageNo, PageSize};
+use crate::wait::manual_clock::ManualClock;
 
 pub(crate) fn a_writer_shuts_out_writers_and_nobody_else<B: Backend>() {
     let scene = Scene::<B>::new(2);
@@ -342,7 +341,7 @@ pub(crate) fn the_vacuum_lock_shuts_everyone_out_and_lets_nobody_be_overrun<B: B
         matches!(checkpoint, Err(Error::Busy { .. })),
         "{checkpoint:?}"
     );
-    use crate::coordination::ReadSlot;
+    use crate::types::ReadSlot;
     for slot in ReadSlot::ALL {
         let lock = Lock::Read(slot);
         assert!(

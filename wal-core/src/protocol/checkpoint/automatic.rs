@@ -1,0 +1,304 @@
+//! Keeps the log short without being asked.
+//!
+//! # Protocol
+//! When a commit has left so many frames in the log that are not in the database
+//! file, a passive checkpoint moves them. It waits for nobody, so where commits
+//! and readers keep coming it is never complete, and a log that is not complete
+//! in the database file cannot begin anew: it would grow for ever, and each
+//! commit would move a few frames and sync the log for that. So what is left then
+//! is moved with Write held, which stops commits for as long as a few pages take:
+//! most of them are in the file, which is synced before. Then readers of the log
+//! are waited for, for a moment, and the log begins anew. New readers go to slot 0
+//! by then, so these are few: who lost its processor while it read, mostly.
+//!
+//! The same is done where all is moved and only readers are in the way: the next
+//! commit would find them there, and the log would go on. So it is also where a
+//! peer moves frames all the time, and leaves too few for a checkpoint of ours: the
+//! log is looked at by its length, too.
+//!
+//! If they do not go, the writers have waited in vain, and this attachment tries
+//! it again only when the log has grown: by as much once more, then by twice as
+//! much, and so on up to sixteen times.
+//!
+//! # Crash
+//! As for any checkpoint.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::coordination::WalCoordination;
+use crate::error::Result;
+use crate::index::IndexHeader;
+use crate::protocol::checkpoint::backfill::Backfill;
+use crate::protocol::checkpoint::modes::CheckpointOptions;
+use crate::protocol::checkpoint::restart::next_salts;
+use crate::protocol::locking::busy::{BusyHandler, Waiter};
+use crate::protocol::read::header::Held;
+use crate::protocol::{Synchronous, Wal, WalAutoActions};
+use crate::types::{Lock, LockMode, Salts};
+
+/// How long the committer that does it waits for a checkpoint that runs.
+const PATIENCE_FOR_CHECKPOINT: Duration = Duration::from_millis(5);
+/// How long it waits for its turn to write.
+const PATIENCE_FOR_WRITE: Duration = Duration::from_millis(50);
+/// How long all writers wait for readers before pages are moved, and again
+/// afterwards.
+const PATIENCE_FOR_READERS: Duration = Duration::from_millis(5);
+
+/// How many times the threshold may be moved while writers wait.
+const WHILE_WRITERS_WAIT: u32 = 4;
+/// How many times the threshold a log has at most of which it is said that it
+/// is kept short.
+const STILL_SHORT: u32 = 4;
+/// By how many times the threshold the log grows, at most, before it is tried
+/// again.
+const LONGEST_STEP: u32 = 16;
+
+/// How it went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum CaughtUp {
+    /// The log is short now.
+    Yes,
+    /// Somebody held a lock, or too much was left; or nothing is in the way of the
+    /// next commit.
+    NotNow,
+    /// Readers did not go.
+    InVain,
+}
+
+/// When it is tried next.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct TriedAt {
+    /// The first salt of the generation in which it was tried.
+    generation: AtomicU32,
+    /// How long the log was then, if it is long still; 0 if it is not.
+    frames: AtomicU32,
+    /// By how much it is to grow.
+    step: AtomicU32,
+    /// A thread is at it.
+    is_tried: AtomicBool,
+}
+
+/// Tries until it is dropped, alone of all threads.
+struct Trying<'t>(&'t TriedAt);
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        self.0.is_tried.store(false, Ordering::Relaxed);
+    }
+}
+
+impl TriedAt {
+    fn begin(&self) -> Option<Trying<'_>> {
+        let is_tried = self.is_tried.swap(true, Ordering::Relaxed);
+        (!is_tried).then(|| Trying(self))
+    }
+
+    /// True if it is to be tried in a log of `generation` with `log_frames`.
+    fn is_due(&self, generation: u32, log_frames: u32) -> bool {
+        let tried = self.frames.load(Ordering::Relaxed);
+        let grown = log_frames.checked_sub(tried);
+        tried == 0
+            || self.generation.load(Ordering::Relaxed) != generation
+            || grown.is_none_or(|grown| grown >= self.step.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, generation: u32, log_frames: u32, threshold: u32, caught_up: CaughtUp) {
+        self.generation.store(generation, Ordering::Relaxed);
+        let last = self.step.load(Ordering::Relaxed);
+        let (tried, step) = match caught_up {
+            CaughtUp::Yes => (0, 0),
+            CaughtUp::NotNow => (log_frames, threshold),
+            CaughtUp::InVain => {
+                let longest = threshold.saturating_mul(LONGEST_STEP);
+                (log_frames, last.saturating_mul(2).clamp(threshold, longest))
+            }
+        };
+        self.step.store(step, Ordering::Relaxed);
+        self.frames.store(tried, Ordering::Relaxed);
+    }
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Checkpoints the log if that is due, as
+    /// [`crate::protocol::WalAutoActions::checkpoint`] says. With
+    /// [`crate::protocol::WalAutoActions::restart`] switched off no writer is stopped.
+    ///
+    /// # Errors
+    /// As [`Wal::checkpoint_with`].
+    pub fn checkpoint_automatically(self: &Arc<Self>) -> Result<()> {
+        if !self.checkpoint_is_due()? {
+            return Ok(());
+        }
+        let WalAutoActions {
+            checkpoint: threshold,
+            restart,
+        } = self.config.auto_actions;
+        // Others move frames meanwhile if many are left, and do no more.
+        let trying = self.tried_at.begin();
+        let report = self.checkpoint_with(CheckpointOptions::automatic())?;
+        let Ok(header) = self.header_cell()?.load() else {
+            return Ok(());
+        };
+        let (generation, frames) = (generation(&header), report.log_frames);
+        if restart && trying.is_some() && self.tried_at.is_due(generation, frames) {
+            let caught_up = match self.may_begin_anew() {
+                Ok(true) => Ok(CaughtUp::NotNow),
+                Ok(false) => self.catch_up(threshold),
+                Err(e) => Err(e),
+            };
+            let outcome = *caught_up.as_ref().unwrap_or(&CaughtUp::NotNow);
+            self.tried_at.note(generation, frames, threshold, outcome);
+            caught_up?;
+        }
+        Ok(())
+    }
+
+    /// True if commits of this attachment are followed by checkpoints that wait
+    /// for readers, and a log of `log_frames` is not one where these are in vain.
+    pub(in crate::protocol) fn keeps_short(&self, log_frames: u32) -> bool {
+        let actions = self.config.auto_actions;
+        actions.restart && log_frames < actions.checkpoint.saturating_mul(STILL_SHORT)
+    }
+
+    /// True if all is in the database file and nobody reads the log, so that the
+    /// next writer begins it anew.
+    fn may_begin_anew(self: &Arc<Self>) -> Result<bool> {
+        if self.frames_to_move()? > 0 {
+            return Ok(false);
+        }
+        // Held so that no checkpoint finds the marks taken.
+        let Some(_checkpoint) = self.try_lock(Lock::Checkpoint, LockMode::Exclusive)? else {
+            return Ok(false);
+        };
+        let nobody_reads = self.try_lock(Lock::ReadMarks, LockMode::Exclusive)?;
+        Ok(nobody_reads.is_some())
+    }
+
+    /// True if [`Wal::checkpoint_automatically`] would do something: so many frames
+    /// are not in the database file, or the log is long though they are. It takes
+    /// no lock and makes no system call.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] if the index is gone.
+    pub fn checkpoint_is_due(&self) -> Result<bool> {
+        let actions = self.config.auto_actions;
+        let threshold = actions.checkpoint;
+        if threshold == 0 {
+            return Ok(false);
+        }
+        let is_long = |header: &IndexHeader| {
+            let frames = header.max_frame();
+            frames >= threshold
+                && !self.tried_at.is_tried.load(Ordering::Relaxed)
+                && self.tried_at.is_due(generation(header), frames)
+        };
+        let Ok(header) = self.header_cell()?.load() else {
+            return Ok(false);
+        };
+        Ok(self.not_moved(&header)? >= threshold || actions.restart && is_long(&header))
+    }
+
+    /// How many frames are published and not in the database file; none if the
+    /// header cannot be loaded, which the next commit will tell.
+    fn frames_to_move(&self) -> Result<u32> {
+        match self.header_cell()?.load() {
+            Ok(header) => self.not_moved(&header),
+            Err(_) => Ok(0),
+        }
+    }
+
+    /// How many frames of `header` are not in the database file.
+    fn not_moved(&self, header: &IndexHeader) -> Result<u32> {
+        let backfilled = self.checkpoint_info()?.backfilled();
+        // A count that is larger than the log is of an older one.
+        Ok(header
+            .max_frame()
+            .checked_sub(backfilled)
+            .unwrap_or(header.max_frame()))
+    }
+
+    /// Moves what is left with Write held, waits for readers of the log, and
+    /// begins it anew.
+    fn catch_up(self: &Arc<Self>, threshold: u32) -> Result<CaughtUp> {
+        if self.synchronous() != Synchronous::Off && self.frames_to_move()? > 0 {
+            // So that little is left to sync while writers wait.
+            self.sync_database_beside_checkpoints()?;
+        }
+        let mut for_checkpoint = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_CHECKPOINT));
+        let Some(checkpoint) = self.wait_for_lock(Lock::Checkpoint, &mut for_checkpoint)? else {
+            return Ok(CaughtUp::NotNow);
+        };
+        let mut for_write = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_WRITE));
+        let Some(write) = self.wait_for_lock(Lock::Write, &mut for_write)? else {
+            return Ok(CaughtUp::NotNow);
+        };
+        let held = Held {
+            write: Some(&write),
+            checkpoint: Some(&checkpoint),
+        };
+        let header = self.settled_header(&held)?;
+        if header.max_frame() < threshold {
+            // Somebody else has begun it anew meanwhile.
+            return Ok(CaughtUp::Yes);
+        }
+        self.mend_log_for_checkpoint(&header, true)?;
+        if self.frames_to_move()? > threshold.saturating_mul(WHILE_WRITERS_WAIT) {
+            return Ok(CaughtUp::NotNow);
+        }
+        let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));
+        let mut backfill = Backfill::new(self, header, None, &mut for_readers, true);
+        backfill.names_holders = false;
+        if !backfill.run(u32::MAX)?.is_complete() {
+            return Ok(CaughtUp::InVain);
+        }
+        // New readers of what is complete do not read the log.
+        let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));
+        let Some(_nobody_reads) = self.wait_for_lock(Lock::ReadMarks, &mut for_readers)? else {
+            return Ok(CaughtUp::InVain);
+        };
+        let proof = self.backfill_proof(&header)?;
+        self.publish_restart(&header, &proof, next_salts(&header))?;
+        Ok(CaughtUp::Yes)
+    }
+}
+
+/// What a generation is known by: its first salt, which the next one counts up.
+fn generation(header: &IndexHeader) -> u32 {
+    let Salts([a, b, c, d, ..]) = header.salts();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_are_stopped_in_vain_seldom_while_the_log_grows() {
+        let tried = TriedAt::default();
+        let (mut log, mut steps) = (1000, Vec::new());
+        for _ in 0..7 {
+            assert!(tried.is_due(7, log));
+            tried.note(7, log, 1000, CaughtUp::InVain);
+            let due = |more: &u32| tried.is_due(7, log + more);
+            let step = (0..20_000).find(due).unwrap();
+            steps.push(step);
+            log += step;
+        }
+        assert_eq!(steps, [1000, 2000, 4000, 8000, 16_000, 16_000, 16_000]);
+        assert!(tried.is_due(8, log), "another log");
+    }
+
+    #[test]
+    fn a_lock_that_is_held_makes_no_longer_pause() {
+        let tried = TriedAt::default();
+        for log in [1000, 2000, 3000] {
+            assert!(tried.is_due(7, log));
+            tried.note(7, log, 1000, CaughtUp::NotNow);
+            assert!(!tried.is_due(7, log + 999));
+        }
+        tried.note(7, 4000, 1000, CaughtUp::Yes);
+        assert!(tried.is_due(7, 1000));
+    }
+}

@@ -1,0 +1,110 @@
+//! What the last user cleans up.
+//!
+//! # Protocol
+//! The last user owns the database: nobody else is attached, and nobody can
+//! attach. It checkpoints; if all of the log is in the database file, and
+//! durable there, the wal-index and the log are removed, in this order
+//! (`sqlite3WalClose`).
+//!
+//! The removal, or the cut of a log that stays, is durable before the close
+//! returns, unless syncs are off. Then the database file is the database, and can be
+//! copied, or replaced by another one: a log that came back after a power failure
+//! would be taken for the log of that. The removal of an empty log is not synced:
+//! it holds nothing that could come back.
+//!
+//! # Crash
+//! Whatever is left is what the next opener finds after any crash: a log
+//! without an index is recovered.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::coordination::WalCoordination;
+use crate::error::{Error, Result};
+use crate::protocol::{CheckpointMode, Synchronous, Wal};
+use crate::testing::{Mutation, Point, mutated, step};
+use crate::types::{Lock, LockMode};
+
+impl<C: WalCoordination> Wal<C> {
+    /// Ends this attachment. The last one of all cleans up: it checkpoints
+    /// and removes the log. Call it when no transaction is open; none of its
+    /// handles is of use afterwards, and what a write transaction that is open commits may
+    /// be lost. A second call does nothing.
+    ///
+    /// # Errors
+    /// What the checkpoint or the removal gives. The attachment is ended all
+    /// the same, and nothing is lost: the log stays.
+    pub fn close(self: &Arc<Self>) -> Result<()> {
+        let closed_before = self.closed.swap(true, Ordering::Relaxed);
+        if closed_before || self.process.is_over() || !self.coordination.leave()? {
+            return Ok(());
+        }
+        let report = self.checkpoint(CheckpointMode::Passive)?;
+        if !report.is_complete() && !mutated(Mutation::RemoveUnmovedLog) {
+            return Ok(());
+        }
+        let is_promised = report.log_frames > 0 && self.synchronous() != Synchronous::Off;
+        if is_promised && !mutated(Mutation::CloseWithoutProof) && !self.prove_all_backfilled()? {
+            return Ok(());
+        }
+        if self.tuning.persistent_log() {
+            return self.keep_log();
+        }
+        let was_empty = self.storage.log().is_empty()?;
+        match self.remove_files() {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+                return self.empty_log_that_stays();
+            }
+            removed => removed?,
+        }
+        let syncs = self.synchronous() != Synchronous::Off && !mutated(Mutation::SkipRemovalSync);
+        if syncs && !was_empty {
+            step(Point::DirectorySync);
+            self.storage.sync_directory()?;
+        }
+        Ok(())
+    }
+
+    /// Removes the wal-index, then the log.
+    fn remove_files(&self) -> Result<()> {
+        step(Point::ShmRemove);
+        self.coordination.remove()?;
+        step(Point::LogRemove);
+        self.storage.remove_log()
+    }
+
+    /// A limit that is not its end would leave frames that the header does
+    /// not fit, so the log that stays is as it is, or empty. While a transaction of this
+    /// process is open, it stays as it is: its pages may be those of a mapping.
+    fn keep_log(self: &Arc<Self>) -> Result<()> {
+        match self.log_size_limit() {
+            Some(_) => self.empty_log_that_stays(),
+            None => Ok(()),
+        }
+    }
+
+    /// A process that has given up its rights since it opened the database may write the files
+    /// and not remove them. An empty log says as little as none.
+    fn empty_log_that_stays(self: &Arc<Self>) -> Result<()> {
+        if self.storage.log().is_empty()? {
+            return Ok(());
+        }
+        let alone = |lock| self.try_lock(lock, LockMode::Exclusive);
+        let (Some(_write), Some(_readers)) = (alone(Lock::Write)?, alone(Lock::ReadMarks)?) else {
+            return Ok(());
+        };
+        step(Point::LogTruncate);
+        self.empty_log()
+    }
+
+    /// Makes the database file durable, which a peer that does not sync may have
+    /// backfilled. False if the header cannot be read, which says what that is to be
+    /// durable for: then the log stays, and the next opener recovers it.
+    fn prove_all_backfilled(self: &Arc<Self>) -> Result<bool> {
+        match self.header_cell()?.load() {
+            Ok(header) => self.backfill_proof(&header).map(|_| true),
+            Err(_) => Ok(mutated(Mutation::RemoveUnreadLog)),
+        }
+    }
+}

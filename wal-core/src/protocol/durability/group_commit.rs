@@ -1,0 +1,196 @@
+//! One sync for the commits of many.
+//!
+//! # Protocol
+//! With [`crate::protocol::WalConfig::group_commit`] a commit at [`crate::protocol::Synchronous::Full`]
+//! writes and publishes its frames, gives Write back, and waits until the log
+//! is synced as far as its last frame. One of those who wait leads. It
+//! 1. loads the header, and has from it how far the log is written;
+//! 2. syncs the log;
+//! 3. tells that this generation is synced so far, or that a sync has failed
+//!    in it;
+//! 4. steps down and wakes the others.
+//!
+//! Those who wait let others run for a while before they sleep: to sleep and to be
+//! woken takes more of the processor than a commit.
+//!
+//! Frames that the header covers were written before it was stored, so a sync
+//! that begins behind the load of the header has all of them. What is published
+//! while it runs may or may not be in it, and waits for the next one.
+//!
+//! A peer that syncs nothing may move the frames to the database file and begin
+//! the log anew, before they were synced. So who finds its frames synced looks
+//! whether the log is still of its generation: the header says so before the
+//! first frame is overwritten. If it is not, the commit is in the database
+//! file, which is synced, and then the log, so that no older frames come before
+//! it. In this order: the other one would leave a new log over a database file
+//! that has not yet what the old log had.
+//!
+//! Salts of zero, which stock SQLite may write to a log header, name no generation
+//! ([`crate::types::Salts`]). A commit to such a log shares no sync: it syncs the database
+//! file and the log itself.
+//!
+//! A sync that failed is not tried again by those who wait for it. The next one
+//! who comes with a durable commit [writes the log again](crate::protocol::durability::rewrite_log).
+//!
+//! # Crash
+//! A leader that dies has told nothing; the next one to wake leads. Who dies
+//! waiting has left a commit that everybody sees and that the next sync covers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::coordination::WalCoordination;
+use crate::error::{Error, Result};
+use crate::index::IndexHeader;
+use crate::protocol::read::begin::pause_before;
+use crate::protocol::{Synchronous, Wal};
+use crate::testing::{Mutation, Point, mutated, step};
+use crate::types::Salts;
+use crate::wait::{LEASE, SyncedLog, WaitingRoom, comes_soon, now};
+
+/// How often a header that is being stored is looked at again.
+const LOOKS: u32 = 8;
+
+/// Held by the thread of an attachment that leads: a thread cannot die alone, so
+/// it is not replaced by another one of its process.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct Leading(Mutex<()>);
+
+impl Leading {
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When the frames of a commit are synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::protocol) enum CommitSync {
+    /// At once, before anybody sees them, if each commit is to be durable.
+    BeforeVisible,
+    /// Before anybody sees them, with those of other threads, after Write was
+    /// passed on: they are left unpublished.
+    InRelay,
+    /// After everybody sees them, with those of others.
+    Shared,
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Where a commit that begins now shares its sync, if it does.
+    pub(in crate::protocol) fn shared_sync(&self) -> Option<&WaitingRoom> {
+        let shares = self.config.group_commit && self.synchronous() == Synchronous::Full;
+        self.coordination.waiting_room().filter(|_| shares)
+    }
+
+    /// Returns once what `published` covers is durable. Write is not held.
+    ///
+    /// # Errors
+    /// [`Error::DurabilityUnknown`] if a sync has failed.
+    pub(in crate::protocol) fn sync_with_others(
+        self: &Arc<Self>,
+        room: &WaitingRoom,
+        published: &IndexHeader,
+    ) -> Result<()> {
+        let synced = self.wait_until_synced(room.synced(), published);
+        synced.map_err(|source| Error::DurabilityUnknown {
+            path: self.storage.log().path().to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    fn wait_until_synced(self: &Arc<Self>, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
+        let (salts, frame) = (published.salts(), published.max_frame());
+        loop {
+            // Before it is asked how far the log is synced: what a sync that failed has
+            // lost may be missing behind a later one that did not.
+            let is_covered = mutated(Mutation::CoverageBeforeFailure) && log.covers(salts, frame);
+            if log.has_failed(salts) && !is_covered && !mutated(Mutation::RetryFailedGroupSync) {
+                self.poison();
+                return Err(self.failed_elsewhere());
+            }
+            // A sync by this attachment would fail, and be told of a log that others may
+            // have mended by now.
+            if self.is_poisoned() && !mutated(Mutation::LeadPoisoned) {
+                return Err(self.failed_elsewhere());
+            }
+            // Without a name neither a sync nor the end of the generation is known.
+            if log.covers(salts, frame) || salts.names_none() {
+                return self.sync_database_if_gone(salts);
+            }
+            if let Some(lead) = log.try_lead(now()) {
+                let led = self.lead(log, published);
+                step(Point::Wake);
+                if log.step_down(lead) {
+                    self.coordination.wake(log.done().word());
+                }
+                led?;
+                continue;
+            }
+            if comes_soon(|| log.covers(salts, frame) || !log.is_led(now())) {
+                continue;
+            }
+            let seen = log.done().expect();
+            // Looked at again once the wish to be woken is there to be seen.
+            if log.is_led(now()) && !log.covers(salts, frame) && !log.has_failed(salts) {
+                step(Point::WaitForSync);
+                self.sleep(Some((log.done().word(), seen)), Instant::now() + LEASE);
+            }
+        }
+    }
+
+    /// Syncs the log for all that is published by now, and tells how far.
+    fn lead(&self, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
+        // A thread of this process that took over from another waits for it
+        // here, and may find that it has nothing left to do.
+        let _one_at_a_time = self.leading.lock();
+        let salts = published.salts();
+        // Looked at again as the leader: the one before tells of a failure
+        // before it steps down.
+        let has_failed = log.has_failed(salts) && !mutated(Mutation::RetryFailedGroupSync);
+        let is_done = has_failed || log.covers(salts, published.max_frame());
+        if is_done {
+            return Ok(());
+        }
+        let mut up_to = self.published_in(salts);
+        if !mutated(Mutation::SkipCommitSync) {
+            step(Point::CommitSync);
+            self.sync_log()?;
+        }
+        if mutated(Mutation::SampleAfterSync) {
+            up_to = self.published_in(salts);
+        }
+        // Its own frames were published before it came here, whatever the
+        // header says by now. If their generation is gone, this ends the wait,
+        // and the look at the header that follows decides.
+        log.raise(salts, up_to.unwrap_or(0).max(published.max_frame()));
+        Ok(())
+    }
+
+    /// If the log is not of generation `salts` any more, or it cannot be told,
+    /// makes durable what was moved to the database file, and what is in the
+    /// log.
+    fn sync_database_if_gone(self: &Arc<Self>, salts: Salts) -> Result<()> {
+        if self.published_in(salts).is_some() || mutated(Mutation::IgnoreGenerationGone) {
+            return Ok(());
+        }
+        self.sync_database_beside_checkpoints()?;
+        self.sync_log()
+    }
+
+    /// How far generation `salts` is published; `None` if the log is of another
+    /// one, or if the header cannot be made out.
+    fn published_in(&self, salts: Salts) -> Option<u32> {
+        for attempt in 1..=LOOKS {
+            pause_before(attempt);
+            if let Ok(header) = self.header_cell().ok()?.load() {
+                let is_there = header.salts().name_same(salts);
+                return is_there.then(|| header.max_frame());
+            }
+        }
+        mutated(Mutation::TrustUnreadableHeader).then_some(0)
+    }
+
+    pub(in crate::protocol) fn failed_elsewhere(&self) -> Error {
+        let source = std::io::Error::other("it failed for another user of the log");
+        Error::io(self.storage.log().path(), "sync", source)
+    }
+}

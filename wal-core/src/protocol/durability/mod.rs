@@ -1,0 +1,11 @@
+//! Syncs of the log that several commits share, and what follows one that failed.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `group_commit` | one sync for the commits of many, which are visible before |
+//! | `pipelined_commit` | one sync for the commits of several threads, which no reader sees before |
+//! | `rewrite_log` | writes the log again after a failed sync |
+
+pub(in crate::protocol) mod group_commit;
+pub(in crate::protocol) mod pipelined_commit;
+pub(in crate::protocol) mod rewrite_log;

@@ -1,0 +1,393 @@
+//! One sync for the commits of several threads of an attachment, before anybody
+//! reads them.
+//!
+//! # Protocol
+//! At [`crate::protocol::Synchronous::Full`] a commit is synced, then published, and Write
+//! is held until then. The sync takes many times as long as the rest, and needs
+//! nothing of Write but that nobody else has it. So the thread that commits
+//! writes its frames, leaves them *unpublished*, and lets the attachment *keep*
+//! Write, which another of its threads takes over that waits for it, and begins on
+//! the state that the first one left. Meanwhile one of those who have committed
+//! leads: it
+//! 1. looks which unpublished commit is the newest;
+//! 2. syncs the log, which has the frames of all up to that one;
+//! 3. publishes it, and the older ones with it.
+//!
+//! The lock is given back once all is published and no thread writes. Until then it
+//! is taken over within one turn only ([`crate::wait::Line`]), so that others
+//! wait for that, for the transaction that runs at its end, for what is left of a
+//! sync, and for one more.
+//!
+//! | unpublished | leads | Write is | then |
+//! |---|---|---|---|
+//! | nothing | nobody | free, or a thread's | as without a relay |
+//! | something | nobody | kept, or a thread's | the first who waits for a commit leads |
+//! | something | somebody | kept, or a thread's | it publishes, and gives back what is kept if no more was left meanwhile |
+//! | for good, as a sync has failed | somebody | kept, or a thread's | it steps down, and gives back what is kept |
+//! | for good | nobody | free, or a thread's | the attachment is poisoned: nothing is left here any more |
+//!
+//! Who reads, here or elsewhere, goes by the header, and sees what is durable.
+//! Only a write transaction that took Write over sees what is not; its commit or
+//! rollback returns when that is.
+//!
+//! A commit that is published in another way (of another level, of an engine's
+//! frames), and whatever writes the log again, waits until nothing is unpublished.
+//!
+//! # Ordering
+//! The state is behind a mutex. Whoever has Write took it over through that mutex
+//! or through the lock, so it sees the frames and entries of those before. The one
+//! word beside it says that something is unpublished: who finds that nothing is any
+//! more acquires the header that the leader has stored.
+//!
+//! # Crash
+//! What is unpublished when the process dies lies above the header: the next
+//! writer trims it. If the index is rebuilt from the log it may be there, as any
+//! commit that died before its sync. After a sync that failed nothing of it is
+//! published any more, and the attachment is poisoned.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::coordination::WalCoordination;
+use crate::error::{Error, Result};
+use crate::index::IndexHeader;
+use crate::protocol::{LockGuard, Wal};
+use crate::testing::{Mutation, Point, mutated, step};
+use crate::wait::{Place, comes_soon, now};
+
+/// A commit of this attachment, counted from 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::protocol) struct Commit {
+    pub(in crate::protocol) number: u64,
+    /// The state that it makes.
+    pub(in crate::protocol) header: IndexHeader,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The newest commit, published or not. It is the state of the log while Write
+    /// is kept; later others may have written.
+    newest: Option<Commit>,
+    /// The number of the newest one that is published.
+    published: u64,
+    /// Somebody syncs the log, and publishes then.
+    is_led: bool,
+    /// A sync has failed: nothing is published any more.
+    has_failed: bool,
+    /// The attachment has Write, and no guard has it. Then something is unpublished,
+    /// or somebody leads though it has failed: who ends that gives Write back.
+    is_kept: bool,
+    /// The places in line of threads that would take it over.
+    heirs: VecDeque<Place>,
+    /// How many threads sleep until the leader, or a failure, changes the state.
+    sleepers: u32,
+}
+
+impl State {
+    fn unpublished(&self) -> Option<Commit> {
+        self.newest.filter(|newest| newest.number > self.published)
+    }
+
+    fn is_published(&self, number: u64) -> bool {
+        self.published >= number
+    }
+}
+
+/// What threads of an attachment leave to each other.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct Relay {
+    state: Mutex<State>,
+    /// Something is unpublished. Whoever has Write has set it, or has taken Write
+    /// over from who did, so nobody who has Write misses it.
+    has_unpublished: AtomicBool,
+    /// Counts how often a leader, or a failure, has changed the state.
+    changes: AtomicU32,
+    changed: Condvar,
+}
+
+impl Relay {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell_unpublished(&self, state: &State) {
+        let unpublished = state.unpublished().is_some();
+        self.has_unpublished.store(unpublished, Ordering::Release);
+    }
+}
+
+/// A commit that its thread has left unpublished, and waits for.
+pub(in crate::protocol) struct Unpublished<C: WalCoordination> {
+    wal: Arc<Wal<C>>,
+    number: u64,
+    is_waited_for: bool,
+}
+
+impl<C: WalCoordination> Unpublished<C> {
+    /// Returns once it is durable, and published. Write was given up before.
+    ///
+    /// # Errors
+    /// As [`Wal::wait_until_published`].
+    pub(in crate::protocol) fn wait(mut self) -> Result<()> {
+        let waited = self.wal.wait_until_published(self.number);
+        self.is_waited_for = true;
+        waited
+    }
+}
+
+impl<C: WalCoordination> Drop for Unpublished<C> {
+    /// A thread that panics in between may leave nobody to publish what it has
+    /// written.
+    fn drop(&mut self) {
+        if !self.is_waited_for {
+            if !mutated(Mutation::SparePanicked) {
+                self.wal.poison();
+            }
+            let mut state = self.wal.relay.state();
+            state.has_failed = true;
+            if !mutated(Mutation::LeavePanicUnsettled) {
+                self.wal.settle(state);
+            }
+        }
+    }
+}
+
+/// Leads until it is dropped.
+struct Lead<'w, C: WalCoordination> {
+    wal: &'w Arc<Wal<C>>,
+    /// The number of what is published by now.
+    reached: Option<u64>,
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Says that the caller, who has Write, has written all of a commit that
+    /// makes the state `header`, and leaves it to be published.
+    ///
+    /// # Errors
+    /// [`Error::CommitOutcomeUnknown`] if it never will be.
+    pub(in crate::protocol) fn leave_unpublished(
+        self: &Arc<Self>,
+        header: IndexHeader,
+    ) -> Result<Unpublished<C>> {
+        let mut state = self.relay.state();
+        if state.has_failed {
+            return Err(self.outcome_unknown(self.failed_elsewhere()));
+        }
+        let number = state.newest.map_or(0, |newest| newest.number) + 1;
+        state.newest = Some(Commit { number, header });
+        self.relay.tell_unpublished(&state);
+        Ok(Unpublished {
+            wal: self.clone(),
+            number,
+            is_waited_for: false,
+        })
+    }
+
+    /// Keeps Write, which no guard has any more, for another thread and until all
+    /// is published; false if the lock is to be given back at once.
+    pub(in crate::protocol) fn keep_write(&self) -> bool {
+        if !self.relay.has_unpublished.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut state = self.relay.state();
+        // While somebody leads, a header may yet be stored.
+        let is_led = state.is_led && !mutated(Mutation::ReleaseBesideLeader);
+        let is_kept = state.unpublished().is_some() && (is_led || !state.has_failed);
+        state.is_kept = is_kept;
+        self.wake_heir(state);
+        is_kept
+    }
+
+    /// Wakes the thread that has waited longest, if it may take Write over.
+    fn wake_heir(&self, state: MutexGuard<'_, State>) {
+        let wakes = state.is_kept && !mutated(Mutation::WakeNoHeir);
+        let heir = state.heirs.front().filter(|_| wakes).copied();
+        drop(state);
+        if let Some(place) = heir
+            && let Some(room) = self.coordination.waiting_room()
+            && self.turn_goes_on()
+        {
+            step(Point::Wake);
+            self.coordination.wake(room.line().call(place));
+        }
+    }
+
+    /// True if the attachment has Write, and no thread writes.
+    #[cfg(all(feature = "conformance", not(loom)))]
+    pub(crate) fn is_write_kept(&self) -> bool {
+        self.relay.state().is_kept
+    }
+
+    /// How many threads of the attachment sleep until a commit is published.
+    #[cfg(all(feature = "conformance", not(loom)))]
+    pub(crate) fn publish_sleepers(&self) -> u32 {
+        self.relay.state().sleepers
+    }
+
+    /// How many threads of the attachment stand in line as heirs.
+    #[cfg(all(feature = "conformance", not(loom)))]
+    pub(crate) fn heirs(&self) -> usize {
+        self.relay.state().heirs.len()
+    }
+
+    fn turn_goes_on(&self) -> bool {
+        let room = self.coordination.waiting_room();
+        room.is_some_and(|room| room.line().turn_goes_on(now()))
+            || mutated(Mutation::PassBeyondTurn)
+    }
+
+    /// Lets the thread at `place` in line take Write over.
+    pub(in crate::protocol) fn line_up_as_heir(&self, place: Place) {
+        self.relay.state().heirs.push_back(place);
+    }
+
+    /// The thread at `place` does not wait any more. It may have been woken for
+    /// nothing, and another one is.
+    pub(in crate::protocol) fn step_out_as_heir(&self, place: Place) {
+        let mut state = self.relay.state();
+        state
+            .heirs
+            .retain(|&heir| heir != place || mutated(Mutation::KeepHeirs));
+        self.wake_heir(state);
+    }
+
+    /// Write, if it is kept and the turn goes on, whoever's it is; with the commit to
+    /// begin on. Any thread that comes may have it: one that runs need not be woken,
+    /// and who is woken in vain is woken again.
+    pub(in crate::protocol) fn take_write_over(self: &Arc<Self>) -> Option<(LockGuard<C>, Commit)> {
+        if !self.relay.has_unpublished.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut state = self.relay.state();
+        let has_failed = state.has_failed && !mutated(Mutation::InheritFailed);
+        let may_be_had = state.is_kept && !has_failed && self.turn_goes_on();
+        let newest = state.newest.filter(|_| may_be_had)?;
+        state.is_kept = false;
+        Some((self.write_guard(), newest))
+    }
+
+    /// Returns once the commit of that number is durable, and published.
+    ///
+    /// # Errors
+    /// [`Error::CommitOutcomeUnknown`] if a sync has failed.
+    pub(in crate::protocol) fn wait_until_published(self: &Arc<Self>, number: u64) -> Result<()> {
+        loop {
+            let mut state = self.relay.state();
+            if state.is_published(number) {
+                return Ok(());
+            }
+            if state.has_failed {
+                return Err(self.outcome_unknown(self.failed_elsewhere()));
+            }
+            if !state.is_led
+                && let Some(newest) = state.newest
+            {
+                state.is_led = true;
+                drop(state);
+                self.lead_to(newest)?;
+                continue;
+            }
+            // They change behind the state, which is looked at again.
+            let seen = self.relay.changes.load(Ordering::Relaxed);
+            drop(state);
+            let changes = || self.relay.changes.load(Ordering::Relaxed) != seen;
+            if !comes_soon(changes) {
+                let mut state = self.relay.state();
+                let waits = |state: &mut State| {
+                    state.is_led && !state.is_published(number) && !state.has_failed
+                };
+                step(Point::WaitForSync);
+                state.sleepers += 1;
+                let woken = self.relay.changed.wait_while(state, waits);
+                woken.unwrap_or_else(PoisonError::into_inner).sleepers -= 1;
+            }
+        }
+    }
+
+    /// Returns once nothing is unpublished. The caller has Write.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if a sync has failed, [`Error::UsedAfterFork`].
+    pub(in crate::protocol) fn publish_all(self: &Arc<Self>) -> Result<()> {
+        if !self.relay.has_unpublished.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.check_process()?;
+        let unpublished = self.relay.state().unpublished();
+        unpublished.map_or(Ok(()), |commit| self.wait_for_base(commit.number))
+    }
+
+    /// As [`Wal::wait_until_published`], for who has not made that commit, and
+    /// begins on it.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if a sync has failed, [`Error::UsedAfterFork`].
+    pub(in crate::protocol) fn wait_for_base(self: &Arc<Self>, number: u64) -> Result<()> {
+        self.check_process()?;
+        let poisoned = |_| Error::Poisoned {
+            path: self.path().to_owned(),
+        };
+        self.wait_until_published(number).map_err(poisoned)
+    }
+
+    /// Syncs the log, which has the frames up to `commit`, and publishes that.
+    fn lead_to(self: &Arc<Self>, commit: Commit) -> Result<()> {
+        let mut lead = Lead {
+            wal: self,
+            reached: None,
+        };
+        let block_zero = self
+            .writable_block_zero()
+            .map_err(|e| self.outcome_unknown(e))?;
+        if mutated(Mutation::PublishUnsynced) {
+            self.finalize_committed_pages(block_zero, &commit.header);
+        }
+        if !mutated(Mutation::SkipCommitSync) {
+            step(Point::CommitSync);
+            self.sync_log().map_err(|e| self.outcome_unknown(e))?;
+        }
+        let commit = match mutated(Mutation::PublishNewest) {
+            true => self.relay.state().newest.unwrap_or(commit),
+            false => commit,
+        };
+        self.finalize_committed_pages(block_zero, &commit.header);
+        lead.reached = Some(commit.number);
+        Ok(())
+    }
+
+    /// Gives Write back if it is kept for nothing any more, and tells those who
+    /// wait what has become of `state`.
+    fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let is_over = state.unpublished().is_none() || state.has_failed;
+        let gives_back = state.is_kept && is_over && !state.is_led;
+        state.is_kept &= !gives_back;
+        self.relay.tell_unpublished(&state);
+        self.relay.changes.fetch_add(1, Ordering::Relaxed);
+        // A thread that counts itself later looks at the changed state first.
+        let wakes = state.sleepers > 0;
+        drop(state);
+        if gives_back {
+            drop(self.write_guard());
+        }
+        if wakes {
+            self.relay.changed.notify_all();
+        }
+    }
+}
+
+impl<C: WalCoordination> Drop for Lead<'_, C> {
+    /// Steps down. A sync that failed, or panicked, is the last one.
+    fn drop(&mut self) {
+        if self.reached.is_none() && !mutated(Mutation::SpareFailedLead) {
+            self.wal.poison();
+        }
+        let mut state = self.wal.relay.state();
+        state.is_led = false;
+        match self.reached {
+            Some(number) => state.published = number,
+            None => state.has_failed = true,
+        }
+        self.wal.settle(state);
+    }
+}

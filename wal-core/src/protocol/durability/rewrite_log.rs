@@ -1,0 +1,184 @@
+//! Writes the log again after a sync of it has failed.
+//!
+//! # Protocol
+//! A system that cannot write pages of a file may count them as written all the
+//! same, and tells of it once: the next sync succeeds, and frames are missing
+//! from the disk below those that it has made durable. Who hears of a failure is
+//! poisoned, and tells the others by a word in the waiting room. So before
+//! somebody at [`Synchronous::Full`] commits to such a log, or somebody moves it
+//! to the database file, it is read, compared with its checksums, and written
+//! again to where it is, byte for byte, and synced. Readers see the same bytes
+//! before and after.
+//!
+//! The caller holds Write: nobody adds frames or begins the log anew meanwhile.
+//!
+//! # Crash
+//! Until the log is synced the word says that it is not, and whoever comes next
+//! does it over. Each descriptor that was open when it happened is told once, so
+//! other handles may be poisoned by what is mended already. A process that dies between its failed sync and the word takes
+//! the news with it, and so does the last one that uses the side file.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::coordination::WalCoordination;
+use crate::error::{Error, Result};
+use crate::format::{
+    LogScan, {self},
+};
+use crate::index::IndexHeader;
+use crate::protocol::write::spill::OwnFrames;
+use crate::protocol::{Synchronous, Wal};
+use crate::testing::{Mutation, Point, mutated, step};
+use crate::types::{FrameNo, Lock, LockMode, Salts};
+
+/// How much is read and written at a time.
+const RUN_LEN: u64 = 1 << 20;
+
+impl<C: WalCoordination> Wal<C> {
+    /// Tells the others that a sync of the log has failed.
+    pub(in crate::protocol) fn tell_failed_log_sync(&self) {
+        let Some(room) = self.coordination.waiting_room() else {
+            return;
+        };
+        match self.header_cell().map(|cell| cell.load()) {
+            Ok(Ok(header)) => room.synced().fail(header.salts()),
+            // It is being published, so its generation cannot be told.
+            _ if mutated(Mutation::TellKnownFailuresOnly) => {}
+            _ => room.synced().fail_all(),
+        }
+    }
+
+    /// True if a sync has failed in generation `salts`.
+    pub(in crate::protocol) fn log_sync_has_failed(&self, salts: Salts) -> bool {
+        let room = self.coordination.waiting_room();
+        room.is_some_and(|room| room.synced().has_failed(salts)) && !mutated(Mutation::SkipMend)
+    }
+
+    /// Mends the log, if it needs that, before the first frame of a transaction
+    /// whose commit is to be durable. The caller holds Write.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the system has lost what it could not write,
+    /// [`Error::Io`].
+    pub(in crate::protocol) fn mend_log_for_frames(self: &Arc<Self>, salts: Salts) -> Result<()> {
+        if self.synchronous() < Synchronous::Full || !self.log_sync_has_failed(salts) {
+            return Ok(());
+        }
+        // Frames of other threads that are not published may be those that are
+        // lost, and their own sync is to tell.
+        if !mutated(Mutation::MendUnpublished) {
+            self.publish_all()?;
+        }
+        self.mend_log()
+    }
+
+    /// Mends the log, if it needs that, before a commit that is to be durable.
+    /// The caller holds Write and has `own` in the log.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if a sync has failed since the transaction wrote to the
+    /// log, so that what it wrote may be lost; those of mending.
+    pub(in crate::protocol) fn mend_log_for_commit(
+        self: &Arc<Self>,
+        own: &OwnFrames,
+    ) -> Result<()> {
+        if own.is_empty() && !mutated(Mutation::SkipMendAtCommit) {
+            return self.mend_log_for_frames(own.start.salts());
+        }
+        if self.synchronous() < Synchronous::Full || !self.log_sync_has_failed(own.start.salts()) {
+            return Ok(());
+        }
+        let reason = "a sync of the log failed while it was under way; run it again".to_owned();
+        Err(Error::refused(self.path(), "a commit", reason))
+    }
+
+    /// Mends the log, if it needs that, before it is moved to the database file.
+    /// `has_write` says whether the caller holds Write.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if somebody else has Write, and those of mending.
+    pub(in crate::protocol) fn mend_log_for_checkpoint(
+        self: &Arc<Self>,
+        header: &IndexHeader,
+        has_write: bool,
+    ) -> Result<()> {
+        if self.synchronous() == Synchronous::Off || !self.log_sync_has_failed(header.salts()) {
+            return Ok(());
+        }
+        let _write = match has_write {
+            true => None,
+            false => {
+                let write = self.try_lock(Lock::Write, LockMode::Exclusive)?;
+                Some(write.ok_or_else(|| self.busy(Lock::Write))?)
+            }
+        };
+        self.mend_log()
+    }
+
+    /// Writes the log again, durably. The caller holds Write.
+    fn mend_log(&self) -> Result<()> {
+        let Some(room) = self.coordination.waiting_room() else {
+            return Ok(());
+        };
+        let failure = room.synced().failure();
+        let log = self.storage.log();
+        if let Some(last) = self.scan_published()? {
+            if !mutated(Mutation::RememberFailures) {
+                log.forget_failures();
+            }
+            self.write_again(self.end_of(last))?;
+            step(Point::CommitSync);
+            self.sync_log()?;
+            // What was written may have been read from the disk by then.
+            if !mutated(Mutation::SkipCheckOfRewrite) {
+                self.scan_published()?;
+            }
+        }
+        room.synced()
+            .mended(match mutated(Mutation::ForgetLateFailure) {
+                true => room.synced().failure(),
+                false => failure,
+            });
+        Ok(())
+    }
+
+    /// The last frame of the log as it is in the file, by its checksums; it must
+    /// have all that is published.
+    fn scan_published(&self) -> Result<Option<FrameNo>> {
+        let log = self.storage.log();
+        let scan = format::scan(log)?;
+        let published = self.header_cell()?.load().ok();
+        if let Some(published) = published
+            && published.max_frame() > 0
+            && !scan.as_ref().is_some_and(|scan| covers(scan, &published))
+            && !mutated(Mutation::RewriteUnread)
+        {
+            let reason = "a sync failed, and the system has lost what it could not write";
+            return Err(Error::corrupt(log.path(), reason));
+        }
+        Ok(scan.and_then(|scan| FrameNo::new(scan.max_frame())))
+    }
+
+    /// Writes the first `len` bytes of the log to where they are.
+    fn write_again(&self, len: u64) -> Result<()> {
+        let log = self.storage.log();
+        let mut offset = 0;
+        let mut run = Vec::new();
+        while offset < len {
+            let rest = usize::try_from(RUN_LEN.min(len - offset)).unwrap_or(0);
+            run.resize(rest, 0);
+            if log.read_at(&mut run, offset)? < rest {
+                return Err(Error::corrupt(log.path(), "it was cut while it was read"));
+            }
+            step(Point::FramesWrite);
+            log.write_all_at(&mut [IoSlice::new(&run)], offset)?;
+            offset += rest as u64;
+        }
+        Ok(())
+    }
+}
+
+fn covers(scan: &LogScan, published: &IndexHeader) -> bool {
+    scan.header.salts == published.salts() && scan.max_frame() >= published.max_frame()
+}

@@ -1,0 +1,15 @@
+//! Locks of the protocol: how one is acquired, waited for, kept and released.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `guard` | holds a lock, and releases it exactly once |
+//! | `busy` | waits for a lock, until a deadline or a handler ends that |
+//! | `turn` | acquires WRITE in the order of the writer queue |
+//! | `own_write` | finds that a thread waits for its own write transaction |
+//! | `delayed_release` | which read locks are kept for the next reader, and how a checkpoint reclaims them |
+
+pub(in crate::protocol) mod busy;
+pub(in crate::protocol) mod delayed_release;
+pub(in crate::protocol) mod guard;
+pub(in crate::protocol) mod own_write;
+pub(in crate::protocol) mod turn;

@@ -1,0 +1,169 @@
+//! Loads the published header, and mends it when its writer died half-way.
+//!
+//! # Protocol
+//! The header is loaded without a lock. One that is not whole is either being
+//! written at this moment or was left by a dead writer. Whoever gets Write
+//! knows which: nobody is writing then. If it is still not whole, it is
+//! rebuilt from the log; nobody ever waits for a writer that may be dead
+//! (`walIndexReadHdr`).
+
+use std::sync::Arc;
+
+use crate::coordination::WalCoordination;
+use crate::error::{Error, Result};
+use crate::index::{HeaderCell, IndexHeader};
+use crate::protocol::read::begin::pause_before;
+use crate::protocol::{LockGuard, Wal};
+use crate::testing::{Mutation, mutated};
+use crate::types::{Lock, LockMode, PageSize};
+
+/// How often a checkpoint looks again at a header that is being written, for
+/// which a few looks are enough. Its writer may have been stopped, and others
+/// are not to wait for a checkpoint that waits for that.
+const MAX_ATTEMPTS: u32 = 12;
+
+/// The locks that the caller of an operation holds already.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::protocol) struct Held<'a, C: WalCoordination> {
+    pub(in crate::protocol) write: Option<&'a LockGuard<C>>,
+    pub(in crate::protocol) checkpoint: Option<&'a LockGuard<C>>,
+}
+
+impl<C: WalCoordination> Held<'_, C> {
+    pub(in crate::protocol) const NOTHING: Self = Held {
+        write: None,
+        checkpoint: None,
+    };
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// The published header; `None` if it is worth trying again at once.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another process recovers, or, for a caller that
+    /// holds Write, while a checkpoint keeps it from recovering; and whatever
+    /// recovery gives.
+    #[inline(always)]
+    pub(in crate::protocol) fn load_snapshot(
+        self: &Arc<Self>,
+        held: &Held<'_, C>,
+    ) -> Result<Option<IndexHeader>> {
+        // Once more if it was mended; the callers try again, with pauses.
+        for mended in [false, true] {
+            if let Some(header) = self.load_header()? {
+                self.check_page_size(&header)?;
+                return Ok(Some(header));
+            }
+            if mended || !self.recover_or_wait(held)? {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Called with a header that is not whole; true if it is by now, false if it is
+    /// being written. The header is not handed on from here, so that one which is whole
+    /// at once stays in registers.
+    #[cold]
+    fn recover_or_wait(self: &Arc<Self>, held: &Held<'_, C>) -> Result<bool> {
+        if held.write.is_some() {
+            let recovered = self.recover_if_still_bad(held)?;
+            return match recovered {
+                Some(_) => Ok(true),
+                None => Err(self.busy(Lock::CheckpointAndRecover)),
+            };
+        }
+        let header = match self.try_lock(Lock::Write, LockMode::Exclusive)? {
+            Some(write) => {
+                let held = Held {
+                    write: Some(&write),
+                    checkpoint: held.checkpoint,
+                };
+                self.recover_if_still_bad(&held)?
+            }
+            None => self.wait_for_recovery()?,
+        };
+        Ok(header.is_some())
+    }
+
+    /// The published header, for who writes or checkpoints, and is not held up
+    /// for long by somebody who is just publishing one.
+    pub(in crate::protocol) fn settled_header(
+        self: &Arc<Self>,
+        held: &Held<'_, C>,
+    ) -> Result<IndexHeader> {
+        for attempt in 1..=MAX_ATTEMPTS {
+            pause_before(attempt);
+            if let Some(header) = self.load_snapshot(held)? {
+                return Ok(header);
+            }
+        }
+        Err(self.busy(Lock::Write))
+    }
+
+    /// The header if it is whole.
+    #[inline(always)]
+    fn load_header(&self) -> Result<Option<IndexHeader>> {
+        let Some(block) = self.block_zero()? else {
+            return Ok(None);
+        };
+        match HeaderCell::of(block).load() {
+            Ok(header) => Ok(Some(header)),
+            Err(crate::index::BadHeader::Damaged) => Ok(None),
+            Err(crate::index::BadHeader::UnknownVersion(version)) => Err(Error::cannot_open(
+                self.path(),
+                format!("wal-index version {version} is not known; a newer program wrote it"),
+            )),
+        }
+    }
+
+    /// With Write held nobody else is storing the header, so one that is not
+    /// whole now has no writer any more.
+    fn recover_if_still_bad(self: &Arc<Self>, held: &Held<'_, C>) -> Result<Option<IndexHeader>> {
+        match self.load_header()? {
+            Some(header) if !mutated(Mutation::RecoverAgain) => Ok(Some(header)),
+            _ => self.recover(held),
+        }
+    }
+
+    /// Somebody holds Write and the header is not whole: a commit is being
+    /// published, which takes no time, or a recovery is running, which may
+    /// take long. Who may not write gets no exclusive lock, though nobody
+    /// holds Write; a shared one then shows that nobody will finish the
+    /// header (`SQLITE_READONLY_RECOVERY`).
+    fn wait_for_recovery(self: &Arc<Self>) -> Result<Option<IndexHeader>> {
+        if self.config.read_only
+            && let Some(_nobody_writes) = self.try_lock(Lock::Write, LockMode::Shared)?
+        {
+            let needs_recovery = || Error::NeedsRecovery {
+                path: self.path().to_owned(),
+            };
+            return self.load_header()?.ok_or_else(needs_recovery).map(Some);
+        }
+        match self.try_lock(Lock::Recover, LockMode::Shared)? {
+            Some(_recovery_is_over) => Ok(None),
+            None => Err(self.busy(Lock::Recover)),
+        }
+    }
+
+    #[inline]
+    fn check_page_size(&self, header: &IndexHeader) -> Result<()> {
+        match header.page_size() {
+            Some(found) if found == self.config.page_size => Ok(()),
+            None if header.max_frame() == 0 => Ok(()),
+            other => Err(self.refuse_page_size(other)),
+        }
+    }
+
+    #[cold]
+    fn refuse_page_size(&self, found: Option<PageSize>) -> Error {
+        match found {
+            Some(found) => Error::PageSizeMismatch {
+                path: self.path().to_owned(),
+                expected: self.config.page_size.bytes(),
+                found: found.bytes(),
+            },
+            None => Error::corrupt(self.path(), "the wal-index holds no legal page size"),
+        }
+    }
+}

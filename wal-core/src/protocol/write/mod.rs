@@ -1,0 +1,25 @@
+//! Write transactions.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `transaction` | begins and ends the one write transaction |
+//! | `retry` | runs a closure in one, again where that can succeed |
+//! | `dirty_pages` | what the transaction keeps on the heap, and what savepoints need of it |
+//! | `savepoint` | rolls back a part of the transaction |
+//! | `spill` | writes dirty pages to the log before the commit, when they are too many |
+//! | `overwrite` | writes spilled pages again, and corrects the checksums |
+//! | `append` | turns dirty pages into frames and a commit |
+//! | `page_one` | refuses a page 1 that is none of this database |
+//! | `free_space` | refuses what the file system has no room for |
+//! | `back_pressure` | lets writers wait while the log is too long |
+
+pub(in crate::protocol) mod append;
+pub(in crate::protocol) mod back_pressure;
+pub(in crate::protocol) mod dirty_pages;
+pub(in crate::protocol) mod free_space;
+pub(in crate::protocol) mod overwrite;
+pub(in crate::protocol) mod page_one;
+pub(in crate::protocol) mod retry;
+pub(in crate::protocol) mod savepoint;
+pub(in crate::protocol) mod spill;
+pub(in crate::protocol) mod transaction;

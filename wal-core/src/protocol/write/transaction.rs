@@ -1,0 +1,575 @@
+//! The one write transaction.
+//!
+//! # Protocol
+//! The writer holds Write from its beginning to its end. Write is not given to
+//! a reader whose snapshot is stale: what it read may be wrong by now. With
+//! Write taken the published header stands still, so whoever takes Write first
+//! and then begins to read has the newest state for sure. Who takes it over from
+//! another thread begins on what that has left, of which the header may still be
+//! on its way ([`crate::protocol::durability::pipelined_commit`]).
+//!
+//! Such a writer needs no read lock. Nobody can begin the log anew, which takes
+//! Write; and a checkpoint may move what the published header covers and no
+//! more, which is what the writer sees: a page that comes to the database file
+//! meanwhile is one that the writer finds in the log, because it goes by the
+//! count from before. So a commit costs two system calls for locks, and keeps
+//! no checkpoint from going on.
+//!
+//! Pages that the transaction changes are kept on the heap, up to a limit;
+//! beyond it they are spilled to the log, where nobody else sees them. A
+//! rollback drops both.
+//!
+//! # Crash
+//! Whoever takes Write next finds what a dead writer left in the index above
+//! the published frame, and trims it. In the log such frames are overwritten.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::coordination::WalCoordination;
+use crate::error::{Error, Result};
+use crate::index::{
+    IndexHeader, {self},
+};
+use crate::protocol::durability::group_commit::CommitSync;
+use crate::protocol::durability::pipelined_commit::Commit;
+use crate::protocol::engine::frames_mark::Cuts;
+use crate::protocol::locking::busy::{BusyHandler, Waiter};
+use crate::protocol::locking::turn::HeldWrite;
+use crate::protocol::read::begin::ReadTx;
+use crate::protocol::read::header::Held;
+use crate::protocol::read::page::PageRef;
+use crate::protocol::read::saved_snapshot::SavedSnapshot;
+use crate::protocol::write::append;
+use crate::protocol::write::dirty_pages::Changes;
+use crate::protocol::write::spill::OwnFrames;
+use crate::protocol::{LockGuard, Synchronous, Wal};
+use crate::testing::{Mutation, mutated};
+use crate::types::{FrameNo, Lock, LockMode, PageNo};
+use crate::wait::who;
+
+/// A write transaction. Dropping it without [`WriteTx::commit`] rolls it
+/// back.
+pub struct WriteTx<C: WalCoordination> {
+    // Fields are dropped in this order: the read lock goes before Write, so
+    // the next writer finds the slot free.
+    pub(in crate::protocol) read: ReadTx<C>,
+    pub(in crate::protocol) write: LockGuard<C>,
+    pub(in crate::protocol) changes: Changes,
+    /// What the transaction has in the log, from its first spill on.
+    pub(in crate::protocol) own: Option<OwnFrames>,
+    /// Where an engine has cut its frames.
+    pub(in crate::protocol) cuts: Cuts,
+    /// The number of the commit it began on, which may be unpublished.
+    begun_on: Option<u64>,
+    /// The number of the thread that began it.
+    pub(in crate::protocol) thread: u32,
+}
+
+/// On which state a write transaction begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::protocol) enum Begin {
+    /// On what another thread has just committed, if it passes Write on.
+    OnNewest,
+    OnPublished,
+}
+
+/// Why a read transaction did not become a write transaction. `?` turns it into its
+/// [`Error`], and ends the read transaction.
+pub struct UpgradeRefused<C: WalCoordination> {
+    /// The read transaction, as it was.
+    pub read: ReadTx<C>,
+    /// The reason.
+    pub error: Error,
+}
+
+impl<C: WalCoordination> fmt::Display for UpgradeRefused<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl<C: WalCoordination> std::error::Error for UpgradeRefused<C> {
+    /// What is behind the reason; the message is that of the reason itself.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl<C: WalCoordination> From<UpgradeRefused<C>> for Error {
+    fn from(refused: UpgradeRefused<C>) -> Self {
+        refused.error
+    }
+}
+
+impl<C: WalCoordination> From<Box<UpgradeRefused<C>>> for Error {
+    fn from(refused: Box<UpgradeRefused<C>>) -> Self {
+        refused.error
+    }
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Begins a write transaction on the newest state of the database, after
+    /// waiting for other writers as `busy` says.
+    ///
+    /// At [`Synchronous::Full`] that may be what another thread of this attachment
+    /// has just committed, before it is durable and before readers see it. The
+    /// transaction then ends, by commit or rollback, once it is.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another writer is still at work when `busy` gives
+    /// up, [`Error::OwnWrite`] if this thread waits for itself, [`Error::LogFull`] if there is a limit and the log is still beyond
+    /// it, [`Error::Cancelled`], [`Error::Poisoned`] after a failed sync, and
+    /// what [`Wal::begin_read`] gives.
+    pub fn begin_write(self: &Arc<Self>, busy: impl Into<BusyHandler>) -> Result<WriteTx<C>> {
+        self.begin_write_by(&mut Waiter::new(busy.into()))
+    }
+
+    pub(in crate::protocol) fn begin_write_by(
+        self: &Arc<Self>,
+        waiter: &mut Waiter,
+    ) -> Result<WriteTx<C>> {
+        self.check_writable()?;
+        self.wait_for_room(waiter)?;
+        self.begin_write_waiting(waiter, Begin::OnNewest)
+    }
+
+    /// As [`Wal::begin_write`], however long the log is.
+    pub(in crate::protocol) fn begin_write_waiting(
+        self: &Arc<Self>,
+        waiter: &mut Waiter,
+        on: Begin,
+    ) -> Result<WriteTx<C>> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.try_begin_fresh_write(waiter, on) {
+                // Not Write, which was waited for already.
+                Err(Error::Busy { lock, .. })
+                    if lock != Lock::Write
+                        && waiter.pause(lock, pause_without_write(attempt))? => {}
+                begun => return begun,
+            }
+        }
+    }
+
+    /// Takes Write, then a snapshot. If that needs a recovery and a
+    /// checkpointer is in the way, Write is given back: the checkpointer may
+    /// be waiting for it.
+    fn try_begin_fresh_write(
+        self: &Arc<Self>,
+        waiter: &mut Waiter,
+        on: Begin,
+    ) -> Result<WriteTx<C>> {
+        let held =
+            self.observe_wait(Lock::Write, waiter, |waiter| self.wait_for_turn(waiter, on))?;
+        let HeldWrite { write, after } =
+            held.ok_or_else(|| self.busy_after(Lock::Write, waiter))?;
+        if let Some(commit) = after {
+            return self.begin_on(write, commit);
+        }
+        let held = Held {
+            write: Some(&write),
+            checkpoint: None,
+        };
+        let header = self.settled_header(&held)?;
+        self.mend_backfilled(&header)?;
+        index::trim(&**self, header.max_frame())?;
+        // Behind Write, so no restart sets it back; a checkpoint may raise it,
+        // and what it has moved by then is in the log too.
+        let min_frame = self.first_in_log(&header)?;
+        let read = self.read_tx(write.lent(), &header, None, min_frame)?;
+        Ok(WriteTx::new(read, write))
+    }
+
+    /// Begins on `commit` of another thread, from which `write` was taken over. It
+    /// has left nothing to mend but the entries of a rollback, or of one that panicked.
+    fn begin_on(self: &Arc<Self>, write: LockGuard<C>, commit: Commit) -> Result<WriteTx<C>> {
+        let header = match mutated(Mutation::InheritPublished) {
+            true => self.settled_header(&Held::NOTHING)?,
+            false => commit.header,
+        };
+        if !mutated(Mutation::SkipTrimOfHeir) {
+            index::trim(&**self, header.max_frame())?;
+        }
+        // What a checkpoint moves meanwhile is published, and in the log too; and
+        // that does not begin anew while something is unpublished.
+        let min_frame = self.first_in_log(&header)?;
+        let read = self.read_tx(write.lent(), &header, None, min_frame)?;
+        let mut tx = WriteTx::new(read, write);
+        tx.begun_on = Some(commit.number);
+        Ok(tx)
+    }
+
+    fn write_lock_for(self: &Arc<Self>, read: &ReadTx<C>) -> Result<LockGuard<C>> {
+        self.check_writable()?;
+        let write = self
+            .try_lock(Lock::Write, LockMode::Exclusive)?
+            .ok_or_else(|| self.busy_again(Lock::Write))?;
+        // Compared once Write is held: from here on the header stands still.
+        if !self.header_cell()?.is(&read.snapshot.header) && !mutated(Mutation::SkipStaleCheck) {
+            return Err(Error::BusySnapshot);
+        }
+        if self.mend_backfilled(&read.snapshot.header)? {
+            return Err(Error::BusySnapshot);
+        }
+        index::trim(&**self, read.snapshot.max_frame())?;
+        Ok(write)
+    }
+}
+
+impl<C: WalCoordination> ReadTx<C> {
+    /// Turns this into a write transaction on the very state that it sees, without
+    /// waiting.
+    ///
+    /// # Errors
+    /// [`Error::BusySnapshot`] if somebody wrote since it began,
+    /// [`Error::Busy`] if somebody is writing, and what [`Wal::begin_write`]
+    /// gives; each with this transaction, which can go on.
+    pub fn upgrade(mut self) -> Result<WriteTx<C>, Box<UpgradeRefused<C>>> {
+        match self.wal().write_lock_for(&self) {
+            Ok(write) => {
+                self.lasts();
+                Ok(WriteTx::new(self, write))
+            }
+            Err(error) => Err(Box::new(UpgradeRefused { read: self, error })),
+        }
+    }
+}
+
+impl<C: WalCoordination> Wal<C> {
+    /// Lets the disk begin with what a commit that is not synced has added to the
+    /// log, which turned the state `before` into `published`. If it cannot, that is
+    /// no failure of the commit: it was promised no more than to be seen.
+    fn let_disk_begin(&self, before: &IndexHeader, published: &IndexHeader) {
+        let first = last_frame_before(before, published).saturating_add(1);
+        if let (Some(first), Some(last)) =
+            (FrameNo::new(first), FrameNo::new(published.max_frame()))
+        {
+            // Whoever syncs the log next hears of it.
+            let _ = self.start_writeback(first, last);
+        }
+    }
+}
+
+/// The frame from which a commit went on that turned the state `before` into
+/// `committed`: none, if the log began anew.
+fn last_frame_before(before: &IndexHeader, committed: &IndexHeader) -> u32 {
+    match before.salts() == committed.salts() {
+        true => before.max_frame(),
+        false => 0,
+    }
+}
+
+/// How long Write is left alone: long enough, before long, for a stock SQLite
+/// that looks every tenth of a second.
+pub(in crate::protocol) fn pause_without_write(attempt: u32) -> Duration {
+    Duration::from_millis(u64::from(attempt).pow(2).min(150))
+}
+
+impl<C: WalCoordination> WriteTx<C> {
+    pub(in crate::protocol) fn new(read: ReadTx<C>, write: LockGuard<C>) -> Self {
+        let changes = Changes::none(read.page_count());
+        let thread = write.wal().own_write.begin();
+        WriteTx {
+            read,
+            write,
+            changes,
+            own: None,
+            cuts: Cuts::default(),
+            begun_on: None,
+            thread,
+        }
+    }
+
+    /// The size of the database in pages, as this transaction has made it.
+    pub fn page_count(&self) -> u32 {
+        self.changes.page_count()
+    }
+
+    /// The content of `page` as this transaction sees it, its own changes
+    /// included.
+    ///
+    /// # Errors
+    /// As [`ReadTx::page`].
+    pub fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
+        self.check_page(page)?;
+        if let Some(bytes) = self.changes.dirty().get(&page) {
+            return Ok(PageRef::borrowed(bytes));
+        }
+        match self.spilled_page(page)? {
+            Some(content) => Ok(content),
+            None => self.read.page(page),
+        }
+    }
+
+    /// The content of `page`, to be changed.
+    ///
+    /// # Errors
+    /// As [`ReadTx::page`], [`WriteTx::spill`] if there is no room for
+    /// another page, and [`Error::Refused`] beside frames of [`WriteTx::write_frames`].
+    pub fn page_mut(&mut self, page: PageNo) -> Result<&mut [u8]> {
+        self.check_page(page)?;
+        self.check_changes_pages("changing a page")?;
+        if !self.changes.is_ready(page) {
+            self.make_room()?;
+            self.take_copy(page)?;
+        }
+        let no_such_page = self.no_such_page(page.get());
+        self.changes.page_mut(page).ok_or(no_such_page)
+    }
+
+    /// Takes `page` to the heap, whatever room there is.
+    pub(in crate::protocol) fn take_copy(&mut self, page: PageNo) -> Result<()> {
+        if self.changes.dirty().contains_key(&page) {
+            self.changes.prepare(page);
+        } else {
+            let content = (*self.page(page)?).into();
+            self.changes.put(page, content);
+        }
+        Ok(())
+    }
+
+    /// True if the transaction changed `page`, on the heap or in the log.
+    pub(in crate::protocol) fn has_changed(&self, page: PageNo) -> Result<bool> {
+        Ok(self.changes.dirty().contains_key(&page) || self.spilled_page(page)?.is_some())
+    }
+
+    /// True if there is nothing to commit.
+    pub(in crate::protocol) fn is_unchanged(&self) -> bool {
+        self.changes.dirty().is_empty()
+            && self.page_count() == self.read.page_count()
+            && self.own.as_ref().is_none_or(OwnFrames::is_empty)
+    }
+
+    /// Adds a page of zeros at the end of the database. The page of the lock
+    /// bytes is passed over.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPage`] beyond [`PageNo::MAX`], those of
+    /// [`WriteTx::spill`] if there is no room for another page, and [`Error::Refused`] as
+    /// for [`WriteTx::page_mut`].
+    pub fn allocate(&mut self) -> Result<PageNo> {
+        self.check_changes_pages("adding a page")?;
+        let size = self.wal().config.page_size;
+        let next = self.data_page_after(self.page_count())?;
+        self.make_room()?;
+        self.changes.resize(next.get());
+        self.changes
+            .put(next, vec![0; size.len()].into_boxed_slice());
+        Ok(next)
+    }
+
+    /// The first page behind the first `count` ones that holds data.
+    pub(in crate::protocol) fn data_page_after(&self, count: u32) -> Result<PageNo> {
+        let next = self.page_after(count)?;
+        match next == self.wal().config.page_size.lock_byte_page() {
+            true => self.page_after(next.get()),
+            false => Ok(next),
+        }
+    }
+
+    /// The page behind the first `count` ones.
+    fn page_after(&self, count: u32) -> Result<PageNo> {
+        match count.checked_add(1) {
+            Some(next) if next <= PageNo::MAX.get() => PageNo::new(next),
+            _ => Err(self.no_such_page(count.saturating_add(1))),
+        }
+    }
+
+    /// Makes the database `page_count` pages long: pages beyond are cut off,
+    /// and pages that are added are zeros, which the commit writes.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPage`] if that is none or more than [`PageNo::MAX`], or if the
+    /// last one would be the page of the lock bytes; those of [`WriteTx::spill`], and
+    /// [`Error::Refused`] as for [`WriteTx::page_mut`]. The size is then what it was.
+    pub fn set_page_count(&mut self, page_count: u32) -> Result<()> {
+        self.wal().check_process()?;
+        self.check_changes_pages("changing the size")?;
+        let before = self.page_count();
+        let lock_bytes = self.wal().config.page_size.lock_byte_page();
+        let last = 1..=PageNo::MAX.get();
+        if !last.contains(&page_count) || page_count == lock_bytes.get() {
+            return Err(self.no_such_page(page_count));
+        }
+        if page_count <= before {
+            self.changes.resize(page_count);
+        }
+        while self.page_count() < page_count {
+            if let Err(e) = self.allocate() {
+                self.changes.resize(before);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the changes visible to everyone, and durable as the database's
+    /// [`crate::protocol::Synchronous`] promises, and returns the state that it made, or that it
+    /// began on if it changed nothing. A transaction that changed nothing leaves no
+    /// trace.
+    ///
+    /// When this returns, every read transaction of every process that begins later sees
+    /// the state. A replica sees it later: see [`crate::protocol::Snapshot::includes`].
+    ///
+    /// # Errors
+    /// The transaction is rolled back, except for
+    /// [`Error::CommitOutcomeUnknown`]: then only opening the database again
+    /// tells whether it is there. [`Error::Refused`] if it has frames of
+    /// [`WriteTx::write_frames`], which [`WriteTx::commit_frames`] commits. With [`crate::protocol::WalConfig::group_commit`] also
+    /// [`Error::DurabilityUnknown`]: it is visible, but may not survive a power
+    /// failure. [`crate::protocol::Opener::committed`] is called unless there is an error or
+    /// nothing was changed.
+    pub fn commit(mut self) -> Result<SavedSnapshot> {
+        let wal = self.wal().clone();
+        wal.check_writable()?;
+        let shared = wal.shared_sync();
+        let sync = match shared {
+            Some(_) => CommitSync::Shared,
+            None if wal.synchronous() == Synchronous::Full => CommitSync::InRelay,
+            None => CommitSync::BeforeVisible,
+        };
+        let before = self.read.snapshot.header;
+        let Some(committed) = append::commit(&mut self, sync)? else {
+            self.end_on_published()?;
+            return Ok(SavedSnapshot::of(before));
+        };
+        // Others write while this one has to do with the disk.
+        if let Some(room) = shared {
+            room.line().end_turn(who());
+            drop(self);
+            wal.sync_with_others(room, &committed)?;
+        } else if sync == CommitSync::InRelay {
+            let commit = wal.leave_unpublished(committed)?;
+            self.begun_on = None;
+            drop(self);
+            commit.wait()?;
+            observe!(
+                wal,
+                Committed {
+                    frames: committed.max_frame() - last_frame_before(&before, &committed),
+                    log_frames: committed.max_frame()
+                }
+            );
+        } else {
+            drop(self);
+            if wal.synchronous() == Synchronous::Normal {
+                wal.let_disk_begin(&before, &committed);
+            }
+        }
+        wal.tell_opener();
+        Ok(SavedSnapshot::of(committed))
+    }
+
+    /// Takes what a rollback or a failed commit leaves out of the index. Write is
+    /// held: behind it stand the frames of others.
+    fn forget_own_frames(&mut self) {
+        if let Some(own) = self.own.take() {
+            // What cannot be trimmed now is trimmed by the next writer.
+            let _ = self.wal().trim_own_frames(own.start.max_frame());
+        }
+    }
+
+    /// Gives Write up, with what the transaction has in the log, and returns once the
+    /// state that it began on is durable: whoever has seen it does not get away
+    /// before. Such a transaction has no slot to give back.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if it never is, [`Error::UsedAfterFork`].
+    fn end_on_published(&mut self) -> Result<()> {
+        let Some(number) = self.begun_on.take() else {
+            return Ok(());
+        };
+        // In a forked child the index and the lock are the parent's.
+        self.wal().check_process()?;
+        self.forget_own_frames();
+        self.wal().own_write.end(self.thread);
+        let lent = self.write.lent();
+        drop(std::mem::replace(&mut self.write, lent));
+        if mutated(Mutation::LeaveEarly) {
+            return Ok(());
+        }
+        self.wal().wait_for_base(number)
+    }
+
+    /// Forgets the changes; dropping the transaction does the same. One that began
+    /// on what was not durable returns when it is; if that fails, the attachment
+    /// refuses to write from then on, and [`WriteTx::rollback_with`] says so.
+    pub fn rollback(self) {}
+
+    /// As [`WriteTx::rollback`], and calls `undo` for each page that was
+    /// changed, added or cut off, so that whoever keeps copies of pages can
+    /// drop them (`xUndo`). Pages behind the end are among them. Nobody else
+    /// writes before the last call.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the wal-index contradicts itself, [`Error::Poisoned`]
+    /// if the state that the transaction began on turns out not to be durable. The
+    /// changes are forgotten all the same.
+    pub fn rollback_with(self, undo: impl FnMut(PageNo)) -> Result<()> {
+        let mut changed = self.changes.changed(None)?;
+        changed.extend(self.pages_in_log(None)?);
+        changed.into_iter().for_each(undo);
+        let mut ending = self;
+        ending.end_on_published()
+    }
+
+    pub(in crate::protocol) fn wal(&self) -> &Arc<Wal<C>> {
+        self.write.wal()
+    }
+
+    /// The lock of the reading side and `WRITE`. The transaction has them on loan from then
+    /// on, and is of no use but to be dropped before they are.
+    pub(in crate::protocol) fn take_locks(&mut self) -> (LockGuard<C>, LockGuard<C>) {
+        let lent = self.write.lent();
+        (
+            self.read.take_lock(),
+            std::mem::replace(&mut self.write, lent),
+        )
+    }
+
+    /// Refuses to change pages beside frames of an engine, which a savepoint could not
+    /// restore and a commit would include without the engine's size.
+    pub(in crate::protocol) fn check_changes_pages(&self, operation: &'static str) -> Result<()> {
+        self.wal().own_write.touch(self.thread);
+        match &self.own {
+            Some(own) if own.of_engine && !own.is_empty() => {
+                let reason = "the transaction has frames of `write_frames` in the log; commit \
+                    them with `commit_frames`, or cut them off with `undo_frames`";
+                Err(Error::refused(self.wal().path(), operation, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_page(&self, page: PageNo) -> Result<()> {
+        self.wal().check_process()?;
+        if page.get() > self.page_count() || page == self.wal().config.page_size.lock_byte_page() {
+            return Err(self.no_such_page(page.get()));
+        }
+        Ok(())
+    }
+
+    fn no_such_page(&self, page: u32) -> Error {
+        Error::NoSuchPage {
+            page,
+            page_count: self.page_count(),
+        }
+    }
+}
+
+impl<C: WalCoordination> Drop for WriteTx<C> {
+    /// Whatever a rollback or a failed commit leaves in the index goes before
+    /// Write is given back. A child of `fork` leaves it alone, and a panic
+    /// leaves it to the next writer, as the death of the process does.
+    fn drop(&mut self) {
+        self.wal().own_write.end(self.thread);
+        if !std::thread::panicking() && self.wal().check_process().is_ok() {
+            self.forget_own_frames();
+            // That it never is can be told to who has committed it only.
+            let _ = self.end_on_published();
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! How files are opened and made.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::{fs, io};
+
+use nix::fcntl::OFlag;
+
+use super::OsFile;
+use super::descriptor::Descriptor;
+use super::low_numbers::MayCarry;
+use super::parking::{
+    Reach, {self},
+};
+use super::place::Place;
+use crate::error::{Error, Result};
+
+/// Whether a file may be made by opening it, and written.
+#[derive(Clone, Copy, Debug)]
+pub enum OpenMode<'a> {
+    /// It must be there.
+    Existing,
+    /// It is made if it is not there, for everyone that the system's mask
+    /// allows.
+    Create,
+    /// It is made as by [`OpenMode::Create`], and must not be there.
+    New,
+    /// It is made if it is not there, with the owner and the permissions of
+    /// this file (`findCreateFileMode`).
+    CreateLike(&'a OsFile),
+    /// The same, and it must not be there.
+    NewLike(&'a OsFile),
+    /// As [`OpenMode::CreateLike`] with the file at this place as the model, which another
+    /// program has open.
+    CreateLikeAt(&'a Place),
+    /// It must be there, and is opened for reading alone. Shared locks can be
+    /// taken on it, exclusive ones cannot.
+    ReadOnly,
+    /// The same of a file that another process has opened for writing since it was made. On an
+    /// overlay file system that was copied then: a mapping of what was opened before shows
+    /// the file from which it was copied.
+    ReadOnlyCopy,
+    /// As [`OpenMode::ReadOnly`], and a backend looks for it where this file was opened, to
+    /// which its path may lead no more.
+    ReadOnlyAgain(&'a OsFile),
+}
+
+impl OpenMode<'_> {
+    pub(super) fn reach(self) -> Reach {
+        match self {
+            OpenMode::ReadOnly | OpenMode::ReadOnlyAgain(_) => Reach::Reads,
+            OpenMode::ReadOnlyCopy => Reach::MapsCopy,
+            _ => Reach::Writes,
+        }
+    }
+
+    pub(super) fn writes(self) -> bool {
+        self.reach() == Reach::Writes
+    }
+
+    /// The place of the file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if its directory cannot be opened.
+    pub fn place(self, path: &Path) -> Result<Place> {
+        match self {
+            OpenMode::ReadOnlyAgain(file) => Ok(file.place().clone()),
+            _ => Place::of(path),
+        }
+    }
+
+    /// What a new file is to be like, in the modes that name a model.
+    fn model(self) -> Result<Model> {
+        match self {
+            OpenMode::CreateLike(model) | OpenMode::NewLike(model) => {
+                let metadata = model.as_file()?.metadata();
+                let metadata =
+                    metadata.map_err(|e| Error::io(super::File::path(model), "fstat", e));
+                Ok(Model::of(&metadata?))
+            }
+            OpenMode::CreateLikeAt(place) => {
+                let stat = place.stat();
+                let stat = stat.map_err(|e| Error::io(place.path(), "stat", e.into()))?;
+                Ok(Model::of_stat(&stat))
+            }
+            OpenMode::Existing
+            | OpenMode::Create
+            | OpenMode::New
+            | OpenMode::ReadOnly
+            | OpenMode::ReadOnlyCopy
+            | OpenMode::ReadOnlyAgain(_) => {
+                let none = io::ErrorKind::InvalidInput.into();
+                Err(Error::io(Path::new(""), "stat", none))
+            }
+        }
+    }
+}
+
+/// The permissions and the owner of a file.
+#[derive(Clone, Copy)]
+struct Model {
+    permissions: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl Model {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Model {
+            permissions: metadata.mode() & 0o777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+        }
+    }
+
+    #[allow(clippy::unnecessary_cast)] // The fields differ between systems.
+    fn of_stat(stat: &nix::sys::stat::FileStat) -> Self {
+        Model {
+            permissions: stat.st_mode as u32 & 0o777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+        }
+    }
+}
+
+/// Opens the file at `place`. `keep` takes the descriptor before any other call that may
+/// fail, since one that carries locks must not be closed then.
+pub(super) fn open(
+    place: &Place,
+    mode: OpenMode<'_>,
+    may_carry: MayCarry,
+    keep: impl Fn(fs::File) -> io::Result<Descriptor>,
+) -> Result<Descriptor> {
+    let path = place.path();
+    let access = match mode.writes() {
+        true => OFlag::O_RDWR,
+        false => OFlag::O_RDONLY,
+    };
+    let must_be_new = matches!(mode, OpenMode::NewLike(_));
+    let opened = |flags, permissions| {
+        // The database's path has no links any more; one in place of a file beside
+        // it is not followed, as by SQLite.
+        let flags = flags | access | OFlag::O_NOFOLLOW;
+        let file = parking::open_with_room(may_carry, || place.open(flags, permissions));
+        file.and_then(&keep).map_err(|e| Error::io(path, "open", e))
+    };
+    match mode {
+        OpenMode::Existing
+        | OpenMode::ReadOnly
+        | OpenMode::ReadOnlyCopy
+        | OpenMode::ReadOnlyAgain(_) => return opened(OFlag::empty(), 0),
+        OpenMode::Create => return opened(OFlag::O_CREAT, 0o644),
+        OpenMode::New => return opened(OFlag::O_CREAT | OFlag::O_EXCL, 0o644),
+        OpenMode::CreateLike(_) | OpenMode::CreateLikeAt(_) | OpenMode::NewLike(_) => {}
+    }
+    // Existing files keep their owner and permissions.
+    if !must_be_new {
+        match opened(OFlag::empty(), 0) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    let model = mode.model()?;
+    let exclusive = match must_be_new {
+        true => OFlag::O_EXCL,
+        false => OFlag::empty(),
+    };
+    let descriptor = opened(OFlag::O_CREAT | exclusive, model.permissions)?;
+    make_like(descriptor.file()?, model).map_err(|e| {
+        if must_be_new {
+            let _ = place.remove();
+        }
+        Error::io(path, "open", e)
+    })?;
+    Ok(descriptor)
+}
+
+/// Sets the permissions of `file`, which was just made, to those of `model`, and its owner if
+/// this process may.
+fn make_like(file: &fs::File, model: Model) -> io::Result<()> {
+    let made = Model::of(&file.metadata()?);
+    if made.permissions != model.permissions {
+        // The mask of the process took bits away.
+        file.set_permissions(fs::Permissions::from_mode(model.permissions))?;
+    }
+    if (made.uid, made.gid) != (model.uid, model.gid) && nix::unistd::geteuid().is_root() {
+        // A root without the right to do that (in a container) goes on
+        // with a file of its own, as SQLite's does (`robustFchown`).
+        let _ = std::os::unix::fs::fchown(file, Some(model.uid), Some(model.gid));
+    }
+    Ok(())
+}
+
+/// To open a pipe for reading alone waits until somebody writes to it.
+pub(super) fn refuse_pipe(place: &Place, mode: OpenMode<'_>) -> Result<()> {
+    use nix::sys::stat::SFlag;
+    // A link is not followed, so the open refuses it.
+    let waits = || {
+        let kind = |stat: nix::sys::stat::FileStat| SFlag::from_bits_truncate(stat.st_mode);
+        let kind = place.stat().map(|stat| kind(stat) & SFlag::S_IFMT);
+        kind.is_ok_and(|kind| ![SFlag::S_IFREG, SFlag::S_IFLNK].contains(&kind))
+    };
+    match !mode.writes() && waits() {
+        true => Err(not_regular(place.path())),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn not_regular(path: &Path) -> Error {
+    Error::cannot_open(path, "it is not a regular file")
+}
