@@ -35,9 +35,9 @@ pub mod wait;
 #[cfg(all(feature = "conformance", not(loom)))]
 pub mod conformance;
 #[doc(hidden)]
+pub mod sync;
+#[doc(hidden)]
 pub mod testing;
-
-mod sync;
 
 pub use coordination::WalCoordination;
 pub use error::{Error, Result};

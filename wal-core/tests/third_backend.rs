@@ -11,13 +11,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard};
 use std::time::Instant;
 
 use wal_core::conformance::{Attachment, Backend};
 use wal_core::index::{IndexBlock, MARK_NOT_USED, WritableBlock};
 use wal_core::once_table::OnceTable;
 use wal_core::storage::{OpenMode, OsFile, OsStorage};
+use wal_core::sync::Unpoison;
 use wal_core::wait::WaitingRoom;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
@@ -46,7 +47,7 @@ type Meetings = HashMap<PathBuf, (Arc<Meeting>, usize)>;
 static MEETINGS: LazyLock<Mutex<Meetings>> = LazyLock::new(Mutex::default);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().unpoison()
 }
 
 impl Table {
@@ -169,7 +170,7 @@ impl WalCoordination for Table {
                 return;
             };
             let woken = self.meeting.woken.wait_timeout(held, left);
-            held = woken.unwrap_or_else(PoisonError::into_inner).0;
+            held = woken.unpoison().0;
         }
     }
 

@@ -6,8 +6,10 @@
 //! the sleeper has seen the change, or is asleep and is woken.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::Instant;
+
+use wal_core::sync::Unpoison;
 
 /// Words that fall to the same one wake each other's sleepers for nothing.
 const BUCKETS: usize = 64;
@@ -38,22 +40,19 @@ impl Sleepers {
     /// Sleeps until `word` is not `seen`, or until `deadline`.
     pub(crate) fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
         let bucket = self.bucket(word);
-        let mut held = bucket.mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = bucket.mutex.lock().unpoison();
         while word.load(Ordering::SeqCst) == seen {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 break;
             };
-            (held, _) = bucket
-                .condvar
-                .wait_timeout(held, left)
-                .unwrap_or_else(PoisonError::into_inner);
+            (held, _) = bucket.condvar.wait_timeout(held, left).unpoison();
         }
     }
 
     /// Wakes everybody who sleeps on `word`.
     pub(crate) fn wake(&self, word: &AtomicU32) {
         let bucket = self.bucket(word);
-        drop(bucket.mutex.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(bucket.mutex.lock().unpoison());
         bucket.condvar.notify_all();
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use libsql_ffi as ffi;
@@ -15,6 +15,7 @@ use wal_core::Error;
 use wal_core::Result;
 use wal_core::protocol::{DatabaseKind, Wal, WalConfig};
 use wal_core::storage::{ByteLocks, Claim, LockKind};
+use wal_core::sync::Unpoison;
 use wal_inproc::InProcessWalCoordination;
 
 use crate::engine_file::EngineFile;
@@ -158,7 +159,7 @@ impl WalOptions {
     /// mutex, and not at all if it cannot get memory, so its data has no owner.
     fn for_ever(self) -> &'static WalOptions {
         static USED: Mutex<Vec<&'static WalOptions>> = Mutex::new(Vec::new());
-        let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = USED.lock().unpoison();
         match used.iter().find(|options| ***options == self) {
             Some(options) => options,
             None => {

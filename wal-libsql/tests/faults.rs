@@ -11,7 +11,9 @@ use std::path::Path;
 use std::ptr::{
     NonNull, {self},
 };
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once};
+
+use wal_core::sync::Unpoison;
 
 use layer::{Call, Layer};
 use wal_libsql::{Backend, Connection, OpenOptions, Value, WalOptions, ffi};
@@ -57,7 +59,7 @@ static RECORDER: Recorder = Recorder(Mutex::new(Recorded::NOTHING));
 
 impl Recorder {
     fn get(&self) -> MutexGuard<'_, Recorded> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoison()
     }
 }
 
@@ -87,7 +89,7 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| layer::register(c"recorder", &RECORDER));
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    ONE.lock().unpoison()
 }
 
 type Open = fn(&Path) -> Result<Connection, c_int>;

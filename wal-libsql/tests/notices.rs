@@ -9,14 +9,16 @@ use std::path::Path;
 use std::ptr::{
     NonNull, {self},
 };
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once};
+
+use wal_core::sync::Unpoison;
 
 use wal_libsql::{Backend, Connection, OpenOptions, ffi};
 
 static NOTED: Mutex<Vec<(c_int, String)>> = Mutex::new(Vec::new());
 
 fn noted() -> MutexGuard<'static, Vec<(c_int, String)>> {
-    NOTED.lock().unwrap_or_else(PoisonError::into_inner)
+    NOTED.lock().unpoison()
 }
 
 unsafe extern "C" fn note(_: *mut c_void, code: c_int, message: *const c_char) {
@@ -30,7 +32,7 @@ type Note = unsafe extern "C" fn(*mut c_void, c_int, *const c_char);
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     static CONFIGURED: Once = Once::new();
-    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let guard = ONE.lock().unpoison();
     CONFIGURED.call_once(|| {
         let option = ffi::SQLITE_CONFIG_LOG;
         // SAFETY: the engine is not used yet; the option takes these two.

@@ -13,7 +13,9 @@ use std::mem::zeroed;
 use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use wal_core::sync::Unpoison;
 
 use wal_libsql::{Backend, Connection, OpenOptions, SqlError, Value, ffi};
 
@@ -193,7 +195,7 @@ fn replace_methods() -> Defaults {
 /// Gives the engine mutexes and memory that can fail. One test runs at a time.
 fn set_up() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let guard = ONE_AT_A_TIME.lock().unpoison();
     DEFAULTS.get_or_init(replace_methods);
     // SAFETY: it can be called at any time.
     assert_eq!(unsafe { ffi::sqlite3_initialize() }, ffi::SQLITE_OK);

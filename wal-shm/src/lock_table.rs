@@ -30,10 +30,11 @@
 //! releases the lock.
 
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use wal_core::storage::shm_bytes;
+use wal_core::sync::Unpoison;
 use wal_core::{Lock, LockMode, ReadSlot, Result, stripes};
 
 use crate::lock_byte::{LockByte, State};
@@ -124,7 +125,7 @@ impl LockTable {
     /// The mutex is held during the system call, so that the table and the
     /// system always agree for its next holder. The calls never block.
     fn changing(&self) -> MutexGuard<'_, Changing> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.changing.lock().unpoison()
     }
 
     /// Acquires `lock` in the table and beyond; false if it conflicts in either.

@@ -27,13 +27,14 @@
 //! The index goes with the process, and Read 0 with it.
 
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use wal_core::index::{IndexOf, WritableBlock, index_of};
 use wal_core::once_table::OnceTable;
 use wal_core::storage::{ByteLocks, File, OsFile, ReadOnlyLog, shm_bytes};
+use wal_core::sync::Unpoison;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, Salts};
 
 use crate::lock_table::Beyond;
@@ -127,7 +128,7 @@ impl PrivateIndex {
         };
         // Locked before the header is loaded: else one who has loaded an older header could
         // come behind one who has loaded this.
-        let mut seen = outside.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = outside.seen.lock().unpoison();
         match index_of(block, &outside.log)? {
             IndexOf::AnotherLog => Ok(false),
             IndexOf::ThisLog => Ok(true),

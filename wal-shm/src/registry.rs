@@ -9,11 +9,12 @@
 //! an attachment may be dropped with a list locked.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use wal_core::fork::ProcessGeneration;
 use wal_core::once_table::OnceTable;
 use wal_core::storage::FileId;
+use wal_core::sync::Unpoison;
 
 use crate::attachment::Attachment;
 
@@ -88,5 +89,5 @@ pub(crate) fn leave(id: FileId, attachment: &Arc<Attachment>) -> usize {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().unpoison()
 }

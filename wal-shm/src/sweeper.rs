@@ -15,7 +15,7 @@
 //! [`WaitingRoom::reclaim`]: wal_core::wait::WaitingRoom::reclaim
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{
     JoinHandle, {self},
 };
@@ -25,6 +25,7 @@ use nix::sys::signal::SigSet;
 use wal_core::ReadSlot;
 use wal_core::fork::ProcessGeneration;
 use wal_core::once_table::OnceTable;
+use wal_core::sync::Unpoison;
 use wal_core::wait::Bell;
 
 use crate::futex;
@@ -258,5 +259,5 @@ impl Locks {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock().unpoison()
 }

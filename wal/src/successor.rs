@@ -6,10 +6,11 @@
 //! before go on with the first.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use wal_core::Result;
 use wal_core::protocol::Wal;
+use wal_core::sync::Unpoison;
 
 use crate::backend::Backend;
 
@@ -40,7 +41,7 @@ impl<B: Backend> Successor<B> {
         if !self.exists() {
             return None;
         }
-        let wal = self.wal.read().unwrap_or_else(PoisonError::into_inner);
+        let wal = self.wal.read().unpoison();
         wal.clone()
     }
 
@@ -51,7 +52,7 @@ impl<B: Backend> Successor<B> {
         superseded: Option<&Arc<Wal<B>>>,
         attach: impl FnOnce() -> Result<Arc<Wal<B>>>,
     ) -> Result<()> {
-        let mut wal = self.wal.write().unwrap_or_else(PoisonError::into_inner);
+        let mut wal = self.wal.write().unpoison();
         let is_superseded =
             |wal: &Arc<Wal<B>>| superseded.is_some_and(|superseded| Arc::ptr_eq(wal, superseded));
         if wal.as_ref().is_none_or(is_superseded) {

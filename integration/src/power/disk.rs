@@ -13,11 +13,12 @@
 use std::fmt;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use fastrand::Rng;
 use wal_core::Result;
 use wal_core::storage::{File, FileSyncType, Storage};
+use wal_core::sync::Unpoison;
 
 const SECTOR: usize = 512;
 
@@ -231,7 +232,7 @@ impl Disk {
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+    state.lock().unpoison()
 }
 
 impl State {

@@ -4,9 +4,10 @@
 //! is stopped understands `go` and nothing else.
 
 use std::process;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use anyhow::{Result, ensure};
+use wal_core::sync::Unpoison;
 use wal_core::testing::{Point, set_hook};
 
 use super::session::{answer, read_command};
@@ -56,7 +57,7 @@ pub(super) fn passed() -> Vec<&'static str> {
 }
 
 fn steps() -> MutexGuard<'static, Steps> {
-    STEPS.lock().unwrap_or_else(PoisonError::into_inner)
+    STEPS.lock().unpoison()
 }
 
 fn pass(point: Point) {

@@ -8,10 +8,11 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::contract::Ledger;
 use crate::index::IndexBlock;
+use crate::sync::Unpoison;
 use crate::types::{Lock, LockMode, ReadSlot};
 
 /// One of the two files of a database.
@@ -121,7 +122,7 @@ pub(super) struct Director(Mutex<State>);
 
 impl Director {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoison()
     }
 
     /// Writes `call` of `user` down, checks what it left in `block_zero`

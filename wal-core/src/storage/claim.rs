@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, btree_map};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::byte_lock::ByteLocks;
 use super::file_id::FileId;
@@ -20,6 +20,7 @@ use super::place::Place;
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
 use crate::once_table::OnceTable;
+use crate::sync::Unpoison;
 
 /// The right to use a database by locks in this process, until it is dropped.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ fn claims() -> MutexGuard<'static, Claims> {
     CLAIMS
         .get_or_make(generation, Mutex::default)
         .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+        .unpoison()
 }
 
 impl Claim {

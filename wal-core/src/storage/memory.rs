@@ -7,6 +7,7 @@ use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{File, FileSyncType};
 use crate::error::{Error, Result};
+use crate::sync::Unpoison;
 
 /// A file whose bytes are on the heap. It cannot be mapped, so its pages are
 /// read into buffers.
@@ -61,15 +62,11 @@ impl MemoryFile {
     /// No code panics while it holds the lock, so a poisoned lock still
     /// guards sound bytes.
     fn read(&self) -> RwLockReadGuard<'_, Vec<u8>> {
-        self.bytes
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.bytes.read().unpoison()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Vec<u8>> {
-        self.bytes
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.bytes.write().unpoison()
     }
 }
 

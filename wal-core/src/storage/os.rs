@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::{fmt, fs};
 
 use nix::sys::statvfs::fstatvfs;
@@ -21,6 +21,7 @@ use super::open::{OpenMode, not_regular, open, refuse_pipe};
 use super::place::Place;
 use super::{File, FileSyncType, writeback};
 use crate::error::{Error, Result};
+use crate::sync::Unpoison;
 
 /// How many buffers one vectored write takes (`IOV_MAX` on Linux).
 const MAX_BUFFERS: usize = 1024;
@@ -172,9 +173,7 @@ impl OsFile {
     }
 
     fn sync_failed(&self) -> MutexGuard<'_, bool> {
-        self.sync_failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.sync_failed.lock().unpoison()
     }
 
     /// Refuses if the file is not where it was opened any more.

@@ -27,7 +27,7 @@ use std::io;
 use std::ops::Bound;
 use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use nix::errno::Errno;
 
@@ -38,6 +38,7 @@ use super::low_numbers::{
 use crate::fork::{ClosedInChild, ProcessGeneration};
 use crate::once_table::OnceTable;
 use crate::storage::byte_lock::{ByteLocks, LockKind};
+use crate::sync::Unpoison;
 
 /// Classic locks belong to the process, so releasing them here would release those of a
 /// neighbour too. Their holder has released them.
@@ -155,7 +156,7 @@ fn table() -> MutexGuard<'static, Table> {
     TABLE
         .get_or_make(generation, Mutex::default)
         .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+        .unpoison()
 }
 
 /// Unparks a descriptor of the file `id`: one with the least reach that includes `reach`.

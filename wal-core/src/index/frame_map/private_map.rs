@@ -41,15 +41,13 @@
 //! A map is gone with its process. Whatever can fail comes before the first
 //! entry is stored, so nothing is left half fed.
 
-use std::sync::PoisonError;
-
 use super::hash::{Blocks, find};
 use super::page_tree::PageTree;
 use crate::error::Result;
 use crate::format::FRAME_HEADER_LEN;
 use crate::index::block::{block_of_frame, frame_before_block, last_frame_of_block};
 use crate::once_table::OnceTable;
-use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering, Unpoison};
 use crate::testing::{Mutation, mutated};
 
 /// The header of a frame, as it stands in the log.
@@ -92,7 +90,7 @@ impl PageMap {
     }
 
     fn last(&self) -> MutexGuard<'_, LastFed> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unpoison()
     }
 
     /// True if the log is the one that the map was fed from, as far as the

@@ -10,7 +10,7 @@
 //! takes one, so the order in which that would be unsafe does not compile.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
@@ -18,6 +18,7 @@ use crate::index::IndexHeader;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::read::header::Held;
 use crate::protocol::{Synchronous, Wal};
+use crate::sync::Unpoison;
 use crate::testing::{Mutation, mutated};
 use crate::types::{Lock, PageNo, Salts};
 
@@ -123,7 +124,7 @@ impl LastProof {
     }
 
     fn proof(&self) -> MutexGuard<'_, Option<BackfillProof>> {
-        self.proof.lock().unwrap_or_else(PoisonError::into_inner)
+        self.proof.lock().unpoison()
     }
 }
 

@@ -36,7 +36,7 @@
 //! A leader that dies has told nothing; the next one to wake leads. Who dies
 //! waiting has left a commit that everybody sees and that the next sync covers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::coordination::WalCoordination;
@@ -44,6 +44,7 @@ use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::protocol::read::begin::pause_before;
 use crate::protocol::{Synchronous, Wal};
+use crate::sync::Unpoison;
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::Salts;
 use crate::wait::{LEASE, SyncedLog, WaitingRoom, comes_soon, now};
@@ -58,7 +59,7 @@ pub(in crate::protocol) struct Leading(Mutex<()>);
 
 impl Leading {
     fn lock(&self) -> MutexGuard<'_, ()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoison()
     }
 }
 

@@ -47,12 +47,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::protocol::{LockGuard, Wal};
+use crate::sync::Unpoison;
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::wait::{Place, comes_soon, now};
 
@@ -108,7 +109,7 @@ pub(in crate::protocol) struct Relay {
 
 impl Relay {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unpoison()
     }
 
     fn tell_unpublished(&self, state: &State) {
@@ -300,7 +301,7 @@ impl<C: WalCoordination> Wal<C> {
                 step(Point::WaitForSync);
                 state.sleepers += 1;
                 let woken = self.relay.changed.wait_while(state, waits);
-                woken.unwrap_or_else(PoisonError::into_inner).sleepers -= 1;
+                woken.unpoison().sleepers -= 1;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
 use crate::protocol::{ReadTx, Snapshot};
+use crate::sync::Unpoison;
 
 /// A snapshot that is held against checkpoints, so that transactions can be
 /// begun on it again and again, for a bounded time. After that it is given up,
@@ -102,5 +103,5 @@ impl<C: WalCoordination> Drop for HeldSnapshot<C> {
 }
 
 fn lock<C: WalCoordination>(held: &Held<C>) -> MutexGuard<'_, Option<ReadTx<C>>> {
-    held.lock().unwrap_or_else(PoisonError::into_inner)
+    held.lock().unpoison()
 }

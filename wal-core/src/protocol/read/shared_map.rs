@@ -23,7 +23,7 @@
 //! A map is gone with its process.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
@@ -32,6 +32,7 @@ use crate::index::{
 };
 use crate::protocol::read::begin::{ReadTx, Snapshot};
 use crate::protocol::read::retained::Kept;
+use crate::sync::Unpoison;
 use crate::types::{FrameNo, PageNo};
 
 /// The map of an attachment.
@@ -40,7 +41,7 @@ pub(in crate::protocol) struct SharedMap(Mutex<Option<Arc<PageMap>>>);
 
 impl SharedMap {
     fn current(&self) -> MutexGuard<'_, Option<Arc<PageMap>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unpoison()
     }
 
     /// Gives the memory back. Transactions that took the map up keep it.

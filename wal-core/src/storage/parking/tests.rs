@@ -1,4 +1,5 @@
 use super::*;
+use crate::sync::Unpoison;
 use crate::types::LockMode;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         Scene {
-            _alone: ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner),
+            _alone: ONE_AT_A_TIME.lock().unpoison(),
             directory: tempfile::tempdir().unwrap(),
         }
     }
