@@ -75,19 +75,19 @@ loom: ## interleavings of the locks of both backends, header cell, index, page m
 
 test-mutations: ## each rule broken on purpose, and the test that notices
 	$(CARGO) test -p wal-inproc --features mutations --test mutations
-	@for fence in drop-store-fence drop-load-fence; do \
-	  if WAL_MUTATION=$$fence $(LOOM) -p wal-core --features mutations --lib header_cell >/dev/null 2>&1; \
+	@for fence in header-store-fence header-load-fence; do \
+	  if WAL_BROKEN_RULE=$$fence $(LOOM) -p wal-core --features mutations --lib header_cell >/dev/null 2>&1; \
 	  then echo "$$fence survives loom"; exit 1; else echo "$$fence: caught by loom"; fi; done
-	@if WAL_MUTATION=raise-by-newer-count $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
+	@if WAL_BROKEN_RULE=raise-by-newer-count $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
 	  pages_that_a_checkpoint_skips >/dev/null 2>&1; \
 	then echo "raise-by-newer-count survives loom"; exit 1; else echo "raise-by-newer-count: caught by loom"; fi
 	$(CARGO) test --quiet -p integration --features test-points --test killed_worker --no-run
-	@if WAL_MUTATION=header-before-count $(CARGO) test --quiet -p integration --features test-points \
+	@if WAL_BROKEN_RULE=header-before-count $(CARGO) test --quiet -p integration --features test-points \
 	  --test killed_worker a_commit_is_there >/dev/null 2>&1; \
 	then echo "header-before-count survives"; exit 1; else echo "header-before-count: caught by a kill"; fi
 	@$(CARGO) test --quiet -p integration --features test-points --test power_loss --no-run
 	@for pair in close-without-proof:commit_moved_by header-before-frame-sync:copy_that_catches_up; do \
-	  if WAL_MUTATION=$${pair%:*} $(CARGO) test --quiet -p integration --features test-points --test power_loss \
+	  if WAL_BROKEN_RULE=$${pair%:*} $(CARGO) test --quiet -p integration --features test-points --test power_loss \
 	  $${pair#*:} >/dev/null 2>&1; \
 	  then echo "$${pair%:*} survives power failures"; exit 1; else echo "$${pair%:*}: caught by a power failure"; fi; done
 
@@ -120,7 +120,7 @@ soak: $(LITESTREAM) ## the same, longer: make soak MINUTES=240
 	  ! grep -qE 'FAILED|^error: test failed' target/soak.log
 	WAL_SCHEDULES=$$(($(MINUTES) * 34000)) WAL_SCHEDULE_STRIDE=7 $(CARGO) test --release -p integration \
 	  --features test-points --test schedules -- --nocapture
-	@if WAL_MUTATION=drop-mark-fence $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
+	@if WAL_BROKEN_RULE=drop-mark-fence $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
 	  mark_is_new >/dev/null 2>&1; \
 	then echo "drop-mark-fence survives loom"; exit 1; else echo "drop-mark-fence: caught by loom"; fi
 	LOOM_MAX_PREEMPTIONS=1 $(LOOM) -p wal-inproc --test loom_protocol -- --nocapture --test-threads=2

@@ -38,9 +38,9 @@ fn passes(case: &str, mutation: Option<Mutation>) -> bool {
     let mut command = Command::new("timeout");
     command.arg("120").arg(std::env::current_exe().unwrap());
     command.args(["--exact", &format!("suite::{case}"), "--quiet"]);
-    command.env_remove("WAL_MUTATION");
+    command.env_remove("WAL_BROKEN_RULE");
     if let Some(mutation) = mutation {
-        command.env("WAL_MUTATION", mutation.name());
+        command.env("WAL_BROKEN_RULE", mutation.name());
     }
     command.output().unwrap().status.success()
 }

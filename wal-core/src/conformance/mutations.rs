@@ -128,15 +128,24 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             M::SkipRemovalSync,
             Case("removed_log_is_durable_when_close_returns"),
         ),
-        (M::OneHeaderCopy, Case("a_commit_leaves_two_equal_headers")),
-        (M::KeepChangeCounter, Case("each_commit_changes_the_header")),
+        (
+            M::SecondHeaderCopy,
+            Case("a_commit_leaves_two_equal_headers"),
+        ),
+        (
+            M::ChangeCounterAdvances,
+            Case("each_commit_changes_the_header"),
+        ),
         (
             M::SkipStaleCheck,
             Case("a_stale_reader_cannot_become_a_writer"),
         ),
-        (M::SkipTrim, Case("leftovers_of_a_dead_writer_are_trimmed")),
         (
-            M::IgnoreMaxFrame,
+            M::LeftoversAreTrimmed,
+            Case("leftovers_of_a_dead_writer_are_trimmed"),
+        ),
+        (
+            M::FoundWithinSnapshot,
             Case("a_reader_keeps_its_snapshot_while_others_commit"),
         ),
         (
@@ -144,7 +153,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("the_newest_version_up_to_the_snapshot_is_found_across_blocks"),
         ),
         (
-            M::KeepMapOfOldGeneration,
+            M::MapOfThisLog,
             Case("a_long_log_that_begins_anew_is_read_by_a_new_map"),
         ),
         (
@@ -152,7 +161,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_log_that_lost_a_part_of_a_block_is_not_read_by_the_map_of_before"),
         ),
         (
-            M::MapIgnoresSnapshot,
+            M::MapWithinSnapshot,
             Case("an_old_snapshot_sees_its_frames_beside_a_map_of_newer_ones"),
         ),
         (
@@ -417,7 +426,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("apply_leaves_nothing_uncommitted_in_the_index"),
         ),
         (
-            M::NameEmptyLogs,
+            M::EmptyLogIsUnnamed,
             Case("place_in_an_empty_log_of_sqlite_is_no_place_to_go_on"),
         ),
         (
@@ -457,7 +466,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_recovery_resets_the_backfilled_count"),
         ),
         (
-            M::RecoverUncommitted,
+            M::RecoveryEndsAtCommit,
             Case("frames_without_their_commit_are_not_recovered"),
         ),
         (
@@ -525,7 +534,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_failed_log_sync_poisons_and_the_outcome_is_told_unknown"),
         ),
         (
-            M::DropStoreFence,
+            M::HeaderStoreFence,
             Loom("a_reader_never_takes_a_mixture_for_a_header"),
         ),
         (
@@ -537,7 +546,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Loom("tail_that_raises_its_mark_finds_pages_that_a_checkpoint_skips"),
         ),
         (
-            M::DropLoadFence,
+            M::HeaderLoadFence,
             Loom("a_reader_never_takes_a_mixture_for_a_header"),
         ),
     ]

@@ -11,7 +11,7 @@ use super::frame::{FRAME_HEADER_LEN, FrameHeader};
 use super::log_header::{DecodedHeader, LOG_HEADER_LEN, LogHeader};
 use crate::error::{Error, Result};
 use crate::storage::File;
-use crate::testing::{Mutation, mutated};
+use crate::testing::{Mutation, mutated, rule};
 use crate::types::{MAX_FRAME, PageSize, Salts};
 use std::fmt;
 
@@ -144,11 +144,9 @@ fn scan_frames(log: &dyn File, header: LogHeader, checksum: Checksum) -> Result<
             }
             running = after;
             pending.push(frame.page.get());
-            if frame.is_commit() || mutated(Mutation::RecoverUncommitted) {
+            if rule!(RecoveryEndsAtCommit, frame.is_commit()) {
                 scan.pages.append(&mut pending);
-                if frame.is_commit() {
-                    scan.page_count = frame.commit_size;
-                }
+                scan.page_count = frame.commit_size;
                 scan.checksum = running;
             }
         }

@@ -1,6 +1,7 @@
 //! The 48 bytes that publish a state of the log (`WalIndexHdr`).
 
 use crate::format::{ByteOrder, Checksum};
+use crate::testing::rule;
 use crate::types::{PageSize, Salts};
 
 /// The version of the wal-index that every SQLite since 3.7.0 writes.
@@ -143,9 +144,9 @@ impl IndexHeader {
         let mut words = self.0;
         set_state(&mut words, page_size, max_frame, page_count);
         set_frame_checksum(&mut words, sum);
-        if !crate::testing::mutated(crate::testing::Mutation::KeepChangeCounter) {
+        rule!(ChangeCounterAdvances, {
             words[CHANGE] = words[CHANGE].wrapping_add(1);
-        }
+        });
         Self::sealed(words)
     }
 

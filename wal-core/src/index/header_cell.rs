@@ -19,7 +19,7 @@
 use super::block::{IndexBlock, Word, WritableBlock};
 use super::header::{BadHeader, HeaderWords, IndexHeader, MAX_FRAME};
 use crate::sync::{Ordering, fence};
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Point, rule, step};
 
 /// How many words a copy has.
 const COPY: usize = 12;
@@ -54,10 +54,10 @@ impl<'a> HeaderCell<'a> {
     pub(crate) fn is(&self, header: &IndexHeader) -> bool {
         let wanted = compact(header.words());
         let first = differences(self.first, &wanted);
-        if !mutated(Mutation::DropLoadFence) {
-            // As in `load_words`.
+        // As in `load_words`.
+        rule!(HeaderLoadFence, {
             fence(Ordering::Acquire);
-        }
+        });
         first | differences(self.second, &wanted) == 0
     }
 
@@ -71,10 +71,10 @@ impl<'a> HeaderCell<'a> {
     #[inline(always)]
     fn load_words<const N: usize>(&self) -> Option<[u32; N]> {
         let first = load(self.first);
-        if !mutated(Mutation::DropLoadFence) {
-            // Pairs with the fence of `store_copies`.
+        // Pairs with the fence of `store_copies`.
+        rule!(HeaderLoadFence, {
             fence(Ordering::Acquire);
-        }
+        });
         (differences(self.second, &first) == 0).then_some(first)
     }
 }
@@ -91,14 +91,14 @@ impl WritableBlock {
     }
 
     fn store_copies<const N: usize>(&self, words: [u32; N]) {
-        if !mutated(Mutation::OneHeaderCopy) {
+        rule!(SecondHeaderCopy, {
             step(Point::HeaderStoreSecond);
             self.store_copy(COPY, words);
-        }
-        if !mutated(Mutation::DropStoreFence) {
-            // Pairs with the fence of `load_words`; see "Ordering".
+        });
+        // Pairs with the fence of `load_words`; see "Ordering".
+        rule!(HeaderStoreFence, {
             fence(Ordering::SeqCst);
-        }
+        });
         step(Point::HeaderStoreFirst);
         self.store_copy(0, words);
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::testing::{Mutation, mutated};
+use crate::testing::rule;
 
 /// How many restarts of a log are counted. The first salts of two logs that have nothing to
 /// do with each other are so close in one of 65536 cases.
@@ -39,7 +39,7 @@ impl Salts {
     /// True if both name one generation.
     #[must_use]
     pub fn name_same(self, other: Self) -> bool {
-        self == other && (!self.names_none() || mutated(Mutation::NameEmptyLogs))
+        self == other && rule!(EmptyLogIsUnnamed, !self.names_none())
     }
 
     /// How many restarts of a log lead from the generation `older` to this one, by the

@@ -21,7 +21,7 @@ use crate::index::block::{
     IndexBlock, SLOTS, Word, WritableBlock, block_of_frame, frame_before_block,
 };
 use crate::sync::{Ordering, fence};
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Mutation, Point, mutated, rule, step};
 
 /// How the blocks of the index are reached.
 pub(crate) trait Blocks {
@@ -127,7 +127,7 @@ fn find_in_block(
         // A slot of a dead or foreign writer can hold any value. A number beyond the last
         // frame number becomes 0, which is in no range, and `get` checks the place.
         let frame = before.checked_add(u32::from(value)).unwrap_or(0);
-        let in_range = frame >= min && (frame <= max || mutated(Mutation::IgnoreMaxFrame));
+        let in_range = frame >= min && rule!(FoundWithinSnapshot, frame <= max);
         let holds = |cell: &Word| {
             // Acquire: the page number behind the slot that leads to it.
             fence(Ordering::Acquire);
@@ -164,7 +164,7 @@ pub(crate) fn page_of_frame(blocks: &impl Blocks, frame: u32) -> Result<u32> {
 /// the block of `max_frame` (`walCleanupHash`). Later blocks clear themselves
 /// when their first frame is added. The caller holds Write.
 pub(crate) fn trim(blocks: &impl Blocks, max_frame: u32) -> Result<()> {
-    if max_frame == 0 || mutated(Mutation::SkipTrim) {
+    if max_frame == 0 {
         return Ok(());
     }
     let (index, place) = block_of_frame(max_frame);
@@ -175,8 +175,10 @@ pub(crate) fn trim(blocks: &impl Blocks, max_frame: u32) -> Result<()> {
     // Entries are added from the first on, page number first, and cleared
     // from the last on: if the next one is empty, so is everything behind.
     if next.load() != 0 {
-        step(Point::IndexTrim);
-        clear_from(blocks.writable(index)?, index, place + 1);
+        rule!(LeftoversAreTrimmed, {
+            step(Point::IndexTrim);
+            clear_from(blocks.writable(index)?, index, place + 1);
+        });
     }
     Ok(())
 }

@@ -48,7 +48,7 @@ use crate::format::FRAME_HEADER_LEN;
 use crate::index::block::{block_of_frame, frame_before_block, last_frame_of_block};
 use crate::once_table::OnceTable;
 use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering, Unpoison};
-use crate::testing::{Mutation, mutated};
+use crate::testing::{Mutation, mutated, rule};
 
 /// The header of a frame, as it stands in the log.
 pub(crate) type Seal = [u8; FRAME_HEADER_LEN];
@@ -105,7 +105,7 @@ impl PageMap {
             return true;
         };
         // If the log cannot be read, the index serves.
-        frame == 0 || seal_at(frame).ok() == seal || mutated(Mutation::KeepMapOfOldGeneration)
+        frame == 0 || rule!(MapOfThisLog, seal_at(frame).ok() == seal)
     }
 
     /// True if the map is to be fed by a transaction with a snapshot up to
@@ -165,11 +165,11 @@ impl PageMap {
             return Ok(Some(found));
         }
         let newest = self.newest.get(page);
-        if newest > covered && !mutated(Mutation::MapIgnoresSnapshot) {
-            // Behind the snapshot, or it would have been found above.
-            return find(blocks, page, min_frame, covered);
+        if rule!(MapWithinSnapshot, newest <= covered) {
+            return Ok((newest >= min_frame.max(1)).then_some(newest));
         }
-        Ok((newest >= min_frame.max(1)).then_some(newest))
+        // Behind the snapshot, or it would have been found above.
+        find(blocks, page, min_frame, covered)
     }
 
     /// How many frames are fed.

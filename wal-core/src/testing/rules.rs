@@ -1,105 +1,10 @@
-//! The two hooks through which tests reach into the protocol: *step points*,
-//! at which a test stops or kills the process, and *mutations*, rules that a
-//! test breaks on purpose to see that some test notices.
-//!
-//! Without the features `step-points` and `mutations` both are empty
-//! functions, so nothing of this is in a release build.
-
-macro_rules! named {
-    ($(#[$about:meta])* $kind:ident: $($(#[$doc:meta])* $name:ident => $text:literal,)*) => {
-        $(#[$about])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $kind { $($(#[$doc])* $name,)* }
-
-        impl $kind {
-            /// Every one there is.
-            pub const ALL: &'static [$kind] = &[$($kind::$name,)*];
-
-            /// The name by which a test asks for it.
-            pub const fn name(self) -> &'static str {
-                match self { $($kind::$name => $text,)* }
-            }
-        }
-    };
-}
+//! The rules of the protocol that a test can break, and the macro that marks
+//! each where it is enforced.
 
 named! {
-    /// A named place: a system call, or a store to shared memory, of a
-    /// protocol step. The process dies or stops just *before* it.
-    Point:
-    /// A lock byte is about to be taken.
-    Lock => "lock",
-    /// A lock byte is about to be released.
-    Unlock => "unlock",
-    /// A read mark is about to be stored.
-    MarkStore => "mark-store",
-    /// The log header is about to be written.
-    LogHeaderWrite => "log-header-write",
-    /// The new log header is about to be synced.
-    LogHeaderSync => "log-header-sync",
-    /// The frames of a transaction are about to be written.
-    FramesWrite => "frames-write",
-    /// Pages are about to be spilled to new frames.
-    SpillWrite => "spill-write",
-    /// A page is about to be written over the one in a spilled frame.
-    FrameOverwrite => "frame-overwrite",
-    /// The checksum of a spilled frame is about to be made right.
-    ChecksumRewrite => "checksum-rewrite",
-    /// The log is about to be synced for a commit.
-    CommitSync => "commit-sync",
-    /// An index block is about to be made.
-    IndexGrow => "index-grow",
-    /// A block is about to be cleared for its first frame.
-    IndexClear => "index-clear",
-    /// The page number of a frame is about to be stored.
-    IndexPageStore => "index-page-store",
-    /// The hash slot of a frame is about to be stored.
-    IndexHashStore => "index-hash-store",
-    /// A leftover of a dead writer is about to be cleared.
-    IndexTrim => "index-trim",
-    /// The second header copy is about to be stored.
-    HeaderStoreSecond => "header-store-second",
-    /// The first header copy is about to be stored.
-    HeaderStoreFirst => "header-store-first",
-    /// The backfilled count is about to be stored.
-    BackfilledStore => "backfilled-store",
-    /// The attempted count is about to be stored.
-    AttemptedStore => "attempted-store",
-    /// The log is about to be synced for a checkpoint.
-    CheckpointLogSync => "checkpoint-log-sync",
-    /// A run of pages is about to be written to the database.
-    CheckpointWrite => "checkpoint-write",
-    /// The database file is about to be cut to its size.
-    CheckpointTruncate => "checkpoint-truncate",
-    /// The database is about to be synced for a checkpoint.
-    CheckpointDatabaseSync => "checkpoint-database-sync",
-    /// A recovered index block is about to be copied to shared memory.
-    RecoveryCopy => "recovery-copy",
-    /// The log is about to be removed by the last closer.
-    LogRemove => "log-remove",
-    /// The log is about to be cut to nothing by a checkpoint.
-    LogTruncate => "log-truncate",
-    /// A log that was cut to nothing is about to be synced.
-    LogTruncateSync => "log-truncate-sync",
-    /// The removal of the log is about to be made durable.
-    DirectorySync => "directory-sync",
-    /// The wal-index file is about to be cut by the first opener.
-    ShmTruncate => "shm-truncate",
-    /// The wal-index file is about to be removed by the last closer.
-    ShmRemove => "shm-remove",
-    /// Waiters are about to be woken.
-    Wake => "wake",
-    /// A reader begins again, because somebody stores the header.
-    TryAgain => "try-again",
-    /// A writer that found Write taken is about to sleep.
-    WaitForWrite => "wait-for-write",
-    /// Who has committed is about to sleep until another has synced the log.
-    WaitForSync => "wait-for-sync",
-}
-
-named! {
-    /// A rule of the protocol that can be broken on purpose.
-    Mutation:
+    /// A rule of the protocol that a test can break by name, marked with `rule!`
+    /// where it is enforced.
+    Rule:
     /// Begin read: the header is not compared again once the lock is held.
     SkipHeaderRecheck => "skip-header-recheck",
     /// A tail raises its mark by a backfilled count that may be of a newer header.
@@ -129,7 +34,7 @@ named! {
     /// Commit: a log that is restarted is cut to its limit, committed frames or not.
     CutCommittedFrames => "cut-committed-frames",
     /// Commit: only the first header copy is stored.
-    OneHeaderCopy => "one-header-copy",
+    SecondHeaderCopy => "second-header-copy",
     /// Commit: who waits for a change is not woken.
     WakeNobody => "wake-nobody",
     /// Begin write: those who wait in line are passed.
@@ -141,22 +46,22 @@ named! {
     /// Read: a second transaction on a snapshot takes no lock.
     CloneWithoutLock => "clone-without-lock",
     /// Commit: the change counter of the header stays.
-    KeepChangeCounter => "keep-change-counter",
+    ChangeCounterAdvances => "change-counter-advances",
     /// Begin write: the snapshot is not compared with the live header.
     SkipStaleCheck => "skip-stale-check",
     /// Begin write: leftovers of a dead writer are not trimmed.
-    SkipTrim => "skip-trim",
+    LeftoversAreTrimmed => "leftovers-are-trimmed",
     /// Look-up: frames above the snapshot are not skipped.
-    IgnoreMaxFrame => "ignore-max-frame",
+    FoundWithinSnapshot => "found-within-snapshot",
     /// Look-up: the first hit of a chain is taken, not the newest.
     FirstHitWins => "first-hit-wins",
     /// Page map: it is taken up without a look whether it is of this log.
-    KeepMapOfOldGeneration => "keep-map-of-old-generation",
+    MapOfThisLog => "map-of-this-log",
     /// Page map: the last frame that was fed is not compared with the log, only
     /// that of the last whole block.
     SkipLastSeal => "skip-last-seal",
     /// Page map: a frame behind the snapshot passes for one of it.
-    MapIgnoresSnapshot => "map-ignores-snapshot",
+    MapWithinSnapshot => "map-within-snapshot",
     /// Truncate: the log is not synced once it is cut.
     SkipTruncationSync => "skip-truncation-sync",
     /// Close: the removal of the log is not made durable.
@@ -296,7 +201,7 @@ named! {
     /// Apply: entries of frames that are not committed stay in the index.
     KeepAppliedEntries => "keep-applied-entries",
     /// Salts: those of an empty log of SQLite name it.
-    NameEmptyLogs => "name-empty-logs",
+    EmptyLogIsUnnamed => "empty-log-is-unnamed",
     /// Restart: the salts stay.
     KeepSalts => "keep-salts",
     /// Restart: Checkpoint is not taken.
@@ -306,7 +211,7 @@ named! {
     /// Recovery: the backfilled count is kept.
     KeepBackfilled => "keep-backfilled",
     /// Recovery: frames after the last commit count.
-    RecoverUncommitted => "recover-uncommitted",
+    RecoveryEndsAtCommit => "recovery-ends-at-commit",
     /// Recovery: the checksum chain of frames is not followed.
     SkipFrameChecksum => "skip-frame-checksum",
     /// Recovery: marks of slots that are in use are moved.
@@ -360,71 +265,66 @@ named! {
     /// Sync: a log that failed to sync is not written again.
     SkipMend => "skip-mend",
     /// Header: no fence between the copies when they are stored.
-    DropStoreFence => "drop-store-fence",
+    HeaderStoreFence => "header-store-fence",
     /// Readers: a mark that is set, and the look at the header behind it, are in no order.
     DropMarkFence => "drop-mark-fence",
     /// Header: no fence between the copies when they are loaded.
-    DropLoadFence => "drop-load-fence",
+    HeaderLoadFence => "header-load-fence",
     /// Guards: the lock is released before the data it protects is cleared.
     UnlockBeforeClear => "unlock-before-clear",
 }
 
-#[cfg(feature = "step-points")]
-mod step {
-    use super::Point;
-    use std::sync::OnceLock;
+/// Marks a rule where it is enforced, and names it:
+///
+/// - `rule!(Name, condition)` is a condition that the protocol demands;
+/// - `rule!(Name, { statements });` are steps that the protocol demands.
+///
+/// Without the feature `mutations` it expands to its argument. With the feature
+/// a test breaks the rule by its name ([`is_broken`]): the condition then is
+/// true without being evaluated, and the statements are not executed.
+#[cfg(not(feature = "mutations"))]
+macro_rules! rule {
+    ($name:ident, { $($statements:tt)* }) => {
+        { $($statements)* }
+    };
+    ($name:ident, $condition:expr) => {
+        $condition
+    };
+}
 
-    type Hook = Box<dyn Fn(Point) + Send + Sync>;
-    static HOOK: OnceLock<Hook> = OnceLock::new();
-
-    /// Installs what is called at every point, once for the process.
-    ///
-    /// # Errors
-    /// The hook is given back if there is one already.
-    pub fn set_hook(hook: Hook) -> Result<(), Hook> {
-        HOOK.set(hook)
-    }
-
-    /// Passes a point.
-    pub fn step(point: Point) {
-        if let Some(hook) = HOOK.get() {
-            hook(point);
+#[cfg(feature = "mutations")]
+macro_rules! rule {
+    ($name:ident, { $($statements:tt)* }) => {
+        if !$crate::testing::is_broken($crate::testing::Rule::$name.name()) {
+            $($statements)*
         }
-    }
+    };
+    ($name:ident, $condition:expr) => {
+        ($crate::testing::is_broken($crate::testing::Rule::$name.name()) || $condition)
+    };
 }
 
-#[cfg(feature = "step-points")]
-pub use step::set_hook;
-#[cfg(feature = "step-points")]
-pub use step::step;
+pub(crate) use rule;
 
-/// Passes a point; nothing without the feature `step-points`.
-#[cfg(not(feature = "step-points"))]
-#[inline(always)]
-pub fn step(_: Point) {}
-
+/// True if the environment variable `WAL_BROKEN_RULE` is `name`.
 #[cfg(feature = "mutations")]
-mod mutate {
-    use super::Mutation;
-    use std::sync::OnceLock;
-
-    /// True if the environment variable `WAL_MUTATION` names `mutation`.
-    pub fn mutated(mutation: Mutation) -> bool {
-        static ACTIVE: OnceLock<Option<Mutation>> = OnceLock::new();
-        let active = ACTIVE.get_or_init(|| {
-            let name = std::env::var("WAL_MUTATION").ok()?;
-            Mutation::ALL.iter().copied().find(|m| m.name() == name)
-        });
-        *active == Some(mutation)
-    }
+pub fn is_broken(name: &str) -> bool {
+    static BROKEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let broken = BROKEN.get_or_init(|| std::env::var("WAL_BROKEN_RULE").ok());
+    broken.as_deref() == Some(name)
 }
-
-#[cfg(feature = "mutations")]
-pub use mutate::mutated;
 
 /// True if a test broke this rule; never without the feature `mutations`.
 #[cfg(not(feature = "mutations"))]
 #[inline(always)]
-pub fn mutated(_: Mutation) -> bool {
+pub fn mutated(_: Rule) -> bool {
     false
 }
+
+/// True if a test broke this rule.
+#[cfg(feature = "mutations")]
+pub fn mutated(rule: Rule) -> bool {
+    is_broken(rule.name())
+}
+
+pub use Rule as Mutation;
