@@ -78,9 +78,9 @@ test-mutations: ## each rule broken on purpose, and the test that notices
 	@for fence in header-store-fence header-load-fence; do \
 	  if WAL_BROKEN_RULE=$$fence $(LOOM) -p wal-core --features mutations --lib header_cell >/dev/null 2>&1; \
 	  then echo "$$fence survives loom"; exit 1; else echo "$$fence: caught by loom"; fi; done
-	@if WAL_BROKEN_RULE=raise-by-newer-count $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
+	@if WAL_BROKEN_RULE=raise-header-recheck $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
 	  pages_that_a_checkpoint_skips >/dev/null 2>&1; \
-	then echo "raise-by-newer-count survives loom"; exit 1; else echo "raise-by-newer-count: caught by loom"; fi
+	then echo "raise-header-recheck survives loom"; exit 1; else echo "raise-header-recheck: caught by loom"; fi
 	$(CARGO) test --quiet -p integration --features test-points --test killed_worker --no-run
 	@if WAL_BROKEN_RULE=header-before-count $(CARGO) test --quiet -p integration --features test-points \
 	  --test killed_worker a_commit_is_there >/dev/null 2>&1; \
@@ -120,9 +120,9 @@ soak: $(LITESTREAM) ## the same, longer: make soak MINUTES=240
 	  ! grep -qE 'FAILED|^error: test failed' target/soak.log
 	WAL_SCHEDULES=$$(($(MINUTES) * 34000)) WAL_SCHEDULE_STRIDE=7 $(CARGO) test --release -p integration \
 	  --features test-points --test schedules -- --nocapture
-	@if WAL_BROKEN_RULE=drop-mark-fence $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
+	@if WAL_BROKEN_RULE=mark-fence $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
 	  mark_is_new >/dev/null 2>&1; \
-	then echo "drop-mark-fence survives loom"; exit 1; else echo "drop-mark-fence: caught by loom"; fi
+	then echo "mark-fence survives loom"; exit 1; else echo "mark-fence: caught by loom"; fi
 	LOOM_MAX_PREEMPTIONS=1 $(LOOM) -p wal-inproc --test loom_protocol -- --nocapture --test-threads=2
 	WAL_ENGINE_SCRIPTS=$$(($(MINUTES) * 200)) $(CARGO) test --release -p wal-inproc --test conformance \
 	  engine_calls_that_fail_anywhere -- --nocapture

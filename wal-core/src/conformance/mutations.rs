@@ -21,15 +21,15 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
     use Mutation as M;
     &[
         (
-            M::SkipHeaderRecheck,
+            M::HeaderRecheck,
             Case("a_reader_overtaken_by_a_held_back_checkpoint_begins_again"),
         ),
         (
-            M::SkipSlotZeroRecheck,
+            M::SlotZeroRecheck,
             Case("a_reader_of_slot_zero_overtaken_by_a_restart_begins_again"),
         ),
         (
-            M::MarkAboveSnapshot,
+            M::MarkWithinSnapshot,
             Case("a_mark_is_never_above_its_snapshot"),
         ),
         (
@@ -85,7 +85,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_log_is_not_written_again_over_unpublished_frames"),
         ),
         (
-            M::SkipSnapshotSeal,
+            M::SnapshotSeal,
             Case("a_snapshot_that_was_never_published_is_gone"),
         ),
         (
@@ -173,7 +173,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Killed("a_commit_is_there_or_not_when_its_process_is_killed"),
         ),
         (
-            M::KeepStaleCount,
+            M::CountOfThisGeneration,
             Case("a_count_that_a_dead_restart_left_hides_no_frame"),
         ),
         (
@@ -189,7 +189,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_frame_that_is_not_the_next_of_its_log_is_refused"),
         ),
         (
-            M::IgnoreAttempted,
+            M::AttemptedWithinSnapshot,
             Case("a_snapshot_that_a_checkpoint_has_passed_is_gone"),
         ),
         (
@@ -197,7 +197,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("an_opened_snapshot_finds_what_a_checkpoint_left_out"),
         ),
         (
-            M::OpenSnapshotBesideCheckpoint,
+            M::OpenSnapshotHoldsCkpt,
             Case("a_snapshot_is_not_opened_while_a_checkpoint_runs"),
         ),
         (
@@ -342,23 +342,23 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("entries_of_a_dead_heir_are_trimmed_by_the_next"),
         ),
         (
-            M::LookAtPublished,
+            M::OwnStateIsPublished,
             Case("reads_beside_a_sync_wait_for_their_own_state"),
         ),
         (
-            M::OpenUnpublished,
+            M::SavedSnapshotIsPublished,
             Case("a_snapshot_that_was_never_published_is_gone"),
         ),
         (
-            M::ChangedSinceUnpublished,
+            M::OlderStateIsInLog,
             Case("a_snapshot_that_was_never_published_is_gone"),
         ),
         (
-            M::ChangedSinceAny,
+            M::ChangedSinceOlder,
             Case("pages_changed_since_what_comes_later_are_not_told"),
         ),
         (
-            M::TellCutPages,
+            M::ChangedWithinDatabase,
             Case("pages_that_were_cut_off_are_not_told_as_changed"),
         ),
         (
@@ -434,7 +434,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_writer_waits_while_a_reader_keeps_a_long_log"),
         ),
         (
-            M::IgnoreAge,
+            M::SnapshotAgeLimit,
             Case("a_snapshot_that_is_too_old_gives_no_more_pages"),
         ),
         (
@@ -462,7 +462,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_new_log_header_is_synced_before_its_first_frame"),
         ),
         (
-            M::KeepBackfilled,
+            M::RecoveryResetsBackfilled,
             Case("a_recovery_resets_the_backfilled_count"),
         ),
         (
@@ -486,7 +486,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_proof_of_a_changed_database_is_refused"),
         ),
         (
-            M::MoveBusyMarks,
+            M::BusyMarksStay,
             Case("a_damaged_header_is_mended_while_readers_stay"),
         ),
         (
@@ -530,7 +530,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_rollback_to_a_savepoint_restores_pages_and_size"),
         ),
         (
-            M::RetryFailedSync,
+            M::FailedSyncPoisons,
             Case("a_failed_log_sync_poisons_and_the_outcome_is_told_unknown"),
         ),
         (
@@ -538,11 +538,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Loom("a_reader_never_takes_a_mixture_for_a_header"),
         ),
         (
-            M::DropMarkFence,
+            M::MarkFence,
             Loom("a_snapshot_keeps_a_page_of_the_database_though_its_mark_is_new"),
         ),
         (
-            M::RaiseByNewerCount,
+            M::RaiseHeaderRecheck,
             Loom("tail_that_raises_its_mark_finds_pages_that_a_checkpoint_skips"),
         ),
         (

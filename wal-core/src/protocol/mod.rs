@@ -55,7 +55,7 @@ use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
 use crate::index::{ChainEnds, CheckpointInfo, HeaderCell, IndexBlock, WritableBlock};
 use crate::storage::{File, FileSyncType, Storage};
-use crate::testing::{Mutation, mutated};
+use crate::testing::rule;
 use crate::types::{Lock, LockMode};
 
 pub use checkpoint::modes::{
@@ -352,11 +352,13 @@ impl<C: WalCoordination> Wal<C> {
 
     /// True after a sync that failed: this attachment refuses to write.
     pub fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::Relaxed) && !mutated(Mutation::RetryFailedSync)
+        self.poisoned.load(Ordering::Relaxed)
     }
 
     fn poison(&self) {
-        self.poisoned.store(true, Ordering::Relaxed);
+        rule!(FailedSyncPoisons, {
+            self.poisoned.store(true, Ordering::Relaxed);
+        });
     }
 
     #[inline]

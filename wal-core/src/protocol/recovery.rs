@@ -28,7 +28,7 @@ use crate::index::{
 };
 use crate::protocol::Wal;
 use crate::protocol::read::header::Held;
-use crate::testing::{Mutation, mutated};
+use crate::testing::{Mutation, mutated, rule};
 use crate::types::{Lock, LockMode, ReadSlot};
 
 impl<C: WalCoordination> Wal<C> {
@@ -101,9 +101,9 @@ impl<C: WalCoordination> Wal<C> {
     fn publish_recovered(self: &Arc<Self>, scan: Option<&LogScan>) -> Result<IndexHeader> {
         let header = scan.map_or_else(IndexHeader::of_empty_log, recovered_header);
         let block_zero = self.writable_block_zero()?;
-        if !mutated(Mutation::KeepBackfilled) {
+        rule!(RecoveryResetsBackfilled, {
             block_zero.set_backfilled(0);
-        }
+        });
         block_zero.set_attempted(match mutated(Mutation::ForgetAttempted) {
             true => 0,
             false => header.max_frame(),
@@ -111,7 +111,7 @@ impl<C: WalCoordination> Wal<C> {
         for slot in ReadSlot::MARKED {
             // A slot in use keeps its mark: its reader still relies on it.
             let exclusive = self.try_lock(Lock::Read(slot), LockMode::Exclusive)?;
-            if exclusive.is_some() || mutated(Mutation::MoveBusyMarks) {
+            if rule!(BusyMarksStay, exclusive.is_some()) {
                 let first = slot == ReadSlot::MARKED[0] && header.max_frame() > 0;
                 self.set_mark(
                     slot,

@@ -6,13 +6,13 @@ named! {
     /// where it is enforced.
     Rule:
     /// Begin read: the header is not compared again once the lock is held.
-    SkipHeaderRecheck => "skip-header-recheck",
+    HeaderRecheck => "header-recheck",
     /// A tail raises its mark by a backfilled count that may be of a newer header.
-    RaiseByNewerCount => "raise-by-newer-count",
+    RaiseHeaderRecheck => "raise-header-recheck",
     /// Begin read: slot 0 is taken without comparing the header again.
-    SkipSlotZeroRecheck => "skip-slot-zero-recheck",
+    SlotZeroRecheck => "slot-zero-recheck",
     /// Begin read: a mark above the snapshot is chosen.
-    MarkAboveSnapshot => "mark-above-snapshot",
+    MarkWithinSnapshot => "mark-within-snapshot",
     /// Checkpoint: the salts are not compared under Read 0.
     SkipSaltCheck => "skip-salt-check",
     /// Checkpoint: read marks of others are ignored.
@@ -42,7 +42,7 @@ named! {
     /// Begin write: how long the log is does not matter.
     IgnoreLogLimit => "ignore-log-limit",
     /// Read: how old a snapshot is does not matter.
-    IgnoreAge => "ignore-age",
+    SnapshotAgeLimit => "snapshot-age-limit",
     /// Read: a second transaction on a snapshot takes no lock.
     CloneWithoutLock => "clone-without-lock",
     /// Commit: the change counter of the header stays.
@@ -73,7 +73,7 @@ named! {
     /// Restart: the header is published before the count goes back to 0.
     HeaderBeforeCount => "header-before-count",
     /// Begin write: a count of an older generation is left as it is.
-    KeepStaleCount => "keep-stale-count",
+    CountOfThisGeneration => "count-of-this-generation",
     /// Tail: a frame beyond the published ones is handed out.
     TailBeyondPublished => "tail-beyond-published",
     /// Apply: the header of a log is written before its first frames.
@@ -81,11 +81,11 @@ named! {
     /// Apply: a frame that differs from the one of the log passes for it.
     AcceptOtherFrame => "accept-other-frame",
     /// Open a snapshot: how far checkpoints went is not looked at.
-    IgnoreAttempted => "ignore-attempted",
+    AttemptedWithinSnapshot => "attempted-within-snapshot",
     /// Open a snapshot: frames that are backfilled are passed over.
     SkipBackfilledFrames => "skip-backfilled-frames",
     /// Open a snapshot: a checkpoint that is running is not looked for.
-    OpenSnapshotBesideCheckpoint => "open-snapshot-beside-checkpoint",
+    OpenSnapshotHoldsCkpt => "open-snapshot-holds-ckpt",
     /// Open a snapshot: one frame beyond it may be in the database file.
     AcceptOneFrameBeyond => "accept-one-frame-beyond",
     /// Recovery: no checkpoint is taken to have gone anywhere.
@@ -159,15 +159,15 @@ named! {
     /// Relay: what a thread that panicked left in the index is not trimmed.
     SkipTrimOfHeir => "skip-trim-of-heir",
     /// Relay: the reading side of a writer goes by what is published.
-    LookAtPublished => "look-at-published",
+    OwnStateIsPublished => "own-state-is-published",
     /// Open a snapshot: one beyond the published frame is opened.
-    OpenUnpublished => "open-unpublished",
+    SavedSnapshotIsPublished => "saved-snapshot-is-published",
     /// Changed pages: those since a state that was never published are told.
-    ChangedSinceUnpublished => "changed-since-unpublished",
+    OlderStateIsInLog => "older-state-is-in-log",
     /// Changed pages: those since a later state, or one of another log, are told.
-    ChangedSinceAny => "changed-since-any",
+    ChangedSinceOlder => "changed-since-older",
     /// Changed pages: those that were cut off are told.
-    TellCutPages => "tell-cut-pages",
+    ChangedWithinDatabase => "changed-within-database",
     /// Restart: how far checkpoints went is forgotten before the header is stored.
     AttemptedBeforeHeader => "attempted-before-header",
     /// Restart: how far checkpoints went in the log before stays.
@@ -209,13 +209,13 @@ named! {
     /// Restart: the new log header is not synced.
     SkipLogHeaderSync => "skip-log-header-sync",
     /// Recovery: the backfilled count is kept.
-    KeepBackfilled => "keep-backfilled",
+    RecoveryResetsBackfilled => "recovery-resets-backfilled",
     /// Recovery: frames after the last commit count.
     RecoveryEndsAtCommit => "recovery-ends-at-commit",
     /// Recovery: the checksum chain of frames is not followed.
     SkipFrameChecksum => "skip-frame-checksum",
     /// Recovery: marks of slots that are in use are moved.
-    MoveBusyMarks => "move-busy-marks",
+    BusyMarksStay => "busy-marks-stay",
     /// Restart: the database is not synced for a backfill of somebody else.
     SkipProof => "skip-proof",
     /// Commit: frames of a failed write are left as they are.
@@ -239,7 +239,7 @@ named! {
     /// Rollback to a savepoint: the size of the database stays.
     KeepPageCountAtRollback => "keep-page-count-at-rollback",
     /// Sync: a handle goes on after a failed sync.
-    RetryFailedSync => "retry-failed-sync",
+    FailedSyncPoisons => "failed-sync-poisons",
     /// Group commit: how far the log is written is looked at after its sync.
     SampleAfterSync => "sample-after-sync",
     /// Group commit: a sync of the log serves a commit that is not in it any more.
@@ -249,7 +249,7 @@ named! {
     /// Relay: what was committed while the log was synced is published, too.
     PublishNewest => "publish-newest",
     /// Saved snapshots: one that was never published is opened all the same.
-    SkipSnapshotSeal => "skip-snapshot-seal",
+    SnapshotSeal => "snapshot-seal",
     /// A tail goes on in a log that has another frame where it stood.
     SkipTailSeal => "skip-tail-seal",
     /// Relay: Write is taken over when the turn is over, too.
@@ -267,7 +267,7 @@ named! {
     /// Header: no fence between the copies when they are stored.
     HeaderStoreFence => "header-store-fence",
     /// Readers: a mark that is set, and the look at the header behind it, are in no order.
-    DropMarkFence => "drop-mark-fence",
+    MarkFence => "mark-fence",
     /// Header: no fence between the copies when they are loaded.
     HeaderLoadFence => "header-load-fence",
     /// Guards: the lock is released before the data it protects is cleared.
@@ -287,9 +287,7 @@ macro_rules! rule {
     ($name:ident, { $($statements:tt)* }) => {
         { $($statements)* }
     };
-    ($name:ident, $condition:expr) => {
-        $condition
-    };
+    ($name:ident, $condition:expr) => {{ $condition }};
 }
 
 #[cfg(feature = "mutations")]

@@ -38,7 +38,7 @@ use crate::protocol::locking::delayed_release::Reclaim;
 use crate::protocol::write::free_space;
 use crate::protocol::{BackfillProof, LockGuard, PageRef, Synchronous, Wal};
 use crate::sync::{Ordering, fence};
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, Lock, PageNo, ReadSlot};
 
 /// The longest run of pages that one write takes.
@@ -159,7 +159,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
     /// long is of an older log, left by a restart that died.
     fn backfilled(&self) -> Result<u32> {
         let count = self.wal.checkpoint_info()?.backfilled();
-        let of_this_log = count <= self.header.max_frame() || mutated(Mutation::KeepStaleCount);
+        let of_this_log = rule!(CountOfThisGeneration, count <= self.header.max_frame());
         Ok(if of_this_log { count } else { 0 })
     }
 

@@ -42,7 +42,7 @@ use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::read::header::Held;
 use crate::protocol::write::transaction::WriteTx;
 use crate::protocol::{BackfillProof, LockGuard, Synchronous, Wal};
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{Lock, LockMode, ReadSlot, Salts};
 
 impl<C: WalCoordination> WriteTx<C> {
@@ -205,7 +205,7 @@ impl<C: WalCoordination> Wal<C> {
     /// are wrong.
     pub(in crate::protocol) fn mend_backfilled(&self, header: &IndexHeader) -> Result<bool> {
         let backfilled = self.checkpoint_info()?.backfilled();
-        let stale = backfilled > header.max_frame() && !mutated(Mutation::KeepStaleCount);
+        let stale = !rule!(CountOfThisGeneration, backfilled <= header.max_frame());
         if stale {
             self.writable_block_zero()?.set_backfilled(0);
         }

@@ -32,7 +32,7 @@ use crate::protocol::read::retained::Kept;
 use crate::protocol::read::saved_snapshot::SavedSnapshot;
 use crate::protocol::read::shared_map::TakenMap;
 use crate::protocol::{LockGuard, Wal};
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{Lock, LockMode, ReadSlot, Salts};
 
 /// After this many attempts the protocol is taken for broken
@@ -160,8 +160,10 @@ impl<C: WalCoordination> ReadTx<C> {
     pub fn is_stale(&self) -> Result<bool> {
         let wal = self.wal();
         wal.check_process()?;
-        if self.snapshot.slot.is_none() && !mutated(Mutation::LookAtPublished) {
-            wal.publish_all()?;
+        if self.snapshot.slot.is_none() {
+            rule!(OwnStateIsPublished, {
+                wal.publish_all()?;
+            });
         }
         let is_published = wal.header_cell()?.is(&self.snapshot.header);
         if is_published && wal.config.read_only {
@@ -226,7 +228,7 @@ impl<C: WalCoordination> ReadTx<C> {
     /// Refuses what is too old.
     pub(in crate::protocol) fn check_age(&self) -> Result<()> {
         match self.expires {
-            Some(expires) if Instant::now() >= expires && !mutated(Mutation::IgnoreAge) => {
+            Some(expires) if !rule!(SnapshotAgeLimit, Instant::now() < expires) => {
                 observe!(self.wal(), SnapshotTooOld);
                 Err(Error::SnapshotTooOld {
                     path: self.wal().path().to_owned(),
@@ -350,7 +352,7 @@ impl<C: WalCoordination> Wal<C> {
                 // Kept only if the header is still the one for which all was
                 // backfilled: a later writer may have restarted the log, which
                 // slot 0 does not prevent, and committed.
-                if self.header_cell()?.is(&header) || mutated(Mutation::SkipSlotZeroRecheck) {
+                if rule!(SlotZeroRecheck, self.header_cell()?.is(&header)) {
                     let min_frame = header.max_frame().saturating_add(1);
                     return self.read_tx(guard, &header, Some(ReadSlot::DATABASE), min_frame);
                 }
@@ -379,7 +381,7 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(None);
         };
         let min_frame = self.first_in_log(&header)?;
-        if !self.header_cell()?.is(&header) && !mutated(Mutation::SkipHeaderRecheck) {
+        if !rule!(HeaderRecheck, self.header_cell()?.is(&header)) {
             return Ok(None);
         }
         self.read_tx(guard, &header, Some(slot), min_frame)

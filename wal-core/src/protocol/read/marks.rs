@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::index::IndexHeader;
 use crate::protocol::{LockGuard, Wal};
 use crate::sync::{Ordering, fence};
-use crate::testing::{Mutation, mutated};
+use crate::testing::{Mutation, mutated, rule};
 use crate::types::{Lock, LockMode, ReadSlot};
 
 impl<C: WalCoordination> Wal<C> {
@@ -30,7 +30,7 @@ impl<C: WalCoordination> Wal<C> {
     /// log is of an older one, left by a restart that died.
     pub(in crate::protocol) fn first_in_log(&self, header: &IndexHeader) -> Result<u32> {
         let backfilled = self.checkpoint_info()?.backfilled();
-        let of_this_log = backfilled <= header.max_frame() || mutated(Mutation::KeepStaleCount);
+        let of_this_log = rule!(CountOfThisGeneration, backfilled <= header.max_frame());
         Ok(if of_this_log {
             backfilled.saturating_add(1)
         } else {
@@ -45,7 +45,7 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         max_frame: u32,
     ) -> Result<Option<LockGuard<C>>> {
-        let usable = |mark: u32| mark <= max_frame || mutated(Mutation::MarkAboveSnapshot);
+        let usable = |mark: u32| rule!(MarkWithinSnapshot, mark <= max_frame);
         let best = ReadSlot::MARKED
             .map(|slot| (slot, self.coordination.mark(slot)))
             .into_iter()
@@ -63,9 +63,9 @@ impl<C: WalCoordination> Wal<C> {
                 // The mark before the header that is compared then: a checkpoint that
                 // has not seen the mark has loaded a header that this one sees. Pairs
                 // with the fence in `Backfill::safe_frame`.
-                if !mutated(Mutation::DropMarkFence) {
+                rule!(MarkFence, {
                     fence(Ordering::SeqCst);
-                }
+                });
                 lowered
             }
             (None, Some((slot, mark))) => self.try_lock_mark(slot, mark),

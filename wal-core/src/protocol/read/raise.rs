@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::protocol::read::begin::{ReadTx, Snapshot};
 use crate::protocol::read::header::Held;
 use crate::protocol::read::shared_map::TakenMap;
-use crate::testing::{Mutation, mutated};
+use crate::testing::rule;
 use crate::types::ReadSlot;
 
 impl<C: WalCoordination> ReadTx<C> {
@@ -51,7 +51,7 @@ impl<C: WalCoordination> ReadTx<C> {
         }
         // All that can fail comes before the old state is given up.
         let min_frame = wal.first_in_log(&header)?;
-        if !wal.header_cell()?.is(&header) && !mutated(Mutation::RaiseByNewerCount) {
+        if !rule!(RaiseHeaderRecheck, wal.header_cell()?.is(&header)) {
             return Ok(false);
         }
         wal.look_at_database_again(&header, min_frame)?;

@@ -31,7 +31,7 @@ use crate::protocol::read::begin::{ReadTx, Snapshot, pause_before};
 use crate::protocol::read::header::Held;
 use crate::protocol::read::retained::Kept;
 use crate::sync::{Ordering, fence};
-use crate::testing::{Mutation, mutated};
+use crate::testing::{Mutation, mutated, rule};
 use crate::types::{Lock, LockMode, PageNo, ReadSlot, Salts};
 
 /// After this many attempts, which take a millisecond, readers of newer states have all
@@ -122,7 +122,7 @@ impl<C: WalCoordination> ReadTx<C> {
         self.check_age()?;
         let (from, to) = (older.max_frame(), self.snapshot.max_frame());
         let is_older = older.salts().name_same(self.snapshot.salts()) && from <= to;
-        if !is_older && !mutated(Mutation::ChangedSinceAny) {
+        if !rule!(ChangedSinceOlder, is_older) {
             return Err(wal.snapshot_gone());
         }
         let mut pages = Vec::new();
@@ -133,8 +133,7 @@ impl<C: WalCoordination> ReadTx<C> {
         // in these frames. The fence keeps the look at the header behind them.
         // Slot 0 does not keep the log to be read either.
         let is_there = self.snapshot.bypasses_log()
-            || mutated(Mutation::ChangedSinceUnpublished)
-            || self.kept().has_frames_of(&older.header)?;
+            || rule!(OlderStateIsInLog, self.kept().has_frames_of(&older.header)?);
         fence(Ordering::SeqCst);
         let live = wal.header_cell()?.load();
         if !is_there || !live.is_ok_and(|live| live.salts() == older.salts()) {
@@ -142,7 +141,7 @@ impl<C: WalCoordination> ReadTx<C> {
         }
         pages.sort_unstable();
         pages.dedup();
-        let is_there = |&page: &u32| page <= self.page_count() || mutated(Mutation::TellCutPages);
+        let is_there = |&page: &u32| rule!(ChangedWithinDatabase, page <= self.page_count());
         let there = pages.into_iter().filter(is_there);
         there.map(PageNo::new).collect()
     }
@@ -176,7 +175,7 @@ impl<C: WalCoordination> Wal<C> {
 
     fn try_open_snapshot(self: &Arc<Self>, saved: &SavedSnapshot) -> Result<Option<ReadTx<C>>> {
         let checkpoint = self.try_lock(Lock::Checkpoint, LockMode::Shared)?;
-        if checkpoint.is_none() && !mutated(Mutation::OpenSnapshotBesideCheckpoint) {
+        if !rule!(OpenSnapshotHoldsCkpt, checkpoint.is_some()) {
             return Err(self.busy(Lock::Checkpoint));
         }
         let header = saved.header;
@@ -194,13 +193,13 @@ impl<C: WalCoordination> Wal<C> {
         };
         let info = self.checkpoint_info()?;
         let one_beyond = u32::from(mutated(Mutation::AcceptOneFrameBeyond));
-        let attempted = match mutated(Mutation::IgnoreAttempted) {
-            true => 0,
-            false => info.attempted().saturating_sub(one_beyond),
-        };
+        let attempted = info.attempted().saturating_sub(one_beyond);
         let there = live.salts().name_same(header.salts())
-            && (live.max_frame() >= header.max_frame() || mutated(Mutation::OpenUnpublished))
-            && attempted <= header.max_frame();
+            && rule!(
+                SavedSnapshotIsPublished,
+                live.max_frame() >= header.max_frame()
+            )
+            && rule!(AttemptedWithinSnapshot, attempted <= header.max_frame());
         // A state that a writer has handed on and that was never published may have
         // other frames in its place.
         // SAFETY: `guard` is held until this returns, and with it the log, unless it is of
@@ -231,9 +230,12 @@ impl<C: WalCoordination> Kept<'_, C> {
     /// True if the log has the frames of `header`, by the checksum of the last one,
     /// which depends on all before it.
     fn has_frames_of(self, header: &IndexHeader) -> Result<bool> {
-        if header.max_frame() == 0 || mutated(Mutation::SkipSnapshotSeal) {
+        if header.max_frame() == 0 {
             return Ok(true);
         }
-        Ok(self.checksum_at(header.max_frame())? == header.frame_checksum())
+        Ok(rule!(
+            SnapshotSeal,
+            self.checksum_at(header.max_frame())? == header.frame_checksum()
+        ))
     }
 }
