@@ -197,7 +197,6 @@ fn open_core<C: WalCoordination + Debug>(sweep: &mut Sweep, coordination: C) {
     sweep.look("WalConfig", &config);
     let wal = Wal::new(coordination, Box::new(storage), config);
     sweep.look("Wal", &wal);
-    sweep.look("Attached", &**wal);
     let locks = wal
         .try_begin_vacuum_checkpoint_lock(Duration::ZERO)
         .unwrap();

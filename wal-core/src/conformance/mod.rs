@@ -256,7 +256,6 @@ macro_rules! conformance_suite {
         a_log_is_restarted_and_cut_by_a_proof,
         a_proof_of_another_state_of_the_log_is_refused,
         proof_covers_its_own_generation_and_frame_only,
-        proof_that_was_tampered_with_is_refused,
         proof_is_not_made_beside_a_checkpoint,
         proof_of_a_log_that_was_restarted_meanwhile_is_none,
         a_proof_of_another_attachment_is_refused,

@@ -302,10 +302,6 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("spilling_writer_rewrites_an_unsynced_log_first"),
         ),
         (
-            M::SkipProofSeal,
-            Case("proof_that_was_tampered_with_is_refused"),
-        ),
-        (
             M::SkipProofRecheck,
             Case("proof_of_a_log_that_was_restarted_meanwhile_is_none"),
         ),

@@ -4,6 +4,7 @@
 use std::fmt::{DebugStruct, Formatter, Result};
 
 use crate::coordination::WalCoordination;
+use crate::protocol::Wal;
 use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::read::begin::{ReadTx, Snapshot};
 use crate::protocol::read::hold::HeldSnapshot;
@@ -13,7 +14,6 @@ use crate::protocol::replication::tail::{RawFrame, ResumedTail, Tail, TailFrames
 use crate::protocol::vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
 use crate::protocol::write::spill::OwnFrames;
 use crate::protocol::write::transaction::{UpgradeRefused, WriteTx};
-use crate::protocol::{Attached, Wal};
 
 /// `Debug` of a type by the named values that it prints. There is no bound on the
 /// coordination, of which nothing is printed.
@@ -44,10 +44,8 @@ fn of_snapshot<'f, 'g>(
     fields
 }
 
-debug!(Wal<C>, "Wal", |wal| "path": wal.path(), "kind": wal.config.kind,
-    "page_size": wal.config.page_size, "poisoned": wal.is_poisoned());
-debug!(Attached<C>, "Attached", |wal| "path": wal.storage.database().path(),
-    "kind": wal.config.kind, "page_size": wal.config.page_size);
+debug!(Wal<C>, "Wal", |wal| "path": wal.path(), "kind": wal.config().kind,
+    "page_size": wal.config().page_size, "poisoned": wal.is_poisoned());
 debug!(LockGuard<C>, "LockGuard", |guard| "path": guard.wal().path(), "lock": guard.lock());
 debug!(VacuumLockGuard<C>, "VacuumLockGuard", |locks| "path": locks.path());
 debug!(VacuumTx<C>, "VacuumTx", |vacuum| "tx": vacuum.inner());

@@ -118,11 +118,11 @@ impl<C: WalCoordination> Wal<C> {
     /// What has happened to this attachment since it was opened. Others have
     /// their own counters.
     pub fn counters(&self) -> Counters {
-        self.observed.load()
+        self.observed().load()
     }
 
     pub(super) fn observe(&self, happened: &Happened<'_>) {
-        self.observed.count(happened);
+        self.observed().count(happened);
         tell(self.path(), happened);
     }
 }

@@ -16,7 +16,6 @@
 //! header, and the next one begins again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
@@ -44,20 +43,20 @@ impl<C: WalCoordination> Wal<C> {
         let Some(_recovering) = self.try_lock(beside_write, LockMode::Exclusive)? else {
             return Ok(None);
         };
-        let scan = format::scan(self.storage.log())?;
+        let scan = format::scan(self.storage().log())?;
         if let Some(scan) = &scan {
             self.check_log_page_size(scan)?;
             self.check_log_follows(scan)?;
-            self.sequence.store(scan.header.sequence, Ordering::Relaxed);
+            self.checkpoint_state().set_sequence(scan.header.sequence);
         }
         if mutated(Mutation::RecoveredHeaderFirst) {
             self.publish_recovered(scan.as_ref())?;
         }
         self.rebuild_blocks(scan.as_ref().map_or(&[], |scan| &scan.pages))?;
         // Whatever damaged the index may have come to the map too.
-        self.page_map.forget();
+        self.read_state().forget_map();
         let header = self.publish_recovered(scan.as_ref())?;
-        self.storage.log_recovered(header.max_frame());
+        self.storage().log_recovered(header.max_frame());
         observe!(
             self,
             Recovered {
@@ -68,13 +67,13 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     fn check_log_page_size(&self, scan: &LogScan) -> Result<()> {
-        let (expected, found) = (self.config.page_size, scan.header.page_size);
+        let (expected, found) = (self.config().page_size, scan.header.page_size);
         // A log without a commit says nothing about the database.
         if found == expected || scan.pages.is_empty() {
             return Ok(());
         }
         Err(Error::PageSizeMismatch {
-            path: self.storage.log().path().to_owned(),
+            path: self.storage().log().path().to_owned(),
             expected: expected.bytes(),
             found: found.bytes(),
         })
@@ -89,7 +88,7 @@ impl<C: WalCoordination> Wal<C> {
             };
             let room = (last_frame_of_block(index) - before) as usize;
             let (here, rest) = pages.split_at(room.min(pages.len()));
-            index::build_block(self.coordination.grow(index)?, index, here);
+            index::build_block(self.coordination().grow(index)?, index, here);
             pages = rest;
             if pages.is_empty() {
                 break;

@@ -35,7 +35,7 @@ impl Tuning {
 impl<C: WalCoordination> Wal<C> {
     /// How much survives a power failure, as of now.
     pub fn synchronous(&self) -> Synchronous {
-        match self.tuning.synchronous.load(Ordering::Relaxed) {
+        match self.tuning().synchronous.load(Ordering::Relaxed) {
             0 => Synchronous::Off,
             1 => Synchronous::Normal,
             _ => Synchronous::Full,
@@ -46,25 +46,25 @@ impl<C: WalCoordination> Wal<C> {
     /// synchronous`).
     pub fn set_synchronous(&self, synchronous: Synchronous) {
         let value = synchronous as u8;
-        self.tuning.synchronous.store(value, Ordering::Relaxed);
+        self.tuning().synchronous.store(value, Ordering::Relaxed);
     }
 
     /// To how many bytes the log is cut when it begins anew, as of now.
     pub fn log_size_limit(&self) -> Option<u64> {
-        let limit = self.tuning.log_size_limit.load(Ordering::Relaxed);
+        let limit = self.tuning().log_size_limit.load(Ordering::Relaxed);
         (limit != UNLIMITED).then_some(limit)
     }
 
     /// Sets that limit (`PRAGMA journal_size_limit`).
     pub fn set_log_size_limit(&self, limit: Option<u64>) {
         let limit = limit.unwrap_or(UNLIMITED);
-        self.tuning.log_size_limit.store(limit, Ordering::Relaxed);
+        self.tuning().log_size_limit.store(limit, Ordering::Relaxed);
     }
 
     /// Sets whether the last closer leaves the log where it is
     /// (`SQLITE_FCNTL_PERSIST_WAL`).
     pub fn set_persistent_log(&self, persistent: bool) {
-        let persists = &self.tuning.persistent_log;
+        let persists = &self.tuning().persistent_log;
         persists.store(persistent, Ordering::Relaxed);
     }
 }

@@ -116,7 +116,7 @@ impl<C: WalCoordination> NewPages<'_, C> {
     /// [`Error::Refused`] unless `content` is one page long, and what
     /// [`WriteTx::page_mut`] gives.
     pub fn push(&mut self, content: &[u8]) -> Result<PageNo> {
-        let size = self.tx.wal().config.page_size;
+        let size = self.tx.wal().config().page_size;
         if content.len() != size.len() {
             let path = self.tx.wal().path();
             let reason = format!("a page of {} bytes was given", content.len());
@@ -153,7 +153,7 @@ impl<C: WalCoordination> WriteTx<C> {
     ) -> Result<()> {
         let wal = self.wal().clone();
         let refused = |reason: &str| Err(Error::refused(wal.path(), "rewrite", reason));
-        let is_sqlite = wal.config.kind == DatabaseKind::Sqlite;
+        let is_sqlite = wal.config().kind == DatabaseKind::Sqlite;
         if is_sqlite && !btrees_rewritten {
             return refused(
                 "the pages of a SQLite database cannot be moved without rewriting its B-trees; \

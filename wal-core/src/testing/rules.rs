@@ -138,8 +138,6 @@ named! {
     ReuseSalts => "reuse-salts",
     /// Spill: frames are added to a log that failed to sync.
     SpillBeforeMend => "spill-before-mend",
-    /// Proof: its own checksum is not looked at.
-    SkipProofSeal => "skip-proof-seal",
     /// Proof: it is made though the log was restarted meanwhile.
     SkipProofRecheck => "skip-proof-recheck",
     /// Relay: a thread that panics behind its commit leaves Write kept.

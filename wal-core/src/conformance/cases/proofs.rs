@@ -92,15 +92,6 @@ pub(crate) fn proof_covers_its_own_generation_and_frame_only<B: Backend>() {
     assert_eq!(user.versions(), [1, 3]);
 }
 
-/// It says that the database file was synced, and was not made by a sync.
-pub(crate) fn proof_that_was_tampered_with_is_refused<B: Backend>() {
-    let scene = Scene::<B>::new(2);
-    let user = scene.user_at(Synchronous::Off);
-    user.commit(&[1, 2], 1);
-    user.checkpoint_all();
-    assert_refused(&user, &proof(&user).tampered_with(), "not as it was");
-}
-
 pub(crate) fn proof_is_not_made_beside_a_checkpoint<B: Backend>() {
     let scene = Scene::<B>::new(2);
     let (user, other) = scene.two();

@@ -24,7 +24,6 @@
 //! As for any checkpoint.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::coordination::WalCoordination;
@@ -32,6 +31,7 @@ use crate::error::Result;
 use crate::index::IndexHeader;
 use crate::protocol::checkpoint::backfill::Backfill;
 use crate::protocol::checkpoint::modes::CheckpointOptions;
+use crate::protocol::checkpoint::pace::CaughtUp;
 use crate::protocol::checkpoint::restart::next_salts;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::read::header::Held;
@@ -51,75 +51,6 @@ const WHILE_WRITERS_WAIT: u32 = 4;
 /// How many times the threshold a log has at most of which it is said that it
 /// is kept short.
 const STILL_SHORT: u32 = 4;
-/// By how many times the threshold the log grows, at most, before it is tried
-/// again.
-const LONGEST_STEP: u32 = 16;
-
-/// How it went.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum CaughtUp {
-    /// The log is short now.
-    Yes,
-    /// Somebody held a lock, or too much was left; or nothing is in the way of the
-    /// next commit.
-    NotNow,
-    /// Readers did not go.
-    InVain,
-}
-
-/// When it is tried next.
-#[derive(Debug, Default)]
-pub(in crate::protocol) struct TriedAt {
-    /// The first salt of the generation in which it was tried.
-    generation: AtomicU32,
-    /// How long the log was then, if it is long still; 0 if it is not.
-    frames: AtomicU32,
-    /// By how much it is to grow.
-    step: AtomicU32,
-    /// A thread is at it.
-    is_tried: AtomicBool,
-}
-
-/// Tries until it is dropped, alone of all threads.
-struct Trying<'t>(&'t TriedAt);
-
-impl Drop for Trying<'_> {
-    fn drop(&mut self) {
-        self.0.is_tried.store(false, Ordering::Relaxed);
-    }
-}
-
-impl TriedAt {
-    fn begin(&self) -> Option<Trying<'_>> {
-        let is_tried = self.is_tried.swap(true, Ordering::Relaxed);
-        (!is_tried).then(|| Trying(self))
-    }
-
-    /// True if it is to be tried in a log of `generation` with `log_frames`.
-    fn is_due(&self, generation: u32, log_frames: u32) -> bool {
-        let tried = self.frames.load(Ordering::Relaxed);
-        let grown = log_frames.checked_sub(tried);
-        tried == 0
-            || self.generation.load(Ordering::Relaxed) != generation
-            || grown.is_none_or(|grown| grown >= self.step.load(Ordering::Relaxed))
-    }
-
-    fn note(&self, generation: u32, log_frames: u32, threshold: u32, caught_up: CaughtUp) {
-        self.generation.store(generation, Ordering::Relaxed);
-        let last = self.step.load(Ordering::Relaxed);
-        let (tried, step) = match caught_up {
-            CaughtUp::Yes => (0, 0),
-            CaughtUp::NotNow => (log_frames, threshold),
-            CaughtUp::InVain => {
-                let longest = threshold.saturating_mul(LONGEST_STEP);
-                (log_frames, last.saturating_mul(2).clamp(threshold, longest))
-            }
-        };
-        self.step.store(step, Ordering::Relaxed);
-        self.frames.store(tried, Ordering::Relaxed);
-    }
-}
-
 impl<C: WalCoordination> Wal<C> {
     /// Checkpoints the log if that is due, as
     /// [`crate::protocol::WalAutoActions::checkpoint`] says. With
@@ -134,22 +65,30 @@ impl<C: WalCoordination> Wal<C> {
         let WalAutoActions {
             checkpoint: threshold,
             restart,
-        } = self.config.auto_actions;
+        } = self.config().auto_actions;
         // Others move frames meanwhile if many are left, and do no more.
-        let trying = self.tried_at.begin();
+        let trying = self.checkpoint_state().restarts().begin();
         let report = self.checkpoint_with(CheckpointOptions::automatic())?;
         let Ok(header) = self.header_cell()?.load() else {
             return Ok(());
         };
         let (generation, frames) = (generation(&header), report.log_frames);
-        if restart && trying.is_some() && self.tried_at.is_due(generation, frames) {
+        if restart
+            && trying.is_some()
+            && self
+                .checkpoint_state()
+                .restarts()
+                .is_due(generation, frames)
+        {
             let caught_up = match self.may_begin_anew() {
                 Ok(true) => Ok(CaughtUp::NotNow),
                 Ok(false) => self.catch_up(threshold),
                 Err(e) => Err(e),
             };
             let outcome = *caught_up.as_ref().unwrap_or(&CaughtUp::NotNow);
-            self.tried_at.note(generation, frames, threshold, outcome);
+            self.checkpoint_state()
+                .restarts()
+                .note(generation, frames, threshold, outcome);
             caught_up?;
         }
         Ok(())
@@ -158,7 +97,7 @@ impl<C: WalCoordination> Wal<C> {
     /// True if commits of this attachment are followed by checkpoints that wait
     /// for readers, and a log of `log_frames` is not one where these are in vain.
     pub(in crate::protocol) fn keeps_short(&self, log_frames: u32) -> bool {
-        let actions = self.config.auto_actions;
+        let actions = self.config().auto_actions;
         actions.restart && log_frames < actions.checkpoint.saturating_mul(STILL_SHORT)
     }
 
@@ -183,7 +122,7 @@ impl<C: WalCoordination> Wal<C> {
     /// # Errors
     /// [`crate::Error::Corrupt`] if the index is gone.
     pub fn checkpoint_is_due(&self) -> Result<bool> {
-        let actions = self.config.auto_actions;
+        let actions = self.config().auto_actions;
         let threshold = actions.checkpoint;
         if threshold == 0 {
             return Ok(false);
@@ -191,8 +130,11 @@ impl<C: WalCoordination> Wal<C> {
         let is_long = |header: &IndexHeader| {
             let frames = header.max_frame();
             frames >= threshold
-                && !self.tried_at.is_tried.load(Ordering::Relaxed)
-                && self.tried_at.is_due(generation(header), frames)
+                && !self.checkpoint_state().restarts().is_tried()
+                && self
+                    .checkpoint_state()
+                    .restarts()
+                    .is_due(generation(header), frames)
         };
         let Ok(header) = self.header_cell()?.load() else {
             return Ok(false);
@@ -268,37 +210,4 @@ impl<C: WalCoordination> Wal<C> {
 fn generation(header: &IndexHeader) -> u32 {
     let Salts([a, b, c, d, ..]) = header.salts();
     u32::from_be_bytes([a, b, c, d])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn writers_are_stopped_in_vain_seldom_while_the_log_grows() {
-        let tried = TriedAt::default();
-        let (mut log, mut steps) = (1000, Vec::new());
-        for _ in 0..7 {
-            assert!(tried.is_due(7, log));
-            tried.note(7, log, 1000, CaughtUp::InVain);
-            let due = |more: &u32| tried.is_due(7, log + more);
-            let step = (0..20_000).find(due).unwrap();
-            steps.push(step);
-            log += step;
-        }
-        assert_eq!(steps, [1000, 2000, 4000, 8000, 16_000, 16_000, 16_000]);
-        assert!(tried.is_due(8, log), "another log");
-    }
-
-    #[test]
-    fn a_lock_that_is_held_makes_no_longer_pause() {
-        let tried = TriedAt::default();
-        for log in [1000, 2000, 3000] {
-            assert!(tried.is_due(7, log));
-            tried.note(7, log, 1000, CaughtUp::NotNow);
-            assert!(!tried.is_due(7, log + 999));
-        }
-        tried.note(7, 4000, 1000, CaughtUp::Yes);
-        assert!(tried.is_due(7, 1000));
-    }
 }

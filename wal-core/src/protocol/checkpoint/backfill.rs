@@ -178,7 +178,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         // `Wal::lock_some_mark`.
         fence(Ordering::SeqCst);
         for slot in ReadSlot::MARKED {
-            let mark = wal.coordination.mark(slot);
+            let mark = wal.coordination().mark(slot);
             if mark >= safe {
                 continue;
             }
@@ -242,7 +242,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
             wal.sync_log()?;
         }
         if let Some(len) = grown_len {
-            wal.storage.database().hint_len(len);
+            wal.storage().database().hint_len(len);
         }
         if mutated(Mutation::BackfilledBeforePages) {
             block_zero.set_backfilled(safe);
@@ -258,7 +258,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
     /// Writes the pages of `frames`, in the order of the file.
     fn copy_pages(&mut self, frames: &[(u32, FrameNo)]) -> Result<()> {
         let wal = self.wal;
-        let most = (RUN_LEN / wal.config.page_size.len()).max(1);
+        let most = (RUN_LEN / wal.config().page_size.len()).max(1);
         let mut rest = frames;
         while let Some(&(first, _)) = rest.first() {
             self.waiter.check_cancelled()?;
@@ -288,8 +288,8 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         if !live.is_ok_and(|live| live.max_frame() == safe) {
             return Ok(None);
         }
-        let file = self.wal.storage.database();
-        let page = u64::from(self.wal.config.page_size.bytes());
+        let file = self.wal.storage().database();
+        let page = u64::from(self.wal.config().page_size.bytes());
         let (before, len) = (file.len()?, u64::from(self.header.page_count()) * page);
         if before > len || before < len && !mutated(Mutation::KeepShortDatabase) {
             step(Point::CheckpointTruncate);
@@ -348,7 +348,7 @@ impl<C: WalCoordination> Wal<C> {
         max_frame: u32,
         page_count: u32,
     ) -> bool {
-        let bytes = |pages: u32| u64::from(pages) * u64::from(self.config.page_size.bytes());
+        let bytes = |pages: u32| u64::from(pages) * u64::from(self.config().page_size.bytes());
         len.saturating_add(65536 + bytes(max_frame)) < bytes(page_count)
     }
 
@@ -356,8 +356,8 @@ impl<C: WalCoordination> Wal<C> {
     /// the log together can be, and a disk without room. `Some` is the length that the
     /// file is going to grow to.
     fn check_room(&self, header: &IndexHeader) -> Result<Option<u64>> {
-        let file = self.storage.database();
-        let page = u64::from(self.config.page_size.bytes());
+        let file = self.storage().database();
+        let page = u64::from(self.config().page_size.bytes());
         let (len, needed) = (file.len()?, u64::from(header.page_count()) * page);
         if needed <= len {
             return Ok(None);
@@ -367,7 +367,7 @@ impl<C: WalCoordination> Wal<C> {
                 "a commit of {} pages, which are not in it",
                 header.page_count()
             );
-            return Err(Error::corrupt(self.storage.log().path(), reason));
+            return Err(Error::corrupt(self.storage().log().path(), reason));
         }
         free_space::check(file, "checkpoint", needed - len)?;
         Ok(Some(needed))
@@ -412,7 +412,7 @@ impl<C: WalCoordination> Wal<C> {
             .collect::<Result<_>>()?;
         let mut buffers: Vec<IoSlice<'_>> = pages.iter().map(|page| IoSlice::new(page)).collect();
         step(Point::CheckpointWrite);
-        let offset = PageNo::new(first)?.offset(self.config.page_size);
-        self.storage.database().write_all_at(&mut buffers, offset)
+        let offset = PageNo::new(first)?.offset(self.config().page_size);
+        self.storage().database().write_all_at(&mut buffers, offset)
     }
 }

@@ -18,7 +18,6 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
@@ -36,8 +35,8 @@ impl<C: WalCoordination> Wal<C> {
     /// What the checkpoint or the removal gives. The attachment is ended all
     /// the same, and nothing is lost: the log stays.
     pub fn close(self: &Arc<Self>) -> Result<()> {
-        let closed_before = self.closed.swap(true, Ordering::Relaxed);
-        if closed_before || self.process.is_over() || !self.coordination.leave()? {
+        let is_first = self.checkpoint_state().close();
+        if !is_first || self.process().is_over() || !self.coordination().leave()? {
             return Ok(());
         }
         let report = self.checkpoint(CheckpointMode::Passive)?;
@@ -48,10 +47,10 @@ impl<C: WalCoordination> Wal<C> {
         if is_promised && !mutated(Mutation::CloseWithoutProof) && !self.prove_all_backfilled()? {
             return Ok(());
         }
-        if self.tuning.persistent_log() {
+        if self.tuning().persistent_log() {
             return self.keep_log();
         }
-        let was_empty = self.storage.log().is_empty()?;
+        let was_empty = self.storage().log().is_empty()?;
         match self.remove_files() {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
                 return self.empty_log_that_stays();
@@ -61,7 +60,7 @@ impl<C: WalCoordination> Wal<C> {
         let syncs = self.synchronous() != Synchronous::Off && !mutated(Mutation::SkipRemovalSync);
         if syncs && !was_empty {
             step(Point::DirectorySync);
-            self.storage.sync_directory()?;
+            self.storage().sync_directory()?;
         }
         Ok(())
     }
@@ -69,9 +68,9 @@ impl<C: WalCoordination> Wal<C> {
     /// Removes the wal-index, then the log.
     fn remove_files(&self) -> Result<()> {
         step(Point::ShmRemove);
-        self.coordination.remove()?;
+        self.coordination().remove()?;
         step(Point::LogRemove);
-        self.storage.remove_log()
+        self.storage().remove_log()
     }
 
     /// A limit that is not its end would leave frames that the header does
@@ -87,7 +86,7 @@ impl<C: WalCoordination> Wal<C> {
     /// A process that has given up its rights since it opened the database may write the files
     /// and not remove them. An empty log says as little as none.
     fn empty_log_that_stays(self: &Arc<Self>) -> Result<()> {
-        if self.storage.log().is_empty()? {
+        if self.storage().log().is_empty()? {
             return Ok(());
         }
         let alone = |lock| self.try_lock(lock, LockMode::Exclusive);

@@ -2,16 +2,22 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `state` | what the checkpoints of one attachment share |
 //! | `modes` | how far frames are moved, and which users are waited for |
 //! | `backfill` | moves them |
 //! | `automatic` | keeps the log short without being asked |
+//! | `pace` | when writers are stopped next so that the log can be restarted |
 //! | `restart` | restarts the log when all of it is backfilled |
+//! | `backfill_proof` | the value that shows that a backfilled log may be overwritten |
 //! | `proof` | shows that a backfilled log may be overwritten |
 //! | `close` | what the last user cleans up |
 
 pub(in crate::protocol) mod automatic;
 pub(in crate::protocol) mod backfill;
+pub(in crate::protocol) mod backfill_proof;
 pub(in crate::protocol) mod close;
 pub(in crate::protocol) mod modes;
+pub(in crate::protocol) mod pace;
 pub(in crate::protocol) mod proof;
 pub(in crate::protocol) mod restart;
+pub(in crate::protocol) mod state;

@@ -221,7 +221,7 @@ impl<C: WalCoordination> Wal<C> {
         self.mend_log_for_checkpoint(&header, write.is_some())?;
         let progress = options.progress.map(|progress| progress as _);
         // Dropped before `write`.
-        let _staying = write.as_ref().map(|_| self.stay_with_write());
+        let _staying = write.as_ref().map(|_| self.own_write().begin_operation());
         // Without Write nobody is waited for: new readers and commits would
         // come for ever.
         let patient = write.is_some();
@@ -248,7 +248,7 @@ impl<C: WalCoordination> Wal<C> {
         HeldBack {
             lock,
             mark,
-            holders: self.coordination.holders(lock),
+            holders: self.coordination().holders(lock),
         }
     }
 }

@@ -33,7 +33,6 @@
 //! Write next mends that (`mend_backfilled`), and readers do not believe it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
@@ -52,7 +51,7 @@ impl<C: WalCoordination> WriteTx<C> {
         &mut self,
     ) -> Result<Option<IndexHeader>> {
         let may_restart =
-            self.read.snapshot.bypasses_log() && self.wal().config.auto_actions.restart;
+            self.read.snapshot.bypasses_log() && self.wal().config().auto_actions.restart;
         let restarted = match may_restart {
             true => {
                 // A leader may have published all, and not said so yet: what it
@@ -175,7 +174,7 @@ impl<C: WalCoordination> Wal<C> {
         header: &IndexHeader,
         proof: &BackfillProof,
     ) -> Result<u64> {
-        let log = self.storage.log();
+        let log = self.storage().log();
         let len = log.len()?;
         if header.max_frame() == 0 && (len == 0 || mutated(Mutation::KeepEmptyLog)) {
             return Ok(0);
@@ -189,7 +188,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Cuts the log to nothing, durably unless syncs are off. The caller keeps
     /// everybody away from it, and all of it is in the database file.
     pub(in crate::protocol) fn empty_log(&self) -> Result<()> {
-        self.storage.log().set_len(0)?;
+        self.storage().log().set_len(0)?;
         if self.synchronous() != Synchronous::Off && !mutated(Mutation::SkipTruncationSync) {
             step(Point::LogTruncateSync);
             self.sync_log()?;
@@ -222,7 +221,7 @@ impl<C: WalCoordination> Wal<C> {
         salts: Salts,
     ) -> Result<IndexHeader> {
         debug_assert!(proof.covers(header));
-        self.sequence.fetch_add(1, Ordering::Relaxed);
+        self.checkpoint_state().count_restart();
         let next = header.restarted(salts);
         let block_zero = self.writable_block_zero()?;
         // The count first: a count of the old generation beside a header of the
@@ -236,7 +235,7 @@ impl<C: WalCoordination> Wal<C> {
             block_zero.set_attempted(0);
         }
         self.writable_block_zero()?.store_header(&next);
-        self.page_map.forget();
+        self.read_state().forget_map();
         if mutated(Mutation::HeaderBeforeCount) {
             block_zero.set_backfilled(0);
         }

@@ -36,7 +36,7 @@
 //! A leader that dies has told nothing; the next one to wake leads. Who dies
 //! waiting has left a commit that everybody sees and that the next sync covers.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::coordination::WalCoordination;
@@ -44,24 +44,12 @@ use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::protocol::read::begin::pause_before;
 use crate::protocol::{Synchronous, Wal};
-use crate::sync::Unpoison;
 use crate::testing::{Mutation, Point, mutated, step};
 use crate::types::Salts;
 use crate::wait::{LEASE, SyncedLog, WaitingRoom, comes_soon, now};
 
 /// How often a header that is being stored is looked at again.
 const LOOKS: u32 = 8;
-
-/// Held by the thread of an attachment that leads: a thread cannot die alone, so
-/// it is not replaced by another one of its process.
-#[derive(Debug, Default)]
-pub(in crate::protocol) struct Leading(Mutex<()>);
-
-impl Leading {
-    fn lock(&self) -> MutexGuard<'_, ()> {
-        self.0.lock().unpoison()
-    }
-}
 
 /// When the frames of a commit are synced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,8 +66,8 @@ pub(in crate::protocol) enum CommitSync {
 impl<C: WalCoordination> Wal<C> {
     /// Where a commit that begins now shares its sync, if it does.
     pub(in crate::protocol) fn shared_sync(&self) -> Option<&WaitingRoom> {
-        let shares = self.config.group_commit && self.synchronous() == Synchronous::Full;
-        self.coordination.waiting_room().filter(|_| shares)
+        let shares = self.config().group_commit && self.synchronous() == Synchronous::Full;
+        self.coordination().waiting_room().filter(|_| shares)
     }
 
     /// Returns once what `published` covers is durable. Write is not held.
@@ -93,7 +81,7 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<()> {
         let synced = self.wait_until_synced(room.synced(), published);
         synced.map_err(|source| Error::DurabilityUnknown {
-            path: self.storage.log().path().to_owned(),
+            path: self.storage().log().path().to_owned(),
             source: Box::new(source),
         })
     }
@@ -121,7 +109,7 @@ impl<C: WalCoordination> Wal<C> {
                 let led = self.lead(log, published);
                 step(Point::Wake);
                 if log.step_down(lead) {
-                    self.coordination.wake(log.done().word());
+                    self.coordination().wake(log.done().word());
                 }
                 led?;
                 continue;
@@ -142,7 +130,7 @@ impl<C: WalCoordination> Wal<C> {
     fn lead(&self, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
         // A thread of this process that took over from another waits for it
         // here, and may find that it has nothing left to do.
-        let _one_at_a_time = self.leading.lock();
+        let _one_at_a_time = self.durability_state().lead();
         let salts = published.salts();
         // Looked at again as the leader: the one before tells of a failure
         // before it steps down.
@@ -192,6 +180,6 @@ impl<C: WalCoordination> Wal<C> {
 
     pub(in crate::protocol) fn failed_elsewhere(&self) -> Error {
         let source = std::io::Error::other("it failed for another user of the log");
-        Error::io(self.storage.log().path(), "sync", source)
+        Error::io(self.storage().log().path(), "sync", source)
     }
 }

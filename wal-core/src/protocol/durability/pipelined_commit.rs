@@ -145,7 +145,7 @@ impl<C: WalCoordination> Drop for Unpublished<C> {
             if !mutated(Mutation::SparePanicked) {
                 self.wal.poison();
             }
-            let mut state = self.wal.relay.state();
+            let mut state = self.wal.durability_state().relay().state();
             state.has_failed = true;
             if !mutated(Mutation::LeavePanicUnsettled) {
                 self.wal.settle(state);
@@ -171,13 +171,13 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         header: IndexHeader,
     ) -> Result<Unpublished<C>> {
-        let mut state = self.relay.state();
+        let mut state = self.durability_state().relay().state();
         if state.has_failed {
             return Err(self.outcome_unknown(self.failed_elsewhere()));
         }
         let number = state.newest.map_or(0, |newest| newest.number) + 1;
         state.newest = Some(Commit { number, header });
-        self.relay.tell_unpublished(&state);
+        self.durability_state().relay().tell_unpublished(&state);
         Ok(Unpublished {
             wal: self.clone(),
             number,
@@ -188,10 +188,15 @@ impl<C: WalCoordination> Wal<C> {
     /// Keeps Write, which no guard has any more, for another thread and until all
     /// is published; false if the lock is to be given back at once.
     pub(in crate::protocol) fn keep_write(&self) -> bool {
-        if !self.relay.has_unpublished.load(Ordering::Acquire) {
+        if !self
+            .durability_state()
+            .relay()
+            .has_unpublished
+            .load(Ordering::Acquire)
+        {
             return false;
         }
-        let mut state = self.relay.state();
+        let mut state = self.durability_state().relay().state();
         // While somebody leads, a header may yet be stored.
         let is_led = state.is_led && !mutated(Mutation::ReleaseBesideLeader);
         let is_kept = state.unpublished().is_some() && (is_led || !state.has_failed);
@@ -206,47 +211,51 @@ impl<C: WalCoordination> Wal<C> {
         let heir = state.heirs.front().filter(|_| wakes).copied();
         drop(state);
         if let Some(place) = heir
-            && let Some(room) = self.coordination.waiting_room()
+            && let Some(room) = self.coordination().waiting_room()
             && self.turn_goes_on()
         {
             step(Point::Wake);
-            self.coordination.wake(room.line().call(place));
+            self.coordination().wake(room.line().call(place));
         }
     }
 
     /// True if the attachment has Write, and no thread writes.
     #[cfg(all(feature = "conformance", not(loom)))]
     pub(crate) fn is_write_kept(&self) -> bool {
-        self.relay.state().is_kept
+        self.durability_state().relay().state().is_kept
     }
 
     /// How many threads of the attachment sleep until a commit is published.
     #[cfg(all(feature = "conformance", not(loom)))]
     pub(crate) fn publish_sleepers(&self) -> u32 {
-        self.relay.state().sleepers
+        self.durability_state().relay().state().sleepers
     }
 
     /// How many threads of the attachment stand in line as heirs.
     #[cfg(all(feature = "conformance", not(loom)))]
     pub(crate) fn heirs(&self) -> usize {
-        self.relay.state().heirs.len()
+        self.durability_state().relay().state().heirs.len()
     }
 
     fn turn_goes_on(&self) -> bool {
-        let room = self.coordination.waiting_room();
+        let room = self.coordination().waiting_room();
         room.is_some_and(|room| room.line().turn_goes_on(now()))
             || mutated(Mutation::PassBeyondTurn)
     }
 
     /// Lets the thread at `place` in line take Write over.
     pub(in crate::protocol) fn line_up_as_heir(&self, place: Place) {
-        self.relay.state().heirs.push_back(place);
+        self.durability_state()
+            .relay()
+            .state()
+            .heirs
+            .push_back(place);
     }
 
     /// The thread at `place` does not wait any more. It may have been woken for
     /// nothing, and another one is.
     pub(in crate::protocol) fn step_out_as_heir(&self, place: Place) {
-        let mut state = self.relay.state();
+        let mut state = self.durability_state().relay().state();
         state
             .heirs
             .retain(|&heir| heir != place || mutated(Mutation::KeepHeirs));
@@ -257,10 +266,15 @@ impl<C: WalCoordination> Wal<C> {
     /// begin on. Any thread that comes may have it: one that runs need not be woken,
     /// and who is woken in vain is woken again.
     pub(in crate::protocol) fn take_write_over(self: &Arc<Self>) -> Option<(LockGuard<C>, Commit)> {
-        if !self.relay.has_unpublished.load(Ordering::Acquire) {
+        if !self
+            .durability_state()
+            .relay()
+            .has_unpublished
+            .load(Ordering::Acquire)
+        {
             return None;
         }
-        let mut state = self.relay.state();
+        let mut state = self.durability_state().relay().state();
         let has_failed = state.has_failed && !mutated(Mutation::InheritFailed);
         let may_be_had = state.is_kept && !has_failed && self.turn_goes_on();
         let newest = state.newest.filter(|_| may_be_had)?;
@@ -274,7 +288,7 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Error::CommitOutcomeUnknown`] if a sync has failed.
     pub(in crate::protocol) fn wait_until_published(self: &Arc<Self>, number: u64) -> Result<()> {
         loop {
-            let mut state = self.relay.state();
+            let mut state = self.durability_state().relay().state();
             if state.is_published(number) {
                 return Ok(());
             }
@@ -290,17 +304,31 @@ impl<C: WalCoordination> Wal<C> {
                 continue;
             }
             // They change behind the state, which is looked at again.
-            let seen = self.relay.changes.load(Ordering::Relaxed);
+            let seen = self
+                .durability_state()
+                .relay()
+                .changes
+                .load(Ordering::Relaxed);
             drop(state);
-            let changes = || self.relay.changes.load(Ordering::Relaxed) != seen;
+            let changes = || {
+                self.durability_state()
+                    .relay()
+                    .changes
+                    .load(Ordering::Relaxed)
+                    != seen
+            };
             if !comes_soon(changes) {
-                let mut state = self.relay.state();
+                let mut state = self.durability_state().relay().state();
                 let waits = |state: &mut State| {
                     state.is_led && !state.is_published(number) && !state.has_failed
                 };
                 step(Point::WaitForSync);
                 state.sleepers += 1;
-                let woken = self.relay.changed.wait_while(state, waits);
+                let woken = self
+                    .durability_state()
+                    .relay()
+                    .changed
+                    .wait_while(state, waits);
                 woken.unpoison().sleepers -= 1;
             }
         }
@@ -311,11 +339,16 @@ impl<C: WalCoordination> Wal<C> {
     /// # Errors
     /// [`Error::Poisoned`] if a sync has failed, [`Error::UsedAfterFork`].
     pub(in crate::protocol) fn publish_all(self: &Arc<Self>) -> Result<()> {
-        if !self.relay.has_unpublished.load(Ordering::Acquire) {
+        if !self
+            .durability_state()
+            .relay()
+            .has_unpublished
+            .load(Ordering::Acquire)
+        {
             return Ok(());
         }
         self.check_process()?;
-        let unpublished = self.relay.state().unpublished();
+        let unpublished = self.durability_state().relay().state().unpublished();
         unpublished.map_or(Ok(()), |commit| self.wait_for_base(commit.number))
     }
 
@@ -349,7 +382,12 @@ impl<C: WalCoordination> Wal<C> {
             self.sync_log().map_err(|e| self.outcome_unknown(e))?;
         }
         let commit = match mutated(Mutation::PublishNewest) {
-            true => self.relay.state().newest.unwrap_or(commit),
+            true => self
+                .durability_state()
+                .relay()
+                .state()
+                .newest
+                .unwrap_or(commit),
             false => commit,
         };
         self.finalize_committed_pages(block_zero, &commit.header);
@@ -363,8 +401,11 @@ impl<C: WalCoordination> Wal<C> {
         let is_over = state.unpublished().is_none() || state.has_failed;
         let gives_back = state.is_kept && is_over && !state.is_led;
         state.is_kept &= !gives_back;
-        self.relay.tell_unpublished(&state);
-        self.relay.changes.fetch_add(1, Ordering::Relaxed);
+        self.durability_state().relay().tell_unpublished(&state);
+        self.durability_state()
+            .relay()
+            .changes
+            .fetch_add(1, Ordering::Relaxed);
         // A thread that counts itself later looks at the changed state first.
         let wakes = state.sleepers > 0;
         drop(state);
@@ -372,7 +413,7 @@ impl<C: WalCoordination> Wal<C> {
             drop(self.write_guard());
         }
         if wakes {
-            self.relay.changed.notify_all();
+            self.durability_state().relay().changed.notify_all();
         }
     }
 }
@@ -383,7 +424,7 @@ impl<C: WalCoordination> Drop for Lead<'_, C> {
         if self.reached.is_none() && !mutated(Mutation::SpareFailedLead) {
             self.wal.poison();
         }
-        let mut state = self.wal.relay.state();
+        let mut state = self.wal.durability_state().relay().state();
         state.is_led = false;
         match self.reached {
             Some(number) => state.published = number,

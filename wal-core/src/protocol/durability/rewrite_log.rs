@@ -38,7 +38,7 @@ const RUN_LEN: u64 = 1 << 20;
 impl<C: WalCoordination> Wal<C> {
     /// Tells the others that a sync of the log has failed.
     pub(in crate::protocol) fn tell_failed_log_sync(&self) {
-        let Some(room) = self.coordination.waiting_room() else {
+        let Some(room) = self.coordination().waiting_room() else {
             return;
         };
         match self.header_cell().map(|cell| cell.load()) {
@@ -51,7 +51,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// True if a sync has failed in generation `salts`.
     pub(in crate::protocol) fn log_sync_has_failed(&self, salts: Salts) -> bool {
-        let room = self.coordination.waiting_room();
+        let room = self.coordination().waiting_room();
         room.is_some_and(|room| room.synced().has_failed(salts)) && !mutated(Mutation::SkipMend)
     }
 
@@ -118,11 +118,11 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Writes the log again, durably. The caller holds Write.
     fn mend_log(&self) -> Result<()> {
-        let Some(room) = self.coordination.waiting_room() else {
+        let Some(room) = self.coordination().waiting_room() else {
             return Ok(());
         };
         let failure = room.synced().failure();
-        let log = self.storage.log();
+        let log = self.storage().log();
         if let Some(last) = self.scan_published()? {
             if !mutated(Mutation::RememberFailures) {
                 log.forget_failures();
@@ -146,7 +146,7 @@ impl<C: WalCoordination> Wal<C> {
     /// The last frame of the log as it is in the file, by its checksums; it must
     /// have all that is published.
     fn scan_published(&self) -> Result<Option<FrameNo>> {
-        let log = self.storage.log();
+        let log = self.storage().log();
         let scan = format::scan(log)?;
         let published = self.header_cell()?.load().ok();
         if let Some(published) = published
@@ -162,7 +162,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Writes the first `len` bytes of the log to where they are.
     fn write_again(&self, len: u64) -> Result<()> {
-        let log = self.storage.log();
+        let log = self.storage().log();
         let mut offset = 0;
         let mut run = Vec::new();
         while offset < len {

@@ -112,7 +112,7 @@ impl<C: WalCoordination> WriteTx<C> {
 
     fn check_frames(&self, operation: &'static str, pages: &[(PageNo, &[u8])]) -> Result<()> {
         self.check_passes_frames(operation)?;
-        let page_size = self.wal().config.page_size;
+        let page_size = self.wal().config().page_size;
         for (page, content) in pages {
             let reason = if content.len() != page_size.len() {
                 format!("{page:?} has {} bytes; pass {page_size}", content.len())
@@ -135,7 +135,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// and within a savepoint, whose frames would be cut or overwritten.
     fn check_passes_frames(&self, operation: &'static str) -> Result<()> {
         self.wal().check_process()?;
-        self.wal().own_write.touch(self.thread);
+        self.wal().own_write().touch(self.thread);
         let has_spilled = |own: &OwnFrames| !own.of_engine && !own.is_empty();
         let changes_pages = !self.changes.is_untouched()
             || self.changes.page_count() != self.read.page_count()
@@ -340,7 +340,7 @@ impl<C: WalCoordination> Wal<C> {
         }
         let added = u32::try_from(added.max(1)).unwrap_or(u32::MAX);
         let max_frame = own.end.max_frame.saturating_add(added);
-        if self.lacks_pages(self.storage.database().len()?, max_frame, page_count) {
+        if self.lacks_pages(self.storage().database().len()?, max_frame, page_count) {
             let reason = format!(
                 "the file and {max_frame} frames hold fewer than {page_count} pages; pass each \
                 page that is added"

@@ -264,7 +264,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Rings, and wakes those who may sleep on it.
     pub(in crate::protocol) fn ring(&self, bell: &Bell) {
         if bell.ring() {
-            self.coordination.wake(bell.word());
+            self.coordination().wake(bell.word());
         }
     }
 
@@ -281,7 +281,7 @@ impl<C: WalCoordination> Wal<C> {
     /// nothing to sleep on.
     pub(in crate::protocol) fn sleep(&self, on: Option<(&AtomicU32, u32)>, until: Instant) {
         match on {
-            Some((word, seen)) => self.coordination.sleep(word, seen, until),
+            Some((word, seen)) => self.coordination().sleep(word, seen, until),
             None => thread::sleep(LOOK_AGAIN.min(until.saturating_duration_since(Instant::now()))),
         }
     }

@@ -84,7 +84,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     fn is_cared_for(&self, header: &IndexHeader) -> bool {
-        let room = self.coordination.waiting_room();
+        let room = self.coordination().waiting_room();
         room.is_some_and(|room| room.cared_for().is_said(header.change()))
     }
 
@@ -115,7 +115,7 @@ impl<C: WalCoordination> Wal<C> {
     /// True if a process may hold a slot of `lock` without using it. No lock but those of
     /// readers is ever noted.
     fn is_release_delayed(&self, lock: Lock) -> bool {
-        let room = self.coordination.waiting_room();
+        let room = self.coordination().waiting_room();
         room.is_some_and(|room| room.delayed().includes(lock))
     }
 
@@ -124,7 +124,7 @@ impl<C: WalCoordination> Wal<C> {
     /// for a slot.
     pub(in crate::protocol) fn reclaim(&self, lock: Lock) {
         let of_readers = matches!(lock, Lock::Read(_) | Lock::ReadMarks | Lock::Readers);
-        if let Some(room) = self.coordination.waiting_room()
+        if let Some(room) = self.coordination().waiting_room()
             && of_readers
         {
             self.ring(room.reclaim());

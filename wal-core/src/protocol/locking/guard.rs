@@ -57,7 +57,7 @@ impl<C: WalCoordination> LockGuard<C> {
         step(Point::Unlock);
         // SAFETY: the hold is this guard's, and exclusive, and the guard does not give it
         // up itself any more.
-        let held = unsafe { self.wal.coordination.lower(slot, mark) }?;
+        let held = unsafe { self.wal.coordination().lower(slot, mark) }?;
         Ok(held.then(|| {
             self.lent = false;
             self.mode = LockMode::Shared;
@@ -80,7 +80,7 @@ impl<C: WalCoordination> LockGuard<C> {
         }
         step(Point::MarkStore);
         // SAFETY: the hold is this guard's, and shared; the rest as the caller says.
-        unsafe { self.wal.coordination.raise_mark(slot, mark) }
+        unsafe { self.wal.coordination().raise_mark(slot, mark) }
     }
 
     /// The handle on the attachment that holds it.
@@ -93,7 +93,7 @@ impl<C: WalCoordination> Drop for LockGuard<C> {
     fn drop(&mut self) {
         // In a forked child the lock is the parent's: releasing it there
         // would take it from the parent.
-        if self.lent || self.wal.process.is_over() {
+        if self.lent || self.wal.process().is_over() {
             return;
         }
         if self.lock == Lock::Write && self.wal.keep_write() {
@@ -104,10 +104,10 @@ impl<C: WalCoordination> Drop for LockGuard<C> {
             // SAFETY: the hold is this guard's, which is not lent, and is given up once.
             // A page that was read under it borrows what keeps the guard.
             Lock::Read(slot) if self.delayed => unsafe {
-                self.wal.coordination.unlock_delayed(slot);
+                self.wal.coordination().unlock_delayed(slot);
             },
             // SAFETY: as above.
-            lock => unsafe { self.wal.coordination.unlock(lock, self.mode) },
+            lock => unsafe { self.wal.coordination().unlock(lock, self.mode) },
         }
         if self.lock == Lock::Write {
             step(Point::Wake);
@@ -125,7 +125,7 @@ impl<C: WalCoordination> Wal<C> {
         mode: LockMode,
     ) -> Result<Option<LockGuard<C>>> {
         step(Point::Lock);
-        let held = self.coordination.try_lock(lock, mode)?;
+        let held = self.coordination().try_lock(lock, mode)?;
         Ok(held.then(|| LockGuard {
             wal: self.clone(),
             lock,
@@ -155,7 +155,7 @@ impl<C: WalCoordination> Wal<C> {
         mark: u32,
     ) -> Result<Option<LockGuard<C>>> {
         step(Point::Lock);
-        let held = self.coordination.try_lock_mark(slot, mark)?;
+        let held = self.coordination().try_lock_mark(slot, mark)?;
         let lock = Lock::Read(slot);
         Ok(held.then(|| LockGuard {
             wal: self.clone(),
@@ -176,7 +176,7 @@ impl<C: WalCoordination> Wal<C> {
         };
         step(Point::Lock);
         // SAFETY: `held` is borrowed, and of a hold that is shared.
-        let again = unsafe { self.coordination.lock_again(slot) }?;
+        let again = unsafe { self.coordination().lock_again(slot) }?;
         Ok(again.then(|| LockGuard {
             wal: self.clone(),
             lock: held.lock,
@@ -191,7 +191,7 @@ impl<C: WalCoordination> Wal<C> {
         step(Point::MarkStore);
         // SAFETY: the callers hold the slot exclusively, and the conformance suite looks
         // at each call. A mutation that does not is for tests alone.
-        unsafe { self.coordination.set_mark(slot, mark) };
+        unsafe { self.coordination().set_mark(slot, mark) };
     }
 
     /// For who tries again and again: nobody is named, which takes as long as a
@@ -208,7 +208,7 @@ impl<C: WalCoordination> Wal<C> {
         Error::Busy {
             path: self.path().to_owned(),
             lock,
-            holders: self.coordination.holders(lock),
+            holders: self.coordination().holders(lock),
         }
     }
 }

@@ -61,7 +61,7 @@ impl<C: WalCoordination> Wal<C> {
         on: Begin,
     ) -> Result<Option<HeldWrite<C>>> {
         let Some(room) = self
-            .coordination
+            .coordination()
             .waiting_room()
             .filter(|_| !waiter.is_asked())
         else {
@@ -129,10 +129,10 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Wakes the first in line, once Write is released.
     pub(in crate::protocol) fn wake_next_writer(&self) {
-        if let Some(room) = self.coordination.waiting_room()
+        if let Some(room) = self.coordination().waiting_room()
             && let Some(word) = room.line().next(who(), now)
         {
-            self.coordination.wake(word);
+            self.coordination().wake(word);
         }
     }
 }

@@ -166,7 +166,7 @@ impl<C: WalCoordination> ReadTx<C> {
             });
         }
         let is_published = wal.header_cell()?.is(&self.snapshot.header);
-        if is_published && wal.config.read_only {
+        if is_published && wal.config().read_only {
             // A private index is not kept up to date by others.
             return match wal.begin_read() {
                 Ok(newest) => Ok(!newest.snapshot.is_same_state(&self.snapshot)),
@@ -215,7 +215,7 @@ impl<C: WalCoordination> ReadTx<C> {
 
     #[inline]
     fn begin_to_age(&mut self) {
-        if let Some(limit) = self.wal().config.snapshot_age_limit {
+        if let Some(limit) = self.wal().config().snapshot_age_limit {
             self.expires = Some(deadline_after(limit));
         }
     }

@@ -57,7 +57,7 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<bool> {
         let mut waiter = Waiter::new(until.into());
         loop {
-            let room = self.coordination.waiting_room();
+            let room = self.coordination().waiting_room();
             let on = room.map(|room| (room.commits().word(), room.commits().expect()));
             if happened()? {
                 return Ok(true);

@@ -32,9 +32,9 @@ impl<C: WalCoordination> Wal<C> {
     /// reads.
     fn commits_behind_an_empty_log(&self) -> Option<u32> {
         let room = self
-            .coordination
+            .coordination()
             .waiting_room()
-            .filter(|_| !self.config.read_only);
+            .filter(|_| !self.config().read_only);
         room.map(|room| room.commits().word().load(Ordering::SeqCst))
     }
 
@@ -68,7 +68,7 @@ impl<C: WalCoordination> Wal<C> {
             commits.unwrap_or(0),
         ];
         let state = words.into_iter().fold(u64::from_ne_bytes(salts), mix);
-        if self.database_seen_in.load(Ordering::Acquire) == state && commits.is_some() {
+        if self.read_state().length_was_seen_in(state) && commits.is_some() {
             return Ok(());
         }
         // Forgotten first: whoever finds the new state here does not go by a
@@ -76,7 +76,7 @@ impl<C: WalCoordination> Wal<C> {
         if let Some(mapped) = self.mapped_database() {
             mapped.forget_len();
         }
-        self.database_seen_in.store(state, Ordering::Release);
+        self.read_state().note_length_seen_in(state);
         Ok(())
     }
 }
@@ -99,7 +99,7 @@ impl<C: WalCoordination> Kept<'_, C> {
         // this one will do. Should it be another one, the first page of a SQLite
         // database may count more pages than were seen.
         let wal = self.wal();
-        if wal.config.kind != DatabaseKind::Sqlite {
+        if wal.config().kind != DatabaseKind::Sqlite {
             return self.pages_in_file();
         }
         let count = self.page_count_in_page_one()?;
@@ -123,13 +123,13 @@ impl<C: WalCoordination> Kept<'_, C> {
     }
 
     fn pages_in_file(self) -> Result<u32> {
-        let (wal, file) = (self.wal(), self.wal().storage.database());
+        let (wal, file) = (self.wal(), self.wal().storage().database());
         let len = match wal.mapped_database() {
             Some(mapped) => mapped.len()?,
             None => file.len()?,
         };
         // The size of a page is a power of two.
-        let bytes = wal.config.page_size.bytes();
+        let bytes = wal.config().page_size.bytes();
         let pages = (len + u64::from(bytes - 1)) >> bytes.trailing_zeros();
         u32::try_from(pages)
             .map_err(|_| Error::corrupt(file.path(), "it has more pages than can be numbered"))

@@ -132,7 +132,7 @@ impl<C: WalCoordination> Wal<C> {
     /// holds Write; a shared one then shows that nobody will finish the
     /// header (`SQLITE_READONLY_RECOVERY`).
     fn wait_for_recovery(self: &Arc<Self>) -> Result<Option<IndexHeader>> {
-        if self.config.read_only
+        if self.config().read_only
             && let Some(_nobody_writes) = self.try_lock(Lock::Write, LockMode::Shared)?
         {
             let needs_recovery = || Error::NeedsRecovery {
@@ -149,7 +149,7 @@ impl<C: WalCoordination> Wal<C> {
     #[inline]
     fn check_page_size(&self, header: &IndexHeader) -> Result<()> {
         match header.page_size() {
-            Some(found) if found == self.config.page_size => Ok(()),
+            Some(found) if found == self.config().page_size => Ok(()),
             None if header.max_frame() == 0 => Ok(()),
             other => Err(self.refuse_page_size(other)),
         }
@@ -160,7 +160,7 @@ impl<C: WalCoordination> Wal<C> {
         match found {
             Some(found) => Error::PageSizeMismatch {
                 path: self.path().to_owned(),
-                expected: self.config.page_size.bytes(),
+                expected: self.config().page_size.bytes(),
                 found: found.bytes(),
             },
             None => Error::corrupt(self.path(), "the wal-index holds no legal page size"),

@@ -47,7 +47,7 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<Option<LockGuard<C>>> {
         let usable = |mark: u32| rule!(MarkWithinSnapshot, mark <= max_frame);
         let best = ReadSlot::MARKED
-            .map(|slot| (slot, self.coordination.mark(slot)))
+            .map(|slot| (slot, self.coordination().mark(slot)))
             .into_iter()
             .filter(|&(_, mark)| usable(mark))
             .max_by_key(|&(_, mark)| mark);
@@ -71,7 +71,7 @@ impl<C: WalCoordination> Wal<C> {
             (None, Some((slot, mark))) => self.try_lock_mark(slot, mark),
             // Who may write changes a mark as soon as a slot is free. Who may
             // not waits until another process does (`SQLITE_READONLY_CANTINIT`).
-            (None, None) if self.config.read_only => Err(self.busy(Lock::ReadMarks)),
+            (None, None) if self.config().read_only => Err(self.busy(Lock::ReadMarks)),
             (None, None) => Ok(None),
         }
     }
@@ -81,7 +81,7 @@ impl<C: WalCoordination> Wal<C> {
     /// may not change marks could not begin (`walRestartLog` takes a marked
     /// slot for the same purpose).
     pub(in crate::protocol) fn leave_usable_mark(self: &Arc<Self>, max_frame: u32) -> Result<()> {
-        let usable = |&slot: &ReadSlot| self.coordination.mark(slot) <= max_frame;
+        let usable = |&slot: &ReadSlot| self.coordination().mark(slot) <= max_frame;
         if !ReadSlot::MARKED.iter().any(usable) {
             self.claim_mark(max_frame)?;
         }

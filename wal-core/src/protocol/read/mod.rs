@@ -2,6 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `state` | what the readers of one attachment share |
 //! | `begin` | begins a read transaction, which is checked again under its lock |
 //! | `header` | loads the header, and rebuilds it when its writer died |
 //! | `marks` | which slot a reader takes, and with which mark |
@@ -26,3 +27,4 @@ pub(in crate::protocol) mod raise;
 pub(in crate::protocol) mod retained;
 pub(in crate::protocol) mod saved_snapshot;
 pub(in crate::protocol) mod shared_map;
+pub(in crate::protocol) mod state;

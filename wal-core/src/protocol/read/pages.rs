@@ -55,7 +55,7 @@ macro_rules! pages {
         impl<C: WalCoordination> $type<C> {
             /// The size of a page.
             pub fn page_size(&self) -> PageSize {
-                self.wal().config.page_size
+                self.wal().config().page_size
             }
         }
     )+};

@@ -38,7 +38,7 @@ impl<C: WalCoordination> ReadTx<C> {
             .snapshot
             .slot
             .filter(|slot| *slot != ReadSlot::DATABASE);
-        let Some(slot) = marked.filter(|_| !wal.config.read_only) else {
+        let Some(slot) = marked.filter(|_| !wal.config().read_only) else {
             return Ok(false);
         };
         let Some(header) = wal.load_snapshot(&Held::NOTHING)? else {

@@ -69,13 +69,16 @@ impl<C: WalCoordination> Wal<C> {
     /// The mapping of the log, if pages are read from it.
     #[inline]
     pub(in crate::protocol) fn mapped_log(&self) -> Option<&MappedFile> {
-        self.storage.log().mapped().filter(|_| self.mapped)
+        self.storage().log().mapped().filter(|_| self.is_mapped())
     }
 
     /// The mapping of the database file, if pages are read from it.
     #[inline]
     pub(in crate::protocol) fn mapped_database(&self) -> Option<&MappedFile> {
-        self.storage.database().mapped().filter(|_| self.mapped)
+        self.storage()
+            .database()
+            .mapped()
+            .filter(|_| self.is_mapped())
     }
 }
 
@@ -96,7 +99,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
         page: PageNo,
     ) -> Result<PageRef<'k>> {
         self.wal.check_process()?;
-        snapshot.check_page(page, self.wal.config.page_size)?;
+        snapshot.check_page(page, self.wal.config().page_size)?;
         match self.find_frame(snapshot, map, page)? {
             Some(frame) => self.page_of_frame(frame),
             None => self.page_of_database(snapshot, page),
@@ -105,7 +108,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
 
     /// The page in `frame`.
     pub(in crate::protocol) fn page_of_frame(self, frame: FrameNo) -> Result<PageRef<'k>> {
-        let len = self.wal.config.page_size.len();
+        let len = self.wal.config().page_size.len();
         let offset = self.offset_of(frame)? + FRAME_HEADER_LEN as u64;
         if let Some(mapped) = self.wal.mapped_log() {
             // SAFETY: the frame is kept as long as `'k`, by every program that keeps the
@@ -128,7 +131,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
     ) -> Result<()> {
         self.wal.check_process()?;
         let offset = self.offset_of(frame)? + skip as u64;
-        let rest = FRAME_HEADER_LEN + self.wal.config.page_size.len() - skip;
+        let rest = FRAME_HEADER_LEN + self.wal.config().page_size.len() - skip;
         let len = buffer.len().min(rest);
         let buffer = &mut buffer[..len];
         if let Some(mapped) = self.wal.mapped_log() {
@@ -159,7 +162,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
     #[inline]
     fn offset_of(self, frame: FrameNo) -> Result<u64> {
         if (self.first..=self.last).contains(&frame.get()) {
-            return Ok(frame_offset(frame, self.wal.config.page_size));
+            return Ok(frame_offset(frame, self.wal.config().page_size));
         }
         Err(self.refuse(frame))
     }
@@ -171,7 +174,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
     }
 
     fn read_log(self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let log = self.wal.storage.log();
+        let log = self.wal.storage().log();
         if log.read_at(buffer, offset)? < buffer.len() {
             let reason = "it ends before a frame that the wal-index names";
             return Err(Error::corrupt(log.path(), reason));
@@ -181,7 +184,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
 
     /// The content of `page`, which has no frame in `snapshot`, whose lock keeps this.
     fn page_of_database(self, snapshot: &Snapshot, page: PageNo) -> Result<PageRef<'k>> {
-        let size = self.wal.config.page_size;
+        let size = self.wal.config().page_size;
         let offset = page.offset(size);
         if let Some(mapped) = self.wal.mapped_database() {
             // SAFETY: the page is kept as long as `'k`, by every program that keeps the
@@ -195,7 +198,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
                 Err(e) => Err(e),
             };
         }
-        let file = self.wal.storage.database();
+        let file = self.wal.storage().database();
         let mut copy = vec![0; size.len()].into_boxed_slice();
         if file.read_at(&mut copy, offset)? < copy.len() {
             if snapshot.reads_database_only() {
@@ -214,7 +217,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
     /// while the log is not backfilled the file may be too short for it. Once
     /// all is backfilled, the file has its full length.
     fn never_written(self, page: PageNo) -> Result<PageRef<'k>> {
-        let (file, size) = (self.wal.storage.database(), self.wal.config.page_size);
+        let (file, size) = (self.wal.storage().database(), self.wal.config().page_size);
         if file.len()? >= page.offset(size) + size.len() as u64 {
             return Err(Error::corrupt(
                 file.path(),
@@ -234,6 +237,6 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
             buffer.copy_from_slice(unsafe { mapped.slice(0, buffer.len()) }?);
             return Ok(());
         }
-        self.wal.storage.database().read_at(buffer, 0).map(drop)
+        self.wal.storage().database().read_at(buffer, 0).map(drop)
     }
 }

@@ -23,7 +23,7 @@
 //! A map is gone with its process.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
@@ -32,24 +32,7 @@ use crate::index::{
 };
 use crate::protocol::read::begin::{ReadTx, Snapshot};
 use crate::protocol::read::retained::Kept;
-use crate::sync::Unpoison;
 use crate::types::{FrameNo, PageNo};
-
-/// The map of an attachment.
-#[derive(Debug, Default)]
-pub(in crate::protocol) struct SharedMap(Mutex<Option<Arc<PageMap>>>);
-
-impl SharedMap {
-    fn current(&self) -> MutexGuard<'_, Option<Arc<PageMap>>> {
-        self.0.lock().unpoison()
-    }
-
-    /// Gives the memory back. Transactions that took the map up keep it.
-    pub(in crate::protocol) fn forget(&self) {
-        let forgotten = self.current().take();
-        drop(forgotten);
-    }
-}
 
 /// The map that a transaction has taken up.
 #[derive(Debug, Default)]
@@ -126,7 +109,7 @@ impl<C: WalCoordination> Kept<'_, C> {
     }
 
     fn take_map_up(self, snapshot: &Snapshot) -> Arc<PageMap> {
-        let shared = &self.wal().page_map;
+        let shared = self.wal().read_state().map();
         loop {
             let last = shared.current().clone();
             // The log is read without the mutex.
@@ -147,7 +130,8 @@ impl<C: WalCoordination> Kept<'_, C> {
 impl<C: WalCoordination> crate::protocol::Wal<C> {
     /// How many frames the map of this attachment has.
     pub(crate) fn frames_in_map(&self) -> u32 {
-        self.page_map
+        self.read_state()
+            .map()
             .current()
             .as_ref()
             .map_or(0, |map| map.frames())

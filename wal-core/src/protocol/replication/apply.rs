@@ -142,10 +142,10 @@ impl<C: WalCoordination> ApplyTx<C> {
         let DecodedHeader::Valid(log, checksum) = LogHeader::decode(header) else {
             return Err(self.refused("the bytes are no header of a log"));
         };
-        if log.page_size != wal.config.page_size {
+        if log.page_size != wal.config().page_size {
             return Err(Error::PageSizeMismatch {
                 path: wal.path().to_owned(),
-                expected: wal.config.page_size.bytes(),
+                expected: wal.config().page_size.bytes(),
                 found: log.page_size.bytes(),
             });
         }
@@ -228,7 +228,7 @@ impl<C: WalCoordination> ApplyTx<C> {
             });
         }
         let whole =
-            content.len() == wal.config.page_size.len() || mutated(Mutation::AcceptAnyLength);
+            content.len() == wal.config().page_size.len() || mutated(Mutation::AcceptAnyLength);
         let order = start.byte_order();
         let decoded = FrameHeader::decode(header, content, start.salts(), order, end.checksum);
         let Some((decoded, checksum)) = decoded.filter(|_| whole) else {
@@ -251,8 +251,8 @@ impl<C: WalCoordination> ApplyTx<C> {
         if decoded.is_commit() {
             self.complete = Some((end, decoded.commit_size));
         }
-        let needed = self.pending.len() as u64 * u64::from(wal.config.page_size.bytes());
-        if wal.config.cache_spill != 0 && needed > wal.config.cache_spill {
+        let needed = self.pending.len() as u64 * u64::from(wal.config().page_size.bytes());
+        if wal.config().cache_spill != 0 && needed > wal.config().cache_spill {
             self.write_pending()?;
         }
         Ok(())
@@ -321,7 +321,7 @@ impl<C: WalCoordination> ApplyTx<C> {
             step(Point::CommitSync);
             wal.sync_log()?;
         }
-        let page_size = wal.config.page_size;
+        let page_size = wal.config().page_size;
         let committed =
             self.own
                 .start
@@ -343,7 +343,7 @@ impl<C: WalCoordination> ApplyTx<C> {
 
     /// Refuses a frame that no SQLite writes and that no checkpoint could copy.
     fn check_numbers(&self, number: FrameNo, frame: &FrameHeader) -> Result<()> {
-        let lock_bytes = self.tx.wal().config.page_size.lock_byte_page();
+        let lock_bytes = self.tx.wal().config().page_size.lock_byte_page();
         let page_count = frame.commit_size;
         if frame.page > PageNo::MAX || frame.page == lock_bytes || page_count > PageNo::MAX.get() {
             return Err(self.refused(
@@ -392,8 +392,8 @@ impl<C: WalCoordination> ApplyTx<C> {
             None if number.get() <= written => {
                 // Nobody begins the log anew while Write is held.
                 let wal = self.tx.wal();
-                let offset = frame_offset(number, wal.config.page_size);
-                wal.storage.log().read_at(&mut found, offset)?;
+                let offset = frame_offset(number, wal.config().page_size);
+                wal.storage().log().read_at(&mut found, offset)?;
             }
             None => {}
         }
@@ -485,7 +485,7 @@ impl<C: WalCoordination> ApplyTx<C> {
 impl<C: WalCoordination> Wal<C> {
     fn write_log_header(&self, header: &[u8; LOG_HEADER_LEN]) -> Result<()> {
         step(Point::LogHeaderWrite);
-        self.storage
+        self.storage()
             .log()
             .write_all_at(&mut [IoSlice::new(header)], 0)
     }

@@ -50,7 +50,7 @@ impl<C: WalCoordination> ReadTx<C> {
             // A writer's, which is to be durable before its copy is.
             self.wal().publish_all()?;
         }
-        let size = self.wal().config.page_size;
+        let size = self.wal().config().page_size;
         let pages = self.page_count();
         let most = u32::try_from(RUN_LEN / size.len()).unwrap_or(1).max(1);
         let len = u64::from(pages) * u64::from(size.bytes());
@@ -66,7 +66,7 @@ impl<C: WalCoordination> ReadTx<C> {
 
     /// Writes pages `first..=last`.
     fn copy_run(&self, file: &dyn File, first: u32, last: u32) -> Result<()> {
-        let size = self.wal().config.page_size;
+        let size = self.wal().config().page_size;
         for part in around_lock_bytes(first, last, size) {
             let first = *part.start();
             let run: Vec<PageRef<'_>> = part

@@ -176,7 +176,7 @@ impl<C: WalCoordination> Tail<C> {
         let wal = self.at.wal().clone();
         let pinned = wal.pin_newest(held)?;
         self.check_follows(&pinned)?;
-        let staying = wal.stay_with_write();
+        let staying = wal.own_write().begin_operation();
         hand_out(TailFrames::new(&pinned, numbers))?;
         drop(staying);
         self.at = pinned;

@@ -174,7 +174,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
     fn raw_frame(self, number: FrameNo) -> Result<RawFrame<'k>> {
         let header = self.seal_at(number.get())?;
         let decoded = FrameHeader::of_published(&header).ok_or_else(|| {
-            let log = self.wal().storage.log();
+            let log = self.wal().storage().log();
             Error::corrupt(log.path(), format!("{number:?} holds no page"))
         })?;
         Ok(RawFrame {
@@ -354,7 +354,7 @@ impl<C: WalCoordination> TailFrames<'_, C> {
             return Ok(None);
         }
         let mut header = [0; LOG_HEADER_LEN];
-        let log = wal.storage.log();
+        let log = wal.storage().log();
         if log.read_at(&mut header, 0)? < header.len() {
             return Err(Error::corrupt(log.path(), "it ends before its first frame"));
         }

@@ -36,7 +36,6 @@
 use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
@@ -187,7 +186,7 @@ impl<C: WalCoordination> Wal<C> {
             max_frame,
             checksum,
         } = prepared.end_after(own.end, appended.len());
-        let page_size = self.config.page_size;
+        let page_size = self.config().page_size;
         let committed = own
             .start
             .committed(page_size, max_frame, page_count, checksum);
@@ -228,13 +227,13 @@ impl<C: WalCoordination> Wal<C> {
         };
         let log_header = LogHeader {
             byte_order: ByteOrder::NATIVE,
-            page_size: self.config.page_size,
-            sequence: self.sequence.load(Ordering::Relaxed),
+            page_size: self.config().page_size,
+            sequence: self.checkpoint_state().sequence(),
             salts,
         };
         let (bytes, checksum) = log_header.encode();
         step(Point::LogHeaderWrite);
-        self.storage
+        self.storage()
             .log()
             .write_all_at(&mut [IoSlice::new(&bytes)], 0)?;
         if self.synchronous() != Synchronous::Off && !mutated(Mutation::SkipLogHeaderSync) {
@@ -311,8 +310,8 @@ impl<C: WalCoordination> Wal<C> {
             .flat_map(|(header, page)| [IoSlice::new(header), IoSlice::new(page)])
             .collect();
         step(at);
-        let offset = frame_offset(prepared.first, self.config.page_size);
-        self.storage.log().write_all_at(&mut buffers, offset)?;
+        let offset = frame_offset(prepared.first, self.config().page_size);
+        self.storage().log().write_all_at(&mut buffers, offset)?;
         if let Some(mapped) = self.mapped_log() {
             // Nobody cuts the log while we hold Write.
             mapped.grown_to(self.end_of(prepared.last));
@@ -324,11 +323,11 @@ impl<C: WalCoordination> Wal<C> {
     /// to `last` have filled, so that a sync that comes later waits less. A failure
     /// is one of a sync: frames of others may be lost, too.
     pub(in crate::protocol) fn start_writeback(&self, first: FrameNo, last: FrameNo) -> Result<()> {
-        let start = frame_offset(first, self.config.page_size);
+        let start = frame_offset(first, self.config().page_size);
         let Some(range) = filled_parts(start, self.end_of(last)) else {
             return Ok(());
         };
-        let started = self.storage.log().start_writeback(range);
+        let started = self.storage().log().start_writeback(range);
         if started.is_err() && !mutated(Mutation::IgnoreFailedWriteback) {
             self.poison();
             self.tell_failed_log_sync();
@@ -350,8 +349,8 @@ impl<C: WalCoordination> Wal<C> {
     /// transaction: the header of its commit frame is overwritten with zeros,
     /// durably. What was spilled is no danger without it.
     fn take_back(&self, prepared: &PreparedFrames<'_>, failure: Error) -> Error {
-        let log = self.storage.log();
-        let commit = frame_offset(prepared.last, self.config.page_size);
+        let log = self.storage().log();
+        let commit = frame_offset(prepared.last, self.config().page_size);
         let end = self.end_of(prepared.last);
         let never_complete = log.len().is_ok_and(|len| len < end);
         let zeros = [0; FRAME_HEADER_LEN];
@@ -369,7 +368,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     pub(in crate::protocol) fn outcome_unknown(&self, source: Error) -> Error {
-        let path = self.storage.log().path().to_owned();
+        let path = self.storage().log().path().to_owned();
         Error::CommitOutcomeUnknown {
             path,
             source: Box::new(source),
@@ -406,7 +405,7 @@ impl<C: WalCoordination> Wal<C> {
             true => limit,
             false => limit.max(self.end_of(last)),
         };
-        let log = self.storage.log();
+        let log = self.storage().log();
         if log.len().is_ok_and(|len| len > keep) {
             let _ = log.set_len(keep);
         }
@@ -414,7 +413,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Where the byte after `frame` is.
     pub(in crate::protocol) fn end_of(&self, frame: FrameNo) -> u64 {
-        let page_size = self.config.page_size;
+        let page_size = self.config().page_size;
         frame_offset(frame, page_size) + FRAME_HEADER_LEN as u64 + u64::from(page_size.bytes())
     }
 
@@ -424,7 +423,7 @@ impl<C: WalCoordination> Wal<C> {
         block_zero: &WritableBlock,
         committed: &IndexHeader,
     ) {
-        let room = self.coordination.waiting_room();
+        let room = self.coordination().waiting_room();
         if let Some(room) = room
             && self.keeps_short(committed.max_frame())
         {

@@ -39,7 +39,7 @@ impl<C: WalCoordination> Wal<C> {
                     path: self.path().to_owned(),
                     frames,
                     lock,
-                    holders: self.coordination.holders(lock),
+                    holders: self.coordination().holders(lock),
                 });
             }
         }
@@ -48,7 +48,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// The length of the log, if it is too long.
     fn too_many_frames(&self) -> Result<Option<u32>> {
-        let most = self.config.max_log_frames;
+        let most = self.config().max_log_frames;
         if most == 0 || mutated(Mutation::IgnoreLogLimit) || self.block_zero()?.is_none() {
             return Ok(None);
         }
@@ -61,7 +61,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Begins the log anew; `Some` is the lock that is not to be had for it. Who
     /// has left that to others waits for them.
     fn lock_in_the_way(self: &Arc<Self>) -> Result<Option<Lock>> {
-        if !self.config.auto_actions.restart {
+        if !self.config().auto_actions.restart {
             return Ok(Some(Lock::ReadMarks));
         }
         let options = CheckpointOptions {

@@ -52,13 +52,13 @@ impl<C: WalCoordination> Wal<C> {
     /// Refuses `count` frames behind frame `max_frame` that let the log grow by more than
     /// there is room for. The caller holds WRITE.
     pub(in crate::protocol) fn check_log_room(&self, max_frame: u32, count: usize) -> Result<()> {
-        let page_size = self.config.page_size;
+        let page_size = self.config().page_size;
         let frame = FRAME_HEADER_LEN as u64 + u64::from(page_size.bytes());
         let bytes = (count as u64).saturating_mul(frame);
         if bytes < LARGE {
             return Ok(());
         }
-        let log = self.storage.log();
+        let log = self.storage().log();
         let start = LOG_HEADER_LEN as u64 + u64::from(max_frame) * frame;
         // The frames of an older generation are room that is there.
         match start.saturating_add(bytes).saturating_sub(log.len()?) {

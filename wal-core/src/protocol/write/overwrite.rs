@@ -35,9 +35,9 @@ impl<C: WalCoordination> Wal<C> {
         for &(frame, content) in pages {
             let first = own.overwritten.map_or(frame.get(), |f| f.min(frame.get()));
             own.overwritten = Some(first);
-            let offset = frame_offset(frame, self.config.page_size) + FRAME_HEADER_LEN as u64;
+            let offset = frame_offset(frame, self.config().page_size) + FRAME_HEADER_LEN as u64;
             step(Point::FrameOverwrite);
-            self.storage
+            self.storage()
                 .log()
                 .write_all_at(&mut [IoSlice::new(content)], offset)?;
         }
@@ -53,8 +53,8 @@ impl<C: WalCoordination> Wal<C> {
         if mutated(Mutation::SkipChecksumRewrite) {
             return Ok(());
         }
-        let log = self.storage.log();
-        let page_size = self.config.page_size;
+        let log = self.storage().log();
+        let page_size = self.config().page_size;
         let mut frame = vec![0; FRAME_HEADER_LEN + page_size.len()];
         let mut checksum = self.checksum_behind(own, first.get().saturating_sub(1))?;
         for number in (first.get()..=own.end.max_frame).filter_map(FrameNo::new) {
@@ -92,9 +92,9 @@ impl<C: WalCoordination> Wal<C> {
         let Some(frame) = FrameNo::new(frame).filter(|f| f.get() > own.start.max_frame()) else {
             return Ok(own.start.frame_checksum());
         };
-        let log = self.storage.log();
+        let log = self.storage().log();
         let mut sums = [0; 8];
-        let end = frame_offset(frame, self.config.page_size) + FRAME_HEADER_LEN as u64;
+        let end = frame_offset(frame, self.config().page_size) + FRAME_HEADER_LEN as u64;
         if log.read_at(&mut sums, end - 8)? < sums.len() {
             return Err(Error::corrupt(
                 log.path(),

@@ -115,7 +115,7 @@ pub(in crate::protocol) type Placed<'p> = (Vec<(FrameNo, &'p [u8])>, Vec<(PageNo
 impl<C: WalCoordination> WriteTx<C> {
     /// Spills if there is no room for one more page.
     pub(in crate::protocol) fn make_room(&mut self) -> Result<()> {
-        let config = &self.wal().config;
+        let config = &self.wal().config();
         let needed = (self.changes.len() as u64 + 1) * u64::from(config.page_size.bytes());
         let spills = config.cache_spill != 0 && needed > config.cache_spill;
         if spills && self.changes.len() > 0 {
@@ -248,7 +248,7 @@ impl<C: WalCoordination> Wal<C> {
             let (block, _) = block_of_frame(frame);
             if made != Some(block) {
                 step(Point::IndexGrow);
-                self.coordination.grow(block)?;
+                self.coordination().grow(block)?;
                 made = Some(block);
             }
             index::append(self, frame, page.get())?;
@@ -360,7 +360,7 @@ impl<C: WalCoordination> Wal<C> {
         let count = own.start.page_count();
         let header = own
             .start
-            .committed(self.config.page_size, max_frame, count, checksum);
+            .committed(self.config().page_size, max_frame, count, checksum);
         self.writable_block_zero()?.store_header(&header);
         Ok(())
     }

@@ -271,7 +271,7 @@ pub(in crate::protocol) fn pause_without_write(attempt: u32) -> Duration {
 impl<C: WalCoordination> WriteTx<C> {
     pub(in crate::protocol) fn new(read: ReadTx<C>, write: LockGuard<C>) -> Self {
         let changes = Changes::none(read.page_count());
-        let thread = write.wal().own_write.begin();
+        let thread = write.wal().own_write().begin();
         WriteTx {
             read,
             write,
@@ -352,7 +352,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// for [`WriteTx::page_mut`].
     pub fn allocate(&mut self) -> Result<PageNo> {
         self.check_changes_pages("adding a page")?;
-        let size = self.wal().config.page_size;
+        let size = self.wal().config().page_size;
         let next = self.data_page_after(self.page_count())?;
         self.make_room()?;
         self.changes.resize(next.get());
@@ -364,7 +364,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// The first page behind the first `count` ones that holds data.
     pub(in crate::protocol) fn data_page_after(&self, count: u32) -> Result<PageNo> {
         let next = self.page_after(count)?;
-        match next == self.wal().config.page_size.lock_byte_page() {
+        match next == self.wal().config().page_size.lock_byte_page() {
             true => self.page_after(next.get()),
             false => Ok(next),
         }
@@ -389,7 +389,7 @@ impl<C: WalCoordination> WriteTx<C> {
         self.wal().check_process()?;
         self.check_changes_pages("changing the size")?;
         let before = self.page_count();
-        let lock_bytes = self.wal().config.page_size.lock_byte_page();
+        let lock_bytes = self.wal().config().page_size.lock_byte_page();
         let last = 1..=PageNo::MAX.get();
         if !last.contains(&page_count) || page_count == lock_bytes.get() {
             return Err(self.no_such_page(page_count));
@@ -485,7 +485,7 @@ impl<C: WalCoordination> WriteTx<C> {
         // In a forked child the index and the lock are the parent's.
         self.wal().check_process()?;
         self.forget_own_frames();
-        self.wal().own_write.end(self.thread);
+        self.wal().own_write().end(self.thread);
         let lent = self.write.lent();
         drop(std::mem::replace(&mut self.write, lent));
         if mutated(Mutation::LeaveEarly) {
@@ -533,7 +533,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// Refuses to change pages beside frames of an engine, which a savepoint could not
     /// restore and a commit would include without the engine's size.
     pub(in crate::protocol) fn check_changes_pages(&self, operation: &'static str) -> Result<()> {
-        self.wal().own_write.touch(self.thread);
+        self.wal().own_write().touch(self.thread);
         match &self.own {
             Some(own) if own.of_engine && !own.is_empty() => {
                 let reason = "the transaction has frames of `write_frames` in the log; commit \
@@ -546,7 +546,8 @@ impl<C: WalCoordination> WriteTx<C> {
 
     fn check_page(&self, page: PageNo) -> Result<()> {
         self.wal().check_process()?;
-        if page.get() > self.page_count() || page == self.wal().config.page_size.lock_byte_page() {
+        if page.get() > self.page_count() || page == self.wal().config().page_size.lock_byte_page()
+        {
             return Err(self.no_such_page(page.get()));
         }
         Ok(())
@@ -565,7 +566,7 @@ impl<C: WalCoordination> Drop for WriteTx<C> {
     /// Write is given back. A child of `fork` leaves it alone, and a panic
     /// leaves it to the next writer, as the death of the process does.
     fn drop(&mut self) {
-        self.wal().own_write.end(self.thread);
+        self.wal().own_write().end(self.thread);
         if !std::thread::panicking() && self.wal().check_process().is_ok() {
             self.forget_own_frames();
             // That it never is can be told to who has committed it only.

@@ -1,0 +1,36 @@
+//! What the commits of one attachment share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use super::pipelined_commit::Relay;
+use crate::sync::Unpoison;
+
+/// What the commits of one attachment share.
+#[derive(Debug, Default)]
+pub(in crate::protocol) struct DurabilityState {
+    /// A sync has failed. It is set once and stays.
+    poisoned: AtomicBool,
+    leading: Mutex<()>,
+    relay: Relay,
+}
+
+impl DurabilityState {
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn poison(&self) {
+        self.poisoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Held by the thread of an attachment that leads: a thread cannot die alone, so
+    /// it is not replaced by another one of its process.
+    pub(super) fn lead(&self) -> MutexGuard<'_, ()> {
+        self.leading.lock().unpoison()
+    }
+
+    pub(super) fn relay(&self) -> &Relay {
+        &self.relay
+    }
+}
