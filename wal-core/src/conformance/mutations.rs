@@ -57,7 +57,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_commit_is_found_from_the_moment_it_is_told"),
         ),
         (
-            M::SkipCommitSync,
+            M::CommitSync,
             Case("a_full_commit_is_synced_in_every_generation"),
         ),
         (
@@ -77,11 +77,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_thread_is_not_told_synced_by_a_sync_that_began_before"),
         ),
         (
-            M::PassBeyondTurn,
+            M::InheritWithinTimeSlice,
             Case("write_is_not_taken_over_when_the_turn_is_over"),
         ),
         (
-            M::MendUnpublished,
+            M::PublishBeforeRewrite,
             Case("a_log_is_not_written_again_over_unpublished_frames"),
         ),
         (
@@ -89,7 +89,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_snapshot_that_was_never_published_is_gone"),
         ),
         (
-            M::SkipTailSeal,
+            M::TailSeal,
             Case("a_tail_is_not_resumed_where_the_log_has_lost_frames"),
         ),
         (
@@ -97,15 +97,15 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("who_has_seen_a_commit_ends_when_it_is_durable"),
         ),
         (
-            M::IgnoreGenerationGone,
+            M::SyncedGenerationCheck,
             Case("a_group_commit_whose_log_is_gone_is_synced_in_the_database"),
         ),
         (
-            M::RetryFailedGroupSync,
+            M::FailedGroupSyncIsFinal,
             Case("who_waits_for_a_sync_that_fails_does_not_try_again"),
         ),
         (
-            M::SkipMend,
+            M::UnsyncedLogIsRewritten,
             Case("a_log_that_failed_to_sync_is_written_again_before_a_durable_commit"),
         ),
         (
@@ -181,11 +181,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_tail_shows_nothing_that_is_not_committed"),
         ),
         (
-            M::HeaderBeforeAppliedFrames,
+            M::CopyHeaderLast,
             Case("a_copy_that_dies_while_it_catches_up_is_never_mixed"),
         ),
         (
-            M::AcceptOtherFrame,
+            M::AppliedFrameMatches,
             Case("a_frame_that_is_not_the_next_of_its_log_is_refused"),
         ),
         (
@@ -213,11 +213,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("last_closer_syncs_a_peers_backfill_before_it_removes_the_log"),
         ),
         (
-            M::HeaderBeforeFrameSync,
+            M::CopySyncBeforeHeader,
             Case("copy_syncs_its_frames_before_their_log_header"),
         ),
         (
-            M::IgnoreRestartAtSlotZero,
+            M::TailRestartCheck,
             Case("tail_whose_restart_failed_misses_no_frame"),
         ),
         (
@@ -256,17 +256,20 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             M::CoverageBeforeFailure,
             Case("sync_that_failed_before_a_later_one_is_not_forgotten"),
         ),
-        (M::LeadPoisoned, Case("poisoned_member_does_not_sync_again")),
+        (
+            M::LeaderIsNotPoisoned,
+            Case("poisoned_member_does_not_sync_again"),
+        ),
         (
             M::TrustUnreadableHeader,
             Case("group_commit_beside_an_unreadable_header_is_synced_in_both"),
         ),
         (
-            M::RewriteUnread,
+            M::RewriteCoversPublished,
             Case("log_whose_content_is_lost_is_not_rewritten"),
         ),
         (
-            M::SkipCheckOfRewrite,
+            M::RewriteCheck,
             Case("log_that_is_lost_while_it_is_rewritten_is_corrupt"),
         ),
         (
@@ -274,15 +277,15 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("failure_during_a_rewrite_is_not_forgotten"),
         ),
         (
-            M::RememberFailures,
+            M::RewriteForgetsFailures,
             Case("rewrite_forgets_old_failures_first"),
         ),
         (
-            M::TellKnownFailuresOnly,
+            M::UnknownFailureCountsForAll,
             Case("failed_sync_beside_an_unreadable_header_counts_for_all"),
         ),
         (
-            M::SkipMendAtCommit,
+            M::CommitRewritesLog,
             Case("commit_rewrites_a_log_that_failed_since_it_began"),
         ),
         (
@@ -306,31 +309,31 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("proof_of_a_log_that_was_restarted_meanwhile_is_none"),
         ),
         (
-            M::LeavePanicUnsettled,
+            M::PanicSettles,
             Case("thread_that_panics_behind_its_commit_releases_write"),
         ),
         (
-            M::SpareFailedLead,
+            M::FailedLeadPoisons,
             Case("lead_that_fails_before_its_sync_poisons"),
         ),
         (
-            M::SparePanicked,
+            M::PanicPoisons,
             Case("thread_that_panics_behind_its_commit_releases_write"),
         ),
         (
-            M::ReleaseBesideLeader,
+            M::LeaderKeepsWrite,
             Case("heir_of_a_dead_thread_leaves_write_to_the_leader"),
         ),
         (
-            M::InheritFailed,
+            M::InheritUnlessFailed,
             Case("write_is_kept_while_a_leader_may_store_a_header"),
         ),
         (
-            M::WakeNoHeir,
+            M::SuccessorNotified,
             Case("thread_that_panics_behind_its_commit_releases_write"),
         ),
         (
-            M::KeepHeirs,
+            M::LeaverIsNoSuccessor,
             Case("waiter_behind_a_failed_sync_begins_on_what_is_published"),
         ),
         (
@@ -390,35 +393,35 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("apply_does_not_begin_on_an_unpublished_commit"),
         ),
         (
-            M::BeginOverFrames,
+            M::AppliedGenerationIsCommitted,
             Case("generation_is_not_begun_over_uncommitted_frames"),
         ),
         (
-            M::PublishSaltsOfCopy,
+            M::CopyHidesSalts,
             Case("copy_that_gave_up_is_not_taken_for_a_follower"),
         ),
         (
-            M::AcceptAnyLength,
+            M::AppliedFrameLength,
             Case("frame_of_another_length_is_refused"),
         ),
         (
-            M::SkipAppliedHeaderSync,
+            M::AppliedHeaderSync,
             Case("replica_syncs_the_next_log_header_before_its_frames"),
         ),
         (
-            M::KeepOldHeader,
+            M::CopyErasesOldHeader,
             Case("copy_syncs_its_frames_before_their_log_header"),
         ),
         (
-            M::SkipApplySync,
+            M::ApplySync,
             Case("copy_syncs_its_frames_before_their_log_header"),
         ),
         (
-            M::SkipApplyMend,
+            M::ApplyRewritesLog,
             Case("replica_rewrites_an_unsynced_log_before_its_frames"),
         ),
         (
-            M::KeepAppliedEntries,
+            M::ApplyIsRolledBack,
             Case("apply_leaves_nothing_uncommitted_in_the_index"),
         ),
         (

@@ -26,7 +26,7 @@ named! {
     /// Commit: the index is stored after the header.
     IndexAfterHeader => "index-after-header",
     /// Commit: the log is not synced at `Synchronous::Full`.
-    SkipCommitSync => "skip-commit-sync",
+    CommitSync => "commit-sync",
     /// Whatever lets a file grow: how much room the disk has is not looked at.
     IgnoreFreeSpace => "ignore-free-space",
     /// Commit: a log that is restarted keeps its length, whatever its limit is.
@@ -77,9 +77,9 @@ named! {
     /// Tail: a frame beyond the published ones is handed out.
     TailBeyondPublished => "tail-beyond-published",
     /// Apply: the header of a log is written before its first frames.
-    HeaderBeforeAppliedFrames => "header-before-applied-frames",
+    CopyHeaderLast => "copy-header-last",
     /// Apply: a frame that differs from the one of the log passes for it.
-    AcceptOtherFrame => "accept-other-frame",
+    AppliedFrameMatches => "applied-frame-matches",
     /// Open a snapshot: how far checkpoints went is not looked at.
     AttemptedWithinSnapshot => "attempted-within-snapshot",
     /// Open a snapshot: frames that are backfilled are passed over.
@@ -93,9 +93,9 @@ named! {
     /// Close: what a peer backfilled is not made durable before the log goes.
     CloseWithoutProof => "close-without-proof",
     /// Apply: the frames of a copy are not synced before the header of their log.
-    HeaderBeforeFrameSync => "header-before-frame-sync",
+    CopySyncBeforeHeader => "copy-sync-before-header",
     /// Tail: a restart of the log that it did not keep is not noticed.
-    IgnoreRestartAtSlotZero => "ignore-restart-at-slot-zero",
+    TailRestartCheck => "tail-restart-check",
     /// Checkpoint: how far it goes is told after the pages are written.
     AttemptedAfterPages => "attempted-after-pages",
     /// Checkpoint: a database file that is too short stays so.
@@ -115,21 +115,21 @@ named! {
     /// Group commit: how far the log is synced is asked before whether a sync failed.
     CoverageBeforeFailure => "coverage-before-failure",
     /// Group commit: a poisoned attachment leads.
-    LeadPoisoned => "lead-poisoned",
+    LeaderIsNotPoisoned => "leader-is-not-poisoned",
     /// Group commit: a header that cannot be read passes for one of the same log.
     TrustUnreadableHeader => "trust-unreadable-header",
     /// Mending: the log is written again without a look at what it holds.
-    RewriteUnread => "rewrite-unread",
+    RewriteCoversPublished => "rewrite-covers-published",
     /// Mending: what was written again is not looked at.
-    SkipCheckOfRewrite => "skip-check-of-rewrite",
+    RewriteCheck => "rewrite-check",
     /// Mending: a failure that was told meanwhile is forgotten.
     ForgetLateFailure => "forget-late-failure",
     /// Mending: the next sync may be told of what is written again.
-    RememberFailures => "remember-failures",
+    RewriteForgetsFailures => "rewrite-forgets-failures",
     /// Sync: a failure beside a header that cannot be read is not told.
-    TellKnownFailuresOnly => "tell-known-failures-only",
+    UnknownFailureCountsForAll => "unknown-failure-counts-for-all",
     /// Mending: a sync that failed since the transaction began to write is not heard of.
-    SkipMendAtCommit => "skip-mend-at-commit",
+    CommitRewritesLog => "commit-rewrites-log",
     /// Commit: a commit frame that is taken back may be there after a power failure.
     SkipTakeBackSync => "skip-take-back-sync",
     /// Commit: what the system cannot write ahead of a sync is no failure.
@@ -141,19 +141,19 @@ named! {
     /// Proof: it is made though the log was restarted meanwhile.
     SkipProofRecheck => "skip-proof-recheck",
     /// Relay: a thread that panics behind its commit leaves Write kept.
-    LeavePanicUnsettled => "leave-panic-unsettled",
+    PanicSettles => "panic-settles",
     /// Relay: a lead that failed before its sync does not poison.
-    SpareFailedLead => "spare-failed-lead",
+    FailedLeadPoisons => "failed-lead-poisons",
     /// Relay: a thread that panics behind its commit does not poison.
-    SparePanicked => "spare-panicked",
+    PanicPoisons => "panic-poisons",
     /// Relay: Write is given back while a leader may yet store a header.
-    ReleaseBesideLeader => "release-beside-leader",
+    LeaderKeepsWrite => "leader-keeps-write",
     /// Relay: Write is taken over from a commit that is never published.
-    InheritFailed => "inherit-failed",
+    InheritUnlessFailed => "inherit-unless-failed",
     /// Relay: the thread that may take Write over is not woken.
-    WakeNoHeir => "wake-no-heir",
+    SuccessorNotified => "successor-notified",
     /// Relay: who gives up its place in line stays an heir.
-    KeepHeirs => "keep-heirs",
+    LeaverIsNoSuccessor => "leaver-is-no-successor",
     /// Relay: what a thread that panicked left in the index is not trimmed.
     SkipTrimOfHeir => "skip-trim-of-heir",
     /// Relay: the reading side of a writer goes by what is published.
@@ -183,21 +183,21 @@ named! {
     /// Apply: it begins on what another thread has not published yet.
     ApplyOnUnpublished => "apply-on-unpublished",
     /// Apply: a generation begins over frames that are not committed.
-    BeginOverFrames => "begin-over-frames",
+    AppliedGenerationIsCommitted => "applied-generation-is-committed",
     /// Apply: a copy publishes the salts of a log before it has its frames.
-    PublishSaltsOfCopy => "publish-salts-of-copy",
+    CopyHidesSalts => "copy-hides-salts",
     /// Apply: a frame of another length is taken if its checksum is right.
-    AcceptAnyLength => "accept-any-length",
+    AppliedFrameLength => "applied-frame-length",
     /// Apply: the header of a generation, or its absence, is not synced before a frame.
-    SkipAppliedHeaderSync => "skip-applied-header-sync",
+    AppliedHeaderSync => "applied-header-sync",
     /// Apply: the old header stays while a copy is given its frames.
-    KeepOldHeader => "keep-old-header",
+    CopyErasesOldHeader => "copy-erases-old-header",
     /// Apply: a commit at `Full` is not synced.
-    SkipApplySync => "skip-apply-sync",
+    ApplySync => "apply-sync",
     /// Apply: frames are added to a log that failed to sync.
-    SkipApplyMend => "skip-apply-mend",
+    ApplyRewritesLog => "apply-rewrites-log",
     /// Apply: entries of frames that are not committed stay in the index.
-    KeepAppliedEntries => "keep-applied-entries",
+    ApplyIsRolledBack => "apply-is-rolled-back",
     /// Salts: those of an empty log of SQLite name it.
     EmptyLogIsUnnamed => "empty-log-is-unnamed",
     /// Restart: the salts stay.
@@ -241,7 +241,7 @@ named! {
     /// Group commit: how far the log is written is looked at after its sync.
     SampleAfterSync => "sample-after-sync",
     /// Group commit: a sync of the log serves a commit that is not in it any more.
-    IgnoreGenerationGone => "ignore-generation-gone",
+    SyncedGenerationCheck => "synced-generation-check",
     /// Relay: a commit is published before its sync.
     PublishUnsynced => "publish-unsynced",
     /// Relay: what was committed while the log was synced is published, too.
@@ -249,19 +249,19 @@ named! {
     /// Saved snapshots: one that was never published is opened all the same.
     SnapshotSeal => "snapshot-seal",
     /// A tail goes on in a log that has another frame where it stood.
-    SkipTailSeal => "skip-tail-seal",
+    TailSeal => "tail-seal",
     /// Relay: Write is taken over when the turn is over, too.
-    PassBeyondTurn => "pass-beyond-turn",
+    InheritWithinTimeSlice => "inherit-within-time-slice",
     /// Relay: the log is written again over what is not published.
-    MendUnpublished => "mend-unpublished",
+    PublishBeforeRewrite => "publish-before-rewrite",
     /// Relay: who has seen what is not durable ends before it is.
     LeaveEarly => "leave-early",
     /// Relay: who is passed Write goes on from what is published.
     InheritPublished => "inherit-published",
     /// Group commit: who finds that a sync has failed tries another one.
-    RetryFailedGroupSync => "retry-failed-group-sync",
+    FailedGroupSyncIsFinal => "failed-group-sync-is-final",
     /// Sync: a log that failed to sync is not written again.
-    SkipMend => "skip-mend",
+    UnsyncedLogIsRewritten => "unsynced-log-is-rewritten",
     /// Header: no fence between the copies when they are stored.
     HeaderStoreFence => "header-store-fence",
     /// Readers: a mark that is set, and the look at the header behind it, are in no order.

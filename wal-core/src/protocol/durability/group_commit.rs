@@ -44,7 +44,7 @@ use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::protocol::read::begin::pause_before;
 use crate::protocol::{Synchronous, Wal};
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::Salts;
 use crate::wait::{LEASE, SyncedLog, WaitingRoom, comes_soon, now};
 
@@ -92,13 +92,13 @@ impl<C: WalCoordination> Wal<C> {
             // Before it is asked how far the log is synced: what a sync that failed has
             // lost may be missing behind a later one that did not.
             let is_covered = mutated(Mutation::CoverageBeforeFailure) && log.covers(salts, frame);
-            if log.has_failed(salts) && !is_covered && !mutated(Mutation::RetryFailedGroupSync) {
+            if !is_covered && !rule!(FailedGroupSyncIsFinal, !log.has_failed(salts)) {
                 self.poison();
                 return Err(self.failed_elsewhere());
             }
             // A sync by this attachment would fail, and be told of a log that others may
             // have mended by now.
-            if self.is_poisoned() && !mutated(Mutation::LeadPoisoned) {
+            if !rule!(LeaderIsNotPoisoned, !self.is_poisoned()) {
                 return Err(self.failed_elsewhere());
             }
             // Without a name neither a sync nor the end of the generation is known.
@@ -134,16 +134,15 @@ impl<C: WalCoordination> Wal<C> {
         let salts = published.salts();
         // Looked at again as the leader: the one before tells of a failure
         // before it steps down.
-        let has_failed = log.has_failed(salts) && !mutated(Mutation::RetryFailedGroupSync);
-        let is_done = has_failed || log.covers(salts, published.max_frame());
-        if is_done {
+        let is_sound = rule!(FailedGroupSyncIsFinal, !log.has_failed(salts));
+        if !is_sound || log.covers(salts, published.max_frame()) {
             return Ok(());
         }
         let mut up_to = self.published_in(salts);
-        if !mutated(Mutation::SkipCommitSync) {
+        rule!(CommitSync, {
             step(Point::CommitSync);
             self.sync_log()?;
-        }
+        });
         if mutated(Mutation::SampleAfterSync) {
             up_to = self.published_in(salts);
         }
@@ -158,7 +157,7 @@ impl<C: WalCoordination> Wal<C> {
     /// makes durable what was moved to the database file, and what is in the
     /// log.
     fn sync_database_if_gone(self: &Arc<Self>, salts: Salts) -> Result<()> {
-        if self.published_in(salts).is_some() || mutated(Mutation::IgnoreGenerationGone) {
+        if rule!(SyncedGenerationCheck, self.published_in(salts).is_some()) {
             return Ok(());
         }
         self.sync_database_beside_checkpoints()?;

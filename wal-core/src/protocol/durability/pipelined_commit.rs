@@ -54,7 +54,7 @@ use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::protocol::{LockGuard, Wal};
 use crate::sync::Unpoison;
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::wait::{Place, comes_soon, now};
 
 /// A commit of this attachment, counted from 1.
@@ -142,14 +142,14 @@ impl<C: WalCoordination> Drop for Unpublished<C> {
     /// written.
     fn drop(&mut self) {
         if !self.is_waited_for {
-            if !mutated(Mutation::SparePanicked) {
+            rule!(PanicPoisons, {
                 self.wal.poison();
-            }
+            });
             let mut state = self.wal.durability_state().relay().state();
             state.has_failed = true;
-            if !mutated(Mutation::LeavePanicUnsettled) {
+            rule!(PanicSettles, {
                 self.wal.settle(state);
-            }
+            });
         }
     }
 }
@@ -197,9 +197,9 @@ impl<C: WalCoordination> Wal<C> {
             return false;
         }
         let mut state = self.durability_state().relay().state();
-        // While somebody leads, a header may yet be stored.
-        let is_led = state.is_led && !mutated(Mutation::ReleaseBesideLeader);
-        let is_kept = state.unpublished().is_some() && (is_led || !state.has_failed);
+        // After a failure nothing more is published; but a leader may yet store a header.
+        let is_over = state.has_failed && rule!(LeaderKeepsWrite, !state.is_led);
+        let is_kept = state.unpublished().is_some() && !is_over;
         state.is_kept = is_kept;
         self.wake_heir(state);
         is_kept
@@ -207,15 +207,16 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Wakes the thread that has waited longest, if it may take Write over.
     fn wake_heir(&self, state: MutexGuard<'_, State>) {
-        let wakes = state.is_kept && !mutated(Mutation::WakeNoHeir);
-        let heir = state.heirs.front().filter(|_| wakes).copied();
+        let heir = state.heirs.front().filter(|_| state.is_kept).copied();
         drop(state);
         if let Some(place) = heir
             && let Some(room) = self.coordination().waiting_room()
             && self.turn_goes_on()
         {
-            step(Point::Wake);
-            self.coordination().wake(room.line().call(place));
+            rule!(SuccessorNotified, {
+                step(Point::Wake);
+                self.coordination().wake(room.line().call(place));
+            });
         }
     }
 
@@ -239,8 +240,10 @@ impl<C: WalCoordination> Wal<C> {
 
     fn turn_goes_on(&self) -> bool {
         let room = self.coordination().waiting_room();
-        room.is_some_and(|room| room.line().turn_goes_on(now()))
-            || mutated(Mutation::PassBeyondTurn)
+        rule!(
+            InheritWithinTimeSlice,
+            room.is_some_and(|room| room.line().turn_goes_on(now()))
+        )
     }
 
     /// Lets the thread at `place` in line take Write over.
@@ -256,9 +259,9 @@ impl<C: WalCoordination> Wal<C> {
     /// nothing, and another one is.
     pub(in crate::protocol) fn step_out_as_heir(&self, place: Place) {
         let mut state = self.durability_state().relay().state();
-        state
-            .heirs
-            .retain(|&heir| heir != place || mutated(Mutation::KeepHeirs));
+        rule!(LeaverIsNoSuccessor, {
+            state.heirs.retain(|&heir| heir != place);
+        });
         self.wake_heir(state);
     }
 
@@ -275,8 +278,8 @@ impl<C: WalCoordination> Wal<C> {
             return None;
         }
         let mut state = self.durability_state().relay().state();
-        let has_failed = state.has_failed && !mutated(Mutation::InheritFailed);
-        let may_be_had = state.is_kept && !has_failed && self.turn_goes_on();
+        let is_sound = rule!(InheritUnlessFailed, !state.has_failed);
+        let may_be_had = state.is_kept && is_sound && self.turn_goes_on();
         let newest = state.newest.filter(|_| may_be_had)?;
         state.is_kept = false;
         Some((self.write_guard(), newest))
@@ -377,10 +380,10 @@ impl<C: WalCoordination> Wal<C> {
         if mutated(Mutation::PublishUnsynced) {
             self.finalize_committed_pages(block_zero, &commit.header);
         }
-        if !mutated(Mutation::SkipCommitSync) {
+        rule!(CommitSync, {
             step(Point::CommitSync);
             self.sync_log().map_err(|e| self.outcome_unknown(e))?;
-        }
+        });
         let commit = match mutated(Mutation::PublishNewest) {
             true => self
                 .durability_state()
@@ -421,8 +424,10 @@ impl<C: WalCoordination> Wal<C> {
 impl<C: WalCoordination> Drop for Lead<'_, C> {
     /// Steps down. A sync that failed, or panicked, is the last one.
     fn drop(&mut self) {
-        if self.reached.is_none() && !mutated(Mutation::SpareFailedLead) {
-            self.wal.poison();
+        if self.reached.is_none() {
+            rule!(FailedLeadPoisons, {
+                self.wal.poison();
+            });
         }
         let mut state = self.wal.durability_state().relay().state();
         state.is_led = false;

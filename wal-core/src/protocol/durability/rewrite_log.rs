@@ -29,7 +29,7 @@ use crate::format::{
 use crate::index::IndexHeader;
 use crate::protocol::write::spill::OwnFrames;
 use crate::protocol::{Synchronous, Wal};
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, Lock, LockMode, Salts};
 
 /// How much is read and written at a time.
@@ -44,15 +44,19 @@ impl<C: WalCoordination> Wal<C> {
         match self.header_cell().map(|cell| cell.load()) {
             Ok(Ok(header)) => room.synced().fail(header.salts()),
             // It is being published, so its generation cannot be told.
-            _ if mutated(Mutation::TellKnownFailuresOnly) => {}
-            _ => room.synced().fail_all(),
+            _ => rule!(UnknownFailureCountsForAll, {
+                room.synced().fail_all();
+            }),
         }
     }
 
-    /// True if a sync has failed in generation `salts`.
-    pub(in crate::protocol) fn log_sync_has_failed(&self, salts: Salts) -> bool {
+    /// True if no sync has failed in generation `salts`.
+    fn no_log_sync_failed(&self, salts: Salts) -> bool {
         let room = self.coordination().waiting_room();
-        room.is_some_and(|room| room.synced().has_failed(salts)) && !mutated(Mutation::SkipMend)
+        rule!(
+            UnsyncedLogIsRewritten,
+            !room.is_some_and(|room| room.synced().has_failed(salts))
+        )
     }
 
     /// Mends the log, if it needs that, before the first frame of a transaction
@@ -62,14 +66,14 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Error::Corrupt`] if the system has lost what it could not write,
     /// [`Error::Io`].
     pub(in crate::protocol) fn mend_log_for_frames(self: &Arc<Self>, salts: Salts) -> Result<()> {
-        if self.synchronous() < Synchronous::Full || !self.log_sync_has_failed(salts) {
+        if self.synchronous() < Synchronous::Full || self.no_log_sync_failed(salts) {
             return Ok(());
         }
         // Frames of other threads that are not published may be those that are
         // lost, and their own sync is to tell.
-        if !mutated(Mutation::MendUnpublished) {
+        rule!(PublishBeforeRewrite, {
             self.publish_all()?;
-        }
+        });
         self.mend_log()
     }
 
@@ -83,10 +87,13 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         own: &OwnFrames,
     ) -> Result<()> {
-        if own.is_empty() && !mutated(Mutation::SkipMendAtCommit) {
-            return self.mend_log_for_frames(own.start.salts());
+        if own.is_empty() {
+            rule!(CommitRewritesLog, {
+                self.mend_log_for_frames(own.start.salts())?;
+            });
+            return Ok(());
         }
-        if self.synchronous() < Synchronous::Full || !self.log_sync_has_failed(own.start.salts()) {
+        if self.synchronous() < Synchronous::Full || self.no_log_sync_failed(own.start.salts()) {
             return Ok(());
         }
         let reason = "a sync of the log failed while it was under way; run it again".to_owned();
@@ -103,7 +110,7 @@ impl<C: WalCoordination> Wal<C> {
         header: &IndexHeader,
         has_write: bool,
     ) -> Result<()> {
-        if self.synchronous() == Synchronous::Off || !self.log_sync_has_failed(header.salts()) {
+        if self.synchronous() == Synchronous::Off || self.no_log_sync_failed(header.salts()) {
             return Ok(());
         }
         let _write = match has_write {
@@ -124,16 +131,16 @@ impl<C: WalCoordination> Wal<C> {
         let failure = room.synced().failure();
         let log = self.storage().log();
         if let Some(last) = self.scan_published()? {
-            if !mutated(Mutation::RememberFailures) {
+            rule!(RewriteForgetsFailures, {
                 log.forget_failures();
-            }
+            });
             self.write_again(self.end_of(last))?;
             step(Point::CommitSync);
             self.sync_log()?;
             // What was written may have been read from the disk by then.
-            if !mutated(Mutation::SkipCheckOfRewrite) {
+            rule!(RewriteCheck, {
                 self.scan_published()?;
-            }
+            });
         }
         room.synced()
             .mended(match mutated(Mutation::ForgetLateFailure) {
@@ -151,8 +158,10 @@ impl<C: WalCoordination> Wal<C> {
         let published = self.header_cell()?.load().ok();
         if let Some(published) = published
             && published.max_frame() > 0
-            && !scan.as_ref().is_some_and(|scan| covers(scan, &published))
-            && !mutated(Mutation::RewriteUnread)
+            && !rule!(
+                RewriteCoversPublished,
+                scan.as_ref().is_some_and(|scan| covers(scan, &published))
+            )
         {
             let reason = "a sync failed, and the system has lost what it could not write";
             return Err(Error::corrupt(log.path(), reason));

@@ -38,7 +38,7 @@ use crate::protocol::write::page_one;
 use crate::protocol::write::spill::{LogEnd, OwnFrames};
 use crate::protocol::write::transaction::{Begin, WriteTx};
 use crate::protocol::{Synchronous, Wal};
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, Lock, MAX_FRAME, PageNo};
 
 /// A transaction that adds frames of another log. Dropping it without
@@ -152,11 +152,11 @@ impl<C: WalCoordination> ApplyTx<C> {
         let position = self.position();
         // One that was begun and has no frame yet follows the same one.
         let begun = position.salts == log.salts;
-        let is_given = !self.own.is_empty() || !self.pending.is_empty();
-        if begun && (position.frame > 0 || is_given) {
+        let is_committed = self.own.is_empty() && self.pending.is_empty();
+        if begun && (position.frame > 0 || !is_committed) {
             return Ok(());
         }
-        if is_given && !mutated(Mutation::BeginOverFrames) {
+        if !rule!(AppliedGenerationIsCommitted, is_committed) {
             return Err(self.refused("frames of the generation before are not committed"));
         }
         // Where an empty log ends that SQLite left, no salts tell.
@@ -174,7 +174,7 @@ impl<C: WalCoordination> ApplyTx<C> {
             }
             // Salts that a copy has published would make it pass for one that
             // follows without a gap.
-            let follows = after.is_some() || mutated(Mutation::PublishSaltsOfCopy);
+            let follows = rule!(CopyHidesSalts, after.is_some());
             let salts = if follows {
                 log.salts
             } else {
@@ -185,9 +185,10 @@ impl<C: WalCoordination> ApplyTx<C> {
         }
         let start = published.with_generation(log.salts, log.byte_order, checksum);
         self.own = OwnFrames::none_after(start);
-        self.header = match after {
-            None if !mutated(Mutation::HeaderBeforeAppliedFrames) => Header::GoesLast(*header),
-            _ => Header::GoesFirst(*header),
+        self.header = if rule!(CopyHeaderLast, after.is_some()) {
+            Header::GoesFirst(*header)
+        } else {
+            Header::GoesLast(*header)
         };
         Ok(())
     }
@@ -227,8 +228,10 @@ impl<C: WalCoordination> ApplyTx<C> {
                 given: number.get(),
             });
         }
-        let whole =
-            content.len() == wal.config().page_size.len() || mutated(Mutation::AcceptAnyLength);
+        let whole = rule!(
+            AppliedFrameLength,
+            content.len() == wal.config().page_size.len()
+        );
         let order = start.byte_order();
         let decoded = FrameHeader::decode(header, content, start.salts(), order, end.checksum);
         let Some((decoded, checksum)) = decoded.filter(|_| whole) else {
@@ -310,16 +313,19 @@ impl<C: WalCoordination> ApplyTx<C> {
         // Found before the frames count: nothing may fail behind that.
         let block_zero = wal.writable_block_zero()?;
         if let Header::GoesLast(header) = self.header {
-            let in_order = wal.synchronous() != Synchronous::Off;
-            if in_order && !mutated(Mutation::HeaderBeforeFrameSync) {
-                step(Point::LogHeaderSync);
-                wal.sync_log()?;
+            if wal.synchronous() != Synchronous::Off {
+                rule!(CopySyncBeforeHeader, {
+                    step(Point::LogHeaderSync);
+                    wal.sync_log()?;
+                });
             }
             wal.write_log_header(&header)?;
         }
-        if wal.synchronous() == Synchronous::Full && !mutated(Mutation::SkipApplySync) {
-            step(Point::CommitSync);
-            wal.sync_log()?;
+        if wal.synchronous() == Synchronous::Full {
+            rule!(ApplySync, {
+                step(Point::CommitSync);
+                wal.sync_log()?;
+            });
         }
         let page_size = wal.config().page_size;
         let committed =
@@ -397,7 +403,7 @@ impl<C: WalCoordination> ApplyTx<C> {
             }
             None => {}
         }
-        if found != *given && !mutated(Mutation::AcceptOtherFrame) {
+        if !rule!(AppliedFrameMatches, found == *given) {
             return Err(self.diverged(number.get(), "the log has another frame of that number"));
         }
         Ok(())
@@ -449,23 +455,26 @@ impl<C: WalCoordination> ApplyTx<C> {
         if self.tx.own.is_some() {
             return Ok(());
         }
-        if !mutated(Mutation::SkipApplyMend) {
+        rule!(ApplyRewritesLog, {
             wal.mend_log_for_frames(self.own.start.salts())?;
-        }
+        });
         match &self.header {
             Header::GoesFirst(header) => wal.write_log_header(header)?,
-            Header::GoesLast(_) if mutated(Mutation::KeepOldHeader) => {}
-            Header::GoesLast(_) => wal.write_log_header(&[0; LOG_HEADER_LEN])?,
+            Header::GoesLast(_) => rule!(CopyErasesOldHeader, {
+                wal.write_log_header(&[0; LOG_HEADER_LEN])?;
+            }),
             Header::IsThere | Header::IsMissing => {}
         }
         let begins_anew = matches!(self.header, Header::GoesFirst(_) | Header::GoesLast(_));
-        let in_order = wal.synchronous() != Synchronous::Off;
-        if begins_anew && in_order && !mutated(Mutation::SkipAppliedHeaderSync) {
-            step(Point::LogHeaderSync);
-            wal.sync_log()?;
+        if begins_anew && wal.synchronous() != Synchronous::Off {
+            rule!(AppliedHeaderSync, {
+                step(Point::LogHeaderSync);
+                wal.sync_log()?;
+            });
         }
-        let is_undone = !mutated(Mutation::KeepAppliedEntries);
-        self.tx.own = is_undone.then(|| OwnFrames::none_after(self.own.start));
+        rule!(ApplyIsRolledBack, {
+            self.tx.own = Some(OwnFrames::none_after(self.own.start));
+        });
         Ok(())
     }
 

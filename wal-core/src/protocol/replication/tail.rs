@@ -31,7 +31,7 @@ use crate::protocol::read::begin::{ReadTx, pause_before};
 use crate::protocol::read::header::Held;
 use crate::protocol::read::page::PageRef;
 use crate::protocol::read::retained::Kept;
-use crate::testing::{Mutation, mutated};
+use crate::testing::{Mutation, mutated, rule};
 use crate::types::{FrameNo, Lock, PageNo, Salts};
 
 /// After this many attempts others kept changing the log.
@@ -189,10 +189,13 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
 
 /// True if the log, which `at` keeps, has that very frame.
 fn has_frame<C: WalCoordination>(at: &ReadTx<C>, position: TailPosition) -> Result<bool> {
-    if position.frame == 0 || mutated(Mutation::SkipTailSeal) {
+    if position.frame == 0 {
         return Ok(true);
     }
-    Ok(at.kept().checksum_at(position.frame)?.to_be_bytes() == position.checksum)
+    Ok(rule!(
+        TailSeal,
+        at.kept().checksum_at(position.frame)?.to_be_bytes() == position.checksum
+    ))
 }
 
 /// A tail that has missed what was committed while there was none.
@@ -276,10 +279,10 @@ impl<C: WalCoordination> Tail<C> {
         // A mark keeps the log from being restarted; only the first commit to an
         // empty log changes the salts under it. Slot 0, at which a failed
         // restart may have left the tail, keeps nothing.
-        let keeps_nothing = before.bypasses_log() && !mutated(Mutation::IgnoreRestartAtSlotZero);
-        match keeps_nothing && before.salts() != now.salts() {
-            true => Err(self.at.wal().snapshot_gone()),
-            false => Ok(()),
+        let keeps_log = rule!(TailRestartCheck, !before.bypasses_log());
+        match keeps_log || before.salts() == now.salts() {
+            true => Ok(()),
+            false => Err(self.at.wal().snapshot_gone()),
         }
     }
 

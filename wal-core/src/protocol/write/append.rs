@@ -50,7 +50,7 @@ use crate::protocol::write::page_one;
 use crate::protocol::write::spill::{LogEnd, OwnFrames, Placed};
 use crate::protocol::write::transaction::WriteTx;
 use crate::protocol::{DatabaseKind, Synchronous, Wal, WalConfig};
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, MAX_FRAME, PageNo, Salts};
 
 /// The log in parts: the disk begins with one when it is full.
@@ -380,11 +380,13 @@ impl<C: WalCoordination> Wal<C> {
     /// # Errors
     /// [`Error::CommitOutcomeUnknown`] if the sync failed.
     fn commit_prepared_frames(&self) -> Result<()> {
-        if self.synchronous() < Synchronous::Full || mutated(Mutation::SkipCommitSync) {
-            return Ok(());
+        if self.synchronous() == Synchronous::Full {
+            rule!(CommitSync, {
+                step(Point::CommitSync);
+                self.sync_log().map_err(|e| self.outcome_unknown(e))?;
+            });
         }
-        step(Point::CommitSync);
-        self.sync_log().map_err(|e| self.outcome_unknown(e))
+        Ok(())
     }
 
     /// Cuts off what a longer generation of the log has left behind `last`, the
