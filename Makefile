@@ -86,7 +86,7 @@ test-mutations: ## each rule broken on purpose, and the test that notices
 	  --test killed_worker a_commit_is_there >/dev/null 2>&1; \
 	then echo "header-before-count survives"; exit 1; else echo "header-before-count: caught by a kill"; fi
 	@$(CARGO) test --quiet -p integration --features test-points --test power_loss --no-run
-	@for pair in close-without-proof:commit_moved_by copy-sync-before-header:copy_that_catches_up; do \
+	@for pair in close-proves-backfill:commit_moved_by copy-sync-before-header:copy_that_catches_up; do \
 	  if WAL_BROKEN_RULE=$${pair%:*} $(CARGO) test --quiet -p integration --features test-points --test power_loss \
 	  $${pair#*:} >/dev/null 2>&1; \
 	  then echo "$${pair%:*} survives power failures"; exit 1; else echo "$${pair%:*}: caught by a power failure"; fi; done

@@ -33,19 +33,19 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_mark_is_never_above_its_snapshot"),
         ),
         (
-            M::SkipSaltCheck,
+            M::BackfillSaltCheck,
             Case("a_checkpoint_loses_nothing_whenever_the_log_is_restarted"),
         ),
         (
-            M::IgnoreReadMarks,
+            M::BackfillStopsAtMarks,
             Case("a_checkpoint_stops_at_the_smallest_held_mark"),
         ),
         (
-            M::SkipReadZero,
+            M::BackfillHoldsReadZero,
             Case("a_checkpoint_does_not_write_under_readers_of_the_database"),
         ),
         (
-            M::SkipLogSyncBeforeBackfill,
+            M::LogSyncBeforeBackfill,
             Case("the_log_is_synced_before_the_database_is_written"),
         ),
         (
@@ -93,7 +93,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_tail_is_not_resumed_where_the_log_has_lost_frames"),
         ),
         (
-            M::LeaveEarly,
+            M::WriterWaitsForBase,
             Case("who_has_seen_a_commit_ends_when_it_is_durable"),
         ),
         (
@@ -109,11 +109,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_log_that_failed_to_sync_is_written_again_before_a_durable_commit"),
         ),
         (
-            M::IgnoreFreeSpace,
+            M::FreeSpaceCheck,
             Case("checkpoint_without_room_is_refused_untouched"),
         ),
         (
-            M::IgnoreLogSizeLimit,
+            M::LogSizeLimit,
             Case("stale_tail_is_cut_to_the_limit_at_a_restart"),
         ),
         (
@@ -121,11 +121,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("committed_frames_beyond_the_limit_are_kept"),
         ),
         (
-            M::SkipTruncationSync,
+            M::TruncateSync,
             Case("truncated_log_is_synced_unless_syncs_are_off"),
         ),
         (
-            M::SkipRemovalSync,
+            M::RemovalSync,
             Case("removed_log_is_durable_when_close_returns"),
         ),
         (
@@ -137,7 +137,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("each_commit_changes_the_header"),
         ),
         (
-            M::SkipStaleCheck,
+            M::WriterOnNewestSnapshot,
             Case("a_stale_reader_cannot_become_a_writer"),
         ),
         (
@@ -165,7 +165,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("an_old_snapshot_sees_its_frames_beside_a_map_of_newer_ones"),
         ),
         (
-            M::RestartOverReaders,
+            M::RestartHoldsReadMarks,
             Case("the_log_is_not_restarted_over_a_reader"),
         ),
         (
@@ -209,7 +209,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("snapshot_before_the_end_of_a_recovered_log_is_gone"),
         ),
         (
-            M::CloseWithoutProof,
+            M::CloseProvesBackfill,
             Case("last_closer_syncs_a_peers_backfill_before_it_removes_the_log"),
         ),
         (
@@ -221,7 +221,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("tail_whose_restart_failed_misses_no_frame"),
         ),
         (
-            M::AttemptedAfterPages,
+            M::AttemptedBeforePages,
             Case("checkpoint_that_died_at_its_pages_ends_older_snapshots"),
         ),
         (
@@ -229,11 +229,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("checkpoint_makes_a_database_as_long_as_its_commit_says"),
         ),
         (
-            M::WaitForEachReader,
+            M::OneWaitPerCheckpoint,
             Case("checkpoint_that_gave_up_on_a_reader_waits_for_no_other"),
         ),
         (
-            M::CopyBeyondEnd,
+            M::BackfillWithinDatabase,
             Case("a_checkpoint_cuts_a_database_that_shrank"),
         ),
         (
@@ -241,11 +241,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("an_opened_snapshot_finds_what_a_checkpoint_left_out"),
         ),
         (
-            M::SkipRoomCheck,
+            M::DatabaseSizeCheck,
             Case("checkpoint_of_more_pages_than_there_are_is_refused"),
         ),
         (
-            M::RemoveUnmovedLog,
+            M::RemovedLogIsBackfilled,
             Case("last_closer_with_a_reader_leaves_the_log"),
         ),
         (
@@ -289,23 +289,23 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("commit_rewrites_a_log_that_failed_since_it_began"),
         ),
         (
-            M::SkipTakeBackSync,
+            M::ZeroedFrameSync,
             Case("failed_commit_frame_is_zeroed_durably"),
         ),
         (
-            M::IgnoreFailedWriteback,
+            M::FailedWritebackPoisons,
             Case("writeback_that_fails_is_told_like_a_sync"),
         ),
         (
-            M::ReuseSalts,
+            M::FreshSalts,
             Case("salts_of_a_dead_writer_are_not_used_again"),
         ),
         (
-            M::SpillBeforeMend,
+            M::SpillRewritesLog,
             Case("spilling_writer_rewrites_an_unsynced_log_first"),
         ),
         (
-            M::SkipProofRecheck,
+            M::ProofHeaderRecheck,
             Case("proof_of_a_log_that_was_restarted_meanwhile_is_none"),
         ),
         (
@@ -337,7 +337,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("waiter_behind_a_failed_sync_begins_on_what_is_published"),
         ),
         (
-            M::SkipTrimOfHeir,
+            M::InheritTrimsIndex,
             Case("entries_of_a_dead_heir_are_trimmed_by_the_next"),
         ),
         (
@@ -365,19 +365,19 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("restart_that_dies_at_any_call_opens_no_older_snapshot"),
         ),
         (
-            M::KeepAttempted,
+            M::RestartResetsAttempted,
             Case("snapshot_of_a_restarted_log_is_opened"),
         ),
         (
-            M::KeepMarks,
+            M::RestartResetsMarks,
             Case("a_restart_takes_new_salts_and_begins_at_frame_one"),
         ),
         (
-            M::RestartUncounted,
+            M::RestartCountRecheck,
             Case("count_that_a_recovery_took_back_keeps_the_log"),
         ),
         (
-            M::KeepEmptyLog,
+            M::TruncateCutsEmptyLog,
             Case("empty_log_with_old_frames_is_cut_by_a_truncate"),
         ),
         (
@@ -429,7 +429,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("place_in_an_empty_log_of_sqlite_is_no_place_to_go_on"),
         ),
         (
-            M::IgnoreLogLimit,
+            M::LogFrameLimit,
             Case("a_writer_waits_while_a_reader_keeps_a_long_log"),
         ),
         (
@@ -441,11 +441,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_second_transaction_on_a_snapshot_keeps_it_by_itself"),
         ),
         (
-            M::PassTheLine,
+            M::WriterQueueOrder,
             Case("a_writer_whose_turn_is_over_does_not_pass_the_line"),
         ),
         (
-            M::WakeNobody,
+            M::CommitNotifiesWaiters,
             Case("who_waits_for_a_change_is_woken_by_a_commit"),
         ),
         (
@@ -453,11 +453,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_restart_takes_new_salts_and_begins_at_frame_one"),
         ),
         (
-            M::RestartWithoutCheckpointLock,
+            M::RestartHoldsCkpt,
             Case("the_log_is_not_restarted_while_a_checkpoint_runs"),
         ),
         (
-            M::SkipLogHeaderSync,
+            M::LogHeaderSync,
             Case("a_new_log_header_is_synced_before_its_first_frame"),
         ),
         (
@@ -477,11 +477,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_checkpoint_stops_at_the_smallest_held_mark"),
         ),
         (
-            M::SkipProof,
+            M::ProofSync,
             Case("a_backfill_of_a_peer_that_does_not_sync_is_synced_before_a_restart"),
         ),
         (
-            M::AcceptAnyProof,
+            M::ProofMatchesDatabase,
             Case("a_proof_of_a_changed_database_is_refused"),
         ),
         (
@@ -489,7 +489,7 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_damaged_header_is_mended_while_readers_stay"),
         ),
         (
-            M::KeepFailedFrames,
+            M::FailedFrameIsZeroed,
             Case("a_log_write_that_fails_at_any_byte_commits_all_or_nothing"),
         ),
         (
@@ -509,11 +509,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("a_published_frame_is_not_overwritten_by_a_spill"),
         ),
         (
-            M::SkipChecksumRewrite,
+            M::ChecksumRewrite,
             Case("a_spilled_page_is_overwritten_in_its_frame"),
         ),
         (
-            M::CommitUnsettled,
+            M::UnsettledPageCheck,
             Case("page_overwritten_in_part_is_not_committed"),
         ),
         (
@@ -521,11 +521,11 @@ pub const MUTATIONS: &[(Mutation, CaughtBy)] = {
             Case("commit_after_failed_commit_and_cut_is_recovered"),
         ),
         (
-            M::KeepRolledBackEntries,
+            M::RollbackTrimsIndex,
             Case("a_rollback_after_a_spill_leaves_nothing_in_the_index"),
         ),
         (
-            M::KeepPageCountAtRollback,
+            M::RollbackRestoresPageCount,
             Case("a_rollback_to_a_savepoint_restores_pages_and_size"),
         ),
         (

@@ -14,13 +14,13 @@ named! {
     /// Begin read: a mark above the snapshot is chosen.
     MarkWithinSnapshot => "mark-within-snapshot",
     /// Checkpoint: the salts are not compared under Read 0.
-    SkipSaltCheck => "skip-salt-check",
+    BackfillSaltCheck => "backfill-salt-check",
     /// Checkpoint: read marks of others are ignored.
-    IgnoreReadMarks => "ignore-read-marks",
+    BackfillStopsAtMarks => "backfill-stops-at-marks",
     /// Checkpoint: Read 0 is not taken while the database is written.
-    SkipReadZero => "skip-read-zero",
+    BackfillHoldsReadZero => "backfill-holds-read-zero",
     /// Checkpoint: the log is not synced before the database is written.
-    SkipLogSyncBeforeBackfill => "skip-log-sync-before-backfill",
+    LogSyncBeforeBackfill => "log-sync-before-backfill",
     /// Checkpoint: the count is published before the pages are written.
     BackfilledBeforePages => "backfilled-before-pages",
     /// Commit: the index is stored after the header.
@@ -28,19 +28,19 @@ named! {
     /// Commit: the log is not synced at `Synchronous::Full`.
     CommitSync => "commit-sync",
     /// Whatever lets a file grow: how much room the disk has is not looked at.
-    IgnoreFreeSpace => "ignore-free-space",
+    FreeSpaceCheck => "free-space-check",
     /// Commit: a log that is restarted keeps its length, whatever its limit is.
-    IgnoreLogSizeLimit => "ignore-log-size-limit",
+    LogSizeLimit => "log-size-limit",
     /// Commit: a log that is restarted is cut to its limit, committed frames or not.
     CutCommittedFrames => "cut-committed-frames",
     /// Commit: only the first header copy is stored.
     SecondHeaderCopy => "second-header-copy",
     /// Commit: who waits for a change is not woken.
-    WakeNobody => "wake-nobody",
+    CommitNotifiesWaiters => "commit-notifies-waiters",
     /// Begin write: those who wait in line are passed.
-    PassTheLine => "pass-the-line",
+    WriterQueueOrder => "writer-queue-order",
     /// Begin write: how long the log is does not matter.
-    IgnoreLogLimit => "ignore-log-limit",
+    LogFrameLimit => "log-frame-limit",
     /// Read: how old a snapshot is does not matter.
     SnapshotAgeLimit => "snapshot-age-limit",
     /// Read: a second transaction on a snapshot takes no lock.
@@ -48,7 +48,7 @@ named! {
     /// Commit: the change counter of the header stays.
     ChangeCounterAdvances => "change-counter-advances",
     /// Begin write: the snapshot is not compared with the live header.
-    SkipStaleCheck => "skip-stale-check",
+    WriterOnNewestSnapshot => "writer-on-newest-snapshot",
     /// Begin write: leftovers of a dead writer are not trimmed.
     LeftoversAreTrimmed => "leftovers-are-trimmed",
     /// Look-up: frames above the snapshot are not skipped.
@@ -63,13 +63,13 @@ named! {
     /// Page map: a frame behind the snapshot passes for one of it.
     MapWithinSnapshot => "map-within-snapshot",
     /// Truncate: the log is not synced once it is cut.
-    SkipTruncationSync => "skip-truncation-sync",
+    TruncateSync => "truncate-sync",
     /// Close: the removal of the log is not made durable.
-    SkipRemovalSync => "skip-removal-sync",
+    RemovalSync => "removal-sync",
     /// Restart: readers of the log are not shut out.
-    RestartOverReaders => "restart-over-readers",
+    RestartHoldsReadMarks => "restart-holds-read-marks",
     /// Restart: a proof is not looked at.
-    AcceptAnyProof => "accept-any-proof",
+    ProofMatchesDatabase => "proof-matches-database",
     /// Restart: the header is published before the count goes back to 0.
     HeaderBeforeCount => "header-before-count",
     /// Begin write: a count of an older generation is left as it is.
@@ -91,25 +91,25 @@ named! {
     /// Recovery: no checkpoint is taken to have gone anywhere.
     ForgetAttempted => "forget-attempted",
     /// Close: what a peer backfilled is not made durable before the log goes.
-    CloseWithoutProof => "close-without-proof",
+    CloseProvesBackfill => "close-proves-backfill",
     /// Apply: the frames of a copy are not synced before the header of their log.
     CopySyncBeforeHeader => "copy-sync-before-header",
     /// Tail: a restart of the log that it did not keep is not noticed.
     TailRestartCheck => "tail-restart-check",
     /// Checkpoint: how far it goes is told after the pages are written.
-    AttemptedAfterPages => "attempted-after-pages",
+    AttemptedBeforePages => "attempted-before-pages",
     /// Checkpoint: a database file that is too short stays so.
     KeepShortDatabase => "keep-short-database",
     /// Checkpoint: each reader is waited for, though one stays.
-    WaitForEachReader => "wait-for-each-reader",
+    OneWaitPerCheckpoint => "one-wait-per-checkpoint",
     /// Checkpoint: pages behind the end of the database are written.
-    CopyBeyondEnd => "copy-beyond-end",
+    BackfillWithinDatabase => "backfill-within-database",
     /// Checkpoint: a page is written though a newer frame of it stays in the log.
     CopyOlderVersions => "copy-older-versions",
     /// Checkpoint: a size that the log and the file cannot make is believed.
-    SkipRoomCheck => "skip-room-check",
+    DatabaseSizeCheck => "database-size-check",
     /// Close: the log is removed though not all of it is in the database file.
-    RemoveUnmovedLog => "remove-unmoved-log",
+    RemovedLogIsBackfilled => "removed-log-is-backfilled",
     /// Close: the log is removed though the header cannot be read.
     RemoveUnreadLog => "remove-unread-log",
     /// Group commit: how far the log is synced is asked before whether a sync failed.
@@ -131,15 +131,15 @@ named! {
     /// Mending: a sync that failed since the transaction began to write is not heard of.
     CommitRewritesLog => "commit-rewrites-log",
     /// Commit: a commit frame that is taken back may be there after a power failure.
-    SkipTakeBackSync => "skip-take-back-sync",
+    ZeroedFrameSync => "zeroed-frame-sync",
     /// Commit: what the system cannot write ahead of a sync is no failure.
-    IgnoreFailedWriteback => "ignore-failed-writeback",
+    FailedWritebackPoisons => "failed-writeback-poisons",
     /// Commit: the salts of a writer that died are used again.
-    ReuseSalts => "reuse-salts",
+    FreshSalts => "fresh-salts",
     /// Spill: frames are added to a log that failed to sync.
-    SpillBeforeMend => "spill-before-mend",
+    SpillRewritesLog => "spill-rewrites-log",
     /// Proof: it is made though the log was restarted meanwhile.
-    SkipProofRecheck => "skip-proof-recheck",
+    ProofHeaderRecheck => "proof-header-recheck",
     /// Relay: a thread that panics behind its commit leaves Write kept.
     PanicSettles => "panic-settles",
     /// Relay: a lead that failed before its sync does not poison.
@@ -155,7 +155,7 @@ named! {
     /// Relay: who gives up its place in line stays an heir.
     LeaverIsNoSuccessor => "leaver-is-no-successor",
     /// Relay: what a thread that panicked left in the index is not trimmed.
-    SkipTrimOfHeir => "skip-trim-of-heir",
+    InheritTrimsIndex => "inherit-trims-index",
     /// Relay: the reading side of a writer goes by what is published.
     OwnStateIsPublished => "own-state-is-published",
     /// Open a snapshot: one beyond the published frame is opened.
@@ -169,13 +169,13 @@ named! {
     /// Restart: how far checkpoints went is forgotten before the header is stored.
     AttemptedBeforeHeader => "attempted-before-header",
     /// Restart: how far checkpoints went in the log before stays.
-    KeepAttempted => "keep-attempted",
+    RestartResetsAttempted => "restart-resets-attempted",
     /// Restart: the read marks stay.
-    KeepMarks => "keep-marks",
+    RestartResetsMarks => "restart-resets-marks",
     /// Restart: the count is not looked at again under the locks.
-    RestartUncounted => "restart-uncounted",
+    RestartCountRecheck => "restart-count-recheck",
     /// Truncate: a log without a commit keeps its old frames.
-    KeepEmptyLog => "keep-empty-log",
+    TruncateCutsEmptyLog => "truncate-cuts-empty-log",
     /// Recovery: the header is stored before the rest of the index is right.
     RecoveredHeaderFirst => "recovered-header-first",
     /// Recovery: an index that another has recovered meanwhile is recovered again.
@@ -203,9 +203,9 @@ named! {
     /// Restart: the salts stay.
     KeepSalts => "keep-salts",
     /// Restart: Checkpoint is not taken.
-    RestartWithoutCheckpointLock => "restart-without-checkpoint-lock",
+    RestartHoldsCkpt => "restart-holds-ckpt",
     /// Restart: the new log header is not synced.
-    SkipLogHeaderSync => "skip-log-header-sync",
+    LogHeaderSync => "log-header-sync",
     /// Recovery: the backfilled count is kept.
     RecoveryResetsBackfilled => "recovery-resets-backfilled",
     /// Recovery: frames after the last commit count.
@@ -215,9 +215,9 @@ named! {
     /// Recovery: marks of slots that are in use are moved.
     BusyMarksStay => "busy-marks-stay",
     /// Restart: the database is not synced for a backfill of somebody else.
-    SkipProof => "skip-proof",
+    ProofSync => "proof-sync",
     /// Commit: frames of a failed write are left as they are.
-    KeepFailedFrames => "keep-failed-frames",
+    FailedFrameIsZeroed => "failed-frame-is-zeroed",
     /// Spill: the frames are published.
     PublishSpill => "publish-spill",
     /// Spill: what pages were at a savepoint is not written.
@@ -227,15 +227,15 @@ named! {
     /// Spill: a published frame is overwritten.
     OverwritePublishedFrame => "overwrite-published-frame",
     /// Commit: checksums behind an overwritten frame are left as they are.
-    SkipChecksumRewrite => "skip-checksum-rewrite",
+    ChecksumRewrite => "checksum-rewrite",
     /// Commit: a page that a failed call has overwritten in part is committed.
-    CommitUnsettled => "commit-unsettled",
+    UnsettledPageCheck => "unsettled-page-check",
     /// Cut: the checksum for the next frame is not read from the log.
     KeepChecksumAtCut => "keep-checksum-at-cut",
     /// Rollback: index entries of spilled frames stay.
-    KeepRolledBackEntries => "keep-rolled-back-entries",
+    RollbackTrimsIndex => "rollback-trims-index",
     /// Rollback to a savepoint: the size of the database stays.
-    KeepPageCountAtRollback => "keep-page-count-at-rollback",
+    RollbackRestoresPageCount => "rollback-restores-page-count",
     /// Sync: a handle goes on after a failed sync.
     FailedSyncPoisons => "failed-sync-poisons",
     /// Group commit: how far the log is written is looked at after its sync.
@@ -255,7 +255,7 @@ named! {
     /// Relay: the log is written again over what is not published.
     PublishBeforeRewrite => "publish-before-rewrite",
     /// Relay: who has seen what is not durable ends before it is.
-    LeaveEarly => "leave-early",
+    WriterWaitsForBase => "writer-waits-for-base",
     /// Relay: who is passed Write goes on from what is published.
     InheritPublished => "inherit-published",
     /// Group commit: who finds that a sync has failed tries another one.

@@ -170,7 +170,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         let wal = self.wal;
         let mut safe = self.header.max_frame();
         let mut held_back = None;
-        if self.backfilled()? >= safe || mutated(Mutation::IgnoreReadMarks) {
+        if self.backfilled()? >= safe {
             return Ok((safe, None));
         }
         // The header, and the commits up to it, before the marks: a reader that sets one
@@ -179,7 +179,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         fence(Ordering::SeqCst);
         for slot in ReadSlot::MARKED {
             let mark = wal.coordination().mark(slot);
-            if mark >= safe {
+            if rule!(BackfillStopsAtMarks, mark >= safe) {
                 continue;
             }
             let lock = Lock::Read(slot);
@@ -189,7 +189,9 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
                     wal.set_mark(slot, if first { safe } else { MARK_NOT_USED });
                 }
                 None => {
-                    self.patient &= mutated(Mutation::WaitForEachReader);
+                    rule!(OneWaitPerCheckpoint, {
+                        self.patient = false;
+                    });
                     safe = mark;
                     held_back = Some(self.held_back(lock, Some(mark)));
                 }
@@ -212,7 +214,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         let exclusive = self.lock(database)?;
         // Sampled with the lock held; only its holder may raise the count.
         let backfilled = self.backfilled()?;
-        if exclusive.is_none() && !mutated(Mutation::SkipReadZero) {
+        if !rule!(BackfillHoldsReadZero, exclusive.is_some()) {
             let busy = self.held_back(database, None);
             return Ok((backfilled, Some(busy)));
         }
@@ -221,7 +223,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
             // generation this is cannot be told, and nothing was copied.
             return Ok((backfilled, None));
         };
-        if live.salts() != self.header.salts() && !mutated(Mutation::SkipSaltCheck) {
+        if !rule!(BackfillSaltCheck, live.salts() == self.header.salts()) {
             return Ok((max_frame, None));
         }
         let frames = wal.newest_frames(&self.header, backfilled, safe)?;
@@ -230,16 +232,15 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
             wal.check_page_one_in_log(frame)?;
         }
         // Before anything is said or synced: on a full disk each commit may try again.
-        let grown_len = match mutated(Mutation::SkipRoomCheck) {
-            true => None,
-            false => wal.check_room(&self.header)?,
-        };
-        if !mutated(Mutation::AttemptedAfterPages) {
+        let grown_len = wal.check_room(&self.header)?;
+        rule!(AttemptedBeforePages, {
             block_zero.set_attempted(safe);
-        }
-        if wal.synchronous() != Synchronous::Off && !mutated(Mutation::SkipLogSyncBeforeBackfill) {
-            step(Point::CheckpointLogSync);
-            wal.sync_log()?;
+        });
+        if wal.synchronous() != Synchronous::Off {
+            rule!(LogSyncBeforeBackfill, {
+                step(Point::CheckpointLogSync);
+                wal.sync_log()?;
+            });
         }
         if let Some(len) = grown_len {
             wal.storage().database().hint_len(len);
@@ -362,7 +363,11 @@ impl<C: WalCoordination> Wal<C> {
         if needed <= len {
             return Ok(None);
         }
-        if self.lacks_pages(len, header.max_frame(), header.page_count()) {
+        let is_possible = rule!(
+            DatabaseSizeCheck,
+            !self.lacks_pages(len, header.max_frame(), header.page_count())
+        );
+        if !is_possible {
             let reason = format!(
                 "a commit of {} pages, which are not in it",
                 header.page_count()
@@ -393,7 +398,7 @@ impl<C: WalCoordination> Wal<C> {
         }
         frames.sort_unstable_by_key(|&(page, frame)| (page, std::cmp::Reverse(frame)));
         frames.dedup_by_key(|&mut (page, _)| page);
-        let is_there = |page| page <= header.page_count() || mutated(Mutation::CopyBeyondEnd);
+        let is_there = |page| rule!(BackfillWithinDatabase, page <= header.page_count());
         frames.retain(|&(page, frame)| frame.get() <= safe && page > 0 && is_there(page));
         Ok(frames)
     }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::protocol::{CheckpointMode, Synchronous, Wal};
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{Lock, LockMode};
 
 impl<C: WalCoordination> Wal<C> {
@@ -40,11 +40,11 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(());
         }
         let report = self.checkpoint(CheckpointMode::Passive)?;
-        if !report.is_complete() && !mutated(Mutation::RemoveUnmovedLog) {
+        if !rule!(RemovedLogIsBackfilled, report.is_complete()) {
             return Ok(());
         }
         let is_promised = report.log_frames > 0 && self.synchronous() != Synchronous::Off;
-        if is_promised && !mutated(Mutation::CloseWithoutProof) && !self.prove_all_backfilled()? {
+        if is_promised && !rule!(CloseProvesBackfill, self.prove_all_backfilled()?) {
             return Ok(());
         }
         if self.tuning().persistent_log() {
@@ -57,10 +57,11 @@ impl<C: WalCoordination> Wal<C> {
             }
             removed => removed?,
         }
-        let syncs = self.synchronous() != Synchronous::Off && !mutated(Mutation::SkipRemovalSync);
-        if syncs && !was_empty {
-            step(Point::DirectorySync);
-            self.storage().sync_directory()?;
+        if self.synchronous() != Synchronous::Off && !was_empty {
+            rule!(RemovalSync, {
+                step(Point::DirectorySync);
+                self.storage().sync_directory()?;
+            });
         }
         Ok(())
     }

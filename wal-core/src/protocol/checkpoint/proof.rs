@@ -18,7 +18,7 @@ use crate::protocol::checkpoint::backfill_proof::BackfillProof;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::read::header::Held;
 use crate::protocol::{Synchronous, Wal};
-use crate::testing::{Mutation, mutated};
+use crate::testing::rule;
 use crate::types::{Lock, PageNo};
 
 impl<C: WalCoordination> Wal<C> {
@@ -48,7 +48,7 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(None);
         }
         let proof = self.prove_backfilled(&header)?;
-        let is_same = self.header_cell()?.is(&header) || mutated(Mutation::SkipProofRecheck);
+        let is_same = rule!(ProofHeaderRecheck, self.header_cell()?.is(&header));
         Ok(is_same.then_some(proof))
     }
 
@@ -77,8 +77,10 @@ impl<C: WalCoordination> Wal<C> {
         header: &IndexHeader,
     ) -> Result<BackfillProof> {
         let synced = self.synchronous() != Synchronous::Off;
-        if synced && !mutated(Mutation::SkipProof) {
-            self.sync_database()?;
+        if synced {
+            rule!(ProofSync, {
+                self.sync_database()?;
+            });
         }
         let proof = BackfillProof {
             attachment: self.checkpoint_state().proofs().attachment(),
@@ -99,9 +101,6 @@ impl<C: WalCoordination> Wal<C> {
         proof: &BackfillProof,
         header: &IndexHeader,
     ) -> Result<()> {
-        if mutated(Mutation::AcceptAnyProof) {
-            return Ok(());
-        }
         if proof.attachment != self.checkpoint_state().proofs().attachment() {
             return Err(proof.refused("it is another attachment's"));
         }
@@ -109,10 +108,13 @@ impl<C: WalCoordination> Wal<C> {
             return Err(proof.refused("the log has gone on since"));
         }
         let len = u64::from(proof.page_count) * u64::from(self.config().page_size.bytes());
-        let changed = proof.page_count != header.page_count()
-            || self.storage().database().len()? < len
-            || self.page_one_digest()? != proof.page_one;
-        if changed {
+        let is_same = rule!(
+            ProofMatchesDatabase,
+            proof.page_count == header.page_count()
+                && self.storage().database().len()? >= len
+                && self.page_one_digest()? == proof.page_one
+        );
+        if !is_same {
             return Err(proof.refused("the database file is not as it was"));
         }
         Ok(())

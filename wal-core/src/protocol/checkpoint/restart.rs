@@ -80,16 +80,16 @@ impl<C: WalCoordination> WriteTx<C> {
             return Ok(None);
         }
         let checkpoint = wal.try_lock(Lock::Checkpoint, LockMode::Exclusive)?;
-        if checkpoint.is_none() && !mutated(Mutation::RestartWithoutCheckpointLock) {
+        if !rule!(RestartHoldsCkpt, checkpoint.is_some()) {
             return Ok(None);
         }
         let readers = wal.try_lock(Lock::ReadMarks, LockMode::Exclusive)?;
-        if readers.is_none() && !mutated(Mutation::RestartOverReaders) {
+        if !rule!(RestartHoldsReadMarks, readers.is_some()) {
             return Ok(None);
         }
         // A recovery since this transaction began may have set it back to 0.
-        let is_moved = wal.checkpoint_info()?.backfilled() == header.max_frame();
-        if !is_moved && !mutated(Mutation::RestartUncounted) {
+        let backfilled = wal.checkpoint_info()?.backfilled();
+        if !rule!(RestartCountRecheck, backfilled == header.max_frame()) {
             return Ok(None);
         }
         let proof = wal.backfill_proof(&header)?;
@@ -176,7 +176,7 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<u64> {
         let log = self.storage().log();
         let len = log.len()?;
-        if header.max_frame() == 0 && (len == 0 || mutated(Mutation::KeepEmptyLog)) {
+        if header.max_frame() == 0 && rule!(TruncateCutsEmptyLog, len == 0) {
             return Ok(0);
         }
         self.publish_restart(header, proof, next_salts(header))?;
@@ -189,9 +189,11 @@ impl<C: WalCoordination> Wal<C> {
     /// everybody away from it, and all of it is in the database file.
     pub(in crate::protocol) fn empty_log(&self) -> Result<()> {
         self.storage().log().set_len(0)?;
-        if self.synchronous() != Synchronous::Off && !mutated(Mutation::SkipTruncationSync) {
-            step(Point::LogTruncateSync);
-            self.sync_log()?;
+        if self.synchronous() != Synchronous::Off {
+            rule!(TruncateSync, {
+                step(Point::LogTruncateSync);
+                self.sync_log()?;
+            });
         }
         Ok(())
     }
@@ -240,14 +242,15 @@ impl<C: WalCoordination> Wal<C> {
             block_zero.set_backfilled(0);
         }
         // Only now: under the old header frames up to here were attempted.
-        if !mutated(Mutation::KeepAttempted) {
+        rule!(RestartResetsAttempted, {
             block_zero.set_attempted(0);
-        }
-        let slots = ReadSlot::MARKED.into_iter();
-        for slot in slots.filter(|_| !mutated(Mutation::KeepMarks)) {
-            let first = slot == ReadSlot::MARKED[0];
-            self.set_mark(slot, if first { 0 } else { MARK_NOT_USED });
-        }
+        });
+        rule!(RestartResetsMarks, {
+            for slot in ReadSlot::MARKED {
+                let first = slot == ReadSlot::MARKED[0];
+                self.set_mark(slot, if first { 0 } else { MARK_NOT_USED });
+            }
+        });
         observe!(self, LogRestarted { salts });
         Ok(next)
     }

@@ -21,7 +21,7 @@ use crate::protocol::durability::pipelined_commit::Commit;
 use crate::protocol::locking::busy::Waiter;
 use crate::protocol::write::transaction::Begin;
 use crate::protocol::{LockGuard, Wal};
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Point, rule, step};
 use crate::types::{Lock, LockMode};
 use crate::wait::{Line, Place, STILL_HERE, Turn, now, who};
 
@@ -153,7 +153,7 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
     /// True if it is this one's turn to try.
     fn may_try(&mut self) -> bool {
         let Some(place) = self.place else {
-            return self.line.may_pass(self.who, now()) || mutated(Mutation::PassTheLine);
+            return rule!(WriterQueueOrder, self.line.may_pass(self.who, now()));
         };
         let turn = self.line.turn(place, now());
         if turn == Turn::Lost {

@@ -164,7 +164,9 @@ impl<C: WalCoordination> Wal<C> {
             appended.push((PageNo::new(page)?, content));
         }
         self.overwrite_frames(own, &overwritten)?;
-        self.mend_checksums(own)?;
+        rule!(ChecksumRewrite, {
+            self.mend_checksums(own)?;
+        });
         let Some(prepared) = self.prepare_frames(own, &appended, Some(page_count))? else {
             let reason = "a commit needs a page; pass page 1 if no other has changed";
             return Err(Error::refused(self.path(), "a commit", reason));
@@ -220,7 +222,7 @@ impl<C: WalCoordination> Wal<C> {
         }
         // Salts that this transaction did not publish itself may have been
         // used by frames that lie in the file, so they are not used again.
-        let salts = if restarted || mutated(Mutation::ReuseSalts) {
+        let salts = if rule!(FreshSalts, restarted) {
             header.salts()
         } else {
             Salts::random()
@@ -236,9 +238,11 @@ impl<C: WalCoordination> Wal<C> {
         self.storage()
             .log()
             .write_all_at(&mut [IoSlice::new(&bytes)], 0)?;
-        if self.synchronous() != Synchronous::Off && !mutated(Mutation::SkipLogHeaderSync) {
-            step(Point::LogHeaderSync);
-            self.sync_log()?;
+        if self.synchronous() != Synchronous::Off {
+            rule!(LogHeaderSync, {
+                step(Point::LogHeaderSync);
+                self.sync_log()?;
+            });
         }
         Ok(header.with_generation(salts, ByteOrder::NATIVE, checksum))
     }
@@ -328,9 +332,11 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(());
         };
         let started = self.storage().log().start_writeback(range);
-        if started.is_err() && !mutated(Mutation::IgnoreFailedWriteback) {
-            self.poison();
-            self.tell_failed_log_sync();
+        if started.is_err() {
+            rule!(FailedWritebackPoisons, {
+                self.poison();
+                self.tell_failed_log_sync();
+            });
         }
         started
     }
@@ -355,11 +361,12 @@ impl<C: WalCoordination> Wal<C> {
         let never_complete = log.len().is_ok_and(|len| len < end);
         let zeros = [0; FRAME_HEADER_LEN];
         let taken_back = never_complete
-            || mutated(Mutation::KeepFailedFrames)
-            || (log
-                .write_all_at(&mut [IoSlice::new(&zeros)], commit)
-                .is_ok()
-                && (mutated(Mutation::SkipTakeBackSync) || self.sync_log().is_ok()));
+            || rule!(
+                FailedFrameIsZeroed,
+                log.write_all_at(&mut [IoSlice::new(&zeros)], commit)
+                    .is_ok()
+                    && rule!(ZeroedFrameSync, self.sync_log().is_ok())
+            );
         if taken_back {
             failure
         } else {
@@ -400,16 +407,15 @@ impl<C: WalCoordination> Wal<C> {
         let Some(limit) = self.log_size_limit() else {
             return;
         };
-        if mutated(Mutation::IgnoreLogSizeLimit) {
-            return;
-        }
         let keep = match mutated(Mutation::CutCommittedFrames) {
             true => limit,
             false => limit.max(self.end_of(last)),
         };
         let log = self.storage().log();
         if log.len().is_ok_and(|len| len > keep) {
-            let _ = log.set_len(keep);
+            rule!(LogSizeLimit, {
+                let _ = log.set_len(keep);
+            });
         }
     }
 
@@ -433,10 +439,10 @@ impl<C: WalCoordination> Wal<C> {
         }
         block_zero.store_header(committed);
         step(Point::Wake);
-        if let Some(room) = room
-            && !mutated(Mutation::WakeNobody)
-        {
-            self.ring(room.commits());
+        if let Some(room) = room {
+            rule!(CommitNotifiesWaiters, {
+                self.ring(room.commits());
+            });
         }
     }
 }

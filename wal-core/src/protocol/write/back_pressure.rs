@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::protocol::checkpoint::modes::CheckpointOptions;
 use crate::protocol::locking::busy::{LOOK_AGAIN, Waiter};
 use crate::protocol::{CheckpointMode, Wal};
-use crate::testing::{Mutation, mutated};
+use crate::testing::rule;
 use crate::types::Lock;
 
 /// How long readers are waited for with WRITE held: most of them end within it.
@@ -49,13 +49,13 @@ impl<C: WalCoordination> Wal<C> {
     /// The length of the log, if it is too long.
     fn too_many_frames(&self) -> Result<Option<u32>> {
         let most = self.config().max_log_frames;
-        if most == 0 || mutated(Mutation::IgnoreLogLimit) || self.block_zero()?.is_none() {
+        if most == 0 || self.block_zero()?.is_none() {
             return Ok(None);
         }
         // Whoever begins to write mends a header that is not whole.
         let header = self.header_cell()?.load().ok();
         let frames = header.map(|header| header.max_frame());
-        Ok(frames.filter(|&frames| frames >= most))
+        Ok(frames.filter(|&frames| !rule!(LogFrameLimit, frames < most)))
     }
 
     /// Begins the log anew; `Some` is the lock that is not to be had for it. Who

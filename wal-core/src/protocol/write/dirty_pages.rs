@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::protocol::write::spill::LogEnd;
-use crate::testing::{Mutation, mutated};
+use crate::testing::{Mutation, mutated, rule};
 use crate::types::PageNo;
 
 /// Pages by their number.
@@ -258,9 +258,9 @@ impl Changes {
             State::Log(at) => undo(&mut self.dirty, State::Log(*at), &mut end),
         }
         open.images = 0;
-        if !mutated(Mutation::KeepPageCountAtRollback) {
+        rule!(RollbackRestoresPageCount, {
             self.page_count = open.page_count;
-        }
+        });
         open.extent = Extent::of(self.page_count);
         Ok(end)
     }

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::format::{FRAME_HEADER_LEN, LOG_HEADER_LEN};
 use crate::protocol::Wal;
 use crate::storage::File;
-use crate::testing::{Mutation, mutated};
+use crate::testing::rule;
 
 /// From how many bytes on, in one write, the file system is asked before the log grows.
 /// Writing as many takes a hundred times as long as asking.
@@ -35,11 +35,8 @@ pub(in crate::protocol) fn check(
     operation: &'static str,
     needed: u64,
 ) -> Result<()> {
-    if mutated(Mutation::IgnoreFreeSpace) {
-        return Ok(());
-    }
     match file.free_space() {
-        Some(free) if free < needed => {
+        Some(free) if !rule!(FreeSpaceCheck, free >= needed) => {
             let reason = format!("its file system has {free} bytes free, and {needed} are needed");
             let full = io::Error::new(io::ErrorKind::StorageFull, reason);
             Err(Error::io(file.path(), operation, full))

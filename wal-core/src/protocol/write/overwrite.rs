@@ -18,7 +18,7 @@ use crate::format::{Checksum, FRAME_HEADER_LEN, FrameHeader, frame_offset};
 use crate::index;
 use crate::protocol::Wal;
 use crate::protocol::write::spill::OwnFrames;
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Point, rule, step};
 use crate::types::{FrameNo, PageNo};
 
 impl<C: WalCoordination> Wal<C> {
@@ -50,9 +50,6 @@ impl<C: WalCoordination> Wal<C> {
         let Some(first) = own.overwritten.and_then(FrameNo::new) else {
             return Ok(());
         };
-        if mutated(Mutation::SkipChecksumRewrite) {
-            return Ok(());
-        }
         let log = self.storage().log();
         let page_size = self.config().page_size;
         let mut frame = vec![0; FRAME_HEADER_LEN + page_size.len()];
@@ -113,13 +110,10 @@ impl<C: WalCoordination> Wal<C> {
         rewritten: &[(FrameNo, &[u8])],
         page_count: u32,
     ) -> Result<()> {
-        if mutated(Mutation::CommitUnsettled) {
-            return Ok(());
-        }
         for &frame in &own.unsettled {
             let is_whole = rewritten.iter().any(|(whole, _)| whole.get() == frame);
             let page = index::page_of_frame(self, frame)?;
-            if !is_whole && page <= page_count {
+            if !rule!(UnsettledPageCheck, is_whole || page > page_count) {
                 let reason = format!(
                     "a failed call has overwritten page {page} in part; pass that page again, \
                     or cut its frame"

@@ -33,7 +33,7 @@ use crate::protocol::read::retained::Kept;
 use crate::protocol::write::dirty_pages::History;
 use crate::protocol::write::transaction::WriteTx;
 use crate::protocol::{Synchronous, Wal};
-use crate::testing::{Mutation, Point, mutated, step};
+use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, PageNo};
 
 /// A place in the log behind some frame.
@@ -174,9 +174,9 @@ impl<C: WalCoordination> WriteTx<C> {
     fn no_own_frames(&mut self) -> Result<OwnFrames> {
         let restarted = self.try_restart_log_before_write()?.is_some();
         let published = self.read.snapshot.header;
-        if !mutated(Mutation::SpillBeforeMend) {
+        rule!(SpillRewritesLog, {
             self.wal().mend_log_for_frames(published.salts())?;
-        }
+        });
         let start = self.wal().prepare_wal_header(&published, restarted)?;
         Ok(OwnFrames::none_after(start))
     }
@@ -272,10 +272,10 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Clears the index entries behind `max_frame`. The caller holds Write.
     pub(in crate::protocol) fn trim_own_frames(&self, max_frame: u32) -> Result<()> {
-        if mutated(Mutation::KeepRolledBackEntries) {
-            return Ok(());
-        }
-        index::trim(self, max_frame)
+        rule!(RollbackTrimsIndex, {
+            index::trim(self, max_frame)?;
+        });
+        Ok(())
     }
 
     pub(in crate::protocol) fn find_own_frame(

@@ -45,7 +45,7 @@ use crate::protocol::write::append;
 use crate::protocol::write::dirty_pages::Changes;
 use crate::protocol::write::spill::OwnFrames;
 use crate::protocol::{LockGuard, Synchronous, Wal};
-use crate::testing::{Mutation, mutated};
+use crate::testing::{Mutation, mutated, rule};
 use crate::types::{FrameNo, Lock, LockMode, PageNo};
 use crate::wait::who;
 
@@ -190,9 +190,9 @@ impl<C: WalCoordination> Wal<C> {
             true => self.settled_header(&Held::NOTHING)?,
             false => commit.header,
         };
-        if !mutated(Mutation::SkipTrimOfHeir) {
+        rule!(InheritTrimsIndex, {
             index::trim(&**self, header.max_frame())?;
-        }
+        });
         // What a checkpoint moves meanwhile is published, and in the log too; and
         // that does not begin anew while something is unpublished.
         let min_frame = self.first_in_log(&header)?;
@@ -208,7 +208,10 @@ impl<C: WalCoordination> Wal<C> {
             .try_lock(Lock::Write, LockMode::Exclusive)?
             .ok_or_else(|| self.busy_again(Lock::Write))?;
         // Compared once Write is held: from here on the header stands still.
-        if !self.header_cell()?.is(&read.snapshot.header) && !mutated(Mutation::SkipStaleCheck) {
+        if !rule!(
+            WriterOnNewestSnapshot,
+            self.header_cell()?.is(&read.snapshot.header)
+        ) {
             return Err(Error::BusySnapshot);
         }
         if self.mend_backfilled(&read.snapshot.header)? {
@@ -488,10 +491,10 @@ impl<C: WalCoordination> WriteTx<C> {
         self.wal().own_write().end(self.thread);
         let lent = self.write.lent();
         drop(std::mem::replace(&mut self.write, lent));
-        if mutated(Mutation::LeaveEarly) {
-            return Ok(());
-        }
-        self.wal().wait_for_base(number)
+        rule!(WriterWaitsForBase, {
+            self.wal().wait_for_base(number)?;
+        });
+        Ok(())
     }
 
     /// Forgets the changes; dropping the transaction does the same. One that began
