@@ -2,8 +2,33 @@
 
 use std::time::Duration;
 
-use crate::protocol::DatabaseKind;
 use crate::types::PageSize;
+
+/// What a database file holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum DatabaseKind {
+    /// A SQLite database: stock SQLite can use it at the same time, and page 1
+    /// is kept as SQLite wants it.
+    Sqlite,
+    /// Pages of the application's own, behind a header by which the file is recognised: page
+    /// 1 begins with [`PageStoreHeader::LEN`] bytes that no commit may change. The rest of it
+    /// is the application's.
+    PageStore,
+    /// Pages of which the log knows nothing. Such a file is not told from any other, and
+    /// does not tell its page size, so it is opened only where this kind was asked for.
+    RawPages,
+}
+
+impl DatabaseKind {
+    /// What to do about a page 1 that is refused.
+    pub(in crate::protocol) fn advice_on_page_one(self) -> &'static str {
+        match self {
+            DatabaseKind::Sqlite => "keep its header, or change pages that you allocated",
+            DatabaseKind::PageStore => "write behind byte 64 of it, or allocate a page",
+            DatabaseKind::RawPages => "write something else there",
+        }
+    }
+}
 
 /// How much survives a power failure. A process that is killed loses nothing
 /// at any level.

@@ -16,7 +16,7 @@ use crate::protocol::config::WalConfig;
 use crate::protocol::durability::state::DurabilityState;
 use crate::protocol::locking::write_note::OwnWrite;
 #[cfg(feature = "observe")]
-use crate::protocol::observe::Observed;
+use crate::protocol::observe::{Counters, Happened, Observed};
 use crate::protocol::read::state::ReadState;
 use crate::protocol::tuning::Tuning;
 
@@ -199,9 +199,16 @@ impl<C: WalCoordination> Wal<C> {
         &self.attachment.own_write
     }
 
+    /// What has happened to this attachment since it was opened. Other attachments have
+    /// their own counters.
     #[cfg(feature = "observe")]
-    pub(in crate::protocol) fn observed(&self) -> &Observed {
-        &self.attachment.observed
+    pub fn counters(&self) -> Counters {
+        self.attachment.observed.load()
+    }
+
+    #[cfg(feature = "observe")]
+    pub(in crate::protocol) fn observe(&self, happened: &Happened<'_>) {
+        self.attachment.observed.observe(self.path(), happened);
     }
 
     /// Called when a commit has given back all it held.

@@ -1,22 +1,32 @@
 //! The operations of the log, written once for every coordination.
 //!
+//! Each row imports from rows above it:
+//!
 //! | folder or file | what it does |
 //! |---|---|
+//! | `config`, `tuning` | what an attachment is told, when it is made and while it is in use |
+//! | `observe` | counts and reports what happens, if that is compiled in |
+//! | `handle` | the handle on an attachment, and what the users of one attachment share |
+//! | `free_space` | refuses what the file system has no room for |
 //! | `locking` | how a lock is acquired, waited for, kept and released |
 //! | `read` | read transactions and snapshots |
 //! | `checkpoint` | moves frames to the database file, and restarts the log |
 //! | `durability` | syncs that several commits share, and what follows one that failed |
 //! | `write` | write transactions |
-//! | `engine` | write transactions of an engine that keeps its pages itself |
-//! | `replication` | tails of the log, replicas, backups |
-//! | `vacuum` | rewrites the whole database, and shuts out everybody if asked to |
-//! | `recovery` | rebuilds the wal-index from the log |
-//! | `foreign_log` | reports a log that cannot follow from the database file |
+//! | `recovery`, `foreign_log` | rebuilds the wal-index from the log; reports a log of another database |
 //! | `open` | what a file is |
-//! | `config` | what an attachment is told when it is made |
-//! | `tuning` | what is told to an attachment while it is in use |
-//! | `observe` | counts and tells what happens, if that is compiled in |
+//! | `engine` | write transactions of an engine that keeps its pages itself |
+//! | `vacuum` | rewrites the whole database, and shuts out everybody if asked to |
+//! | `replication` | tails of the log, replicas, backups |
 //! | `debug` | what `{:?}` prints of all these |
+//!
+//! There are five exceptions. `handle` holds the states of `locking`, `read`, `checkpoint` and
+//! `durability`, each a struct to whose fields only its own folder has access. And a writer in
+//! the queue (`locking::turn`) may inherit `WRITE` together with a commit that `durability` has
+//! not published.
+//!
+//! Methods of [`Wal`] are operations of the whole attachment, so a lower row may call one that
+//! stands in a higher row: a reader that finds no valid index calls recovery.
 
 /// Counts and tells what happened, if the feature `observe` is on; else the
 /// figures are not even computed.
@@ -33,6 +43,7 @@ mod debug;
 mod durability;
 mod engine;
 mod foreign_log;
+mod free_space;
 mod handle;
 mod locking;
 #[cfg(feature = "observe")]
@@ -49,8 +60,7 @@ pub use checkpoint::backfill_proof::BackfillProof;
 pub use checkpoint::modes::{
     CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
 };
-pub use config::{CACHE_SPILL, Synchronous, WalAutoActions, WalConfig};
-pub use engine::frames_mark::FramesMark;
+pub use config::{CACHE_SPILL, DatabaseKind, Synchronous, WalAutoActions, WalConfig};
 pub use handle::{Opener, Wal};
 pub use locking::busy::{BusyHandler, Cancel};
 pub use locking::delayed_release::serves_newest;
@@ -58,8 +68,7 @@ pub use locking::guard::LockGuard;
 #[cfg(feature = "observe")]
 pub use observe::Counters;
 pub use open::{
-    DatabaseKind, Expected, create_pages, first_page, inspect, inspect_immutable, is_unmade,
-    refuse_leftovers,
+    Expected, create_pages, first_page, inspect, inspect_immutable, is_unmade, refuse_leftovers,
 };
 pub use read::begin::{ReadTx, Snapshot};
 pub use read::hold::HeldSnapshot;
@@ -72,4 +81,5 @@ pub use replication::drain::{DrainOptions, Drained};
 pub use replication::tail::{RawFrame, ResumedTail, Tail, TailFrames, TailPosition};
 pub use vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
 pub use write::dirty_pages::Savepoint;
+pub use write::frames_mark::FramesMark;
 pub use write::transaction::{UpgradeRefused, WriteTx};

@@ -4,12 +4,11 @@
 //! A subscriber is called in the middle of an operation, which may hold locks: it must not
 //! use the database.
 
+use std::fmt::Debug;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::coordination::WalCoordination;
-use crate::protocol::{CheckpointMode, CheckpointReport, Wal};
 use crate::types::{Lock, Salts};
 
 /// What happened to an attachment.
@@ -26,8 +25,9 @@ pub(super) enum Happened<'a> {
         frames: u32,
     },
     Checkpointed {
-        mode: CheckpointMode,
-        report: &'a CheckpointReport,
+        mode: &'a dyn Debug,
+        report: &'a dyn Debug,
+        is_held_back: bool,
     },
     LogRestarted {
         salts: Salts,
@@ -72,7 +72,7 @@ macro_rules! counters {
         }
 
         impl Observed {
-            fn load(&self) -> Counters {
+            pub(super) fn load(&self) -> Counters {
                 Counters { $($name: self.$name.load(Ordering::Relaxed),)* }
             }
         }
@@ -114,20 +114,13 @@ counters! {
     foreign_logs,
 }
 
-impl<C: WalCoordination> Wal<C> {
-    /// What has happened to this attachment since it was opened. Others have
-    /// their own counters.
-    pub fn counters(&self) -> Counters {
-        self.observed().load()
-    }
-
-    pub(super) fn observe(&self, happened: &Happened<'_>) {
-        self.observed().count(happened);
-        tell(self.path(), happened);
-    }
-}
-
 impl Observed {
+    /// Counts what happened to the attachment of `database`, and tells the subscriber.
+    pub(super) fn observe(&self, database: &Path, happened: &Happened<'_>) {
+        self.count(happened);
+        tell(database, happened);
+    }
+
     fn count(&self, happened: &Happened<'_>) {
         let add = |counter: &AtomicU64, count: u64| {
             counter.fetch_add(count, Ordering::Relaxed);
@@ -139,12 +132,9 @@ impl Observed {
                 add(&self.frames_committed, u64::from(*frames));
             }
             Happened::Spilled { frames } => add(&self.frames_spilled, u64::from(*frames)),
-            Happened::Checkpointed { report, .. } => {
+            Happened::Checkpointed { is_held_back, .. } => {
                 add(&self.checkpoints, 1);
-                add(
-                    &self.checkpoints_held_back,
-                    u64::from(report.held_back_by.is_some()),
-                );
+                add(&self.checkpoints_held_back, u64::from(*is_held_back));
             }
             Happened::LogRestarted { .. } => add(&self.log_restarts, 1),
             Happened::Recovered { .. } => add(&self.recoveries, 1),
@@ -184,7 +174,7 @@ fn tell(database: &Path, happened: &Happened<'_>) {
             event!(DEBUG, "committed", frames, log_frames);
         }
         Happened::Spilled { frames } => event!(DEBUG, "spilled", frames),
-        Happened::Checkpointed { mode, report } => event!(DEBUG, "checkpointed", mode, report),
+        Happened::Checkpointed { mode, report, .. } => event!(DEBUG, "checkpointed", mode, report),
         Happened::LogRestarted { salts } => event!(DEBUG, "log begun anew", salts),
         Happened::Recovered { frames } => event!(INFO, "index rebuilt from the log", frames),
         Happened::Synced { path } => event!(TRACE, "synced", path),

@@ -30,6 +30,7 @@ use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::read::begin::{ReadTx, Snapshot};
 use crate::protocol::read::header::Held;
 use crate::protocol::read::page::PageRef;
+use crate::protocol::read::pages::pages;
 use crate::protocol::write::append;
 use crate::protocol::write::transaction::WriteTx;
 use crate::protocol::{DatabaseKind, LockGuard, Wal};
@@ -78,6 +79,8 @@ impl<C: WalCoordination> NewPages<'_, C> {
         self.count
     }
 }
+
+pages!(OldPages);
 
 impl<C: WalCoordination> OldPages<C> {
     pub(super) fn wal(&self) -> &Arc<Wal<C>> {

@@ -35,8 +35,7 @@ use crate::protocol::checkpoint::modes::{CheckpointProgress, CheckpointReport, H
 use crate::protocol::checkpoint::restart::next_salts;
 use crate::protocol::locking::busy::Waiter;
 use crate::protocol::locking::delayed_release::Reclaim;
-use crate::protocol::write::free_space;
-use crate::protocol::{BackfillProof, LockGuard, PageRef, Synchronous, Wal};
+use crate::protocol::{BackfillProof, LockGuard, PageRef, Synchronous, Wal, free_space};
 use crate::sync::{Ordering, fence};
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, Lock, PageNo, ReadSlot};

@@ -191,8 +191,9 @@ impl<C: WalCoordination> Wal<C> {
         observe!(
             self,
             Checkpointed {
-                mode,
-                report: &report
+                mode: &mode,
+                report: &report,
+                is_held_back: report.held_back_by.is_some()
             }
         );
         Ok(report)

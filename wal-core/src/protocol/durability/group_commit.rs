@@ -42,7 +42,7 @@ use std::time::Instant;
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
-use crate::protocol::read::begin::pause_before;
+use crate::protocol::locking::pause::pause_before;
 use crate::protocol::{Synchronous, Wal};
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::Salts;

@@ -27,7 +27,6 @@ use crate::format::{
     LogScan, {self},
 };
 use crate::index::IndexHeader;
-use crate::protocol::write::spill::OwnFrames;
 use crate::protocol::{Synchronous, Wal};
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, Lock, LockMode, Salts};
@@ -78,22 +77,24 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Mends the log, if it needs that, before a commit that is to be durable.
-    /// The caller holds Write and has `own` in the log.
+    /// The caller holds Write, and has frames of its own in this generation of the
+    /// log or not.
     ///
     /// # Errors
     /// [`Error::Refused`] if a sync has failed since the transaction wrote to the
     /// log, so that what it wrote may be lost; those of mending.
     pub(in crate::protocol) fn mend_log_for_commit(
         self: &Arc<Self>,
-        own: &OwnFrames,
+        generation: Salts,
+        has_frames: bool,
     ) -> Result<()> {
-        if own.is_empty() {
+        if !has_frames {
             rule!(CommitRewritesLog, {
-                self.mend_log_for_frames(own.start.salts())?;
+                self.mend_log_for_frames(generation)?;
             });
             return Ok(());
         }
-        if self.synchronous() < Synchronous::Full || self.no_log_sync_failed(own.start.salts()) {
+        if self.synchronous() < Synchronous::Full || self.no_log_sync_failed(generation) {
             return Ok(());
         }
         let reason = "a sync of the log failed while it was under way; run it again".to_owned();

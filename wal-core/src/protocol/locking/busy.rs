@@ -14,7 +14,7 @@ use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::protocol::locking::delayed_release::Reclaim;
 use crate::protocol::locking::own_write::SelfWait;
-use crate::protocol::read::begin::deadline_after;
+use crate::protocol::locking::pause::deadline_after;
 use crate::protocol::{LockGuard, Wal};
 use crate::types::{Lock, LockMode};
 use crate::wait::Bell;

@@ -8,10 +8,12 @@
 //! | `write_note` | notes which thread began a write transaction |
 //! | `own_write` | finds that a thread waits for its own write transaction |
 //! | `delayed_release` | which read locks are kept for the next reader, and how a checkpoint reclaims them |
+//! | `pause` | how long an operation pauses before it tries again |
 
 pub(in crate::protocol) mod busy;
 pub(in crate::protocol) mod delayed_release;
 pub(in crate::protocol) mod guard;
 pub(in crate::protocol) mod own_write;
+pub(in crate::protocol) mod pause;
 pub(in crate::protocol) mod turn;
 pub(in crate::protocol) mod write_note;

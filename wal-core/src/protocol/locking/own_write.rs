@@ -28,7 +28,6 @@ use crate::error::Error;
 use crate::protocol::Wal;
 use crate::protocol::locking::busy::Waiter;
 use crate::protocol::locking::write_note::{Own, OwnWrite};
-use crate::protocol::write::transaction::WriteTx;
 use crate::types::Lock;
 
 /// How long a write transaction that its thread began has to stay untouched by other threads
@@ -77,12 +76,5 @@ impl<C: WalCoordination> Wal<C> {
             },
             false => self.busy(lock),
         }
-    }
-}
-
-impl<C: WalCoordination> WriteTx<C> {
-    /// Notes that this transaction stays on its thread until it ends.
-    pub(in crate::protocol) fn stay(&self) {
-        self.wal().own_write().stays(self.thread);
     }
 }

@@ -19,11 +19,18 @@ use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::protocol::durability::pipelined_commit::Commit;
 use crate::protocol::locking::busy::Waiter;
-use crate::protocol::write::transaction::Begin;
 use crate::protocol::{LockGuard, Wal};
 use crate::testing::{Point, rule, step};
 use crate::types::{Lock, LockMode};
 use crate::wait::{Line, Place, STILL_HERE, Turn, now, who};
+
+/// On which state a write transaction begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::protocol) enum Begin {
+    /// On what another thread has just committed, if it passes Write on.
+    OnNewest,
+    OnPublished,
+}
 
 /// Somebody who wants Write, and its place in line, if it has one.
 struct InLine<'l, C: WalCoordination> {

@@ -27,12 +27,13 @@ use std::time::{Duration, Instant};
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
+use crate::protocol::locking::pause::{deadline_after, pause_before};
 use crate::protocol::read::header::Held;
 use crate::protocol::read::retained::Kept;
 use crate::protocol::read::saved_snapshot::SavedSnapshot;
 use crate::protocol::read::shared_map::TakenMap;
 use crate::protocol::{LockGuard, Wal};
-use crate::testing::{Mutation, Point, mutated, rule, step};
+use crate::testing::{Mutation, mutated, rule};
 use crate::types::{Lock, LockMode, ReadSlot, Salts};
 
 /// After this many attempts the protocol is taken for broken
@@ -414,40 +415,5 @@ impl<C: WalCoordination> Wal<C> {
             map: TakenMap::default(),
             expires: None,
         })
-    }
-}
-
-/// When `timeout` has passed; a day for what is longer than time can be told.
-pub(in crate::protocol) fn deadline_after(timeout: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(timeout)
-        .unwrap_or(now + Duration::from_secs(24 * 60 * 60))
-}
-
-/// The first attempts follow at once; then the pauses grow, as SQLite's do,
-/// because whoever is in the way may have lost its processor.
-#[inline]
-pub(in crate::protocol) fn pause_before(attempt: u32) {
-    if attempt > 1 {
-        pause(attempt);
-    }
-}
-
-#[cold]
-fn pause(attempt: u32) {
-    if attempt > 5 {
-        step(Point::TryAgain);
-    }
-    match attempt {
-        // Under loom another thread is let on at once: that it is looked for in
-        // vain four times more shows nothing new, and takes for ever.
-        #[cfg(loom)]
-        _ => loom::thread::yield_now(),
-        #[cfg(not(loom))]
-        0..=5 => {}
-        #[cfg(not(loom))]
-        6..=9 => std::thread::yield_now(),
-        #[cfg(not(loom))]
-        _ => std::thread::sleep(Duration::from_micros(u64::from(attempt - 9).pow(2) * 39)),
     }
 }

@@ -1,12 +1,9 @@
 //! What has pages: code that reads a tree of pages need not know whether a snapshot or a write
 //! transaction has them.
 
-use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::page::PageRef;
-use crate::protocol::vacuum::OldPages;
-use crate::protocol::write::transaction::WriteTx;
 use crate::types::{PageNo, PageSize};
 
 /// One state of a database, page by page.
@@ -36,10 +33,11 @@ pub trait Pages {
     fn page_size(&self) -> PageSize;
 }
 
+/// Implements [`Pages`] by the methods that the type has.
 macro_rules! pages {
-    ($($type:ident),+) => {$(
-        impl<C: WalCoordination> Pages for $type<C> {
-            fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
+    ($type:ident) => {
+        impl<C: $crate::WalCoordination> $crate::protocol::Pages for $type<C> {
+            fn page(&self, page: $crate::PageNo) -> $crate::Result<$crate::protocol::PageRef<'_>> {
                 $type::page(self, page)
             }
 
@@ -47,18 +45,20 @@ macro_rules! pages {
                 $type::page_count(self)
             }
 
-            fn page_size(&self) -> PageSize {
+            fn page_size(&self) -> $crate::PageSize {
                 $type::page_size(self)
             }
         }
 
-        impl<C: WalCoordination> $type<C> {
+        impl<C: $crate::WalCoordination> $type<C> {
             /// The size of a page.
-            pub fn page_size(&self) -> PageSize {
+            pub fn page_size(&self) -> $crate::PageSize {
                 self.wal().config().page_size
             }
         }
-    )+};
+    };
 }
 
-pages!(ReadTx, WriteTx, OldPages);
+pub(in crate::protocol) use pages;
+
+pages!(ReadTx);

@@ -27,7 +27,8 @@ use crate::index::{
     IndexHeader, {self},
 };
 use crate::protocol::Wal;
-use crate::protocol::read::begin::{ReadTx, Snapshot, pause_before};
+use crate::protocol::locking::pause::pause_before;
+use crate::protocol::read::begin::{ReadTx, Snapshot};
 use crate::protocol::read::header::Held;
 use crate::protocol::read::retained::Kept;
 use crate::sync::{Ordering, fence};

@@ -32,11 +32,12 @@ use crate::format::{
 };
 use crate::index;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
+use crate::protocol::locking::turn::Begin;
 use crate::protocol::replication::tail::{TailFrames, TailPosition};
 use crate::protocol::write::append::PreparedFrames;
 use crate::protocol::write::page_one;
 use crate::protocol::write::spill::{LogEnd, OwnFrames};
-use crate::protocol::write::transaction::{Begin, WriteTx};
+use crate::protocol::write::transaction::WriteTx;
 use crate::protocol::{Synchronous, Wal};
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, Lock, MAX_FRAME, PageNo};
@@ -301,7 +302,7 @@ impl<C: WalCoordination> ApplyTx<C> {
             .retain(|frame| frame.end.max_frame <= end.max_frame);
         self.write_pending()?;
         // Before the header that may make a recovery find it.
-        wal.mend_log_for_commit(&self.own)?;
+        wal.mend_log_for_commit(self.own.start.salts(), !self.own.is_empty())?;
         if end.max_frame < self.own.end.max_frame {
             index::trim(&*wal, end.max_frame)?;
         }

@@ -14,9 +14,9 @@ use std::ops::RangeInclusive;
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
+use crate::protocol::free_space;
 use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::page::PageRef;
-use crate::protocol::write::free_space;
 use crate::storage::{File, FileSyncType};
 use crate::types::{PageNo, PageSize};
 

@@ -30,7 +30,7 @@ use crate::protocol::Wal;
 use crate::protocol::checkpoint::backfill::Backfill;
 use crate::protocol::config::Synchronous;
 use crate::protocol::locking::busy::{BusyHandler, Cancel, Waiter};
-use crate::protocol::read::begin::deadline_after;
+use crate::protocol::locking::pause::deadline_after;
 use crate::protocol::read::header::Held;
 use crate::protocol::replication::tail::{Tail, TailFrames, TailPosition};
 use crate::types::Lock;

@@ -9,7 +9,7 @@
 //! 3. pages that the transaction has spilled before and changed again are
 //!    overwritten in their frames, all but one, and the checksums from there
 //!    on made right;
-//! 4. the file system has room for all other frames ([`crate::protocol::write::free_space`]), index
+//! 4. the file system has room for all other frames ([`crate::protocol::free_space`]), index
 //!    blocks for them are made, and the entries stored: nobody looks above the published frame, and whatever fails here has cost
 //!    nothing that anybody else sees;
 //! 5. all of these are written in vectored writes, the commit frame last; a log
@@ -153,7 +153,7 @@ impl<C: WalCoordination> Wal<C> {
         if sync != CommitSync::InRelay {
             self.publish_all()?;
         }
-        self.mend_log_for_commit(own)?;
+        self.mend_log_for_commit(own.start.salts(), !own.is_empty())?;
         self.check_settled(own, &overwritten, page_count)?;
         let begins_anew = own.start.max_frame() == 0;
         // The commit frame is the last one of the log, so it is a new one.

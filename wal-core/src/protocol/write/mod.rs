@@ -10,15 +10,17 @@
 //! | `overwrite` | writes spilled pages again, and corrects the checksums |
 //! | `append` | turns dirty pages into frames and a commit |
 //! | `page_one` | refuses a page 1 that is none of this database |
-//! | `free_space` | refuses what the file system has no room for |
 //! | `back_pressure` | lets writers wait while the log is too long |
+//! | `frames_mark` | how far a transaction's frames are rolled back |
+//! | `restart` | restarts the log before a write |
 
 pub(in crate::protocol) mod append;
 pub(in crate::protocol) mod back_pressure;
 pub(in crate::protocol) mod dirty_pages;
-pub(in crate::protocol) mod free_space;
+pub(in crate::protocol) mod frames_mark;
 pub(in crate::protocol) mod overwrite;
 pub(in crate::protocol) mod page_one;
+pub(in crate::protocol) mod restart;
 pub(in crate::protocol) mod retry;
 pub(in crate::protocol) mod savepoint;
 pub(in crate::protocol) mod spill;

@@ -58,7 +58,7 @@ pub(in crate::protocol) struct OwnFrames {
     pub(in crate::protocol) unsettled: BTreeSet<u32>,
     /// The index may have entries behind `end`, left by a failed call.
     has_leftovers: bool,
-    /// The frames are an engine's ([`crate::protocol::engine::frames`]).
+    /// The frames are an engine's ([`crate::protocol::engine`]).
     pub(in crate::protocol) of_engine: bool,
 }
 

@@ -34,15 +34,16 @@ use crate::index::{
 };
 use crate::protocol::durability::group_commit::CommitSync;
 use crate::protocol::durability::pipelined_commit::Commit;
-use crate::protocol::engine::frames_mark::Cuts;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
-use crate::protocol::locking::turn::HeldWrite;
+use crate::protocol::locking::turn::{Begin, HeldWrite};
 use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::header::Held;
 use crate::protocol::read::page::PageRef;
+use crate::protocol::read::pages::pages;
 use crate::protocol::read::saved_snapshot::SavedSnapshot;
 use crate::protocol::write::append;
 use crate::protocol::write::dirty_pages::Changes;
+use crate::protocol::write::frames_mark::Cuts;
 use crate::protocol::write::spill::OwnFrames;
 use crate::protocol::{LockGuard, Synchronous, Wal};
 use crate::testing::{Mutation, mutated, rule};
@@ -65,14 +66,6 @@ pub struct WriteTx<C: WalCoordination> {
     begun_on: Option<u64>,
     /// The number of the thread that began it.
     pub(in crate::protocol) thread: u32,
-}
-
-/// On which state a write transaction begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::protocol) enum Begin {
-    /// On what another thread has just committed, if it passes Write on.
-    OnNewest,
-    OnPublished,
 }
 
 /// Why a read transaction did not become a write transaction. `?` turns it into its
@@ -270,6 +263,8 @@ fn last_frame_before(before: &IndexHeader, committed: &IndexHeader) -> u32 {
 pub(in crate::protocol) fn pause_without_write(attempt: u32) -> Duration {
     Duration::from_millis(u64::from(attempt).pow(2).min(150))
 }
+
+pages!(WriteTx);
 
 impl<C: WalCoordination> WriteTx<C> {
     pub(in crate::protocol) fn new(read: ReadTx<C>, write: LockGuard<C>) -> Self {
@@ -561,6 +556,13 @@ impl<C: WalCoordination> WriteTx<C> {
             page,
             page_count: self.page_count(),
         }
+    }
+}
+
+impl<C: WalCoordination> WriteTx<C> {
+    /// Notes that this transaction stays on its thread until it ends.
+    pub(in crate::protocol) fn stay(&self) {
+        self.wal().own_write().stays(self.thread);
     }
 }
 
