@@ -9,8 +9,9 @@
 //!   so that frames up to it may be there already.
 
 use super::block::{IndexBlock, Word, WritableBlock};
+use super::header::IndexHeader;
 use crate::sync::Ordering;
-use crate::testing::{Point, step};
+use crate::testing::{Point, rule, step};
 
 const BACKFILLED: usize = 24;
 const ATTEMPTED: usize = 32;
@@ -31,6 +32,20 @@ impl<'a> CheckpointInfo<'a> {
     #[inline]
     pub(crate) fn backfilled(&self) -> u32 {
         self.0[BACKFILLED].load_acquire()
+    }
+
+    /// How many frames of the log that `header` publishes are in the database file.
+    ///
+    /// A count that is larger than the log belongs to an older generation: a restart by
+    /// SQLite that died between the header and the count leaves it. No frame counts as
+    /// backfilled then, which is always safe.
+    #[inline]
+    pub(crate) fn backfilled_of(&self, header: &IndexHeader) -> u32 {
+        let count = self.backfilled();
+        match rule!(CountOfThisGeneration, count <= header.max_frame()) {
+            true => count,
+            false => 0,
+        }
     }
 
     /// Up to which frame a checkpoint may have written the database file.

@@ -153,12 +153,8 @@ impl<C: WalCoordination> Wal<C> {
 
     /// How many frames of `header` are not in the database file.
     fn not_moved(&self, header: &IndexHeader) -> Result<u32> {
-        let backfilled = self.checkpoint_info()?.backfilled();
-        // A count that is larger than the log is of an older one.
-        Ok(header
-            .max_frame()
-            .checked_sub(backfilled)
-            .unwrap_or(header.max_frame()))
+        let backfilled = self.checkpoint_info()?.backfilled_of(header);
+        Ok(header.max_frame().saturating_sub(backfilled))
     }
 
     /// Moves what is left with Write held, waits for readers of the log, and

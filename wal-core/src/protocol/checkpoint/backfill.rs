@@ -153,13 +153,10 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         }
     }
 
-    /// How many frames of this log are in the database file. Only the holder
-    /// of Checkpoint raises the count, so one that is larger than the log is
-    /// long is of an older log, left by a restart that died.
+    /// How many frames of this log are in the database file. Only the holder of `CKPT`
+    /// raises the count.
     fn backfilled(&self) -> Result<u32> {
-        let count = self.wal.checkpoint_info()?.backfilled();
-        let of_this_log = rule!(CountOfThisGeneration, count <= self.header.max_frame());
-        Ok(if of_this_log { count } else { 0 })
+        Ok(self.wal.checkpoint_info()?.backfilled_of(&self.header))
     }
 
     /// The last frame that may be copied, and what allows no more. Marks of

@@ -147,8 +147,8 @@ impl<C: WalCoordination> Wal<C> {
     /// low is always safe. True if that was so, and snapshots that went by it
     /// are wrong.
     pub(in crate::protocol) fn mend_backfilled(&self, header: &IndexHeader) -> Result<bool> {
-        let backfilled = self.checkpoint_info()?.backfilled();
-        let stale = !rule!(CountOfThisGeneration, backfilled <= header.max_frame());
+        let info = self.checkpoint_info()?;
+        let stale = info.backfilled_of(header) != info.backfilled();
         if stale {
             self.writable_block_zero()?.set_backfilled(0);
         }

@@ -26,16 +26,10 @@ use crate::types::{Lock, LockMode, ReadSlot};
 
 impl<C: WalCoordination> Wal<C> {
     /// The first frame of `header` that is not in the database file by the count, which
-    /// is loaded before the header is compared again. A count that is larger than the
-    /// log is of an older one, left by a restart that died.
+    /// is loaded before the header is compared again.
     pub(in crate::protocol) fn first_in_log(&self, header: &IndexHeader) -> Result<u32> {
-        let backfilled = self.checkpoint_info()?.backfilled();
-        let of_this_log = rule!(CountOfThisGeneration, backfilled <= header.max_frame());
-        Ok(if of_this_log {
-            backfilled.saturating_add(1)
-        } else {
-            1
-        })
+        let backfilled = self.checkpoint_info()?.backfilled_of(header);
+        Ok(backfilled.saturating_add(1))
     }
 
     /// Takes a slot to read at in a log of `max_frame` frames: the one whose
