@@ -51,7 +51,7 @@ case "$$required" in ""|0|false) echo "$$line" >&2; mkdir -p target; echo "$$lin
 endef
 
 test-unit: ## each crate by itself, with the conformance suite and the examples in the docs
-	$(CARGO) test -p wal-core -p wal-inproc -p wal-shm -p wal --features wal/shm,wal/inproc,wal/observe,wal-core/conformance
+	$(CARGO) test -p wal-core -p wal-conformance -p wal-inproc -p wal-shm -p wal --features wal/shm,wal/inproc,wal/observe
 
 examples: ## each example of the library, which checks its own outcome
 	@python3 -c 'import sqlite3' 2>/dev/null || { $(call unchecked,the examples replicator and watch beside Python,there is no python3 on PATH; install Debian's package python3); }
@@ -158,8 +158,8 @@ fuzz: ## hostile files and operations, FUZZ_SECONDS for each target (nightly and
 # A user of the conformance suite that dies leaks what it had.
 asan: ## the suites that use mappings, under AddressSanitizer (nightly)
 	ASAN_OPTIONS=detect_leaks=0 RUSTFLAGS=-Zsanitizer=address RUSTDOCFLAGS=-Zsanitizer=address $(CARGO) +nightly test --target $(HOST) \
-	  --target-dir $(ASAN_DIR) -p wal-core -p wal-shm -p wal-inproc -p wal \
-	  --features wal/shm,wal/inproc,wal-core/conformance --lib --tests
+	  --target-dir $(ASAN_DIR) -p wal-core -p wal-conformance -p wal-shm -p wal-inproc -p wal \
+	  --features wal/shm,wal/inproc --lib --tests
 
 # These need a component of nightly each.
 miri: ## format, wait and types under Miri
@@ -170,7 +170,7 @@ miri: ## format, wait and types under Miri
 tsan: ## the in-process backend under ThreadSanitizer
 	@if [ -d "$$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library" ]; then \
 	  RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly test -Zbuild-std --target $(HOST) --target-dir $(TSAN_DIR) \
-	    -p wal-inproc --features wal-core/conformance --tests; \
+	    -p wal-inproc --tests; \
 	  else echo "ThreadSanitizer needs the standard library's source: rustup +nightly component add rust-src"; fi
 
 TSAN_DIR ?= target/tsan
@@ -186,7 +186,7 @@ lint: ## formatting, clippy, docs, features, licences
 	$(CARGO) clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	$(CARGO) clippy -p wal --no-default-features --features inproc --quiet -- -D warnings
 	$(CARGO) clippy -p wal-libsql --no-default-features --features inproc --quiet -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -p wal-core -p wal-inproc -p wal-shm -p wal -p wal-libsql --no-deps --all-features --quiet
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -p wal-core -p wal-conformance -p wal-inproc -p wal-shm -p wal -p wal-libsql --no-deps --all-features --quiet
 	@if $(CARGO) tree -p integration -e features | grep -qE 'feature "(step-points|mutations)"'; then \
 	  echo "a test-only feature is in the default build"; exit 1; fi
 	@if $(CARGO) tree -p bench -e features | grep -qE 'feature "(step-points|mutations|observe)"'; then \

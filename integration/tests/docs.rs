@@ -68,7 +68,7 @@ const SUITES: [(&str, &[&str]); 4] = [
     (
         "test-unit",
         &[
-            "wal-core/src/conformance/",
+            "wal-conformance/",
             "wal-core/src/",
             "wal-shm/src/",
             "wal-inproc/tests/",
@@ -131,7 +131,7 @@ fn every_guarantee_is_shown_by_make_test() {
                 .find(|(_, folders)| folders.iter().any(|folder| path.starts_with(folder)));
             let is_run =
                 suite.is_some_and(|(suite, _)| rule.split_whitespace().any(|word| word == *suite));
-            let is_case = path.contains("/conformance/cases/");
+            let is_case = path.contains("wal-conformance/src/cases/");
             is_run && (is_case || before.contains("#[test]")) && !before.contains("#[ignore")
         };
         assert!(

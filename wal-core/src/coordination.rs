@@ -4,8 +4,8 @@
 //! protocol in [`crate::protocol`] is written once on it.
 //!
 //! # Contract
-//! Every backend keeps these rules; the conformance suite (feature
-//! `conformance`) checks them.
+//! Every backend keeps these rules; the conformance suite (the
+//! crate `wal-conformance`) checks them.
 //!
 //! 1. *Blocks stay.* A block that was returned once is returned again, at the
 //!    same address, as long as the coordination lives, and is the same memory

@@ -32,8 +32,6 @@ pub mod stripes;
 pub mod types;
 pub mod wait;
 
-#[cfg(all(feature = "conformance", not(loom)))]
-pub mod conformance;
 #[doc(hidden)]
 pub mod sync;
 #[doc(hidden)]

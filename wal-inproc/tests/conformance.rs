@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
+use wal_conformance::{Attachment, Backend};
 use wal_core::Result;
-use wal_core::conformance::{Attachment, Backend};
 use wal_core::storage::{OpenMode, OsStorage};
 use wal_inproc::{InProcessOptions, InProcessWalCoordination};
 
@@ -36,7 +36,7 @@ mod mapped {
         }
     }
 
-    wal_core::conformance_suite!(InProcess);
+    wal_conformance::conformance_suite!(InProcess);
 }
 
 mod copied {
@@ -53,5 +53,5 @@ mod copied {
         }
     }
 
-    wal_core::conformance_suite!(InProcess);
+    wal_conformance::conformance_suite!(InProcess);
 }

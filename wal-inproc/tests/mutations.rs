@@ -6,8 +6,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use wal_conformance::{Attachment, Backend, CaughtBy, MUTATIONS, cases};
 use wal_core::Result;
-use wal_core::conformance::{Attachment, Backend, CaughtBy, MUTATIONS, cases};
 use wal_core::storage::{OpenMode, OsStorage};
 use wal_core::testing::Mutation;
 use wal_inproc::{InProcessOptions, InProcessWalCoordination};
@@ -30,7 +30,7 @@ impl Backend for InProcess {
 mod suite {
     use super::InProcess;
 
-    wal_core::conformance_suite!(InProcess);
+    wal_conformance::conformance_suite!(InProcess);
 }
 
 fn passes(case: &str, mutation: Option<Mutation>) -> bool {

@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
+use wal_conformance::{Attachment, Backend};
 use wal_core::Result;
-use wal_core::conformance::{Attachment, Backend};
 use wal_core::storage::{LockKind, OpenMode, OsStorage};
 use wal_shm::{ShmOptions, ShmWalCoordination};
 
@@ -39,7 +39,7 @@ mod mapped {
         }
     }
 
-    wal_core::conformance_suite!(SharedMemory);
+    wal_conformance::conformance_suite!(SharedMemory);
 }
 
 /// By `pread` and with classic locks.
@@ -60,5 +60,5 @@ mod plain {
         }
     }
 
-    wal_core::conformance_suite!(SharedMemory);
+    wal_conformance::conformance_suite!(SharedMemory);
 }

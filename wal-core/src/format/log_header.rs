@@ -36,7 +36,7 @@ pub struct LogHeader {
 
 /// What the first 32 bytes of a log turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum DecodedHeader {
+pub enum DecodedHeader {
     /// A header that frames can follow.
     Valid(LogHeader, Checksum),
     /// No header of a log: the log is empty.
@@ -62,7 +62,7 @@ impl LogHeader {
 
     /// Reads a header, in the order of `walIndexRecover`: magic and page size
     /// first, then the checksum, then the version.
-    pub(crate) fn decode(bytes: &[u8; LOG_HEADER_LEN]) -> DecodedHeader {
+    pub fn decode(bytes: &[u8; LOG_HEADER_LEN]) -> DecodedHeader {
         let [
             a0,
             a1,

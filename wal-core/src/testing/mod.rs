@@ -24,6 +24,8 @@ macro_rules! named {
     };
 }
 
+#[cfg(all(feature = "step-points", not(loom)))]
+pub mod index;
 mod points;
 mod rules;
 

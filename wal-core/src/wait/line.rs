@@ -284,8 +284,9 @@ impl Line {
     }
 
     /// How many are in line, the dead included.
-    #[cfg(any(test, all(feature = "conformance", not(loom))))]
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(any(test, all(feature = "step-points", not(loom))))]
+    #[doc(hidden)]
+    pub fn occupied_slots(&self) -> usize {
         let taken = |waiter: &&Waiting| waiter.ticket.load(Ordering::SeqCst) != 0;
         self.waiters.iter().filter(taken).count()
     }
@@ -318,8 +319,8 @@ impl Waiting {
 /// one it is ahead or behind by a constant, so its processes seem to be silent, or to have let
 /// their turn pass: they line up again, and a shared sync or the reclaim of a read lock is done
 /// once more or later. What a clock says grants nothing, so no commit depends on it.
-pub(crate) fn now() -> u32 {
-    #[cfg(all(feature = "conformance", not(loom)))]
+pub fn now() -> u32 {
+    #[cfg(all(feature = "step-points", not(loom)))]
     if let Some(now) = super::manual_clock::now() {
         return now;
     }
@@ -339,7 +340,7 @@ pub(super) fn micros() -> u64 {
 
 /// A number for this thread, which no other thread of any process is likely to
 /// have.
-pub(crate) fn who() -> u32 {
+pub fn who() -> u32 {
     thread_local! {
         static WHO: Cell<(Option<ProcessGeneration>, u32)> = const { Cell::new((None, 0)) };
     }
@@ -446,7 +447,7 @@ mod tests {
             Turn::Wait,
             "the place is another's"
         );
-        assert_eq!(line.len(), 2);
+        assert_eq!(line.occupied_slots(), 2);
     }
 
     #[test]
@@ -466,7 +467,7 @@ mod tests {
         assert!(line.enter(0).is_some());
         // All of them have died, and nobody else is in line.
         assert!(line.enter(90 * MS).is_some());
-        assert_eq!(line.len(), 1);
+        assert_eq!(line.occupied_slots(), 1);
     }
 
     #[test]
@@ -477,6 +478,6 @@ mod tests {
         }
         let place = line.enter(90 * MS).unwrap();
         assert_eq!(line.turn(place, 90 * MS), Turn::Try);
-        assert_eq!(line.len(), 1);
+        assert_eq!(line.occupied_slots(), 1);
     }
 }

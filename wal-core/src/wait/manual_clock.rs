@@ -15,18 +15,18 @@ thread_local! {
 
 /// Microseconds that stand still until they are advanced. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ManualClock(Arc<AtomicU32>);
+pub struct ManualClock(Arc<AtomicU32>);
 
 impl ManualClock {
     /// Runs `act`, in which the calling thread reads this clock instead of the
     /// machine's.
-    pub(crate) fn run<T>(&self, act: impl FnOnce() -> T) -> T {
+    pub fn run<T>(&self, act: impl FnOnce() -> T) -> T {
         let _restore = Restore(CLOCK.replace(Some(self.clone())));
         act()
     }
 
     /// Advances the clock by `time`, for all threads that run by it.
-    pub(crate) fn advance(&self, time: Duration) {
+    pub fn advance(&self, time: Duration) {
         let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
         self.0.fetch_add(micros, Ordering::SeqCst);
     }

@@ -16,8 +16,9 @@
 
 mod delayed;
 mod line;
-#[cfg(all(feature = "conformance", not(loom)))]
-pub(crate) mod manual_clock;
+#[cfg(all(feature = "step-points", not(loom)))]
+#[doc(hidden)]
+pub mod manual_clock;
 mod synced;
 
 use std::cell::Cell;
@@ -26,8 +27,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use delayed::DelayedReleases;
+pub(crate) use line::STILL_HERE;
 pub use line::{Line, Place, Turn};
-pub(crate) use line::{STILL_HERE, now, who};
+#[doc(hidden)]
+pub use line::{now, who};
 pub use synced::{LEASE, SyncedLog};
 
 /// The words, in memory that all users share; zeros are an empty room.

@@ -173,7 +173,7 @@ impl PageMap {
     }
 
     /// How many frames are fed.
-    #[cfg(all(any(test, feature = "conformance"), not(loom)))]
+    #[cfg(all(any(test, feature = "step-points"), not(loom)))]
     pub(crate) fn frames(&self) -> u32 {
         self.fed.load(Ordering::Acquire)
     }

@@ -221,20 +221,23 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// True if the attachment has Write, and no thread writes.
-    #[cfg(all(feature = "conformance", not(loom)))]
-    pub(crate) fn is_write_kept(&self) -> bool {
+    #[cfg(all(feature = "step-points", not(loom)))]
+    #[doc(hidden)]
+    pub fn is_write_kept(&self) -> bool {
         self.durability_state().relay().state().is_kept
     }
 
     /// How many threads of the attachment sleep until a commit is published.
-    #[cfg(all(feature = "conformance", not(loom)))]
-    pub(crate) fn publish_sleepers(&self) -> u32 {
+    #[cfg(all(feature = "step-points", not(loom)))]
+    #[doc(hidden)]
+    pub fn publish_sleepers(&self) -> u32 {
         self.durability_state().relay().state().sleepers
     }
 
     /// How many threads of the attachment stand in line as heirs.
-    #[cfg(all(feature = "conformance", not(loom)))]
-    pub(crate) fn heirs(&self) -> usize {
+    #[cfg(all(feature = "step-points", not(loom)))]
+    #[doc(hidden)]
+    pub fn heirs(&self) -> usize {
         self.durability_state().relay().state().heirs.len()
     }
 

@@ -126,10 +126,11 @@ impl<C: WalCoordination> Kept<'_, C> {
     }
 }
 
-#[cfg(all(feature = "conformance", not(loom)))]
+#[cfg(all(feature = "step-points", not(loom)))]
 impl<C: WalCoordination> crate::protocol::Wal<C> {
     /// How many frames the map of this attachment has.
-    pub(crate) fn frames_in_map(&self) -> u32 {
+    #[doc(hidden)]
+    pub fn frames_in_map(&self) -> u32 {
         self.read_state()
             .map()
             .current()

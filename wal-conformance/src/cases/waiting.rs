@@ -1,0 +1,229 @@
+//! What an operation does while somebody is in its way.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::backend::Backend;
+use crate::director::{Awaited, Call};
+use crate::scene::{BOUND, Scene, User, fill, until, version_in};
+use wal_core::coordination::WalCoordination;
+use wal_core::error::Error;
+use wal_core::protocol::{BusyHandler, Cancel};
+use wal_core::types::{Lock, PageNo};
+use wal_core::wait::manual_clock::ManualClock;
+
+/// A turn is a millisecond; who has waited for this long is not taken for dead.
+pub(super) const LONGER_THAN_A_TURN: Duration = Duration::from_millis(2);
+
+pub(crate) fn a_writer_asks_again_until_its_handler_says_no<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (holder, waiter) = scene.two();
+    let writing = holder.write();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = asked.clone();
+    let busy = BusyHandler::ask(move |lock, tries| {
+        log.lock().unwrap().push((lock, tries));
+        tries < 3
+    });
+    match waiter.wal.begin_write(busy) {
+        Err(Error::Busy { lock, .. }) => assert_eq!(lock, Lock::Write),
+        other => panic!("not busy: {other:?}"),
+    }
+    let lock = Lock::Write;
+    assert_eq!(*asked.lock().unwrap(), [(lock, 1), (lock, 2), (lock, 3)]);
+    drop(writing);
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_writer_begins_when_its_handler_let_the_other_end<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (holder, waiter) = scene.two();
+    let writing = Mutex::new(Some(holder.write()));
+    let busy = BusyHandler::ask(move |_, _| writing.lock().unwrap().take().is_some());
+    let mut tx = waiter.wal.begin_write(busy).expect("the other has ended");
+    fill(&mut tx, &[1], 4).expect("it is filled");
+    tx.commit().expect("it is committed");
+    assert_eq!(holder.versions(), [4, 0]);
+}
+
+/// How many writers wait in line.
+fn in_line<B: Backend>(user: &User<B>) -> usize {
+    let room = user.wal.coordination().waiting_room();
+    room.expect("a waiting room").line().occupied_slots()
+}
+
+/// Waits until `count` writers stand in line.
+pub(super) fn until_in_line<B: Backend>(user: &User<B>, count: usize) {
+    until("writers line up", || in_line(user) == count);
+}
+
+/// Writes `version`, once it is its turn.
+fn write_in_turn<B: Backend>(user: &User<B>, version: u32) {
+    let mut tx = user.wal.begin_write(BOUND).expect("its turn comes");
+    fill(&mut tx, &[1], version).expect("it is filled");
+    tx.commit().expect("it is committed");
+}
+
+/// The clock stands still, so that no writer is taken for dead while the system
+/// leaves it without a processor.
+pub(crate) fn writers_get_write_in_the_order_of_their_coming<B: Backend>() {
+    let scene = Scene::<B>::new(5);
+    let holder = scene.user();
+    let order = Mutex::new(Vec::new());
+    let clock = ManualClock::default();
+    let writing = clock.run(|| holder.write());
+    thread::scope(|scope| {
+        for place in 1..=4 {
+            let (user, order, clock) = (scene.user(), &order, &clock);
+            scope.spawn(move || {
+                clock.run(|| {
+                    let tx = user.wal.begin_write(BOUND).expect("its turn comes");
+                    order.lock().unwrap().push(place);
+                    drop(tx);
+                });
+            });
+            until_in_line(&holder, place);
+        }
+        clock.run(|| drop(writing));
+    });
+    assert_eq!(*order.lock().unwrap(), [1, 2, 3, 4]);
+    until_in_line(&holder, 0);
+    scene.assert_quiet();
+}
+
+/// The waiter is woken, but cannot try for Write before the busy writer has either
+/// lined up behind it or passed it.
+pub(crate) fn a_writer_whose_turn_is_over_does_not_pass_the_line<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (busy, waiter) = scene.two();
+    let clock = ManualClock::default();
+    let writing = clock.run(|| busy.write());
+    let (sleeps, is_asleep) = channel();
+    let has_begun = Arc::new(AtomicBool::new(false));
+    waiter.before(|call| *call == Call::Sleep(Awaited::Turn), {
+        let (busy, has_begun) = (busy.clone(), has_begun.clone());
+        move || {
+            sleeps.send(()).expect("the test waits for it");
+            let has_come = || in_line(&busy) == 2 || has_begun.load(Ordering::SeqCst);
+            until("the busy writer comes", has_come);
+        }
+    });
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| clock.run(|| write_in_turn(&waiter, 1)));
+        is_asleep.recv_timeout(BOUND).expect("the waiter sleeps");
+        clock.advance(LONGER_THAN_A_TURN);
+        let tx = clock.run(|| {
+            drop(writing);
+            busy.wal.begin_write(BOUND).expect("its turn comes")
+        });
+        has_begun.store(true, Ordering::SeqCst);
+        let found = version_in(1, &tx.page(PageNo::ONE).expect("the page is read"));
+        assert_eq!(found, 1, "the waiter was passed");
+        drop(tx);
+        waiting.join().expect("the waiter does not panic");
+    });
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_writer_that_gives_up_in_line_lets_the_next_one_go_on<B: Backend>() {
+    let scene = Scene::<B>::new(3);
+    let (holder, impatient) = scene.two();
+    let patient = scene.user();
+    let clock = ManualClock::default();
+    let writing = clock.run(|| holder.write());
+    let cancel = Cancel::new();
+    let until_cancelled = BusyHandler::timeout(BOUND).cancelled_by(&cancel);
+    thread::scope(|scope| {
+        let gives_up = || impatient.wal.begin_write(until_cancelled).map(drop);
+        let first = scope.spawn(|| clock.run(gives_up));
+        until_in_line(&holder, 1);
+        let second = scope.spawn(|| clock.run(|| write_in_turn(&patient, 1)));
+        until_in_line(&holder, 2);
+        cancel.cancel();
+        let ended = first.join().expect("it does not panic");
+        assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+        until_in_line(&holder, 1);
+        clock.run(|| drop(writing));
+        second.join().expect("it does not panic");
+    });
+    assert_eq!(holder.versions(), [1, 0, 0]);
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_busy_lock_names_its_holder<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (holder, waiter) = scene.two();
+    let _writing = holder.write();
+    match waiter.wal.begin_write(Duration::ZERO) {
+        Err(Error::Busy { holders, .. }) => assert_eq!(holders, [std::process::id()]),
+        other => panic!("not busy: {other:?}"),
+    }
+}
+
+pub(crate) fn a_waiting_writer_is_cancelled_from_another_thread<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (holder, waiter) = scene.two();
+    let writing = holder.write();
+    let cancel = Cancel::new();
+    let busy = BusyHandler::timeout(BOUND).cancelled_by(&cancel);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| waiter.wal.begin_write(busy.clone()).map(drop));
+        cancel.cancel();
+        let ended = waiting.join().expect("the waiter does not panic");
+        assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+    });
+    cancel.reset();
+    drop(writing);
+    drop(waiter.wal.begin_write(busy).expect("Write is free"));
+    scene.assert_quiet();
+}
+
+pub(crate) fn a_change_is_told_to_who_asks<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, other) = scene.two();
+    writer.commit(&[1], 1);
+    let seen = *other.read().snapshot();
+    assert!(!other.wal.changed_since(&seen).unwrap());
+    assert!(!other.wal.wait_for_change(&seen, Duration::ZERO).unwrap());
+    writer.commit(&[1], 1);
+    assert!(other.wal.changed_since(&seen).unwrap());
+    assert!(other.wal.wait_for_change(&seen, BOUND).unwrap());
+    let seen = *other.read().snapshot();
+    // A new generation, with as many frames as the old one had.
+    writer.checkpoint_all();
+    writer.commit(&[1], 2);
+    writer.commit(&[1], 3);
+    assert!(other.wal.changed_since(&seen).unwrap());
+}
+
+/// The commit comes between the look and the sleep, where only its ticket can
+/// end the wait.
+pub(crate) fn who_waits_for_a_change_is_woken_by_a_commit<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (writer, waiter) = scene.two();
+    writer.commit(&[1], 1);
+    let seen = *waiter.read().snapshot();
+    let wait = Call::Sleep(Awaited::Commit);
+    waiter.before(move |call| *call == wait, move || writer.commit(&[1], 2));
+    let started = Instant::now();
+    assert!(waiter.wal.wait_for_change(&seen, BOUND).unwrap());
+    waiter.assert_stepped_in();
+    assert!(started.elapsed() < BOUND / 2, "nobody woke the waiter");
+}
+
+pub(crate) fn who_waits_for_a_change_is_cancelled<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let user = scene.user();
+    let seen = *user.read().snapshot();
+    let cancel = Cancel::new();
+    let until = BusyHandler::timeout(BOUND).cancelled_by(&cancel);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| user.wal.wait_for_change(&seen, until));
+        cancel.cancel();
+        let ended = waiting.join().expect("the waiter does not panic");
+        assert!(matches!(ended, Err(Error::Cancelled)), "{ended:?}");
+    });
+}
