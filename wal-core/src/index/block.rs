@@ -242,6 +242,11 @@ pub(crate) const fn last_frame_of_block(index: u32) -> u32 {
     FIRST_BLOCK_FRAMES.saturating_add(index.saturating_mul(BLOCK_FRAMES))
 }
 
+/// The slot at which the chain of `page` begins (`walHash`).
+pub(super) fn hash(page: u32) -> usize {
+    (page as usize).wrapping_mul(383) & (SLOTS - 1)
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

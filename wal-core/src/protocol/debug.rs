@@ -6,14 +6,15 @@ use std::fmt::{DebugStruct, Formatter, Result};
 use crate::coordination::WalCoordination;
 use crate::protocol::Wal;
 use crate::protocol::locking::guard::LockGuard;
-use crate::protocol::read::begin::{ReadTx, Snapshot};
+use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::hold::HeldSnapshot;
-use crate::protocol::read::page::PageRef;
+use crate::protocol::read::page_ref::PageRef;
+use crate::protocol::read::snapshot::Snapshot;
 use crate::protocol::replication::apply::ApplyTx;
 use crate::protocol::replication::tail::{RawFrame, ResumedTail, Tail, TailFrames};
 use crate::protocol::vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
-use crate::protocol::write::spill::OwnFrames;
-use crate::protocol::write::transaction::{UpgradeRefused, WriteTx};
+use crate::protocol::write::own_frames::OwnFrames;
+use crate::protocol::write::write_tx::{UpgradeRefused, WriteTx};
 
 /// `Debug` of a type by the named values that it prints. There is no bound on the
 /// coordination, of which nothing is printed.

@@ -57,7 +57,7 @@ mod vacuum;
 mod write;
 
 pub use checkpoint::backfill_proof::BackfillProof;
-pub use checkpoint::modes::{
+pub use checkpoint::options::{
     CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
 };
 pub use config::{CACHE_SPILL, DatabaseKind, Synchronous, WalAutoActions, WalConfig};
@@ -70,11 +70,11 @@ pub use observe::Counters;
 pub use open::{
     Expected, create_pages, first_page, inspect, inspect_immutable, is_unmade, refuse_leftovers,
 };
-pub use read::begin::{ReadTx, Snapshot};
+pub use read::begin::ReadTx;
 pub use read::hold::HeldSnapshot;
-pub use read::page::PageRef;
+pub use read::page_ref::PageRef;
 pub use read::pages::Pages;
-pub use read::saved_snapshot::SavedSnapshot;
+pub use read::snapshot::{SavedSnapshot, Snapshot};
 pub use replication::apply::ApplyTx;
 pub use replication::backup::BackupProgress;
 pub use replication::drain::{DrainOptions, Drained};
@@ -82,4 +82,4 @@ pub use replication::tail::{RawFrame, ResumedTail, Tail, TailFrames, TailPositio
 pub use vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
 pub use write::dirty_pages::Savepoint;
 pub use write::frames_mark::FramesMark;
-pub use write::transaction::{UpgradeRefused, WriteTx};
+pub use write::write_tx::{UpgradeRefused, WriteTx};

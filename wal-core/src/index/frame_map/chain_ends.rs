@@ -19,8 +19,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::hash::hash;
-use crate::index::block::{HashSlot, SLOTS, Word};
+use crate::index::block::{HashSlot, SLOTS, Word, hash};
 
 /// How many pages are remembered at a time, a power of two.
 const PAGES: usize = 256;

@@ -18,7 +18,7 @@
 use super::chain_ends::{ChainEnds, FAR, Further, VERY_FAR};
 use crate::error::Result;
 use crate::index::block::{
-    IndexBlock, SLOTS, Word, WritableBlock, block_of_frame, frame_before_block,
+    IndexBlock, SLOTS, Word, WritableBlock, block_of_frame, frame_before_block, hash,
 };
 use crate::sync::{Ordering, fence};
 use crate::testing::{Mutation, Point, mutated, rule, step};
@@ -33,11 +33,6 @@ pub(crate) trait Blocks {
     fn chain_ends(&self) -> &ChainEnds;
     /// The error for contents that no writer leaves.
     fn corrupt(&self, reason: &str) -> crate::Error;
-}
-
-/// The slot at which the chain of `page` begins (`walHash`).
-pub(in crate::index) fn hash(page: u32) -> usize {
-    (page as usize).wrapping_mul(383) & (SLOTS - 1)
 }
 
 /// Adds the entry that frame `frame` holds `page`.

@@ -30,7 +30,7 @@ use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::index::IndexHeader;
 use crate::protocol::checkpoint::backfill::Backfill;
-use crate::protocol::checkpoint::modes::CheckpointOptions;
+use crate::protocol::checkpoint::options::CheckpointOptions;
 use crate::protocol::checkpoint::pace::CaughtUp;
 use crate::protocol::checkpoint::restart::next_salts;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};

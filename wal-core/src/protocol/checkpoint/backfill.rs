@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::index::{
     IndexHeader, MARK_NOT_USED, {self},
 };
-use crate::protocol::checkpoint::modes::{CheckpointProgress, CheckpointReport, HeldBack};
+use crate::protocol::checkpoint::options::{CheckpointProgress, CheckpointReport, HeldBack};
 use crate::protocol::checkpoint::restart::next_salts;
 use crate::protocol::locking::busy::Waiter;
 use crate::protocol::locking::delayed_release::Reclaim;

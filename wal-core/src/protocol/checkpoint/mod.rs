@@ -11,12 +11,14 @@
 //! | `backfill_proof` | the value that shows that a backfilled log may be overwritten |
 //! | `proof` | shows that a backfilled log may be overwritten |
 //! | `close` | what the last user cleans up |
+//! | `options` | what a checkpoint is asked for, and what it reports |
 
 pub(in crate::protocol) mod automatic;
 pub(in crate::protocol) mod backfill;
 pub(in crate::protocol) mod backfill_proof;
 pub(in crate::protocol) mod close;
 pub(in crate::protocol) mod modes;
+pub(in crate::protocol) mod options;
 pub(in crate::protocol) mod pace;
 pub(in crate::protocol) mod proof;
 pub(in crate::protocol) mod restart;

@@ -35,15 +35,6 @@ use crate::types::Lock;
 /// refuses more transactions that were moved to another thread and pause there.
 const UNTOUCHED: Duration = Duration::from_millis(250);
 
-/// A wait for `WRITE`, as far as it may be one for the thread's own transaction.
-#[derive(Default)]
-pub(in crate::protocol) struct SelfWait {
-    /// Since when the transaction was seen to be untouched.
-    since: Option<Instant>,
-    /// The wait ended for that reason.
-    found: bool,
-}
-
 impl<C: WalCoordination> Wal<C> {
     /// True if the caller, which failed to acquire `WRITE`, waits for a transaction of its
     /// own thread.

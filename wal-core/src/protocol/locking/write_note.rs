@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use crate::fork::ProcessGeneration;
 use crate::wait::who;
@@ -129,4 +130,13 @@ impl OwnWrite {
         self.stays(thread);
         Staying { note: self, thread }
     }
+}
+
+/// A wait for `WRITE`, as far as it may be one for the thread's own transaction.
+#[derive(Default)]
+pub(in crate::protocol) struct SelfWait {
+    /// Since when the transaction was seen to be untouched.
+    pub(super) since: Option<Instant>,
+    /// The wait ended for that reason.
+    pub(super) found: bool,
 }

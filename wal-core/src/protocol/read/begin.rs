@@ -30,88 +30,15 @@ use crate::index::IndexHeader;
 use crate::protocol::locking::pause::{deadline_after, pause_before};
 use crate::protocol::read::header::Held;
 use crate::protocol::read::retained::Kept;
-use crate::protocol::read::saved_snapshot::SavedSnapshot;
-use crate::protocol::read::shared_map::TakenMap;
+use crate::protocol::read::snapshot::Snapshot;
+use crate::protocol::read::taken_map::TakenMap;
 use crate::protocol::{LockGuard, Wal};
 use crate::testing::{Mutation, mutated, rule};
-use crate::types::{Lock, LockMode, ReadSlot, Salts};
+use crate::types::{Lock, LockMode, ReadSlot};
 
 /// After this many attempts the protocol is taken for broken
 /// (`WAL_RETRY_PROTOCOL_LIMIT`); together they last about ten seconds.
 const MAX_ATTEMPTS: u32 = 100;
-
-/// One state of the database, as a reader sees it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Snapshot {
-    pub(in crate::protocol) header: IndexHeader,
-    pub(in crate::protocol) slot: Option<ReadSlot>,
-    /// Frames before this one are in the database file.
-    pub(in crate::protocol) min_frame: u32,
-    pub(in crate::protocol) page_count: u32,
-}
-
-impl Snapshot {
-    /// The generation of the log.
-    pub fn salts(&self) -> Salts {
-        self.header.salts()
-    }
-
-    /// The last frame of the log that belongs to the snapshot.
-    pub fn max_frame(&self) -> u32 {
-        self.header.max_frame()
-    }
-
-    /// The size of the database in pages.
-    pub fn page_count(&self) -> u32 {
-        self.page_count
-    }
-
-    /// True if the log is bypassed, because all of it is in the database file.
-    pub fn bypasses_log(&self) -> bool {
-        match self.slot {
-            Some(slot) => slot == ReadSlot::DATABASE,
-            None => self.reads_database_only(),
-        }
-    }
-
-    /// True if no page is looked for in the log. That is so at slot 0, unless
-    /// the transaction itself has committed since it took that.
-    pub(in crate::protocol) fn reads_database_only(&self) -> bool {
-        self.min_frame > self.header.max_frame()
-    }
-
-    /// True if this state is known to include `commit`: it is of the same log and not older,
-    /// or of the log after as many restarts as can be counted, each of which moves all commits
-    /// to the database file first.
-    ///
-    /// False does not say that `commit` is missing: a log that was removed by its last
-    /// user, and made again, has a name of its own.
-    pub fn includes(&self, commit: &SavedSnapshot) -> bool {
-        let (frame, of) = (commit.max_frame(), commit.salts());
-        if self.header == *commit.header() || frame == 0 && of.names_none() {
-            return true;
-        }
-        // A replica that has applied several commits at once, and a recovery, have another
-        // change word: the frames tell.
-        let same_frame = || self.header.frame_checksum() == commit.header().frame_checksum();
-        match self.salts().name_same(of) {
-            true => frame < self.max_frame() || frame == self.max_frame() && same_frame(),
-            false => self.salts().restarts_since(of).is_some(),
-        }
-    }
-
-    /// True if both are snapshots of one published state. A state that is
-    /// published again, by a restart or a recovery, is another one.
-    pub fn is_same_state(&self, other: &Snapshot) -> bool {
-        self.header == other.header
-    }
-
-    /// The slot whose lock protects the snapshot; `None` for a writer, whose
-    /// lock on Write does that.
-    pub fn slot(&self) -> Option<ReadSlot> {
-        self.slot
-    }
-}
 
 /// A read transaction: an unchanging view of the database until it is dropped.
 pub struct ReadTx<C: WalCoordination> {
@@ -283,6 +210,15 @@ impl<C: WalCoordination> ReadTx<C> {
         // only when this one is dropped or cannot be used any more. What lies beyond its
         // mark or its frames is not asked for, by the checks of `begin_read_holding`.
         unsafe { self.wal().kept(first, self.snapshot.max_frame()) }
+    }
+}
+
+impl<C: WalCoordination> ReadTx<C> {
+    /// Goes on at the state that `header` publishes.
+    pub(in crate::protocol) fn move_to(&mut self, header: IndexHeader) {
+        self.snapshot.header = header;
+        // It was compared with the log up to the state before only.
+        self.map = TakenMap::default();
     }
 }
 

@@ -16,7 +16,7 @@ use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::protocol::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
-use crate::protocol::read::begin::Snapshot;
+use crate::protocol::read::snapshot::Snapshot;
 use crate::types::Lock;
 
 impl<C: WalCoordination> Wal<C> {

@@ -14,6 +14,9 @@
 //! | `hold` | a snapshot that is held for a bounded time |
 //! | `saved_snapshot` | a snapshot as a value, opened again while the log has it |
 //! | `change` | waits until the database has changed |
+//! | `snapshot` | snapshots as values |
+//! | `taken_map` | the private map that a transaction uses |
+//! | `page_ref` | a page, as it is handed out |
 
 pub(in crate::protocol) mod begin;
 pub(in crate::protocol) mod change;
@@ -22,9 +25,12 @@ pub(in crate::protocol) mod header;
 pub(in crate::protocol) mod hold;
 pub(in crate::protocol) mod marks;
 pub(in crate::protocol) mod page;
+pub(in crate::protocol) mod page_ref;
 pub(in crate::protocol) mod pages;
 pub(in crate::protocol) mod raise;
 pub(in crate::protocol) mod retained;
 pub(in crate::protocol) mod saved_snapshot;
 pub(in crate::protocol) mod shared_map;
+pub(in crate::protocol) mod snapshot;
 pub(in crate::protocol) mod state;
+pub(in crate::protocol) mod taken_map;

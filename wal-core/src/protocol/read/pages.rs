@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::protocol::read::begin::ReadTx;
-use crate::protocol::read::page::PageRef;
+use crate::protocol::read::page_ref::PageRef;
 use crate::types::{PageNo, PageSize};
 
 /// One state of a database, page by page.

@@ -21,9 +21,10 @@
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
-use crate::protocol::read::begin::{ReadTx, Snapshot};
+use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::header::Held;
-use crate::protocol::read::shared_map::TakenMap;
+use crate::protocol::read::snapshot::Snapshot;
+use crate::protocol::read::taken_map::TakenMap;
 use crate::testing::rule;
 use crate::types::ReadSlot;
 

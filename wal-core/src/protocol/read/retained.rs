@@ -27,9 +27,9 @@ use crate::error::{Error, Result};
 use crate::format::{Checksum, FRAME_HEADER_LEN, frame_offset};
 use crate::index::Seal;
 use crate::protocol::Wal;
-use crate::protocol::read::begin::Snapshot;
-use crate::protocol::read::page::PageRef;
-use crate::protocol::read::shared_map::TakenMap;
+use crate::protocol::read::page_ref::PageRef;
+use crate::protocol::read::snapshot::Snapshot;
+use crate::protocol::read::taken_map::TakenMap;
 use crate::storage::MappedFile;
 use crate::types::{FrameNo, PageNo};
 

@@ -17,8 +17,6 @@
 //! gone too early and never opened wrongly.
 #![allow(unsafe_code)] // A lock is said to keep what is read under it.
 
-use std::cmp::Ordering as Order;
-use std::fmt;
 use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
@@ -28,84 +26,17 @@ use crate::index::{
 };
 use crate::protocol::Wal;
 use crate::protocol::locking::pause::pause_before;
-use crate::protocol::read::begin::{ReadTx, Snapshot};
+use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::header::Held;
 use crate::protocol::read::retained::Kept;
+use crate::protocol::read::snapshot::SavedSnapshot;
 use crate::sync::{Ordering, fence};
 use crate::testing::{Mutation, mutated, rule};
-use crate::types::{Lock, LockMode, PageNo, ReadSlot, Salts};
+use crate::types::{Lock, LockMode, PageNo, ReadSlot};
 
 /// After this many attempts, which take a millisecond, readers of newer states have all
 /// slots, or a writer was stopped while it published.
 const MAX_ATTEMPTS: u32 = 12;
-
-/// A state of the database that can be opened again ([`Wal::open_snapshot`]),
-/// for as long as the log has it. It is the same 48 bytes as a
-/// `sqlite3_snapshot`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct SavedSnapshot {
-    header: IndexHeader,
-}
-
-impl fmt::Debug for SavedSnapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SavedSnapshot")
-            .field("salts", &self.salts())
-            .field("max_frame", &self.max_frame())
-            .finish_non_exhaustive()
-    }
-}
-
-impl SavedSnapshot {
-    /// The length of [`SavedSnapshot::to_bytes`].
-    pub const LEN: usize = 48;
-
-    pub(in crate::protocol) fn of(header: IndexHeader) -> Self {
-        SavedSnapshot { header }
-    }
-
-    pub(in crate::protocol) fn header(&self) -> &IndexHeader {
-        &self.header
-    }
-
-    /// The generation of the log.
-    pub fn salts(&self) -> Salts {
-        self.header.salts()
-    }
-
-    /// The last frame of the log that belongs to the snapshot.
-    pub fn max_frame(&self) -> u32 {
-        self.header.max_frame()
-    }
-
-    /// The snapshot as bytes, for another process of this machine.
-    pub fn to_bytes(&self) -> [u8; Self::LEN] {
-        bytemuck::cast(self.header.words())
-    }
-
-    /// Takes bytes as a snapshot; `None` if they are none.
-    pub fn from_bytes(bytes: [u8; Self::LEN]) -> Option<Self> {
-        let header = IndexHeader::from_words(bytemuck::cast(bytes)).ok()?;
-        Some(SavedSnapshot { header })
-    }
-
-    /// Which of the two is older (`sqlite3_snapshot_cmp`); `None` if they are
-    /// of different generations of the log, or of empty logs as SQLite leaves them,
-    /// which have no order.
-    pub fn compare(&self, other: &Self) -> Option<Order> {
-        let same = self.salts().name_same(other.salts());
-        same.then(|| self.max_frame().cmp(&other.max_frame()))
-    }
-}
-
-impl Snapshot {
-    /// The snapshot as a value that can be opened again.
-    pub fn save(&self) -> SavedSnapshot {
-        SavedSnapshot {
-            header: self.header,
-        }
-    }
-}
 
 impl<C: WalCoordination> ReadTx<C> {
     /// The pages that changed between `older` and this transaction, by number.
@@ -134,7 +65,10 @@ impl<C: WalCoordination> ReadTx<C> {
         // in these frames. The fence keeps the look at the header behind them.
         // Slot 0 does not keep the log to be read either.
         let is_there = self.snapshot.bypasses_log()
-            || rule!(OlderStateIsInLog, self.kept().has_frames_of(&older.header)?);
+            || rule!(
+                OlderStateIsInLog,
+                self.kept().has_frames_of(older.header())?
+            );
         fence(Ordering::SeqCst);
         let live = wal.header_cell()?.load();
         if !is_there || !live.is_ok_and(|live| live.salts() == older.salts()) {
@@ -179,7 +113,7 @@ impl<C: WalCoordination> Wal<C> {
         if !rule!(OpenSnapshotHoldsCkpt, checkpoint.is_some()) {
             return Err(self.busy(Lock::Checkpoint));
         }
-        let header = saved.header;
+        let header = *saved.header();
         let Some(guard) = self.lock_some_mark(header.max_frame())? else {
             return Ok(None);
         };

@@ -22,43 +22,17 @@
 //! # Crash
 //! A map is gone with its process.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::index::{
-    IndexHeader, PageMap, block_of_frame, last_frame_of_block, {self},
+    PageMap, block_of_frame, last_frame_of_block, {self},
 };
-use crate::protocol::read::begin::{ReadTx, Snapshot};
 use crate::protocol::read::retained::Kept;
+use crate::protocol::read::snapshot::Snapshot;
+use crate::protocol::read::taken_map::TakenMap;
 use crate::types::{FrameNo, PageNo};
-
-/// The map that a transaction has taken up.
-#[derive(Debug, Default)]
-pub(in crate::protocol) struct TakenMap {
-    map: OnceLock<Arc<PageMap>>,
-    /// About how many pages were looked for.
-    looks: AtomicU32,
-}
-
-impl TakenMap {
-    /// Counts a look. Some are not counted if threads share the transaction.
-    fn look(&self) -> u32 {
-        let looks = self.looks.load(Ordering::Relaxed).saturating_add(1);
-        self.looks.store(looks, Ordering::Relaxed);
-        looks
-    }
-}
-
-impl<C: WalCoordination> ReadTx<C> {
-    /// Goes on at the state that `header` publishes.
-    pub(in crate::protocol) fn move_to(&mut self, header: IndexHeader) {
-        self.snapshot.header = header;
-        // It was compared with the log up to the state before only.
-        self.map = TakenMap::default();
-    }
-}
 
 impl<C: WalCoordination> Kept<'_, C> {
     /// The newest frame of `snapshot` that holds `page`. `taken` is the map of

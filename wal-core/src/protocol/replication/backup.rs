@@ -16,7 +16,7 @@ use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::protocol::free_space;
 use crate::protocol::read::begin::ReadTx;
-use crate::protocol::read::page::PageRef;
+use crate::protocol::read::page_ref::PageRef;
 use crate::storage::{File, FileSyncType};
 use crate::types::{PageNo, PageSize};
 

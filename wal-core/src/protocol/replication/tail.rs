@@ -30,7 +30,7 @@ use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::locking::pause::pause_before;
 use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::header::Held;
-use crate::protocol::read::page::PageRef;
+use crate::protocol::read::page_ref::PageRef;
 use crate::protocol::read::retained::Kept;
 use crate::testing::{Mutation, mutated, rule};
 use crate::types::{FrameNo, Lock, PageNo, Salts};

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::protocol::checkpoint::modes::CheckpointOptions;
+use crate::protocol::checkpoint::options::CheckpointOptions;
 use crate::protocol::locking::busy::{LOOK_AGAIN, Waiter};
 use crate::protocol::{CheckpointMode, Wal};
 use crate::testing::rule;

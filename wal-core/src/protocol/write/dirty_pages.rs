@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
-use crate::protocol::write::spill::LogEnd;
+use crate::protocol::write::own_frames::LogEnd;
 use crate::testing::{Mutation, mutated, rule};
 use crate::types::PageNo;
 

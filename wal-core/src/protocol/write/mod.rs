@@ -13,15 +13,19 @@
 //! | `back_pressure` | lets writers wait while the log is too long |
 //! | `frames_mark` | how far a transaction's frames are rolled back |
 //! | `restart` | restarts the log before a write |
+//! | `write_tx` | the transaction and its pages |
+//! | `own_frames` | what a transaction has in the log |
 
 pub(in crate::protocol) mod append;
 pub(in crate::protocol) mod back_pressure;
 pub(in crate::protocol) mod dirty_pages;
 pub(in crate::protocol) mod frames_mark;
 pub(in crate::protocol) mod overwrite;
+pub(in crate::protocol) mod own_frames;
 pub(in crate::protocol) mod page_one;
 pub(in crate::protocol) mod restart;
 pub(in crate::protocol) mod retry;
 pub(in crate::protocol) mod savepoint;
 pub(in crate::protocol) mod spill;
 pub(in crate::protocol) mod transaction;
+pub(in crate::protocol) mod write_tx;

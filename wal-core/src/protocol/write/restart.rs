@@ -5,7 +5,7 @@ use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::index::IndexHeader;
 use crate::protocol::checkpoint::restart::next_salts;
-use crate::protocol::write::transaction::WriteTx;
+use crate::protocol::write::write_tx::WriteTx;
 use crate::testing::rule;
 use crate::types::{Lock, LockMode, Salts};
 

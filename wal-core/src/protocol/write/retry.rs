@@ -17,7 +17,8 @@ use crate::coordination::WalCoordination;
 use crate::error::Error;
 use crate::protocol::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
-use crate::protocol::write::transaction::{WriteTx, pause_without_write};
+use crate::protocol::write::transaction::pause_without_write;
+use crate::protocol::write::write_tx::WriteTx;
 use crate::types::Lock;
 
 impl<C: WalCoordination> Wal<C> {

@@ -12,7 +12,7 @@
 use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::protocol::Savepoint;
-use crate::protocol::write::transaction::WriteTx;
+use crate::protocol::write::write_tx::WriteTx;
 use crate::types::PageNo;
 
 impl<C: WalCoordination> WriteTx<C> {
