@@ -137,7 +137,7 @@ fn other_database_opens_while_one_is_left() {
     let owner = SlowOwner(Box::new(stop));
     let attached = ShmWalCoordination::attach(&scene.one, ShmOptions::default(), owner).unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| assert!(!attached.leave().unwrap()));
+        scope.spawn(|| assert!(!attached.detach().unwrap()));
         is_stopped.recv_timeout(WATCHDOG).unwrap();
         let opened = scene.other_opens_and_closes();
         go.send(()).unwrap();

@@ -25,7 +25,7 @@ use wal_shm::{Access, ShmOptions, ShmWalCoordination};
 struct Granting(ShmWalCoordination);
 
 impl WalCoordination for Granting {
-    const HAS_STRANGERS: bool = true;
+    const HAS_FOREIGN_PEERS: bool = true;
 
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         self.0.block(index)
@@ -45,6 +45,10 @@ impl WalCoordination for Granting {
 
     unsafe fn unlock(&self, _lock: Lock, _mode: LockMode) {}
 
+    unsafe fn downgrade(&self, _slot: ReadSlot) -> Result<bool> {
+        Ok(true)
+    }
+
     fn holders(&self, _lock: Lock) -> Vec<u32> {
         Vec::new()
     }
@@ -63,7 +67,7 @@ impl WalCoordination for Granting {
 
     fn wake(&self, _word: &AtomicU32) {}
 
-    fn leave(&self) -> Result<bool> {
+    fn detach(&self) -> Result<bool> {
         Ok(false)
     }
 

@@ -37,7 +37,7 @@ pub(super) enum Call {
     Grow(u32),
     TryLock(Lock, LockMode),
     TryLockMark(ReadSlot, u32),
-    Lower(ReadSlot, u32),
+    Downgrade(ReadSlot),
     RaiseMark(ReadSlot, u32),
     Unlock(Lock, LockMode),
     Mark(ReadSlot),

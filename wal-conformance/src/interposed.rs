@@ -39,7 +39,8 @@ pub(super) struct Seat<C> {
 }
 
 impl<C: WalCoordination> Seat<C> {
-    fn inner(&self) -> &C {
+    /// The backend's own coordination, whose calls no director sees.
+    pub(super) fn inner(&self) -> &C {
         &self.shared.attachment.coordination
     }
 
@@ -84,7 +85,7 @@ fn failure(path: &Path) -> Error {
 pub(super) struct Interposed<C>(pub(super) Arc<Seat<C>>);
 
 impl<C: WalCoordination> WalCoordination for Interposed<C> {
-    const HAS_STRANGERS: bool = C::HAS_STRANGERS;
+    const HAS_FOREIGN_PEERS: bool = C::HAS_FOREIGN_PEERS;
 
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         self.0.pass(Call::Block(index), self.0.path())?;
@@ -112,12 +113,12 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         })
     }
 
-    unsafe fn lock_again(&self, slot: ReadSlot) -> Result<bool> {
+    unsafe fn relock_shared(&self, slot: ReadSlot) -> Result<bool> {
         let (lock, mode) = (Lock::Read(slot), LockMode::Shared);
         self.0.pass(Call::TryLock(lock, mode), self.0.path())?;
         self.0.director.with_ledger(|ledger| {
             // SAFETY: as the caller says.
-            let granted = unsafe { self.0.inner().lock_again(slot) }?;
+            let granted = unsafe { self.0.inner().relock_shared(slot) }?;
             ledger.tried(self.0.user, lock, mode, granted);
             Ok(granted)
         })
@@ -134,9 +135,9 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
     }
 
     /// A failure leaves nothing held (rule 12).
-    unsafe fn lower(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
+    unsafe fn downgrade(&self, slot: ReadSlot) -> Result<bool> {
         let (lock, mode) = (Lock::Read(slot), LockMode::Exclusive);
-        let passed = self.0.pass(Call::Lower(slot, mark), self.0.path());
+        let passed = self.0.pass(Call::Downgrade(slot), self.0.path());
         self.0.director.with_ledger(|ledger| {
             ledger.released(self.0.user, lock, mode);
             if let Err(failure) = passed {
@@ -144,10 +145,9 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
                 unsafe { self.0.inner().unlock(lock, mode) };
                 return Err(failure);
             }
-            let same = self.0.inner().mark(slot) == mark;
             // SAFETY: as the caller says.
-            let granted = unsafe { self.0.inner().lower(slot, mark) }?;
-            ledger.tried_mark(self.0.user, slot, granted, same);
+            let granted = unsafe { self.0.inner().downgrade(slot) }?;
+            ledger.tried(self.0.user, lock, LockMode::Shared, granted);
             Ok(granted)
         })
     }
@@ -221,12 +221,12 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
     }
 
     /// The attachment is left by the last user that shares it.
-    fn leave(&self) -> Result<bool> {
+    fn detach(&self) -> Result<bool> {
         self.0.pass(Call::Leave, self.0.path())?;
         if self.0.shared.users.fetch_sub(1, Ordering::SeqCst) > 1 {
             return Ok(false);
         }
-        let is_last = self.0.inner().leave()?;
+        let is_last = self.0.inner().detach()?;
         if is_last {
             let own = |ledger: &mut Ledger| ledger.owns(self.0.user);
             self.0.director.with_ledger(own);

@@ -198,7 +198,7 @@ impl<B: Backend> Drop for Scene<B> {
         // Descriptors of files that were not left may be kept for ever.
         for shared in self.attachments.take() {
             if shared.users.load(Ordering::SeqCst) > 0 {
-                let _ = shared.attachment.coordination.leave();
+                let _ = shared.attachment.coordination.detach();
             }
         }
     }

@@ -105,7 +105,7 @@ impl Table {
 }
 
 impl WalCoordination for Table {
-    const HAS_STRANGERS: bool = false;
+    const HAS_FOREIGN_PEERS: bool = false;
 
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         Ok(self.meeting.blocks.get(index).map(|block| &***block))
@@ -135,6 +135,12 @@ impl WalCoordination for Table {
                 LockMode::Exclusive => 0,
             };
         }
+    }
+
+    unsafe fn downgrade(&self, slot: ReadSlot) -> Result<bool> {
+        let (at, _) = Lock::Read(slot).span();
+        lock(&self.meeting.locks)[at] = 1;
+        Ok(true)
     }
 
     unsafe fn raise_mark(&self, slot: ReadSlot, mark: u32) -> Result<bool> {
@@ -180,7 +186,7 @@ impl WalCoordination for Table {
         self.meeting.woken.notify_all();
     }
 
-    fn leave(&self) -> Result<bool> {
+    fn detach(&self) -> Result<bool> {
         Ok(self.leaves())
     }
 

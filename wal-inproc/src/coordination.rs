@@ -238,7 +238,7 @@ fn someone_is_attached(database: &OsFile, options: InProcessOptions) -> Result<b
 }
 
 impl WalCoordination for InProcessWalCoordination {
-    const HAS_STRANGERS: bool = false;
+    const HAS_FOREIGN_PEERS: bool = false;
 
     #[inline]
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
@@ -273,7 +273,7 @@ impl WalCoordination for InProcessWalCoordination {
         (first..first + count).for_each(|at| self.unlock_one(at, mode));
     }
 
-    unsafe fn lower(&self, slot: ReadSlot, _mark: u32) -> Result<bool> {
+    unsafe fn downgrade(&self, slot: ReadSlot) -> Result<bool> {
         self.slot(slot).downgrade();
         Ok(true)
     }
@@ -314,7 +314,7 @@ impl WalCoordination for InProcessWalCoordination {
     }
 
     /// The database has one user, whoever opened it.
-    fn leave(&self) -> Result<bool> {
+    fn detach(&self) -> Result<bool> {
         Ok(true)
     }
 

@@ -224,7 +224,7 @@ impl ShmWalCoordination {
 }
 
 impl WalCoordination for ShmWalCoordination {
-    const HAS_STRANGERS: bool = true;
+    const HAS_FOREIGN_PEERS: bool = true;
 
     #[inline]
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
@@ -267,14 +267,14 @@ impl WalCoordination for ShmWalCoordination {
     }
 
     /// The system turns an exclusive lock into a shared one in one step.
-    unsafe fn lower(&self, slot: ReadSlot, _mark: u32) -> Result<bool> {
+    unsafe fn downgrade(&self, slot: ReadSlot) -> Result<bool> {
         let Attachment { table, index, .. } = &*self.attachment;
-        Ok(table.lower(&**index, slot)? && self.is_current_or_unlocks(slot)?)
+        Ok(table.downgrade(&**index, slot)? && self.is_current_or_unlocks(slot)?)
     }
 
     /// What the caller reads stays as it is, also in a private index that others have
     /// superseded, and beside a checkpoint for which new readers keep out of the slot.
-    unsafe fn lock_again(&self, slot: ReadSlot) -> Result<bool> {
+    unsafe fn relock_shared(&self, slot: ReadSlot) -> Result<bool> {
         self.attachment.table.join_again(slot);
         Ok(true)
     }
@@ -340,7 +340,7 @@ impl WalCoordination for ShmWalCoordination {
         futex::wake_all(word);
     }
 
-    fn leave(&self) -> Result<bool> {
+    fn detach(&self) -> Result<bool> {
         if self.left.swap(true, Ordering::Relaxed) {
             return Ok(false);
         }

@@ -207,7 +207,7 @@ impl LockTable {
 
     /// Turns the exclusive hold of `slot` into a shared one. If the system
     /// refuses, nothing is held.
-    pub(crate) fn lower(&self, beyond: &impl Beyond, slot: ReadSlot) -> Result<bool> {
+    pub(crate) fn downgrade(&self, beyond: &impl Beyond, slot: ReadSlot) -> Result<bool> {
         let mut changing = self.changing();
         let lock = Lock::Read(slot);
         let (at, _) = lock.span();

@@ -346,7 +346,7 @@ mod tests {
             match lowered {
                 false => table.unlock(&index, Lock::Read(one), LockMode::Exclusive),
                 true => {
-                    assert!(table.lower(&index, one).unwrap());
+                    assert!(table.downgrade(&index, one).unwrap());
                     table.unlock(&index, Lock::Read(one), LockMode::Shared)
                 }
             }

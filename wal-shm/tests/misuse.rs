@@ -25,10 +25,10 @@ fn index_is_removed_by_its_last_user_alone() {
         matches!(user.remove(), Err(Error::Refused { .. })) && beside(&path, "-shm").exists()
     };
     assert!(refused(&one), "before it left");
-    assert!(!one.leave().unwrap());
-    assert!(!one.leave().unwrap(), "it left for another user");
+    assert!(!one.detach().unwrap());
+    assert!(!one.detach().unwrap(), "it left for another user");
     assert!(refused(&one), "after it left");
-    assert!(two.leave().unwrap(), "it is the last one");
+    assert!(two.detach().unwrap(), "it is the last one");
     two.remove().unwrap();
     assert!(!beside(&path, "-shm").exists());
 }

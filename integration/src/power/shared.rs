@@ -24,7 +24,7 @@ impl Shared {
 }
 
 impl WalCoordination for Shared {
-    const HAS_STRANGERS: bool = InProcessWalCoordination::HAS_STRANGERS;
+    const HAS_FOREIGN_PEERS: bool = InProcessWalCoordination::HAS_FOREIGN_PEERS;
 
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         self.0.block(index)
@@ -52,6 +52,11 @@ impl WalCoordination for Shared {
         unsafe { self.0.raise_mark(slot, mark) }
     }
 
+    unsafe fn downgrade(&self, slot: ReadSlot) -> Result<bool> {
+        // SAFETY: as the caller says.
+        unsafe { self.0.downgrade(slot) }
+    }
+
     fn holders(&self, lock: Lock) -> Vec<u32> {
         self.0.holders(lock)
     }
@@ -77,8 +82,8 @@ impl WalCoordination for Shared {
         self.0.wake(word);
     }
 
-    fn leave(&self) -> Result<bool> {
-        self.0.leave()
+    fn detach(&self) -> Result<bool> {
+        self.0.detach()
     }
 
     fn remove(&self) -> Result<()> {

@@ -20,7 +20,7 @@ use super::turns::{give_way, wait_for_others};
 pub(super) struct Yielding(pub(super) InProcessWalCoordination);
 
 impl WalCoordination for Yielding {
-    const HAS_STRANGERS: bool = InProcessWalCoordination::HAS_STRANGERS;
+    const HAS_FOREIGN_PEERS: bool = InProcessWalCoordination::HAS_FOREIGN_PEERS;
 
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         give_way();
@@ -53,6 +53,12 @@ impl WalCoordination for Yielding {
         unsafe { self.0.raise_mark(slot, mark) }
     }
 
+    unsafe fn downgrade(&self, slot: ReadSlot) -> Result<bool> {
+        give_way();
+        // SAFETY: as the caller says.
+        unsafe { self.0.downgrade(slot) }
+    }
+
     fn holders(&self, lock: Lock) -> Vec<u32> {
         self.0.holders(lock)
     }
@@ -81,8 +87,8 @@ impl WalCoordination for Yielding {
         self.0.wake(word);
     }
 
-    fn leave(&self) -> Result<bool> {
-        self.0.leave()
+    fn detach(&self) -> Result<bool> {
+        self.0.detach()
     }
 
     fn remove(&self) -> Result<()> {

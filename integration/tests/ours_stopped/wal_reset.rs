@@ -53,7 +53,7 @@ impl WithGap {
 }
 
 impl WalCoordination for WithGap {
-    const HAS_STRANGERS: bool = ShmWalCoordination::HAS_STRANGERS;
+    const HAS_FOREIGN_PEERS: bool = ShmWalCoordination::HAS_FOREIGN_PEERS;
 
     fn block(&self, index: u32) -> Result<Option<&IndexBlock>> {
         if index == 0 {
@@ -81,6 +81,11 @@ impl WalCoordination for WithGap {
         unsafe { self.shm.unlock(lock, mode) };
     }
 
+    unsafe fn downgrade(&self, slot: ReadSlot) -> Result<bool> {
+        // SAFETY: as the caller says.
+        unsafe { self.shm.downgrade(slot) }
+    }
+
     fn holders(&self, lock: Lock) -> Vec<u32> {
         self.shm.holders(lock)
     }
@@ -106,8 +111,8 @@ impl WalCoordination for WithGap {
         self.shm.wake(word);
     }
 
-    fn leave(&self) -> Result<bool> {
-        self.shm.leave()
+    fn detach(&self) -> Result<bool> {
+        self.shm.detach()
     }
 
     fn remove(&self) -> Result<()> {

@@ -249,7 +249,7 @@ pub(crate) fn a_mark_stands_still_while_its_slot_is_held<B: Backend>() {
     });
 }
 
-pub(crate) fn a_slot_that_is_lowered_is_shared_with_its_mark<B: Backend>() {
+pub(crate) fn downgraded_slot_is_shared_with_its_mark<B: Backend>() {
     let (_scene, one, two) = two_at_an_index::<B>();
     let slot = ReadSlot::MARKED[1];
     let lock = Lock::Read(slot);
@@ -261,8 +261,8 @@ pub(crate) fn a_slot_that_is_lowered_is_shared_with_its_mark<B: Backend>() {
     set_mark(&one, slot, 7);
     assert!(!takes(&two, LockMode::Shared), "it is held alone");
     // SAFETY: it was taken exclusively above.
-    let lowered = unsafe { one.wal.coordination().lower(slot, 7) };
-    assert!(lowered.expect("an answer"));
+    let downgraded = unsafe { one.wal.coordination().downgrade(slot) };
+    assert!(downgraded.expect("an answer"));
     assert!(!takes(&two, LockMode::Exclusive), "it is held no more");
     let joined = two.wal.coordination().try_lock_mark(slot, 7);
     assert!(joined.expect("an answer"), "others are kept out");
@@ -270,6 +270,51 @@ pub(crate) fn a_slot_that_is_lowered_is_shared_with_its_mark<B: Backend>() {
     unlock(&two, lock, LockMode::Shared);
     assert!(takes(&two, LockMode::Exclusive), "it was not given back");
     unlock(&two, lock, LockMode::Exclusive);
+}
+
+/// One thread downgrades its hold; another acquires the slot whenever it can, and stores
+/// another mark. The director would let one call in at a time, so it is bypassed. Each
+/// turn is a mark of the one thread that the other replaces.
+pub(crate) fn downgrade_lets_no_exclusive_holder_in_between<B: Backend>() {
+    const TURNS: u32 = 1000;
+    let (scene, one, two) = two_at_an_index::<B>();
+    let [one, two] = [&one, &two].map(|user| user.wal.coordination().0.inner());
+    let slot = ReadSlot::MARKED[1];
+    let lock = Lock::Read(slot);
+    let acquires = |coordination: &B::Coordination| {
+        let acquired = coordination.try_lock(lock, LockMode::Exclusive);
+        acquired.expect("the system grants or refuses")
+    };
+    let turns = AtomicU32::new(0);
+    let downgrade = || {
+        let mut mark = 0;
+        while turns.load(Ordering::Relaxed) < TURNS {
+            mark += 1;
+            until("the slot is free", || acquires(one));
+            // SAFETY: the slot was acquired exclusively above.
+            unsafe { one.set_mark(slot, mark) };
+            // SAFETY: as above.
+            let downgraded = unsafe { one.downgrade(slot) };
+            assert!(downgraded.expect("an answer"), "the slot is lost");
+            assert_eq!(one.mark(slot), mark, "another user stored its mark");
+            // SAFETY: the hold is shared by the downgrade, and no page is read.
+            unsafe { one.unlock(lock, LockMode::Shared) };
+        }
+    };
+    thread::scope(|threads| {
+        let downgrading = threads.spawn(downgrade);
+        while !downgrading.is_finished() {
+            if acquires(two) {
+                let is_turn = two.mark(slot) != MARK_NOT_USED;
+                turns.fetch_add(u32::from(is_turn), Ordering::Relaxed);
+                // SAFETY: the slot was acquired exclusively above.
+                unsafe { two.set_mark(slot, MARK_NOT_USED) };
+                // SAFETY: as above, and no page is read.
+                unsafe { two.unlock(lock, LockMode::Exclusive) };
+            }
+        }
+    });
+    scene.assert_quiet();
 }
 
 /// Raises the mark of `slot`, which `user` holds shared.
@@ -389,7 +434,7 @@ pub(crate) fn a_second_attachment_is_shared_or_refused<B: Backend>() {
     match B::attach(scene.path()) {
         Ok(second) => {
             assert!(B::MANY_ATTACHMENTS, "a second attachment was not refused");
-            let last = second.coordination.leave().expect("it can leave");
+            let last = second.coordination.detach().expect("it can leave");
             assert!(!last, "it was told to be the last one");
         }
         Err(Error::Locked { .. }) => assert!(!B::MANY_ATTACHMENTS, "refused"),

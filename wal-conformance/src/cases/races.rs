@@ -14,8 +14,8 @@ fn takes_marked_slot(call: &Call) -> bool {
 }
 
 /// Accepts the end of moving a mark.
-fn lowers_a_slot(call: &Call) -> bool {
-    matches!(call, Call::Lower(..))
+fn downgrades_a_slot(call: &Call) -> bool {
+    matches!(call, Call::Downgrade(_))
 }
 
 fn takes_slot_zero(call: &Call) -> bool {
@@ -35,7 +35,7 @@ pub(crate) fn a_reader_overtaken_by_a_commit_begins_again<B: Backend>() {
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
     let other = writer.clone();
-    reader.before(lowers_a_slot, move || other.commit(&[1, 2, 3], 2));
+    reader.before(downgrades_a_slot, move || other.commit(&[1, 2, 3], 2));
     let tx = reader.read();
     reader.assert_stepped_in();
     assert_newest::<B>(&tx, &[2, 2, 2]);

@@ -248,7 +248,7 @@ fn a_slot_that_is_lowered_is_joined_and_not_had_alone() {
         assert!(scene.take(LockMode::Exclusive));
         let reader = spawn(&scene, |scene| scene.read(false));
         scene.change();
-        assert!(scene.table.lower(&scene.system, SLOT).unwrap());
+        assert!(scene.table.downgrade(&scene.system, SLOT).unwrap());
         assert!(!scene.take(LockMode::Exclusive));
         assert_eq!(scene.look(), 1);
         scene.give(LockMode::Shared);

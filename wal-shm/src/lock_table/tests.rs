@@ -143,7 +143,7 @@ fn take_and_give(table: &LockTable, beyond: &Recording, turn: u32) {
     assert_ne!(beyond.0.load(Ordering::SeqCst) & bits_of(lock), 0);
     let mode = match exclusive && turn & 4 != 0 {
         true => {
-            assert!(table.lower(beyond, slot).unwrap());
+            assert!(table.downgrade(beyond, slot).unwrap());
             LockMode::Shared
         }
         false => mode,
@@ -234,7 +234,7 @@ fn a_slot_that_is_lowered_is_shared_and_free_for_others_to_share() {
     let scene = Scene::new();
     assert!(scene.take(READ_1, LockMode::Exclusive));
     let slot = ReadSlot::MARKED[0];
-    assert!(scene.table.lower(&scene.file, slot).unwrap());
+    assert!(scene.table.downgrade(&scene.file, slot).unwrap());
     assert_eq!(scene.seen(READ_1), Some(LockMode::Shared));
     assert!(!scene.take(READ_1, LockMode::Exclusive));
     assert!(scene.take(READ_1, LockMode::Shared));

@@ -36,7 +36,7 @@ impl<C: WalCoordination> Wal<C> {
     /// the same, and nothing is lost: the log stays.
     pub fn close(self: &Arc<Self>) -> Result<()> {
         let is_first = self.checkpoint_state().close();
-        if !is_first || self.process().is_over() || !self.coordination().leave()? {
+        if !is_first || self.process().is_over() || !self.coordination().detach()? {
             return Ok(());
         }
         let report = self.checkpoint(CheckpointMode::Passive)?;

@@ -268,10 +268,10 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
-    /// Until when who waits for something that strangers may do sleeps at most:
-    /// they wake nobody.
-    pub(in crate::protocol) fn before_strangers(until: Instant) -> Instant {
-        match C::HAS_STRANGERS {
+    /// Until when a waiter sleeps at most, where a foreign peer may do what it waits for:
+    /// such a peer wakes no waiter.
+    pub(in crate::protocol) fn before_foreign_peers(until: Instant) -> Instant {
+        match C::HAS_FOREIGN_PEERS {
             true => until.min(Instant::now() + LOOK_AGAIN),
             false => until,
         }

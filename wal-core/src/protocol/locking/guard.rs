@@ -45,9 +45,9 @@ impl<C: WalCoordination> LockGuard<C> {
         self.delayed = true;
     }
 
-    /// Turns an exclusive hold of a slot, whose mark is `mark`, into a shared
-    /// one; `None` if it got lost.
-    pub(in crate::protocol) fn lower(mut self, mark: u32) -> Result<Option<Self>> {
+    /// Turns an exclusive hold of a slot into a shared one; `None` if the backend has
+    /// released it instead.
+    pub(in crate::protocol) fn downgrade(mut self) -> Result<Option<Self>> {
         let (Lock::Read(slot), LockMode::Exclusive, false) = (self.lock, self.mode, self.lent)
         else {
             return Ok(None);
@@ -57,7 +57,7 @@ impl<C: WalCoordination> LockGuard<C> {
         step(Point::Unlock);
         // SAFETY: the hold is this guard's, and exclusive, and the guard does not give it
         // up itself any more.
-        let held = unsafe { self.wal.coordination().lower(slot, mark) }?;
+        let held = unsafe { self.wal.coordination().downgrade(slot) }?;
         Ok(held.then(|| {
             self.lent = false;
             self.mode = LockMode::Shared;
@@ -166,8 +166,8 @@ impl<C: WalCoordination> Wal<C> {
         }))
     }
 
-    /// Takes the slot once more that `held` keeps; `None` if the backend cannot do that.
-    pub(in crate::protocol) fn lock_again(
+    /// Acquires the slot of `held` once more; `None` if the backend cannot do that.
+    pub(in crate::protocol) fn relock_shared(
         self: &Arc<Self>,
         held: &LockGuard<C>,
     ) -> Result<Option<LockGuard<C>>> {
@@ -176,7 +176,7 @@ impl<C: WalCoordination> Wal<C> {
         };
         step(Point::Lock);
         // SAFETY: `held` is borrowed, and of a hold that is shared.
-        let again = unsafe { self.coordination().lock_again(slot) }?;
+        let again = unsafe { self.coordination().relock_shared(slot) }?;
         Ok(again.then(|| LockGuard {
             wal: self.clone(),
             lock: held.lock,

@@ -214,7 +214,7 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
         match self.place {
             Some(place) if tried => match self.line.be_patient(place, now()) {
                 Some(left) => until.min(Instant::now() + left),
-                None => Wal::<C>::before_strangers(until),
+                None => Wal::<C>::before_foreign_peers(until),
             },
             _ => until,
         }

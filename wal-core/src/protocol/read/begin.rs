@@ -124,7 +124,7 @@ impl<C: WalCoordination> ReadTx<C> {
         }
         let guard = match mutated(Mutation::CloneWithoutLock) {
             true => Some(self.guard.lent()),
-            false => wal.lock_again(&self.guard)?,
+            false => wal.relock_shared(&self.guard)?,
         };
         Ok(ReadTx {
             guard: guard.ok_or_else(|| wal.busy(self.guard.lock()))?,

@@ -62,7 +62,7 @@ impl<C: WalCoordination> Wal<C> {
             if happened()? {
                 return Ok(true);
             }
-            let sleep = |until| self.sleep(on, Self::before_strangers(until));
+            let sleep = |until| self.sleep(on, Self::before_foreign_peers(until));
             if !waiter.again(Lock::Write, sleep)? {
                 return Ok(false);
             }

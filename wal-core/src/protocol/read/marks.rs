@@ -53,14 +53,14 @@ impl<C: WalCoordination> Wal<C> {
         }
         match (self.claim_mark(max_frame)?, best) {
             (Some(exclusive), _) => {
-                let lowered = exclusive.lower(max_frame);
+                let downgraded = exclusive.downgrade();
                 // The mark before the header that is compared then: a checkpoint that
                 // has not seen the mark has loaded a header that this one sees. Pairs
                 // with the fence in `Backfill::safe_frame`.
                 rule!(MarkFence, {
                     fence(Ordering::SeqCst);
                 });
-                lowered
+                downgraded
             }
             (None, Some((slot, mark))) => self.try_lock_mark(slot, mark),
             // Who may write changes a mark as soon as a slot is free. Who may
