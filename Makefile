@@ -19,7 +19,7 @@ help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
 
 demo: ## a bank in a real SQLite database, shared and killed (ARGS="--seconds 60 --writers 4")
-	@$(CARGO) run --quiet --release -p integration --bin bank -- $(ARGS)
+	@$(CARGO) run --quiet --release -p demo -- $(ARGS)
 
 test: test-unit examples test-sql test-bench loom test-mutations test-processes ## everything that must pass, in minutes
 	@$(MAKE) --no-print-directory tell-unchecked
@@ -92,7 +92,7 @@ test-mutations: ## each rule broken on purpose, and the test that notices
 	  then echo "$${pair%:*} survives power failures"; exit 1; else echo "$${pair%:*}: caught by a power failure"; fi; done
 
 test-processes: ## worker processes, kills, forks, stock SQLite beside ours
-	$(CARGO) test -p integration --features test-points
+	$(CARGO) test -p integration -p demo --features integration/test-points
 
 # What a test does must not depend on how soon it gets a processor.
 ROUNDS ?= 5
@@ -115,7 +115,7 @@ soak: WAL_TEST_SECONDS = 60
 soak: $(LITESTREAM) ## the same, longer: make soak MINUTES=240
 	WAL_MATRIX=all WAL_FILE_SYSTEMS=all WAL_LITESTREAM_ROUNDS=$$(($(MINUTES) * 50)) WAL_TORTURE_SECONDS=$$(($(MINUTES) * 8)) \
 	  WAL_MODEL_CASES=$$(($(MINUTES) * 200)) WAL_KILL_ROUNDS=$$((1 + $(MINUTES) * 19 / 30)) \
-	  $(CARGO) test --no-fail-fast -p integration --features test-points -- --nocapture --test-threads=2 2>&1 | \
+	  $(CARGO) test --no-fail-fast -p integration -p demo --features integration/test-points -- --nocapture --test-threads=2 2>&1 | \
 	  tee target/soak.log | grep -E '^test result|FAILED|panicked|kills|positions|scripts|seed' ; \
 	  ! grep -qE 'FAILED|^error: test failed' target/soak.log
 	WAL_SCHEDULES=$$(($(MINUTES) * 34000)) WAL_SCHEDULE_STRIDE=7 $(CARGO) test --release -p integration \
@@ -187,8 +187,9 @@ lint: ## formatting, clippy, docs, features, licences
 	$(CARGO) clippy -p wal --no-default-features --features inproc --quiet -- -D warnings
 	$(CARGO) clippy -p wal-libsql --no-default-features --features inproc --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -p wal-core -p wal-conformance -p wal-inproc -p wal-shm -p wal -p wal-libsql --no-deps --all-features --quiet
-	@if $(CARGO) tree -p integration -e features | grep -qE 'feature "(step-points|mutations)"'; then \
-	  echo "a test-only feature is in the default build"; exit 1; fi
+	@for crate in demo integration; do \
+	  if $(CARGO) tree -p $$crate -e features | grep -qE 'feature "(step-points|mutations)"'; then \
+	  echo "a test-only feature is in the default build of $$crate"; exit 1; fi; done
 	@if $(CARGO) tree -p bench -e features | grep -qE 'feature "(step-points|mutations|observe)"'; then \
 	  echo "a test-only feature is in the benchmarks"; exit 1; fi
 	@if [ -x $(DENY) ]; then $(DENY) check bans licenses sources; \

@@ -1,8 +1,5 @@
 //! integration
 
-/// The bank of the demo: accounts in a SQLite database that both sides change.
-pub mod bank;
-
 /// Processes in namespaces of their own, as in a container.
 pub mod container;
 

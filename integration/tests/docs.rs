@@ -85,7 +85,12 @@ const SUITES: [(&str, &[&str]); 4] = [
     ),
     (
         "test-processes",
-        &["integration/tests/", "integration/src/"],
+        &[
+            "integration/tests/",
+            "integration/src/",
+            "demo/tests/",
+            "demo/src/",
+        ],
     ),
     ("test-sql", &["wal-libsql/tests/"]),
 ];

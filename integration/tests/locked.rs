@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use integration::bank::{
+use demo::bank::{
     BankFacts, {self},
 };
 use integration::stock::{StockKind, StockSqlite};

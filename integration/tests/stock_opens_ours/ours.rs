@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use integration::bank::{
+use demo::bank::{
     Layout, OFFSET, {self},
 };
 use integration::fixtures::file_digests;

@@ -5,7 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Runs the demo in a directory of its own, and gives its output with the
 /// directory. The program bounds its own time: a process that is silent for
@@ -54,7 +59,7 @@ fn assert_ends_well(output: &Output) -> String {
 /// was to happen did; a machine that is busy with much else needs longer.
 fn bank_until(dir: &Path, arguments: &[&str], shows: impl Fn(&str) -> bool) {
     for seconds in ["2", "8", "60"] {
-        let _ = std::fs::remove_file(dir.join("bank.db"));
+        let _ = fs::remove_file(dir.join("bank.db"));
         let output = bank(dir, &[&["--seconds", seconds], arguments].concat());
         let text = assert_ends_well(&output);
         if shows(&text) {
@@ -74,7 +79,7 @@ fn processes_that_are_killed_lose_nothing() {
             && number_before(" transfers were", text) > 0
             && number_before(" of them by stock SQLite", text) > 0
     });
-    let left: Vec<PathBuf> = std::fs::read_dir(dir.path())
+    let left: Vec<PathBuf> = fs::read_dir(dir.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
@@ -160,4 +165,66 @@ fn a_file_that_is_damaged_is_noticed_by_stock_sqlite() {
 #[test]
 fn a_process_that_hangs_is_reported_and_not_waited_for() {
     assert_noticed("hang", "hangs: it has said nothing for 4.0 s");
+}
+
+/// The processes that `parent` has started.
+fn children(parent: u32) -> Vec<i32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let listed = fs::read_to_string(path).unwrap_or_default();
+    listed
+        .split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+/// False for a process that is gone, or dead and not waited for.
+fn lives(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name may have any character, so the state stands behind the last parenthesis.
+    let (_, state) = stat.rsplit_once(") ").unwrap_or_default();
+    !state.is_empty() && !state.starts_with(['Z', 'X'])
+}
+
+/// True if the process `pid` has a file called `name` open.
+fn has_open(pid: i32, name: &str) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+    let descriptors = descriptors.into_iter().flatten().flatten();
+    let mut files = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
+    files.any(|file| file.file_name().is_some_and(|of| of == name))
+}
+
+/// Waits until `has_come`, for a minute at most.
+fn until(what: &str, mut has_come: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !has_come() {
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn processes_die_with_a_supervisor_that_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut supervisor = Command::new(env!("CARGO_BIN_EXE_bank"))
+        .args(["--patience", "60", "--seconds", "300", "--kill-every", "0"])
+        .args(["--stock-writers", "0", "--stock-readers", "0"])
+        .arg("--dir")
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut members = Vec::new();
+    until("all processes have the bank open", || {
+        members = children(supervisor.id());
+        members.len() == 5 && members.iter().all(|&member| has_open(member, "bank.db"))
+    });
+    // The end of its orders, which ends the others, does not reach this one.
+    kill(Pid::from_raw(members[0]), Signal::SIGSTOP).unwrap();
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    until("all processes are dead", || {
+        !members.iter().copied().any(lives)
+    });
 }

@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use integration::bank::{BankError, Journal, Layout, Location, WorkerRow};
+use demo::bank::{BankError, Journal, Layout, Location, WorkerRow};
 use wal::generic::{Database, WriteTx};
 use wal::{Backend, CheckpointMode, PageNo, PageRef, Snapshot};
 

@@ -8,10 +8,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use integration::bank::check_with_stock_sqlite;
+use demo::bank::check_with_stock_sqlite;
 
 use crate::access::{Access, Audit};
-use crate::arguments::{BackendName, Setup};
+use crate::arguments::BackendName;
+use crate::assignment::Setup;
 use crate::pages::PageBank;
 use crate::story::Story;
 

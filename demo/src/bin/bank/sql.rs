@@ -9,11 +9,11 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use integration::bank::{Journal, OFFSET};
+use demo::bank::{Journal, OFFSET};
 use rusqlite::{Connection, OpenFlags, Row, Transaction, TransactionBehavior};
 
 use crate::access::{Access, Audit, Committed};
-use crate::arguments::{Setup, SynchronousName};
+use crate::assignment::{Setup, SynchronousName};
 use crate::wire::{LogState, Transfer};
 
 /// A bank that is open through stock SQLite.

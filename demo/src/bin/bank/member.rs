@@ -16,17 +16,14 @@ use std::thread::{
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use integration::spawn::spawn;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::arguments::Assignment;
+use crate::assignment::{Assignment, Engine, Role};
 use crate::ledger::Ledger;
 use crate::pages::PageBank;
 use crate::wire::{Order, Progress, Report};
-use crate::worker::{
-    Engine, Role, {self},
-};
+use crate::worker;
 
 /// What the bodies of members are.
 pub(crate) enum Starter {
@@ -222,7 +219,7 @@ impl Member {
             .arg(serde_json::to_string(&self.assignment)?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let mut child = spawn(command).context("starting a process")?;
+        let mut child = command.spawn().context("starting a process")?;
         let reports = child.stdout.take().context("no pipe from the process")?;
         let orders = child.stdin.take().context("no pipe to the process")?;
         self.orders = Some(Box::new(orders));

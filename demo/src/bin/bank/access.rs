@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use integration::bank::Journal;
+use demo::bank::Journal;
 
 use crate::wire::{LogState, Transfer};
 

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use integration::bank::Journal;
+use demo::bank::Journal;
 use serde::{Deserialize, Serialize};
 
 /// What the supervisor tells a process.

@@ -1,18 +1,13 @@
-//! The command line, and what all processes of a run are told.
+//! The command line.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use integration::bank::WORKERS;
-use serde::{Deserialize, Serialize};
+use demo::bank::WORKERS;
 
-use crate::sabotage::Sabotage;
-use crate::worker::{Engine, Role};
-
-/// What each account begins with.
-pub(crate) const STARTING_BALANCE: i64 = 1000;
+use crate::assignment::{Assignment, Engine, Role, Setup, SynchronousName};
 
 /// Processes share one SQLite file, and are killed at it: nothing may be lost.
 ///
@@ -123,61 +118,19 @@ pub(crate) enum BackendName {
     Inproc,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-pub(crate) enum SynchronousName {
-    /// Sync the log at each commit
-    Full,
-    /// The same, with one sync for the commits of many of ours
-    Group,
-    /// Sync the log when it is checkpointed
-    Normal,
-}
-
-/// What every process of a run is told.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Setup {
-    pub(crate) path: PathBuf,
-    pub(crate) accounts: u32,
-    pub(crate) writers: u32,
-    pub(crate) seed: u64,
-    pub(crate) synchronous: SynchronousName,
-    pub(crate) log_limit: u32,
-    pub(crate) patience: Duration,
-}
-
-impl Setup {
-    /// The sum of all balances, at any time.
-    pub(crate) fn total(&self) -> i64 {
-        STARTING_BALANCE * i64::from(self.accounts)
-    }
-
-    /// How long one attempt may wait for others: less than what is taken for
-    /// hanging.
-    pub(crate) fn busy_timeout(&self) -> Duration {
-        self.patience / 4
-    }
-
-    pub(crate) fn options(&self) -> wal::Options {
-        wal::Options::new()
-            .create(false)
-            .busy_timeout(self.busy_timeout())
-            .synchronous(match self.synchronous {
-                SynchronousName::Full | SynchronousName::Group => wal::Synchronous::Full,
-                SynchronousName::Normal => wal::Synchronous::Normal,
-            })
-            .group_commit(self.synchronous == SynchronousName::Group)
-    }
-}
-
-/// What one process is told.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Assignment {
-    pub(crate) setup: Setup,
-    pub(crate) role: Role,
-    pub(crate) engine: Engine,
-    /// Which of its role it is, counted from 0, whatever the engine; a writer's
-    /// journal row.
-    pub(crate) number: u32,
+/// What is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sabotage {
+    /// At the end, a writer's last transfer is taken from its journal.
+    LoseTransfer,
+    /// At the end, an account gets money from nowhere.
+    Unbalance,
+    /// At the end, page 1 speaks of a free page that there is not.
+    Damage,
+    /// Meanwhile, an account gets money from nowhere.
+    UnbalanceMeanwhile,
+    /// Meanwhile, a reader is stopped.
+    Hang,
 }
 
 impl Arguments {

@@ -9,15 +9,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use integration::bank::Journal;
+use demo::bank::Journal;
 
-use crate::arguments::{Arguments, BackendName, Setup};
+use crate::arguments::{Arguments, BackendName};
+use crate::assignment::{Role, Setup};
 use crate::member::{Event, Member, Starter, State};
 use crate::sabotage;
 use crate::story::{Kills, Story};
 use crate::table::{Overview, Table};
 use crate::wire::{JournalLine, Progress, Report};
-use crate::worker::Role;
 
 /// How often the table is drawn and the silent are looked for.
 const TICK: Duration = Duration::from_millis(100);

@@ -2,7 +2,7 @@
 //! outside of the database.
 
 use anyhow::{Context, Result, bail, ensure};
-use integration::bank::Journal;
+use demo::bank::Journal;
 
 use crate::wire::Transfer;
 

@@ -1,13 +1,13 @@
 //! A reader checks one snapshot after the other.
 
 use anyhow::{Result, ensure};
-use integration::bank::Journal;
+use demo::bank::Journal;
 
 use crate::access::{Access, Audit};
-use crate::arguments::Assignment;
+use crate::assignment::Assignment;
+use crate::patience::patiently;
 use crate::post::Post;
 use crate::wire::{Progress, Report};
-use crate::worker::patiently;
 
 pub(crate) fn run(assignment: &Assignment, bank: &mut dyn Access, post: &mut Post) -> Result<()> {
     let setup = &assignment.setup;

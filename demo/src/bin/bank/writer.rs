@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::access::{Access, is_busy};
-use crate::arguments::Assignment;
+use crate::assignment::{Assignment, Engine};
+use crate::patience::patiently;
 use crate::post::Post;
 use crate::wire::{Progress, Report, Transfer};
-use crate::worker::{Engine, patiently};
 
 /// After so many transfers the writer looks at the length of the log.
 const LOOK_AT_LOG_EVERY: u64 = 64;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::arguments::BackendName;
+use crate::assignment::{Engine, Role};
 use crate::ledger::{InFlight, Ledger};
 use crate::member::Member;
-use crate::worker::{Engine, Role};
 
 pub(crate) struct Story {
     pub(crate) backend: BackendName,

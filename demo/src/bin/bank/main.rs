@@ -4,6 +4,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `arguments` | the command line |
+//! | `assignment` | what each process of a run is told |
 //! | `supervisor` | starts, watches, kills and stops the processes |
 //! | `member` | one process, or thread, as the supervisor sees it |
 //! | `ledger` | the transfers that were acknowledged to the supervisor |
@@ -12,6 +13,7 @@
 //! | `verdict` | the checks after the last process has gone |
 //! | `sabotage` | breaks a bank, to show that it is noticed |
 //! | `wire`, `post` | the lines between supervisor and process |
+//! | `patience` | how long a process tries again while the bank is busy |
 //! | `worker` | the life of one process, whatever its role |
 //! | `writer`, `reader`, `checkpointer` | the roles |
 //! | `access` | what a role does to a bank |
@@ -19,10 +21,12 @@
 
 mod access;
 mod arguments;
+mod assignment;
 mod checkpointer;
 mod ledger;
 mod member;
 mod pages;
+mod patience;
 mod post;
 mod reader;
 mod sabotage;
@@ -85,11 +89,11 @@ fn demonstrate(arguments: &Arguments) -> Result<ExitCode> {
 fn run(arguments: &Arguments, place: &Place) -> Result<Vec<String>> {
     let path = place.path().join(FILE_NAME);
     let setup = arguments.setup(path);
-    integration::bank::create(
+    demo::bank::create(
         &setup.path,
         setup.accounts,
         arguments.page_size,
-        arguments::STARTING_BALANCE,
+        assignment::STARTING_BALANCE,
     )?;
     writeln!(io::stdout(), "{}\n", summary::opening(arguments, &setup))?;
     let mut story = supervisor::run(arguments, &setup)?;

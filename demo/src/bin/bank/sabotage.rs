@@ -5,27 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
 
+use crate::arguments::Sabotage;
+use crate::assignment::Role;
 use crate::member::{Member, State};
-use crate::worker::Role;
-
-/// What is broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Sabotage {
-    /// At the end, a writer's last transfer is taken from its journal.
-    LoseTransfer,
-    /// At the end, an account gets money from nowhere.
-    Unbalance,
-    /// At the end, page 1 speaks of a free page that there is not.
-    Damage,
-    /// Meanwhile, an account gets money from nowhere.
-    UnbalanceMeanwhile,
-    /// Meanwhile, a reader is stopped.
-    Hang,
-}
 
 /// What is broken while the members work.
 pub(crate) fn meanwhile(kind: Sabotage, path: &Path, members: &[Member]) -> Result<()> {

@@ -2,9 +2,9 @@
 
 use indicatif::HumanCount;
 
-use crate::arguments::{Arguments, BackendName, STARTING_BALANCE, Setup, SynchronousName};
+use crate::arguments::{Arguments, BackendName};
+use crate::assignment::{Engine, STARTING_BALANCE, Setup, SynchronousName};
 use crate::story::{Share, Story};
-use crate::worker::Engine;
 
 /// The line before the table.
 pub(crate) fn opening(arguments: &Arguments, setup: &Setup) -> String {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::assignment::{Engine, Role};
 use crate::member::{Member, State};
-use crate::worker::{Engine, Role};
 
 /// Over how many draws a rate is taken, so that it is of the last second.
 const SAMPLES: usize = 10;

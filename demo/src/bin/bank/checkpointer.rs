@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::access::{Access, is_busy};
-use crate::arguments::Assignment;
+use crate::assignment::Assignment;
 use crate::post::Post;
 use crate::wire::{Progress, Report};
 
