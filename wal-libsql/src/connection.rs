@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use libsql_ffi as ffi;
 
-use crate::manager::{Backend, WalOptions};
+use crate::options::{Backend, WalOptions};
 
 /// The encoding of texts (`SQLITE_UTF8`).
 const UTF8: c_uchar = 1;

@@ -14,8 +14,8 @@ use wal_core::{Error, Result};
 
 use crate::code;
 use crate::engine_file::EngineFile;
+use crate::guard::guarded;
 use crate::log::{Checkpoint, Log};
-use crate::manager::guarded;
 
 /// Opens the log of a connection, the first time and again.
 pub(crate) type OpenLog = Box<dyn Fn(&Arc<EngineFile>) -> Result<Box<dyn Log>>>;

@@ -27,14 +27,16 @@ mod code;
 mod connection;
 mod engine_file;
 mod engine_log;
+mod guard;
 mod handle;
 mod log;
 mod manager;
 mod methods;
+mod options;
 mod place;
 mod storage;
 
 pub use connection::{Connection, OpenOptions, SqlError, Statement, Value};
 pub use libsql_ffi as ffi;
-pub use manager::{Backend, WalOptions};
+pub use options::{Backend, WalOptions};
 pub use wal_core::storage::LockKind;

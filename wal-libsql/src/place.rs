@@ -22,7 +22,7 @@ use wal_core::storage::File;
 use wal_core::{Error, Result};
 
 use crate::engine_file::EngineFile;
-use crate::manager::WalOptions;
+use crate::options::WalOptions;
 
 /// Refuses a file that is not at its path any more, beside which another
 /// database's log may lie, and tells otherwise whether ours may lie there.

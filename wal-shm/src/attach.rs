@@ -8,10 +8,10 @@ use wal_core::storage::{ByteLocks, Claim, FileId, OpenMode, OsFile, Place, refus
 use wal_core::{Error, Result};
 
 use crate::attachment::Attachment;
-use crate::coordination::{Access, ShmOptions};
 use crate::file_system;
 use crate::index::Index;
 use crate::main_file::MainFile;
+use crate::options::{Access, ShmOptions};
 use crate::registry::{
     Member, {self},
 };
@@ -223,4 +223,14 @@ fn preference(attachment: &Attachment, access: Access) -> Result<Option<Preferen
         }
         _ => None,
     })
+}
+
+/// Counts out one user of `attachment` that does not clean up, and returns how many users of
+/// this process are left.
+pub(crate) fn detach(attachment: &Arc<Attachment>) -> usize {
+    let left = registry::leave(attachment.id, attachment);
+    if left == 0 {
+        attachment.stop_delaying();
+    }
+    left
 }

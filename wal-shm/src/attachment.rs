@@ -26,15 +26,15 @@ use wal_core::fork::ProcessGeneration;
 use wal_core::storage::{ByteLocks, Claim, File, FileId, OsFile, database_bytes, shm_bytes};
 use wal_core::{Error, PageSize, Result};
 
-use crate::coordination::{Access, ShmOptions};
+use crate::database_lock;
 use crate::index::Index;
 use crate::lock_table::LockTable;
 use crate::main_file::{DatabaseOwner, MainFile};
+use crate::options::{Access, ShmOptions};
 use crate::private_index::PrivateIndex;
 use crate::read_rate::Delay;
 use crate::side_file::SideFile;
 use crate::sweeper::Sweeper;
-use crate::{database_lock, registry};
 
 /// One database, as this process has it open.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(crate) struct Attachment {
     pub(crate) index: Arc<Index>,
     pub(crate) side: Option<Arc<SideFile>>,
     pub(crate) table: Arc<LockTable>,
-    id: FileId,
+    pub(crate) id: FileId,
     pub(crate) locks: ByteLocks,
     pub(crate) access: Access,
     process: ProcessGeneration,
@@ -210,32 +210,29 @@ impl Attachment {
         files.for_each(|file| file.set_close_on_drop(close));
     }
 
-    /// One user leaves without cleaning up. Gives how many users of this process are left.
-    pub(crate) fn detach(self: &Arc<Self>) -> usize {
-        let left = registry::leave(self.id, self);
-        if left == 0 && self.sweeper.is_some() && !self.process.is_over() {
-            // No user of this process is left who would read again.
+    /// Stops to delay the release of locks: no user of this process is left that would read
+    /// again.
+    pub(crate) fn stop_delaying(&self) {
+        if self.sweeper.is_some() && !self.process.is_over() {
             self.table.stop_delaying(&*self.index);
         }
-        left
     }
 
-    /// One user leaves. True if it was the last one of all processes: this
-    /// process then holds EXCLUSIVE. `owner` is the engine that has the
+    /// True if there is no other user of any process: this process then holds EXCLUSIVE.
+    /// The last user of this process has detached. `owner` is the engine that has the
     /// database file open, if it is not opened here.
     ///
     /// A user that comes meanwhile makes another attachment, which the system's locks keep
     /// apart from this one; with classic locks it is refused until this one is dropped.
-    pub(crate) fn leave(self: &Arc<Self>, owner: Option<&dyn DatabaseOwner>) -> Result<bool> {
-        if self.detach() > 0 || !self.database.is_still_at_its_path()? || self.others_attached()? {
+    pub(crate) fn try_own(&self, owner: Option<&dyn DatabaseOwner>) -> Result<bool> {
+        if !self.database.is_still_at_its_path()? || self.others_attached()? {
             return Ok(false);
         }
-        let alone = match (self.database.own(), owner) {
-            (Some(file), _) => database_lock::try_lock_exclusive(file, self.locks)?,
-            (None, Some(owner)) => owner.try_lock_exclusive()?,
-            (None, None) => false,
-        };
-        Ok(alone)
+        match (self.database.own(), owner) {
+            (Some(file), _) => database_lock::try_lock_exclusive(file, self.locks),
+            (None, Some(owner)) => owner.try_lock_exclusive(),
+            (None, None) => Ok(false),
+        }
     }
 
     /// True if somebody else is attached to `-shm`, whatever it holds on the

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use wal_core::{Error, Result};
 
-use crate::coordination::ShmOptions;
+use crate::options::ShmOptions;
 
 /// True if the database at `path` is on a file system of that kind, which `options`
 /// allow. `open` is the database file, or its directory if the file is not opened here.

@@ -45,6 +45,7 @@ mod lock_table;
 mod main_file;
 mod mapping;
 mod namespaces;
+mod options;
 mod private_index;
 mod process_table;
 mod read_rate;
@@ -55,5 +56,6 @@ mod side_file;
 mod sweeper;
 mod sync;
 
-pub use coordination::{Access, ShmOptions, ShmWalCoordination};
+pub use coordination::ShmWalCoordination;
 pub use main_file::DatabaseOwner;
+pub use options::{Access, ShmOptions};

@@ -1,17 +1,14 @@
 //! How a database is opened.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use wal_core::PageSize;
 use wal_core::protocol::{
     BusyHandler, CACHE_SPILL, DatabaseKind, Synchronous, WalAutoActions, WalConfig,
 };
 use wal_core::storage::{LockKind, OsFile};
-use wal_core::{PageSize, Result};
-
-use crate::database::Database;
 
 /// How long to wait unless told otherwise.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -461,39 +458,5 @@ impl Options {
     pub fn immutable(mut self, immutable: bool) -> Self {
         self.immutable = immutable;
         self
-    }
-
-    /// Opens the database at `path` with the default backend: the shared one,
-    /// if it is compiled in.
-    ///
-    /// # Errors
-    /// [`crate::Error::Locked`] if another connection owns the database,
-    /// [`crate::Error::NotWalMode`], [`crate::Error::HotJournal`],
-    /// [`crate::Error::CannotOpen`] for a file of another kind or page size, or an empty one
-    /// that pages were not asked for, [`crate::Error::Io`] of the kind
-    /// [`NotFound`](std::io::ErrorKind::NotFound) if there is no file and none is created,
-    /// [`crate::Error::Corrupt`], and other [`crate::Error::Io`]. A database, page store
-    /// or log that was there is not changed then. A file of pages that was created stays, and so
-    /// may `-shm` and `-coord` files, which the next opener resets.
-    pub fn open(&self, path: impl AsRef<Path>) -> Result<crate::Database> {
-        Database::open_with(path, self)
-    }
-
-    /// Opens the database at `path` for this process and others.
-    ///
-    /// # Errors
-    /// As [`Options::open`].
-    #[cfg(feature = "shm")]
-    pub fn open_shm(&self, path: impl AsRef<Path>) -> Result<crate::shm::Database> {
-        Database::open_with(path, self)
-    }
-
-    /// Opens the database at `path` for this process alone.
-    ///
-    /// # Errors
-    /// As [`Options::open`].
-    #[cfg(feature = "inproc")]
-    pub fn open_inproc(&self, path: impl AsRef<Path>) -> Result<crate::inproc::Database> {
-        Database::open_with(path, self)
     }
 }

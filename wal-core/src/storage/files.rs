@@ -1,8 +1,6 @@
 //! The database file and its log, as files of the operating system.
 
-use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{File, LOOK_IN_PLACE_EVERY, NowAndThen, OpenMode, OsFile, Storage};
@@ -67,12 +65,4 @@ impl Storage for OsStorage {
     fn sync_directory(&self) -> Result<()> {
         self.log.place().sync_directory()
     }
-}
-
-/// The file that belongs to the database at `path`: its very name, with
-/// `suffix` added.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
 }

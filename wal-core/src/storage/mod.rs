@@ -29,7 +29,7 @@ use crate::error::Result;
 pub use byte_lock::{ByteLocks, Conflict, LockKind, database_bytes, shm_bytes};
 pub use claim::Claim;
 pub use file_id::FileId;
-pub use files::{OsStorage, beside};
+pub use files::OsStorage;
 pub(crate) use low_numbers::MayCarry;
 pub use mapped::MappedFile;
 pub use memory::MemoryFile;
@@ -39,7 +39,7 @@ pub use now_and_then::NowAndThen;
 pub use open::OpenMode;
 pub use os::{OsFile, sync_directory};
 pub(crate) use parking::open_with_room;
-pub use place::{Found, Place};
+pub use place::{Found, Place, beside};
 pub use read_only::{ReadOnlyLog, ReadOnlyStorage};
 
 /// How much of a file a sync makes durable.

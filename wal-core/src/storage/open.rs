@@ -96,6 +96,71 @@ impl OpenMode<'_> {
     }
 }
 
+impl OsFile {
+    /// Opens a file that carries no locks, of this library or of a stock SQLite in this
+    /// process: it is closed when it is dropped, which would drop the process's locks.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses, [`Error::CannotOpen`] if it is no
+    /// regular file.
+    pub fn open(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
+        Self::open_at(Place::of(path)?, mode)
+    }
+
+    /// As [`OsFile::open`], at `place`.
+    ///
+    /// # Errors
+    /// As [`OsFile::open`].
+    pub fn open_at(place: Place, mode: OpenMode<'_>) -> Result<Self> {
+        refuse_pipe(&place, mode)?;
+        let plain = |file| Ok(Descriptor::plain(file));
+        let descriptor = open(&place, mode, MayCarry::NoLocks, plain)?;
+        let opened = Self::wrap(place, descriptor)?;
+        let existing = matches!(mode, OpenMode::Existing) || !mode.writes();
+        opened.set_name_is_new(!existing);
+        Ok(opened)
+    }
+
+    /// Opens a file on which locks are taken: a database or a `-shm` file. Its descriptor is
+    /// closed in forked children. In this process it is parked when it is dropped, and used
+    /// again for the next open of the file, because closing it would drop the locks of a
+    /// stock SQLite in this process; see [`OsFile::set_close_on_drop`].
+    ///
+    /// # Errors
+    /// As [`OsFile::open`].
+    pub fn open_for_locks(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
+        Self::open_for_locks_at(Place::of(path)?, mode)
+    }
+
+    /// As [`OsFile::open_for_locks`], at `place`.
+    ///
+    /// # Errors
+    /// As [`OsFile::open`].
+    pub fn open_for_locks_at(place: Place, mode: OpenMode<'_>) -> Result<Self> {
+        let reused = match mode {
+            OpenMode::New | OpenMode::NewLike(_) => None,
+            _ => {
+                let there = place
+                    .find()
+                    .map_err(|e| Error::io(place.path(), "stat", e))?;
+                there.and_then(|found| Descriptor::reuse(found.id, mode.reach()))
+            }
+        };
+        if let Some(descriptor) = reused {
+            return Self::wrap(place, descriptor);
+        }
+        refuse_pipe(&place, mode)?;
+        let may_carry = match mode {
+            // Nothing has locked a file that was just made.
+            OpenMode::NewLike(_) => MayCarry::NoLocks,
+            _ => MayCarry::Locks,
+        };
+        let with_locks = |file| Descriptor::with_locks(file, mode.reach());
+        let descriptor = open(&place, mode, may_carry, with_locks)?;
+        Self::wrap(place, descriptor)
+    }
+}
+
 /// The permissions and the owner of a file.
 #[derive(Clone, Copy)]
 struct Model {
@@ -201,11 +266,7 @@ pub(super) fn refuse_pipe(place: &Place, mode: OpenMode<'_>) -> Result<()> {
         kind.is_ok_and(|kind| ![SFlag::S_IFREG, SFlag::S_IFLNK].contains(&kind))
     };
     match !mode.writes() && waits() {
-        true => Err(not_regular(place.path())),
+        true => Err(super::os::not_regular(place.path())),
         false => Ok(()),
     }
-}
-
-pub(super) fn not_regular(path: &Path) -> Error {
-    Error::cannot_open(path, "it is not a regular file")
 }

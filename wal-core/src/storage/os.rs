@@ -15,9 +15,7 @@ use nix::sys::uio::pwritev;
 
 use super::descriptor::Descriptor;
 use super::file_id::FileId;
-use super::low_numbers::MayCarry;
 use super::mapped::MappedFile;
-use super::open::{OpenMode, not_regular, open, refuse_pipe};
 use super::place::Place;
 use super::{File, FileSyncType, writeback};
 use crate::error::{Error, Result};
@@ -53,70 +51,7 @@ impl fmt::Debug for OsFile {
 }
 
 impl OsFile {
-    /// Opens a file that carries no locks, of this library or of a stock SQLite in this
-    /// process: it is closed when it is dropped, which would drop the process's locks.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the system refuses, [`Error::CannotOpen`] if it is no
-    /// regular file.
-    pub fn open(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
-        Self::open_at(Place::of(path)?, mode)
-    }
-
-    /// As [`OsFile::open`], at `place`.
-    ///
-    /// # Errors
-    /// As [`OsFile::open`].
-    pub fn open_at(place: Place, mode: OpenMode<'_>) -> Result<Self> {
-        refuse_pipe(&place, mode)?;
-        let plain = |file| Ok(Descriptor::plain(file));
-        let descriptor = open(&place, mode, MayCarry::NoLocks, plain)?;
-        let opened = Self::wrap(place, descriptor)?;
-        let existing = matches!(mode, OpenMode::Existing) || !mode.writes();
-        opened.name_is_new.store(!existing, Ordering::Relaxed);
-        Ok(opened)
-    }
-
-    /// Opens a file on which locks are taken: a database or a `-shm` file. Its descriptor is
-    /// closed in forked children. In this process it is parked when it is dropped, and used
-    /// again for the next open of the file, because closing it would drop the locks of a
-    /// stock SQLite in this process; see [`OsFile::set_close_on_drop`].
-    ///
-    /// # Errors
-    /// As [`OsFile::open`].
-    pub fn open_for_locks(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
-        Self::open_for_locks_at(Place::of(path)?, mode)
-    }
-
-    /// As [`OsFile::open_for_locks`], at `place`.
-    ///
-    /// # Errors
-    /// As [`OsFile::open`].
-    pub fn open_for_locks_at(place: Place, mode: OpenMode<'_>) -> Result<Self> {
-        let reused = match mode {
-            OpenMode::New | OpenMode::NewLike(_) => None,
-            _ => {
-                let there = place
-                    .find()
-                    .map_err(|e| Error::io(place.path(), "stat", e))?;
-                there.and_then(|found| Descriptor::reuse(found.id, mode.reach()))
-            }
-        };
-        if let Some(descriptor) = reused {
-            return Self::wrap(place, descriptor);
-        }
-        refuse_pipe(&place, mode)?;
-        let may_carry = match mode {
-            // Nothing has locked a file that was just made.
-            OpenMode::NewLike(_) => MayCarry::NoLocks,
-            _ => MayCarry::Locks,
-        };
-        let with_locks = |file| Descriptor::with_locks(file, mode.reach());
-        let descriptor = open(&place, mode, may_carry, with_locks)?;
-        Self::wrap(place, descriptor)
-    }
-
-    fn wrap(place: Place, descriptor: Descriptor) -> Result<Self> {
+    pub(super) fn wrap(place: Place, descriptor: Descriptor) -> Result<Self> {
         let metadata = descriptor.file()?.metadata();
         let metadata = metadata.map_err(|e| Error::io(place.path(), "fstat", e));
         if !metadata?.is_file() {
@@ -131,6 +66,11 @@ impl OsFile {
             name_is_new: AtomicBool::new(false),
             sync_failed: Mutex::new(false),
         })
+    }
+
+    /// Notes whether the file may have been made by its open, so that its name is to be synced.
+    pub(super) fn set_name_is_new(&self, is_new: bool) {
+        self.name_is_new.store(is_new, Ordering::Relaxed);
     }
 
     /// Where the file was opened.
@@ -339,6 +279,10 @@ fn at_once(buffers: &[IoSlice<'_>]) -> usize {
     };
     let first = buffers.iter().take(MAX_BUFFERS);
     first.take_while(fits).count().max(1)
+}
+
+pub(super) fn not_regular(path: &Path) -> Error {
+    Error::cannot_open(path, "it is not a regular file")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! find the files. So files are looked for, opened and removed there, and the path is for
 //! messages.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{
     ErrorKind, {self},
@@ -21,7 +21,6 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::beside;
 use super::file_id::FileId;
 use super::low_numbers::MayCarry;
 use super::parking::open_with_room;
@@ -188,4 +187,12 @@ fn parent_of(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
+}
+
+/// The file that belongs to the database at `path`: its very name, with
+/// `suffix` added.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
 }
