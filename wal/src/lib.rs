@@ -79,7 +79,6 @@
 #[cfg(not(any(feature = "shm", feature = "inproc")))]
 compile_error!("choose a backend: enable the feature `shm` (several processes) or `inproc` (one)");
 
-mod apply;
 mod backend;
 mod backup;
 mod change;
@@ -87,8 +86,8 @@ mod checkpointer;
 mod create;
 mod database;
 mod options;
+mod replication;
 mod successor;
-mod tail;
 mod vacuum;
 mod writing;
 
