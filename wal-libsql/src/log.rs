@@ -319,17 +319,19 @@ impl<C: WalCoordination> Log for BackendLog<C> {
     }
 
     fn set_limit(&mut self, limit: Option<u64>) {
-        self.wal.set_log_size_limit(limit);
+        self.wal.tuning().set_log_size_limit(limit);
     }
 
     /// `flags` are two bits for commits, two for checkpoints (`walSyncFlags`).
     fn set_sync_flags(&mut self, flags: c_int) {
         let of_checkpoints = (flags >> 2) & 3;
-        self.wal.set_synchronous(match (flags & 3, of_checkpoints) {
-            (0, 0) => Synchronous::Off,
-            (0, _) => Synchronous::Normal,
-            _ => Synchronous::Full,
-        });
+        self.wal
+            .tuning()
+            .set_synchronous(match (flags & 3, of_checkpoints) {
+                (0, 0) => Synchronous::Off,
+                (0, _) => Synchronous::Normal,
+                _ => Synchronous::Full,
+            });
         self.file.set_sync_flags(match of_checkpoints {
             0 => ffi::SQLITE_SYNC_NORMAL,
             flags => flags,
@@ -364,7 +366,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
 
     fn settings(&self) -> Settings {
         Settings {
-            limit: self.wal.log_size_limit(),
+            limit: self.wal.tuning().log_size_limit(),
             exclusive: self.exclusive,
         }
     }
@@ -374,7 +376,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
     /// and the wait state hears of the sync that has failed.
     fn succeed(&mut self, predecessor: &mut dyn Log) -> Result<()> {
         let Settings { limit, exclusive } = predecessor.settings();
-        self.wal.set_log_size_limit(limit);
+        self.wal.tuning().set_log_size_limit(limit);
         self.exclusive = exclusive;
         if let Some(room) = self.wal.coordination().waiting_room()
             && self.on_heap
@@ -392,6 +394,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
             return Ok(());
         }
         self.wal
+            .tuning()
             .set_persistent_log(self.file.wants_persistent_log());
         self.wal.close()?;
         // Without EXCLUSIVE the log stays as it is, and the engine, which may want

@@ -556,8 +556,8 @@ fn be_careless(wal: &Handle, disk: &Disk, steps: &[Step], checkpoints: bool) -> 
         Err(wal_core::Error::Busy { .. }) => return Ok(false),
         begun => begun?.rollback(),
     }
-    let synchronous = wal.synchronous();
-    wal.set_synchronous(Synchronous::Off);
+    let synchronous = wal.tuning().synchronous();
+    wal.tuning().set_synchronous(Synchronous::Off);
     for (state, page_count, changed) in steps {
         if checkpoints {
             disk.void_promise();
@@ -572,6 +572,6 @@ fn be_careless(wal: &Handle, disk: &Disk, steps: &[Step], checkpoints: bool) -> 
         tx.commit()?;
         disk.acknowledge(*state, false);
     }
-    wal.set_synchronous(synchronous);
+    wal.tuning().set_synchronous(synchronous);
     Ok(true)
 }

@@ -242,7 +242,7 @@ pub(crate) fn a_proof_without_a_sync_does_not_serve_who_syncs_now<B: Backend>() 
     let user = scene.user_at(Synchronous::Off);
     user.commit(&[1, 2], 1);
     user.checkpoint_all();
-    user.wal.set_synchronous(Synchronous::Full);
+    user.wal.tuning().set_synchronous(Synchronous::Full);
     let ((), calls) = user.trace(|user| user.commit(&[1], 2));
     assert!(calls.contains(&Call::Sync(Which::Database)), "{calls:?}");
     assert_eq!(user.header().max_frame(), 1, "the log has begun anew");

@@ -212,7 +212,7 @@ pub(crate) fn a_commit_of_another_level_waits_for_those_before_it<B: Backend>() 
         let (strict, other, threads) = (strict.clone(), other.clone(), threads.clone());
         move || {
             let tx = begin_beside_a_sync(&strict);
-            strict.wal.set_synchronous(Synchronous::Normal);
+            strict.wal.tuning().set_synchronous(Synchronous::Normal);
             strict.before(writes_log, move || assert_eq!(other.versions(), [2, 1, 1]));
             let commits = || commit_on_a_thread::<B>(tx, 2, 3);
             keep(&threads, until_it_waits(&strict, commits));

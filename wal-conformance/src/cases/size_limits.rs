@@ -150,14 +150,14 @@ pub(crate) fn only_the_first_commit_of_a_generation_cuts_the_log<B: Backend>() {
     assert_eq!((writer.header().max_frame(), len(&scene)), (1, len_of(2)));
     // The limit is that of the moment.
     writer.checkpoint_all();
-    writer.wal.set_log_size_limit(None);
+    writer.wal.tuning().set_log_size_limit(None);
     writer.commit(&[1, 2], 9);
     writer.commit(&[3], 9);
     writer.checkpoint_all();
     writer.commit(&[1], 10);
     assert_eq!(len(&scene), len_of(3));
     writer.checkpoint_all();
-    writer.wal.set_log_size_limit(Some(0));
+    writer.wal.tuning().set_log_size_limit(Some(0));
     writer.commit(&[2], 10);
     assert_eq!(len(&scene), len_of(1));
     expect_recovered(&scene, &[10, 10, 9]);

@@ -1,5 +1,6 @@
-//! What an attachment is told about its database when it is made.
+//! What an attachment is configured with: when it is made, and while it is in use.
 
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::types::PageSize;
@@ -139,5 +140,66 @@ impl WalConfig {
             auto_actions: WalAutoActions::default(),
             group_commit: false,
         }
+    }
+}
+
+/// No limit for the log. No file can be that long.
+const UNLIMITED: u64 = u64::MAX;
+
+/// The part of [`WalConfig`] that can change while an attachment is in use, as by the
+/// pragmas of an SQL engine.
+///
+/// Each value is loaded when it is needed. An operation that is under way may use the old
+/// or the new one, so no order between them is needed.
+#[derive(Debug)]
+pub struct Tuning {
+    synchronous: AtomicU8,
+    log_size_limit: AtomicU64,
+    persistent_log: AtomicBool,
+}
+
+impl Tuning {
+    pub(in crate::protocol) fn of(config: &WalConfig) -> Self {
+        Tuning {
+            synchronous: AtomicU8::new(config.synchronous as u8),
+            log_size_limit: AtomicU64::new(config.log_size_limit.unwrap_or(UNLIMITED)),
+            persistent_log: AtomicBool::new(config.persistent_log),
+        }
+    }
+
+    /// How much survives a power failure ([`WalConfig::synchronous`]).
+    pub fn synchronous(&self) -> Synchronous {
+        match self.synchronous.load(Ordering::Relaxed) {
+            0 => Synchronous::Off,
+            1 => Synchronous::Normal,
+            _ => Synchronous::Full,
+        }
+    }
+
+    /// Sets how much survives a power failure from now on (`PRAGMA synchronous`).
+    pub fn set_synchronous(&self, synchronous: Synchronous) {
+        self.synchronous.store(synchronous as u8, Ordering::Relaxed);
+    }
+
+    /// To how many bytes the log is cut after a restart ([`WalConfig::log_size_limit`]).
+    pub fn log_size_limit(&self) -> Option<u64> {
+        let limit = self.log_size_limit.load(Ordering::Relaxed);
+        (limit != UNLIMITED).then_some(limit)
+    }
+
+    /// Sets that limit (`PRAGMA journal_size_limit`).
+    pub fn set_log_size_limit(&self, limit: Option<u64>) {
+        let limit = limit.unwrap_or(UNLIMITED);
+        self.log_size_limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Whether the last closer leaves the log in place ([`WalConfig::persistent_log`]).
+    pub fn persistent_log(&self) -> bool {
+        self.persistent_log.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether the last closer leaves the log in place (`SQLITE_FCNTL_PERSIST_WAL`).
+    pub fn set_persistent_log(&self, persistent: bool) {
+        self.persistent_log.store(persistent, Ordering::Relaxed);
     }
 }

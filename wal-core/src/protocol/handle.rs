@@ -12,13 +12,12 @@ use crate::index::{ChainEnds, CheckpointInfo, HeaderCell, IndexBlock, WritableBl
 use crate::storage::Storage;
 
 use crate::protocol::checkpoint::state::CheckpointState;
-use crate::protocol::config::WalConfig;
+use crate::protocol::config::{Tuning, WalConfig};
 use crate::protocol::durability::state::DurabilityState;
 use crate::protocol::locking::write_note::OwnWrite;
 #[cfg(feature = "observe")]
 use crate::protocol::observe::{Counters, Happened, Observed};
 use crate::protocol::read::state::ReadState;
-use crate::protocol::tuning::Tuning;
 
 /// Whoever opened a database, as far as its transactions have to do with it.
 pub trait Opener: Send + Sync {
@@ -169,8 +168,9 @@ impl<C: WalCoordination> Wal<C> {
         self.attachment.mapped
     }
 
+    /// What can be set while the attachment is in use.
     #[inline]
-    pub(in crate::protocol) fn tuning(&self) -> &Tuning {
+    pub fn tuning(&self) -> &Tuning {
         &self.attachment.tuning
     }
 

@@ -4,7 +4,7 @@
 //!
 //! | folder or file | what it does |
 //! |---|---|
-//! | `config`, `tuning` | what an attachment is told, when it is made and while it is in use |
+//! | `config` | what an attachment is configured with, when it is made and while it is in use |
 //! | `observe` | counts and reports what happens, if that is compiled in |
 //! | `handle` | the handle on an attachment, and what the users of one attachment share |
 //! | `free_space` | refuses what the file system has no room for |
@@ -52,7 +52,6 @@ mod open;
 mod read;
 mod recovery;
 mod replication;
-mod tuning;
 mod vacuum;
 mod write;
 
@@ -60,7 +59,7 @@ pub use checkpoint::backfill_proof::BackfillProof;
 pub use checkpoint::options::{
     CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
 };
-pub use config::{CACHE_SPILL, DatabaseKind, Synchronous, WalAutoActions, WalConfig};
+pub use config::{CACHE_SPILL, DatabaseKind, Synchronous, Tuning, WalAutoActions, WalConfig};
 pub use handle::{Opener, Wal};
 pub use locking::busy::{BusyHandler, Cancel};
 pub use locking::delayed_release::serves_newest;

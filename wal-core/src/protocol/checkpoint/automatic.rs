@@ -160,7 +160,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Moves what is left with Write held, waits for readers of the log, and
     /// begins it anew.
     fn catch_up(self: &Arc<Self>, threshold: u32) -> Result<CaughtUp> {
-        if self.synchronous() != Synchronous::Off && self.frames_to_move()? > 0 {
+        if self.tuning().synchronous() != Synchronous::Off && self.frames_to_move()? > 0 {
             // So that little is left to sync while writers wait.
             self.sync_database_beside_checkpoints()?;
         }

@@ -232,7 +232,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         rule!(AttemptedBeforePages, {
             block_zero.set_attempted(safe);
         });
-        if wal.synchronous() != Synchronous::Off {
+        if wal.tuning().synchronous() != Synchronous::Off {
             rule!(LogSyncBeforeBackfill, {
                 step(Point::CheckpointLogSync);
                 wal.sync_log()?;

@@ -43,7 +43,7 @@ impl<C: WalCoordination> Wal<C> {
         if !rule!(RemovedLogIsBackfilled, report.is_complete()) {
             return Ok(());
         }
-        let is_promised = report.log_frames > 0 && self.synchronous() != Synchronous::Off;
+        let is_promised = report.log_frames > 0 && self.tuning().synchronous() != Synchronous::Off;
         if is_promised && !rule!(CloseProvesBackfill, self.prove_all_backfilled()?) {
             return Ok(());
         }
@@ -57,7 +57,7 @@ impl<C: WalCoordination> Wal<C> {
             }
             removed => removed?,
         }
-        if self.synchronous() != Synchronous::Off && !was_empty {
+        if self.tuning().synchronous() != Synchronous::Off && !was_empty {
             rule!(RemovalSync, {
                 step(Point::DirectorySync);
                 self.storage().sync_directory()?;
@@ -78,7 +78,7 @@ impl<C: WalCoordination> Wal<C> {
     /// not fit, so the log that stays is as it is, or empty. While a transaction of this
     /// process is open, it stays as it is: its pages may be those of a mapping.
     fn keep_log(self: &Arc<Self>) -> Result<()> {
-        match self.log_size_limit() {
+        match self.tuning().log_size_limit() {
             Some(_) => self.empty_log_that_stays(),
             None => Ok(()),
         }

@@ -61,7 +61,8 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<BackfillProof> {
         let last = self.checkpoint_state().proofs().get();
         // One that was made without a sync does not serve who syncs by now.
-        let synced = |proof: &BackfillProof| proof.synced || self.synchronous() == Synchronous::Off;
+        let synced =
+            |proof: &BackfillProof| proof.synced || self.tuning().synchronous() == Synchronous::Off;
         let holds =
             |proof: &BackfillProof| synced(proof) && self.check_proof(proof, header).is_ok();
         match last.filter(holds) {
@@ -76,7 +77,7 @@ impl<C: WalCoordination> Wal<C> {
         &self,
         header: &IndexHeader,
     ) -> Result<BackfillProof> {
-        let synced = self.synchronous() != Synchronous::Off;
+        let synced = self.tuning().synchronous() != Synchronous::Off;
         if synced {
             rule!(ProofSync, {
                 self.sync_database()?;

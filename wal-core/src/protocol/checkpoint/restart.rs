@@ -131,7 +131,7 @@ impl<C: WalCoordination> Wal<C> {
     /// everybody away from it, and all of it is in the database file.
     pub(in crate::protocol) fn empty_log(&self) -> Result<()> {
         self.storage().log().set_len(0)?;
-        if self.synchronous() != Synchronous::Off {
+        if self.tuning().synchronous() != Synchronous::Off {
             rule!(TruncateSync, {
                 step(Point::LogTruncateSync);
                 self.sync_log()?;

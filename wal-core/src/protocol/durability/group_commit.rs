@@ -66,7 +66,7 @@ pub(in crate::protocol) enum CommitSync {
 impl<C: WalCoordination> Wal<C> {
     /// Where a commit that begins now shares its sync, if it does.
     pub(in crate::protocol) fn shared_sync(&self) -> Option<&WaitingRoom> {
-        let shares = self.config().group_commit && self.synchronous() == Synchronous::Full;
+        let shares = self.config().group_commit && self.tuning().synchronous() == Synchronous::Full;
         self.coordination().waiting_room().filter(|_| shares)
     }
 

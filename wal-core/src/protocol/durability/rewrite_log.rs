@@ -65,7 +65,7 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Error::Corrupt`] if the system has lost what it could not write,
     /// [`Error::Io`].
     pub(in crate::protocol) fn mend_log_for_frames(self: &Arc<Self>, salts: Salts) -> Result<()> {
-        if self.synchronous() < Synchronous::Full || self.no_log_sync_failed(salts) {
+        if self.tuning().synchronous() < Synchronous::Full || self.no_log_sync_failed(salts) {
             return Ok(());
         }
         // Frames of other threads that are not published may be those that are
@@ -94,7 +94,7 @@ impl<C: WalCoordination> Wal<C> {
             });
             return Ok(());
         }
-        if self.synchronous() < Synchronous::Full || self.no_log_sync_failed(generation) {
+        if self.tuning().synchronous() < Synchronous::Full || self.no_log_sync_failed(generation) {
             return Ok(());
         }
         let reason = "a sync of the log failed while it was under way; run it again".to_owned();
@@ -111,7 +111,9 @@ impl<C: WalCoordination> Wal<C> {
         header: &IndexHeader,
         has_write: bool,
     ) -> Result<()> {
-        if self.synchronous() == Synchronous::Off || self.no_log_sync_failed(header.salts()) {
+        if self.tuning().synchronous() == Synchronous::Off
+            || self.no_log_sync_failed(header.salts())
+        {
             return Ok(());
         }
         let _write = match has_write {

@@ -314,7 +314,7 @@ impl<C: WalCoordination> ApplyTx<C> {
         // Found before the frames count: nothing may fail behind that.
         let block_zero = wal.writable_block_zero()?;
         if let Header::GoesLast(header) = self.header {
-            if wal.synchronous() != Synchronous::Off {
+            if wal.tuning().synchronous() != Synchronous::Off {
                 rule!(CopySyncBeforeHeader, {
                     step(Point::LogHeaderSync);
                     wal.sync_log()?;
@@ -322,7 +322,7 @@ impl<C: WalCoordination> ApplyTx<C> {
             }
             wal.write_log_header(&header)?;
         }
-        if wal.synchronous() == Synchronous::Full {
+        if wal.tuning().synchronous() == Synchronous::Full {
             rule!(ApplySync, {
                 step(Point::CommitSync);
                 wal.sync_log()?;
@@ -467,7 +467,7 @@ impl<C: WalCoordination> ApplyTx<C> {
             Header::IsThere | Header::IsMissing => {}
         }
         let begins_anew = matches!(self.header, Header::GoesFirst(_) | Header::GoesLast(_));
-        if begins_anew && wal.synchronous() != Synchronous::Off {
+        if begins_anew && wal.tuning().synchronous() != Synchronous::Off {
             rule!(AppliedHeaderSync, {
                 step(Point::LogHeaderSync);
                 wal.sync_log()?;

@@ -226,7 +226,7 @@ impl<C: WalCoordination> Wal<C> {
         let mut backfill = Backfill::new(self, header, None, waiter, false);
         backfill.names_holders = false;
         let report = backfill.run(u32::MAX)?;
-        if report.backfilled != before && self.synchronous() != Synchronous::Off {
+        if report.backfilled != before && self.tuning().synchronous() != Synchronous::Off {
             self.sync_database()?;
         }
         Ok(())

@@ -239,7 +239,7 @@ impl<C: WalCoordination> Wal<C> {
         self.storage()
             .log()
             .write_all_at(&mut [IoSlice::new(&bytes)], 0)?;
-        if self.synchronous() != Synchronous::Off {
+        if self.tuning().synchronous() != Synchronous::Off {
             rule!(LogHeaderSync, {
                 step(Point::LogHeaderSync);
                 self.sync_log()?;
@@ -388,7 +388,7 @@ impl<C: WalCoordination> Wal<C> {
     /// # Errors
     /// [`Error::CommitOutcomeUnknown`] if the sync failed.
     fn commit_prepared_frames(&self) -> Result<()> {
-        if self.synchronous() == Synchronous::Full {
+        if self.tuning().synchronous() == Synchronous::Full {
             rule!(CommitSync, {
                 step(Point::CommitSync);
                 self.sync_log().map_err(|e| self.outcome_unknown(e))?;
@@ -405,7 +405,7 @@ impl<C: WalCoordination> Wal<C> {
     /// the cut: the bytes are of an older generation, whose salts no frame of this
     /// one has.
     pub(in crate::protocol) fn limit_log_size(&self, last: FrameNo) {
-        let Some(limit) = self.log_size_limit() else {
+        let Some(limit) = self.tuning().log_size_limit() else {
             return;
         };
         let keep = match mutated(Mutation::CutCommittedFrames) {

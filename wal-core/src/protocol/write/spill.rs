@@ -260,7 +260,7 @@ impl<C: WalCoordination> Wal<C> {
         if let Some(prepared) = &prepared {
             self.index_frames(own, &appended)?;
             self.write_frames(prepared, Point::SpillWrite)?;
-            if self.synchronous() != Synchronous::Off {
+            if self.tuning().synchronous() != Synchronous::Off {
                 self.start_writeback(prepared.first, prepared.last)?;
             }
         }

@@ -230,7 +230,7 @@ impl<C: WalCoordination> WriteTx<C> {
         let shared = wal.shared_sync();
         let sync = match shared {
             Some(_) => CommitSync::Shared,
-            None if wal.synchronous() == Synchronous::Full => CommitSync::InRelay,
+            None if wal.tuning().synchronous() == Synchronous::Full => CommitSync::InRelay,
             None => CommitSync::BeforeVisible,
         };
         let before = self.read.snapshot.header;
@@ -257,7 +257,7 @@ impl<C: WalCoordination> WriteTx<C> {
             );
         } else {
             drop(self);
-            if wal.synchronous() == Synchronous::Normal {
+            if wal.tuning().synchronous() == Synchronous::Normal {
                 wal.let_disk_begin(&before, &committed);
             }
         }
