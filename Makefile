@@ -92,7 +92,7 @@ test-mutations: ## each rule broken on purpose, and the test that notices
 	  then echo "$${pair%:*} survives power failures"; exit 1; else echo "$${pair%:*}: caught by a power failure"; fi; done
 
 test-processes: ## worker processes, kills, forks, stock SQLite beside ours
-	$(CARGO) test -p integration -p demo --features integration/test-points
+	$(CARGO) test -p integration -p demo -p fixtures --features integration/test-points
 
 # What a test does must not depend on how soon it gets a processor.
 ROUNDS ?= 5
@@ -178,7 +178,7 @@ ASAN_DIR ?= target/asan
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 fixtures: ## write the fixtures again, by stock SQLite
-	$(CARGO) run --quiet -p integration --bin make-fixtures -- fixtures
+	$(CARGO) run --quiet -p fixtures -- fixtures
 
 lint: ## formatting, clippy, docs, features, licences
 	$(CARGO) fmt --all --check

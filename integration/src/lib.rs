@@ -8,8 +8,8 @@ pub mod disk;
 
 mod executable;
 
-/// The fixtures, and what stock SQLite says of them.
-pub mod fixtures;
+/// What a folder of database files looks like from outside.
+pub mod folder;
 
 /// Which kind of file a test has.
 pub mod kind;
@@ -21,6 +21,9 @@ pub mod needs;
 
 /// Power failures, simulated.
 pub mod power;
+
+/// A whole database, read in each of the ways that the library has.
+pub mod reading;
 
 /// Work without the rights of root.
 pub mod rights;

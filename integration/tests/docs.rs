@@ -90,6 +90,7 @@ const SUITES: [(&str, &[&str]); 4] = [
             "integration/src/",
             "demo/tests/",
             "demo/src/",
+            "fixtures/tests/",
         ],
     ),
     ("test-sql", &["wal-libsql/tests/"]),

@@ -3,11 +3,9 @@
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use integration::fixtures::folder::FolderState;
-use integration::fixtures::reading::{Contents, Opener};
-use integration::fixtures::{
-    Fixture, file_digests, {self},
-};
+use fixtures::{Fixture, file_digests};
+use integration::folder::FolderState;
+use integration::reading::{Contents, Opener};
 use wal::Error;
 
 /// The fixtures that are databases in WAL mode, so that the library opens them.

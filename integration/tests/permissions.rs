@@ -13,10 +13,8 @@ use std::fs::{
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use integration::fixtures::folder::FolderState;
-use integration::fixtures::{
-    Copy, DATABASE, {self},
-};
+use fixtures::{Copy, DATABASE};
+use integration::folder::FolderState;
 use integration::kind::kind_at;
 use integration::needs::Need;
 use integration::stock::{StockKind, StockSqlite};

@@ -14,7 +14,7 @@ mod side_files;
 use std::fs;
 use std::path::Path;
 
-use integration::fixtures::folder::FolderState;
+use integration::folder::FolderState;
 use integration::worker::Backend;
 use wal::{DatabaseKind, Error, Options, Synchronous};
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use integration::fixtures::folder::FolderState;
+use integration::folder::FolderState;
 use integration::worker::Backend;
 use wal::{Database, DatabaseKind, Error, Options, PAGE_STORE_HEADER_LEN, PageNo, PageSize};
 use wal_core::storage::beside;

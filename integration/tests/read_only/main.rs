@@ -19,13 +19,11 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use integration::fixtures::folder::FolderState;
-use integration::fixtures::reading::Contents;
-use integration::fixtures::{
-    Fixture, page_digest, {self},
-};
+use fixtures::{Fixture, page_digest};
+use integration::folder::FolderState;
 use integration::kind::kind_at;
 use integration::needs::Need;
+use integration::reading::Contents;
 use integration::rights::as_nobody;
 use integration::stock::{StockKind, StockSqlite};
 use integration::worker::{Checkpoint, Command, Settings, Stamp, Worker};

@@ -4,10 +4,8 @@
 
 use std::fs;
 
-use integration::fixtures::reading::{Contents, Opener};
-use integration::fixtures::{
-    Fixture, INDEX, {self},
-};
+use fixtures::{Fixture, INDEX};
+use integration::reading::{Contents, Opener};
 use integration::worker::Backend;
 
 use crate::forged_index::{ForgedIndex, MAX_FRAME, PAGE_COUNT};

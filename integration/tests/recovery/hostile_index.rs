@@ -9,10 +9,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::{fs, thread};
 
-use integration::fixtures::reading::Contents;
-use integration::fixtures::{
-    Copy, INDEX, {self},
-};
+use fixtures::{Copy, INDEX};
+use integration::reading::Contents;
 use wal::{CheckpointMode, Error, Options, PageNo, ReadStrategy, Synchronous};
 
 use crate::forged_index::{ForgedIndex, MAX_FRAME, PAGE_COUNT, VERSION};

@@ -3,9 +3,9 @@
 
 use std::fs;
 
-use integration::fixtures::folder::FolderState;
-use integration::fixtures::reading::{Contents, Opener};
-use integration::fixtures::{DATABASE, INDEX, LOG, copy_folder, file_digests};
+use fixtures::{DATABASE, INDEX, LOG, copy_folder, file_digests};
+use integration::folder::FolderState;
+use integration::reading::{Contents, Opener};
 use integration::worker::Backend;
 use rusqlite::Connection;
 use tempfile::TempDir;

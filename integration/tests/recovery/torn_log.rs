@@ -10,10 +10,8 @@
 use std::fs;
 use std::path::Path;
 
-use integration::fixtures::reading::{Contents, Opener};
-use integration::fixtures::{
-    DATABASE, Fixture, LOG, file_digests, page_digest, {self},
-};
+use fixtures::{DATABASE, Fixture, LOG, file_digests, page_digest};
+use integration::reading::{Contents, Opener};
 use rusqlite::Connection;
 use wal_core::protocol::{DatabaseKind, Wal, WalConfig};
 use wal_core::storage::{File, MemoryFile, Storage};

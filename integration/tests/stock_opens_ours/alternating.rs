@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use integration::fixtures::file_digests;
-use integration::fixtures::reading::Contents;
+use fixtures::file_digests;
+use integration::reading::Contents;
 use integration::stock::{StockKind, StockSqlite};
 use wal::shm::Database;
 use wal::{CheckpointMode, PageNo, ReadStrategy, Salts};

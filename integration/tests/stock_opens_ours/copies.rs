@@ -3,9 +3,9 @@
 
 use std::fs;
 
-use integration::fixtures::copy_folder;
-use integration::fixtures::folder::FolderState;
-use integration::fixtures::reading::Contents;
+use fixtures::copy_folder;
+use integration::folder::FolderState;
+use integration::reading::Contents;
 use integration::stock::StockKind;
 use tempfile::TempDir;
 use wal::generic::Database;

@@ -7,7 +7,7 @@ use anyhow::Context;
 use demo::bank::{
     Layout, OFFSET, {self},
 };
-use integration::fixtures::file_digests;
+use fixtures::file_digests;
 use integration::stock::{StockKind, StockSqlite};
 use rusqlite::types::Value;
 use tempfile::TempDir;

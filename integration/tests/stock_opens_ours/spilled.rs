@@ -1,7 +1,7 @@
 //! Transactions that spilled, with savepoints and frames written over, and
 //! what stock SQLite makes of them: beside us, and after us from the log alone.
 
-use integration::fixtures::reading::Contents;
+use integration::reading::Contents;
 use integration::stock::{StockKind, StockSqlite};
 use wal::Savepoint;
 use wal::shm::WriteTx;

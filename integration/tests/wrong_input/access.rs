@@ -10,11 +10,9 @@ use std::fs::{
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use integration::fixtures::folder::FolderState;
-use integration::fixtures::reading::Opener;
-use integration::fixtures::{
-    DATABASE, LOG, {self},
-};
+use fixtures::{DATABASE, LOG};
+use integration::folder::FolderState;
+use integration::reading::Opener;
 use integration::rights::as_nobody;
 use integration::worker::Backend;
 use nix::unistd::geteuid;

@@ -4,9 +4,7 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use std::{fs, thread};
 
-use integration::fixtures::{
-    DATABASE, JOURNAL, LOG, copy_folder, {self},
-};
+use fixtures::{DATABASE, JOURNAL, LOG, copy_folder};
 use integration::worker::WATCHDOG;
 use nix::sys::stat::Mode;
 use wal::{Error, Options};

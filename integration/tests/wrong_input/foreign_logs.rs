@@ -2,9 +2,7 @@
 
 use std::fs;
 
-use integration::fixtures::{
-    DATABASE, LOG, {self},
-};
+use fixtures::{DATABASE, LOG};
 use wal::Error;
 use wal_core::format::{ByteOrder, Checksum};
 

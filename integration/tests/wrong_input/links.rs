@@ -5,11 +5,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use integration::fixtures::folder::FolderState;
-use integration::fixtures::reading::{Contents, Opener};
-use integration::fixtures::{
-    DATABASE, {self},
-};
+use fixtures::DATABASE;
+use integration::folder::FolderState;
+use integration::reading::{Contents, Opener};
 use integration::worker::Backend;
 use wal::{Error, Options, PageNo, ReadStrategy, Synchronous};
 

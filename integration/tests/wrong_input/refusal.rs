@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use integration::fixtures::folder::FolderState;
-use integration::fixtures::reading::Opener;
+use integration::folder::FolderState;
+use integration::reading::Opener;
 use wal::Error;
 
 /// What is expected of the error, beside that it comes.
