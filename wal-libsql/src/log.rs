@@ -283,7 +283,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
     }
 
     fn write(&mut self, pages: &[(PageNo, &[u8])]) -> Result<()> {
-        self.writing()?.write_frames(pages)
+        self.writing()?.append_frames_vectored(pages)
     }
 
     /// How many frames were added to the log.

@@ -47,7 +47,7 @@ fn try_write<B: Backend>(tx: &mut Writing<B>, numbers: &[u32], version: u32) -> 
         .map(|&page| (number(page), content(page, version)))
         .collect();
     let pages: Vec<(PageNo, &[u8])> = pages.iter().map(|(no, page)| (*no, &**page)).collect();
-    tx.write_frames(&pages)
+    tx.append_frames_vectored(&pages)
 }
 
 #[track_caller]
@@ -131,7 +131,7 @@ pub(crate) fn frames_of_pages_that_hold_no_data_are_refused<B: Backend>() {
     }
     for len in [0, 511, 513, 1024] {
         let page = vec![0; len];
-        expect_refused(tx.write_frames(&[(number(1), &page)]));
+        expect_refused(tx.append_frames_vectored(&[(number(1), &page)]));
         expect_refused(tx.commit_frames(&[(number(1), &page)], 4));
     }
     assert_eq!((writer.header(), tx.frames_mark()), (header, mark));
@@ -150,7 +150,7 @@ pub(crate) fn frames_passed_twice_or_unsorted_hold_the_last_one<B: Backend>() {
     for (page, one, two) in [(4, 5, 6), (4, 7, 8), (2, 3, 4)] {
         let pages = twice(page, one, two);
         let pages = pages.each_ref().map(|(no, page)| (*no, &**page));
-        tx.write_frames(&pages).unwrap();
+        tx.append_frames_vectored(&pages).unwrap();
         assert_eq!(read::<B>(&tx, page), Some(content(page, two)));
     }
     let pages = twice(3, 8, 9);

@@ -21,7 +21,8 @@ pub(super) fn write<B: Backend>(tx: &mut Writing<B>, numbers: &[u32], version: u
         .iter()
         .map(|(n, page)| (number(*n), &page[..]))
         .collect();
-    tx.write_frames(&slices).expect("the frames are written");
+    tx.append_frames_vectored(&slices)
+        .expect("the frames are written");
 }
 
 pub(super) fn commit<B: Backend>(
@@ -191,7 +192,7 @@ pub(crate) fn frames_that_could_not_be_written_hide_none_that_are_committed<B: B
             |call: &Call| matches!(call, Call::Write { file, .. } if *file == Which::Log);
         writer.then(writes_log, || Then::Fail);
         let failed = match commits {
-            false => tx.write_frames(&slices).map(|()| 0),
+            false => tx.append_frames_vectored(&slices).map(|()| 0),
             true => tx.commit_frames(&slices, 3),
         };
         assert!(matches!(failed, Err(Error::Io { .. })), "{failed:?}");
@@ -231,7 +232,7 @@ pub(crate) fn pages_of_another_size_are_refused_as_frames<B: Backend>() {
     let scene = Scene::<B>::new(1);
     let writer = scene.user();
     let mut tx = writer.write();
-    let refused = tx.write_frames(&[(number(1), &[0; 100])]);
+    let refused = tx.append_frames_vectored(&[(number(1), &[0; 100])]);
     assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
     drop(tx);
     assert_eq!(writer.header().max_frame(), 0);

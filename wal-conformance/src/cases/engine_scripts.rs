@@ -191,7 +191,7 @@ impl<B: Backend> Script<B> {
     /// A handle that a failed sync has poisoned does not write any more.
     fn close(&mut self, running: Option<Running<B>>) {
         if let Some(Running { mut tx, .. }) = running {
-            let refused = tx.write_frames(&[]);
+            let refused = tx.append_frames_vectored(&[]);
             assert!(
                 matches!(refused, Err(Error::Poisoned { .. })),
                 "{refused:?}"
@@ -325,7 +325,7 @@ impl<B: Backend> Script<B> {
         let Running { tx, model } = running;
         let up_to = self.size() + 2;
         let (pages, version) = (self.some_pages(4, up_to), self.next_version());
-        let write = || with_frames(&pages, version, |frames| tx.write_frames(frames));
+        let write = || with_frames(&pages, version, |frames| tx.append_frames_vectored(frames));
         let outcome = self.call(Self::frames_expected(model), write);
         if outcome.result.is_ok() {
             model.write(&pages, version);

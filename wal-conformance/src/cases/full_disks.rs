@@ -188,7 +188,7 @@ pub(crate) fn large_engine_frames_without_room_are_refused<B: Backend>() {
     let pages: Vec<_> = LARGE.map(|at| (number(at), &*page)).collect();
     let mut tx = user.write();
     set_free_space(&scene, Some(1 << 20));
-    let (refused, trace) = user.trace(|_| tx.write_frames(&pages));
+    let (refused, trace) = user.trace(|_| tx.append_frames_vectored(&pages));
     expect_full(refused, "database-wal");
     let len = scene.files().1.len();
     assert_eq!(writes(&trace, Which::Log), 1, "the header: {trace:?}");

@@ -50,7 +50,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// savepoint; the call has no effect then. [`Error::Io`], for want of space for
     /// instance: no frame was added. Pages that the transaction had in the log may be
     /// overwritten in part; pass each of them again before the commit, or cut its frame.
-    pub fn write_frames(&mut self, pages: &[(PageNo, &[u8])]) -> Result<()> {
+    pub fn append_frames_vectored(&mut self, pages: &[(PageNo, &[u8])]) -> Result<()> {
         self.wal().check_writable()?;
         self.check_frames("writing frames", pages)?;
         if pages.is_empty() {
@@ -72,7 +72,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// changed nothing. The content of a page that is added and was not passed is undefined.
     ///
     /// # Errors
-    /// Those of [`WriteTx::write_frames`]; [`Error::Refused`] also without a page, for a
+    /// Those of [`WriteTx::append_frames_vectored`]; [`Error::Refused`] also without a page, for a
     /// page beyond `page_count`, for a size of 0 or beyond [`PageNo::MAX`], or of more
     /// pages than the database file and the log have, and if a failed call has
     /// overwritten a page in part that is not passed again. [`Error::CommitOutcomeUnknown`]

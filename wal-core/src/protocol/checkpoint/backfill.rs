@@ -294,7 +294,9 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
             self.database_bytes_cut = before.saturating_sub(len);
         }
         step(Point::CheckpointDatabaseSync);
-        self.wal.prove_backfilled(&self.header).map(Some)
+        self.wal
+            .install_durable_backfill_proof(&self.header)
+            .map(Some)
     }
 
     /// Waits until nobody reads the log, all of which is in the database

@@ -20,14 +20,21 @@ use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
-use crate::protocol::Wal;
 use crate::protocol::checkpoint::backfill::{Backfill, ThenLog};
 use crate::protocol::checkpoint::options::{
     CheckpointMode, CheckpointOptions, CheckpointReport, HeldBack,
 };
 use crate::protocol::locking::busy::Waiter;
 use crate::protocol::read::header::Held;
+use crate::protocol::{LockGuard, Wal};
 use crate::types::{Lock, LockMode};
+
+/// The locks of a checkpoint, released in this order.
+struct CheckpointGuard<C: WalCoordination> {
+    /// `None` for Passive, and where another writer kept it.
+    write: Option<LockGuard<C>>,
+    checkpoint: LockGuard<C>,
+}
 
 impl<C: WalCoordination> Wal<C> {
     /// Runs a checkpoint of `mode` that waits for nobody.
@@ -71,36 +78,31 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         options: CheckpointOptions<'_>,
     ) -> Result<CheckpointReport> {
-        let checkpoint = self
-            .try_lock(Lock::Checkpoint, LockMode::Exclusive)?
-            .ok_or_else(|| match options.names_holders {
-                true => self.busy(Lock::Checkpoint),
-                false => self.busy_again(Lock::Checkpoint),
-            })?;
         let mut waiter = Waiter::new(options.busy);
-        let write = match options.mode {
-            CheckpointMode::Passive => None,
-            _ => self.wait_for_lock(Lock::Write, &mut waiter)?,
-        };
+        let guard =
+            self.acquire_checkpoint_guard(options.mode, options.names_holders, &mut waiter)?;
         let held = Held {
-            write: write.as_ref(),
-            checkpoint: Some(&checkpoint),
+            write: guard.write.as_ref(),
+            checkpoint: Some(&guard.checkpoint),
         };
         let header = self.settled_header(&held)?;
-        self.mend_log_for_checkpoint(&header, write.is_some())?;
+        self.mend_log_for_checkpoint(&header, guard.write.is_some())?;
         let progress = options.progress.map(|progress| progress as _);
-        // Dropped before `write`.
-        let _staying = write.as_ref().map(|_| self.own_write().begin_operation());
+        // Dropped before `guard`.
+        let _staying = guard
+            .write
+            .as_ref()
+            .map(|_| self.own_write().begin_operation());
         // Without Write nobody is waited for: new readers and commits would
         // come for ever.
-        let patient = write.is_some();
+        let patient = guard.write.is_some();
         let mut backfill = Backfill::new(self, header, progress, &mut waiter, patient);
         backfill.names_holders = options.names_holders;
         let mut report = backfill.run(options.up_to)?;
         if options.mode == CheckpointMode::Passive {
             return Ok(report);
         }
-        if write.is_none() {
+        if guard.write.is_none() {
             report.held_back_by = Some(self.held_back(Lock::Write, None));
         } else if report.is_complete() && options.mode >= CheckpointMode::Restart {
             let then = match options.mode {
@@ -111,6 +113,28 @@ impl<C: WalCoordination> Wal<C> {
             backfill.shut_readers_out(then, &mut report)?;
         }
         Ok(report)
+    }
+
+    /// Acquires `CKPT` without waiting, and `WRITE` for a mode beyond Passive, waiting as
+    /// `waiter` says. `READ(0)` is acquired only where there is something to copy
+    /// ([`Backfill`]).
+    fn acquire_checkpoint_guard(
+        self: &Arc<Self>,
+        mode: CheckpointMode,
+        names_holders: bool,
+        waiter: &mut Waiter,
+    ) -> Result<CheckpointGuard<C>> {
+        let checkpoint = self
+            .try_lock(Lock::Checkpoint, LockMode::Exclusive)?
+            .ok_or_else(|| match names_holders {
+                true => self.busy(Lock::Checkpoint),
+                false => self.busy_again(Lock::Checkpoint),
+            })?;
+        let write = match mode {
+            CheckpointMode::Passive => None,
+            _ => self.wait_for_lock(Lock::Write, waiter)?,
+        };
+        Ok(CheckpointGuard { write, checkpoint })
     }
 
     pub(in crate::protocol) fn held_back(&self, lock: Lock, mark: Option<u32>) -> HeldBack {

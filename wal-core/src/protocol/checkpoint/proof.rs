@@ -47,7 +47,7 @@ impl<C: WalCoordination> Wal<C> {
         if self.checkpoint_info()?.backfilled() != header.max_frame() {
             return Ok(None);
         }
-        let proof = self.prove_backfilled(&header)?;
+        let proof = self.install_durable_backfill_proof(&header)?;
         let is_same = rule!(ProofHeaderRecheck, self.header_cell()?.is(&header));
         Ok(is_same.then_some(proof))
     }
@@ -67,13 +67,14 @@ impl<C: WalCoordination> Wal<C> {
             |proof: &BackfillProof| synced(proof) && self.check_proof(proof, header).is_ok();
         match last.filter(holds) {
             Some(proof) => Ok(proof),
-            None => self.prove_backfilled(header),
+            None => self.install_durable_backfill_proof(header),
         }
     }
 
-    /// Syncs the database file, to which the caller has written all of the log
-    /// that `header` publishes, or seen it written.
-    pub(in crate::protocol) fn prove_backfilled(
+    /// Syncs the database file, to which all of the log that `header` publishes has been
+    /// written, and installs the proof of that in the attachment. The caller has written the
+    /// pages, or has seen the count that says so.
+    pub(in crate::protocol) fn install_durable_backfill_proof(
         &self,
         header: &IndexHeader,
     ) -> Result<BackfillProof> {

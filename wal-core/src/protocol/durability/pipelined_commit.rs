@@ -381,7 +381,7 @@ impl<C: WalCoordination> Wal<C> {
             .writable_block_zero()
             .map_err(|e| self.outcome_unknown(e))?;
         if mutated(Mutation::PublishUnsynced) {
-            self.finalize_committed_pages(block_zero, &commit.header);
+            self.commit_prepared_frames(block_zero, &commit.header);
         }
         rule!(CommitSync, {
             step(Point::CommitSync);
@@ -396,7 +396,7 @@ impl<C: WalCoordination> Wal<C> {
                 .unwrap_or(commit),
             false => commit,
         };
-        self.finalize_committed_pages(block_zero, &commit.header);
+        self.commit_prepared_frames(block_zero, &commit.header);
         lead.reached = Some(commit.number);
         Ok(())
     }

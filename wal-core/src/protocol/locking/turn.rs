@@ -116,12 +116,20 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
+    /// Acquires `WRITE`; `None` if another writer holds it. Every write transaction begins
+    /// with it, but one that inherits `WRITE` from another thread.
+    pub(in crate::protocol) fn try_begin_write_tx(
+        self: &Arc<Self>,
+    ) -> Result<Option<LockGuard<C>>> {
+        self.try_lock(Lock::Write, LockMode::Exclusive)
+    }
+
     fn wait_for_write_out_of_line(
         self: &Arc<Self>,
         waiter: &mut Waiter,
     ) -> Result<Option<LockGuard<C>>> {
         loop {
-            if let Some(write) = self.try_lock(Lock::Write, LockMode::Exclusive)? {
+            if let Some(write) = self.try_begin_write_tx()? {
                 return Ok(Some(write));
             }
             if self.waits_for_itself(waiter) {
@@ -222,7 +230,7 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
 
     /// Tries to take Write, and begins the turn.
     fn try_write(&mut self) -> Result<Option<HeldWrite<C>>> {
-        let write = self.wal.try_lock(Lock::Write, LockMode::Exclusive)?;
+        let write = self.wal.try_begin_write_tx()?;
         if write.is_some() {
             let from_line = self.place.is_some();
             self.line.begin_turn(self.who, now(), from_line);

@@ -335,7 +335,7 @@ impl<C: WalCoordination> ApplyTx<C> {
                 .committed(page_size, end.max_frame, page_count, end.checksum);
         // From here on the frames are everybody's, and not to be trimmed.
         self.tx.own = None;
-        wal.finalize_committed_pages(block_zero, &committed);
+        wal.commit_prepared_frames(block_zero, &committed);
         observe!(
             wal,
             Committed {

@@ -159,8 +159,8 @@ impl<C: WalCoordination> Wal<C> {
             let Some(header) = self.load_snapshot(held)? else {
                 continue;
             };
-            if let Some(pinned) = self.try_marked_slot(header)? {
-                return Ok(pinned);
+            if let Some(protection) = self.try_marked_slot(header)? {
+                return self.read_protected(protection, &header);
             }
         }
         Err(Error::Protocol {

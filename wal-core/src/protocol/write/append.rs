@@ -178,12 +178,12 @@ impl<C: WalCoordination> Wal<C> {
         // Found before the commit frame is written: nothing may fail between
         // the commit and its becoming visible.
         let block_zero = self.writable_block_zero()?;
-        self.append_frames_vectored(&prepared)?;
+        self.write_commit(&prepared)?;
         if begins_anew {
             self.limit_log_size(prepared.last);
         }
         if sync == CommitSync::BeforeVisible {
-            self.commit_prepared_frames()?;
+            self.sync_commit()?;
         }
         let LogEnd {
             max_frame,
@@ -196,7 +196,7 @@ impl<C: WalCoordination> Wal<C> {
         // From here on the frames are everybody's, and not to be trimmed.
         let mut before = std::mem::replace(own, OwnFrames::none_after(committed));
         if sync != CommitSync::InRelay {
-            self.finalize_committed_pages(block_zero, &committed);
+            self.commit_prepared_frames(block_zero, &committed);
             observe!(
                 self,
                 Committed {
@@ -347,7 +347,7 @@ impl<C: WalCoordination> Wal<C> {
     /// # Errors
     /// [`Error::CommitOutcomeUnknown`] if the commit frame may have been
     /// written and could not be taken back.
-    fn append_frames_vectored(&self, prepared: &PreparedFrames<'_>) -> Result<()> {
+    fn write_commit(&self, prepared: &PreparedFrames<'_>) -> Result<()> {
         self.write_frames(prepared, Point::FramesWrite)
             .map_err(|e| self.take_back(prepared, e))
     }
@@ -387,7 +387,7 @@ impl<C: WalCoordination> Wal<C> {
     ///
     /// # Errors
     /// [`Error::CommitOutcomeUnknown`] if the sync failed.
-    fn commit_prepared_frames(&self) -> Result<()> {
+    fn sync_commit(&self) -> Result<()> {
         if self.tuning().synchronous() == Synchronous::Full {
             rule!(CommitSync, {
                 step(Point::CommitSync);
@@ -426,8 +426,9 @@ impl<C: WalCoordination> Wal<C> {
         frame_offset(frame, page_size) + FRAME_HEADER_LEN as u64 + u64::from(page_size.bytes())
     }
 
-    /// Makes the frames visible to everyone, by a store to `block_zero`.
-    pub(in crate::protocol) fn finalize_committed_pages(
+    /// Publishes `committed` by a store to `block_zero`, and notifies waiters: its frames,
+    /// which are in the log and in the index, are visible to every user.
+    pub(in crate::protocol) fn commit_prepared_frames(
         &self,
         block_zero: &WritableBlock,
         committed: &IndexHeader,

@@ -42,7 +42,7 @@ use crate::protocol::write::append;
 use crate::protocol::write::write_tx::{UpgradeRefused, WriteTx};
 use crate::protocol::{LockGuard, Synchronous, Wal};
 use crate::testing::{Mutation, mutated, rule};
-use crate::types::{FrameNo, Lock, LockMode, PageNo};
+use crate::types::{FrameNo, Lock, PageNo};
 use crate::wait::who;
 
 impl<C: WalCoordination> Wal<C> {
@@ -141,7 +141,7 @@ impl<C: WalCoordination> Wal<C> {
     fn write_lock_for(self: &Arc<Self>, read: &ReadTx<C>) -> Result<LockGuard<C>> {
         self.check_writable()?;
         let write = self
-            .try_lock(Lock::Write, LockMode::Exclusive)?
+            .try_begin_write_tx()?
             .ok_or_else(|| self.busy_again(Lock::Write))?;
         // Compared once Write is held: from here on the header stands still.
         if !rule!(
@@ -220,7 +220,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// The transaction is rolled back, except for
     /// [`Error::CommitOutcomeUnknown`]: then only opening the database again
     /// tells whether it is there. [`Error::Refused`] if it has frames of
-    /// [`WriteTx::write_frames`], which [`WriteTx::commit_frames`] commits. With [`crate::protocol::WalConfig::group_commit`] also
+    /// [`WriteTx::append_frames_vectored`], which [`WriteTx::commit_frames`] commits. With [`crate::protocol::WalConfig::group_commit`] also
     /// [`Error::DurabilityUnknown`]: it is visible, but may not survive a power
     /// failure. [`crate::protocol::Opener::committed`] is called unless there is an error or
     /// nothing was changed.

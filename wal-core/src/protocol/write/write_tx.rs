@@ -108,7 +108,7 @@ impl<C: WalCoordination> WriteTx<C> {
     ///
     /// # Errors
     /// As [`ReadTx::page`], [`WriteTx::spill`] if there is no room for
-    /// another page, and [`Error::Refused`] beside frames of [`WriteTx::write_frames`].
+    /// another page, and [`Error::Refused`] beside frames of [`WriteTx::append_frames_vectored`].
     pub fn page_mut(&mut self, page: PageNo) -> Result<&mut [u8]> {
         self.check_page(page)?;
         self.check_changes_pages("changing a page")?;
