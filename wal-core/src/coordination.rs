@@ -52,11 +52,11 @@
 
 #![allow(unsafe_code)] // Releasing a lock is unsafe to call: pages are read under it.
 
-use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use crate::error::Result;
 use crate::index::{IndexBlock, WritableBlock};
+use crate::sync::AtomicU32;
 use crate::types::{Lock, LockMode, ReadSlot};
 use crate::wait::WaitingRoom;
 

@@ -14,6 +14,10 @@
 //! The handler may run while other threads of the parent held any lock, so it
 //! touches nothing but atomics and `close`, which is async-signal-safe. A
 //! child made by a raw `clone` runs no handler; that is a documented limit.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the handler of `fork` goes by statics, which outlive a model"
+)]
 #![allow(unsafe_code)] // `pthread_atfork` takes a C function, and the handler closes raw descriptors.
 
 mod number_set;

@@ -16,8 +16,10 @@
 //! | [`mod@shared_memory`] | which types memory can be that several processes map |
 //! | [`stripes`] | which of several words a thread changes, so that readers do not wait for each other |
 //! | [`wait`] | the memory in which users wait for commits, and in line for Write |
+//! | [`sync`] | the atomics, mutex and condition variable, which the model checker replaces |
 //! | [`storage`] | files behind a trait: the operating system's and in-memory ones |
 //! | [`protocol`] | the operations, written once for every backend |
+#![cfg_attr(not(test), deny(clippy::disallowed_types, clippy::disallowed_methods))]
 
 pub mod coordination;
 pub mod error;
@@ -29,11 +31,10 @@ pub mod protocol;
 pub mod shared_memory;
 pub mod storage;
 pub mod stripes;
+pub mod sync;
 pub mod types;
 pub mod wait;
 
-#[doc(hidden)]
-pub mod sync;
 #[doc(hidden)]
 pub mod testing;
 

@@ -4,6 +4,10 @@
 //! anything. So the types in it consist of atomic integers and of nothing else, which is
 //! checked for each field by [`shared_memory!`](crate::shared_memory!).
 #![allow(unsafe_code)] // The traits are promises about the layout of types.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the layout of mapped memory is that of the standard library's atomics"
+)]
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
@@ -48,12 +52,14 @@ unsafe impl<T: SharedMemory, const N: usize> SharedMemory for [T; N] {}
 #[cfg(loom)]
 mod under_loom {
     use super::SharedMemory;
-    use crate::sync::{AtomicU16, AtomicU32};
+    use crate::sync::{AtomicU16, AtomicU32, AtomicU64};
 
     // SAFETY: nothing is mapped under loom.
     unsafe impl SharedMemory for AtomicU16 {}
     // SAFETY: nothing is mapped under loom.
     unsafe impl SharedMemory for AtomicU32 {}
+    // SAFETY: nothing is mapped under loom.
+    unsafe impl SharedMemory for AtomicU64 {}
 }
 
 /// Implements [`SharedMemory`](crate::shared_memory::SharedMemory) for a struct all of

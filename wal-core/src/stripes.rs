@@ -9,10 +9,11 @@
 //! thread than took it may take it out of any stripe ([`leave`]). There are as many as
 //! holders in all of them together.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{AtomicUsize, Ordering};
 
 /// More would help on larger machines only, and who takes a lock alone goes through
 /// all of them.
+#[cfg(not(loom))]
 const MOST: usize = 16;
 
 /// Far more than the holds that others can take while one looks for its own.
@@ -20,6 +21,7 @@ const MOST_LOOKS: u32 = 1_000_000;
 
 /// How many stripes there are: twice as many as processors, so that threads seldom
 /// share one, and a power of two.
+#[cfg(not(loom))]
 #[must_use]
 pub fn count() -> usize {
     // No `OnceLock`: a child may be forked while a thread is at it, and would wait for
@@ -30,16 +32,20 @@ pub fn count() -> usize {
         return known;
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let count = match cfg!(loom) {
-        // A model of the protocol would not end with more.
-        true => 1,
-        false => (2 * processors).next_power_of_two().min(MOST),
-    };
+    let count = (2 * processors).next_power_of_two().min(MOST);
     // Those who came at the same time may have found another number of processors.
     match COUNT.compare_exchange(0, count, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => count,
         Err(known) => known,
     }
+}
+
+/// How many stripes there are: a model of the protocol would not end with more. Models of
+/// the locks alone have as many as they say.
+#[cfg(loom)]
+#[must_use]
+pub fn count() -> usize {
+    1
 }
 
 /// The one of `stripes` that is of this thread. There are a power of two of them, as
@@ -71,7 +77,7 @@ fn leave_another<T>(stripes: &[T], try_leave: impl Fn(&T) -> bool) -> bool {
 /// A number that no other thread of this process has.
 #[cfg(not(loom))]
 #[inline]
-fn number_of_thread() -> usize {
+pub(crate) fn number_of_thread() -> usize {
     use std::cell::Cell;
 
     const NONE: usize = usize::MAX;
@@ -91,7 +97,7 @@ fn number_of_thread() -> usize {
 
 /// Threads of a model are numbered as they come, anew in each execution.
 #[cfg(loom)]
-fn number_of_thread() -> usize {
+pub(crate) fn number_of_thread() -> usize {
     loom::lazy_static! {
         static ref NEXT: AtomicUsize = AtomicUsize::new(0);
     }

@@ -16,7 +16,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 use std::{fmt, io};
 
@@ -28,6 +27,7 @@ use wal_core::storage::{
     ByteLocks, Claim, File, LockKind, OpenMode, OsFile, Place, database_bytes, refuse_other_names,
     shm_bytes,
 };
+use wal_core::sync::AtomicU32;
 use wal_core::wait::WaitingRoom;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 

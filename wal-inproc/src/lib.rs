@@ -4,11 +4,11 @@
 //! database file, so that any other process, stock SQLite included, is told
 //! that the database is locked, and nothing is corrupted.
 #![deny(missing_docs)]
+#![cfg_attr(not(test), deny(clippy::disallowed_types, clippy::disallowed_methods))]
 
 mod coordination;
 pub mod packed_lock;
 mod sleepers;
 pub mod slot_lock;
-mod sync;
 
 pub use coordination::{InProcessOptions, InProcessWalCoordination};

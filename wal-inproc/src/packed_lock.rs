@@ -40,7 +40,7 @@
 
 use std::fmt;
 
-use crate::sync::atomic::{AtomicU64, Ordering};
+use wal_core::sync::{AtomicU64, Ordering};
 
 // Layout of the word, most significant bit first:
 //

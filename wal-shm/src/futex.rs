@@ -1,11 +1,23 @@
 //! Waiting for a word of shared memory to change.
 #![allow(unsafe_code)] // The system call takes an address.
 
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 #[cfg(target_os = "linux")]
 use nix::errno::Errno;
+
+use wal_core::sync::AtomicU32;
+
+#[cfg(all(target_os = "linux", not(loom)))]
+fn address(word: &AtomicU32) -> *const u32 {
+    word.as_ptr()
+}
+
+/// Loom's atomics have none, which the system refuses; what is mapped is not in a model.
+#[cfg(all(target_os = "linux", loom))]
+fn address(_word: &AtomicU32) -> *const u32 {
+    std::ptr::null()
+}
 
 /// Sleeps until `word` is woken, unless it is not `seen` any more, and no
 /// longer than `most`. May return early for any reason.
@@ -21,7 +33,7 @@ pub(crate) fn wait(word: &AtomicU32, seen: u32, most: Duration) {
     let _ = unsafe {
         libc::syscall(
             libc::SYS_futex,
-            word.as_ptr(),
+            address(word),
             libc::FUTEX_WAIT,
             seen,
             &raw const most,
@@ -72,7 +84,7 @@ fn wait_vector(words: &[(&AtomicU32, u32)], most: Duration) -> bool {
     }
     let waiter = |(word, seen): &(&AtomicU32, u32)| Waiter {
         seen: u64::from(*seen),
-        address: word.as_ptr() as u64,
+        address: address(word) as u64,
         flags: FUTEX_32,
         reserved: 0,
     };
@@ -113,13 +125,13 @@ fn wait_vector(_words: &[(&AtomicU32, u32)], _most: Duration) -> bool {
 pub(crate) fn wake_all(word: &AtomicU32) {
     // SAFETY: the call uses the address of the word as a name and does not
     // touch what is there.
-    let _ = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+    let _ = unsafe { libc::syscall(libc::SYS_futex, address(word), libc::FUTEX_WAKE, i32::MAX) };
 }
 
 /// Sleeps no longer than `most`, and not for long, as nobody wakes it.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn wait(_word: &AtomicU32, _seen: u32, most: Duration) {
-    std::thread::sleep(most.min(Duration::from_millis(2)));
+    std::thread::sleep(most.min(wal_core::wait::POLL_INTERVAL));
 }
 
 /// Sleepers of this system look again by themselves.

@@ -21,11 +21,11 @@
 //! | `room` | blocks on the disk for what is mapped to be written |
 //! | `lock_table` | who holds what within this process |
 //! | `lock_byte` | the same of one lock byte, for threads that read side by side |
-//! | `sync` | the atomics of both, which the model checker replaces |
 //! | `side_file` | wake-ups and names, for which SQLite's format has no room |
 //! | `process_table` | which processes hold which locks, for messages |
 //! | `namespaces` | what a process number means here, and in other containers |
 //! | `file_system` | refuses file systems on which this cannot work |
+#![cfg_attr(not(test), deny(clippy::disallowed_types, clippy::disallowed_methods))]
 
 #[cfg(not(unix))]
 compile_error!("wal-shm needs POSIX byte-range locks and shared mappings; use wal-inproc here");
@@ -54,7 +54,6 @@ mod room;
 mod shm_file;
 mod side_file;
 mod sweeper;
-mod sync;
 
 pub use coordination::ShmWalCoordination;
 pub use main_file::DatabaseOwner;

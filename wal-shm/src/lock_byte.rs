@@ -19,8 +19,7 @@
 
 use crossbeam_utils::CachePadded;
 use wal_core::stripes;
-
-use crate::sync::atomic::{AtomicU64, Ordering};
+use wal_core::sync::{AtomicU64, Ordering};
 
 /// The number of shared holders.
 const COUNT: u64 = EXCLUSIVE - 1;

@@ -34,14 +34,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use wal_core::storage::shm_bytes;
-use wal_core::sync::Unpoison;
+use wal_core::sync::{AtomicBool, AtomicU8, Mutex, MutexGuard, Ordering, Unpoison};
 use wal_core::{Lock, LockMode, ReadSlot, Result, stripes};
 
 use crate::lock_byte::{LockByte, State};
 use crate::read_rate::{Delay, ReadRate};
 use crate::side_file::SideFile;
-use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use crate::sync::{Mutex, MutexGuard};
 
 /// Where a lock that is free within the process is acquired against all other processes.
 /// A table makes one call at a time.

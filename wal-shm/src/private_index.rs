@@ -27,14 +27,12 @@
 //! The index goes with the process, and Read 0 with it.
 
 use std::ops::Range;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use wal_core::index::{IndexOf, WritableBlock, index_of};
 use wal_core::once_table::OnceTable;
 use wal_core::storage::{ByteLocks, File, OsFile, ReadOnlyLog, shm_bytes};
-use wal_core::sync::Unpoison;
+use wal_core::sync::{AtomicU64, Mutex, Ordering, Unpoison};
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, Salts};
 
 use crate::lock_table::Beyond;

@@ -17,9 +17,8 @@
 //! container is not named, and its entry is kept, since nothing here tells whether it is
 //! alive. The next first opener frees all entries.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use wal_core::Lock;
+use wal_core::sync::{AtomicU32, Ordering};
 
 use crate::namespaces::{Namespaces, Process};
 

@@ -7,6 +7,10 @@
 //! or for the disk, and opens of other databases do not wait with it. Lock order: a list, then
 //! the tables of `wal_core::storage`. Dropping an attachment locks neither a list nor the table, so
 //! an attachment may be dropped with a list locked.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the table is a static, which outlives a model"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};

@@ -17,13 +17,13 @@
 //! to a store.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use wal_core::index::{BLOCK_LEN, IndexBlock, WritableBlock};
 use wal_core::once_table::OnceTable;
 use wal_core::storage::{
     ByteLocks, Conflict, File, LOOK_IN_PLACE_EVERY, NowAndThen, OsFile, shm_bytes,
 };
+use wal_core::sync::{AtomicBool, Ordering};
 use wal_core::testing::{Point, step};
 use wal_core::{Error, LockMode, Result};
 

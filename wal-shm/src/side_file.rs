@@ -19,11 +19,11 @@
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use wal_core::storage::{ByteLocks, File, OsFile};
-use wal_core::wait::WaitingRoom;
+use wal_core::sync::{AtomicU32, Ordering};
+use wal_core::wait::{POLL_INTERVAL, WaitingRoom};
 use wal_core::{Error, Lock, Result};
 
 use crate::main_file::MainFile;
@@ -41,8 +41,6 @@ const FIRST_OPENER: Range<u64> = (1 << 20)..(1 << 20) + 1;
 
 /// A first opener is done in no time, unless it was stopped.
 const FIRST_OPENER_PATIENCE: Duration = Duration::from_millis(500);
-/// How often who waits for a first opener looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// What is in the file.
 #[repr(C)]
@@ -93,7 +91,7 @@ impl SideFile {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(POLL_INTERVAL);
         }
         if file.len()? < LEN {
             return Ok(None);
@@ -237,7 +235,7 @@ mod tests {
             let opened = std::thread::scope(|scope| {
                 let opener = scope.spawn(|| SideFile::open(&database, LOCKS));
                 // Whether it has looked by now or not, it must come to the end.
-                std::thread::sleep(LOOK_AGAIN);
+                std::thread::sleep(POLL_INTERVAL);
                 LOCKS.unlock(&stranger, FIRST_OPENER).unwrap();
                 opener.join().unwrap()
             });

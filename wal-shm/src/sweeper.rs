@@ -14,8 +14,7 @@
 //!
 //! [`WaitingRoom::reclaim`]: wal_core::wait::WaitingRoom::reclaim
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::thread::{
     JoinHandle, {self},
 };
@@ -25,7 +24,9 @@ use nix::sys::signal::SigSet;
 use wal_core::ReadSlot;
 use wal_core::fork::ProcessGeneration;
 use wal_core::once_table::OnceTable;
-use wal_core::sync::Unpoison;
+use wal_core::sync::{
+    AtomicBool, AtomicU32, Condvar, Mutex, MutexGuard, Ordering, Unpoison, wait_while,
+};
 use wal_core::wait::Bell;
 
 use crate::futex;
@@ -150,7 +151,7 @@ impl Sweeper {
 impl Drop for Sweeper {
     fn drop(&mut self) {
         // In a forked child the thread does not exist.
-        if self.process.is_over() || !*self.has_started.get_mut() {
+        if self.process.is_over() || !self.has_started.load(Ordering::Relaxed) {
             return;
         }
         let process = process();
@@ -182,7 +183,7 @@ impl Process {
         if Arc::strong_count(locks) > 1 {
             self.wake();
             let sleeps = |_: &mut Vec<Swept>| Arc::strong_count(locks) > 1;
-            drop(self.woken.wait_while(swept, sleeps));
+            drop(wait_while(&self.woken, swept, sleeps));
         }
     }
 

@@ -11,16 +11,13 @@ use wal_core::protocol::{
     Opener, ReadTx, SavedSnapshot, Wal, refuse_leftovers,
 };
 use wal_core::storage::OsFile;
+use wal_core::wait::POLL_INTERVAL;
 use wal_core::{Error, PageSize, Result, stripes};
 
 use crate::backend::Backend;
 use crate::checkpointer::Checkpointer;
 use crate::options::{Options, Replaced};
 use crate::successor::Successor;
-
-/// How long an opener sleeps before it looks again at a locked database. Who
-/// has it locked may be a stock SQLite, which wakes nobody.
-const OPEN_AGAIN: Duration = Duration::from_millis(2);
 
 /// An open database. Clones are cheap and are the same database; the last one
 /// to go closes it. A last closer of all processes moves the log into the
@@ -315,7 +312,7 @@ impl<B: Backend> Database<B> {
         let begin = |wal: &Arc<Wal<B>>, left| loop {
             match begin(wal) {
                 Err(Error::NeedsRecovery { .. }) if started.elapsed() < left => {
-                    std::thread::sleep(OPEN_AGAIN);
+                    std::thread::sleep(POLL_INTERVAL);
                 }
                 begun => return begun,
             }
@@ -436,7 +433,7 @@ fn attach<B: Backend>(
     loop {
         match B::attach(path, options) {
             Err(Error::Locked { .. }) if started.elapsed() < timeout => {
-                std::thread::sleep(OPEN_AGAIN);
+                std::thread::sleep(POLL_INTERVAL);
             }
             attached => return attached?.open_log(options),
         }

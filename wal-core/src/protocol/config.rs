@@ -1,8 +1,8 @@
 //! What an attachment is configured with: when it is made, and while it is in use.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use crate::types::PageSize;
 
 /// What a database file holds.

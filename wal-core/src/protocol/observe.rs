@@ -6,9 +6,9 @@
 
 use std::fmt::Debug;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::sync::{AtomicU64, Ordering};
 use crate::types::{Lock, Salts};
 
 /// What happened to an attachment.

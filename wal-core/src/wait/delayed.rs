@@ -10,10 +10,10 @@
 //! # Crash
 //! A process that is killed or stopped notes nothing more, and its note expires.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::line::micros;
+use super::clock::micros;
+use crate::sync::{AtomicU64, Ordering};
 use crate::types::{Lock, ReadSlot};
 
 /// The notes of all processes; zeros are none.
@@ -47,7 +47,7 @@ impl DelayedReleases {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

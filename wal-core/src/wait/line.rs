@@ -25,24 +25,25 @@
 //! A place of the dead costs those behind it at most [`GONE`], once. Garbage
 //! is a place of the dead.
 
-use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
+use super::clock::between;
+use crate::sync::{AtomicU32, Ordering, fence};
 
-use crate::fork::ProcessGeneration;
-use crate::types::Salts;
-
-/// How many can be in line; those beyond try now and then, as stock SQLite.
-const PLACES: usize = 128;
+/// How many can be in line; those beyond try now and then, as stock SQLite. A model looks
+/// through all of them at each step.
+const PLACES: usize = if cfg!(loom) { 3 } else { 128 };
 /// How long a turn is.
 const TURN: Duration = Duration::from_millis(1);
 /// Who has not been heard of for this long is passed over.
 const GONE: Duration = Duration::from_millis(20);
-/// How often who waits says that it is there, at least.
-pub(crate) const STILL_HERE: Duration = Duration::from_millis(5);
+/// How often who waits says that it is there, at least. In a model, where no waiter seems to be
+/// dead, it sleeps until it is woken, so that a lost wake-up shows.
+pub(crate) const STILL_HERE: Duration = match cfg!(loom) {
+    true => Duration::from_secs(3600),
+    false => Duration::from_millis(5),
+};
 
 /// The line, in memory that all users share; zeros are an empty one. Times are
 /// microseconds of the monotonic clock, and wrap.
@@ -201,7 +202,7 @@ impl Line {
         self.waiters[at].patient.store(0, Ordering::Relaxed);
         // Behind the ticket: who sees nobody and takes this back has not seen
         // the ticket, and so takes it back before.
-        self.in_line.store(1, Ordering::SeqCst);
+        self.in_line.swap(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         Some(Place { at, ticket })
     }
@@ -260,7 +261,7 @@ impl Line {
         let waiter = self.first().or_else(|| {
             // Taken back before it is looked once more, so that nobody who
             // comes meanwhile is forgotten.
-            self.in_line.store(0, Ordering::SeqCst);
+            self.in_line.swap(0, Ordering::SeqCst);
             let first = self.first()?;
             self.in_line.store(1, Ordering::SeqCst);
             Some(first)
@@ -284,7 +285,7 @@ impl Line {
     }
 
     /// How many are in line, the dead included.
-    #[cfg(any(test, all(feature = "step-points", not(loom))))]
+    #[cfg(all(any(test, feature = "step-points"), not(loom)))]
     #[doc(hidden)]
     pub fn occupied_slots(&self) -> usize {
         let taken = |waiter: &&Waiting| waiter.ticket.load(Ordering::SeqCst) != 0;
@@ -315,32 +316,15 @@ impl Waiting {
     }
 }
 
-/// The present moment, by a clock that all processes of one time namespace share. In another
-/// one it is ahead or behind by a constant, so its processes seem to be silent, or to have let
-/// their turn pass: they line up again, and a shared sync or the reclaim of a read lock is done
-/// once more or later. What a clock says grants nothing, so no commit depends on it.
-pub fn now() -> u32 {
-    #[cfg(all(feature = "step-points", not(loom)))]
-    if let Some(now) = super::manual_clock::now() {
-        return now;
-    }
-    // The low bits; see `Line`.
-    u32::try_from(micros() & 0xffff_ffff).unwrap_or(0)
-}
-
-/// The same in full.
-pub(super) fn micros() -> u64 {
-    // The clock is always there.
-    let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else {
-        return 0;
-    };
-    let micros = now.tv_sec().wrapping_mul(1_000_000) + now.tv_nsec() / 1000;
-    u64::try_from(micros).unwrap_or(0)
-}
-
 /// A number for this thread, which no other thread of any process is likely to
 /// have.
+#[cfg(not(loom))]
 pub fn who() -> u32 {
+    use std::cell::Cell;
+
+    use crate::fork::ProcessGeneration;
+    use crate::types::Salts;
+
     thread_local! {
         static WHO: Cell<(Option<ProcessGeneration>, u32)> = const { Cell::new((None, 0)) };
     }
@@ -356,12 +340,13 @@ pub fn who() -> u32 {
     number
 }
 
-/// The time from one moment to another.
-pub(super) fn between(from: u32, to: u32) -> Duration {
-    Duration::from_micros(u64::from(to.wrapping_sub(from)))
+/// Threads of a model are on one thread of the system, and the same in each execution.
+#[cfg(loom)]
+pub fn who() -> u32 {
+    u32::try_from(crate::stripes::number_of_thread()).map_or(1, |number| number << 1 | 1)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -6,8 +6,9 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use crate::sync::{AtomicU32, Ordering};
 
 thread_local! {
     static CLOCK: RefCell<Option<ManualClock>> = const { RefCell::new(None) };

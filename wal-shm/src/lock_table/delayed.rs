@@ -9,12 +9,12 @@
 use std::time::{Duration, Instant};
 
 use wal_core::storage::shm_bytes;
+use wal_core::sync::Ordering;
 use wal_core::{Lock, ReadSlot};
 
 use super::{Beyond, Changing, LockTable, Seen, bits_of};
 use crate::lock_byte::State;
 use crate::read_rate::Delay;
-use crate::sync::atomic::Ordering;
 
 /// How long a slot is drained at a time. Stock SQLite sleeps for 1, 2, 5 and more
 /// milliseconds between its tries.

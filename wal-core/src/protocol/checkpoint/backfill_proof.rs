@@ -1,13 +1,10 @@
 //! The value that shows that a backfilled log may be overwritten: see [`super::proof`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
-
 use crate::error::Error;
 use crate::index::IndexHeader;
 #[cfg(doc)]
 use crate::protocol::{Synchronous, Wal};
-use crate::sync::Unpoison;
+use crate::sync::{Mutex, MutexGuard, Ordering, Unpoison};
 use crate::types::Salts;
 
 /// Shows that the frames of one generation up to its last one are in the
@@ -80,7 +77,9 @@ pub(super) struct LastProof {
 
 impl LastProof {
     pub(super) fn none() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Numbers differ whatever order they are drawn in.
+        #[expect(clippy::disallowed_types, reason = "a static outlives a model")]
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         LastProof {
             attachment: AttachmentId(NEXT.fetch_add(1, Ordering::Relaxed)),
             proof: Mutex::new(None),

@@ -1,6 +1,6 @@
 //! When writers are stopped next so that the log can be restarted: seldom while that fails.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// By how many times the threshold the log grows, at most, before it is tried
 /// again.

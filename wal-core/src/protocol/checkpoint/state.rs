@@ -1,9 +1,8 @@
 //! What the checkpoints of one attachment share.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
 use super::backfill_proof::LastProof;
 use super::pace::TriedAt;
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 
 /// What the checkpoints of one attachment share.
 #[derive(Debug)]

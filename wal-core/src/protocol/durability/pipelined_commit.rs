@@ -46,14 +46,15 @@
 //! published any more, and the attachment is poisoned.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::protocol::{LockGuard, Wal};
-use crate::sync::Unpoison;
+use crate::sync::{
+    AtomicBool, AtomicU32, Condvar, Mutex, MutexGuard, Ordering, Unpoison, wait_while,
+};
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::wait::{Place, comes_soon, now};
 
@@ -330,12 +331,8 @@ impl<C: WalCoordination> Wal<C> {
                 };
                 step(Point::WaitForSync);
                 state.sleepers += 1;
-                let woken = self
-                    .durability_state()
-                    .relay()
-                    .changed
-                    .wait_while(state, waits);
-                woken.unpoison().sleepers -= 1;
+                let changed = &self.durability_state().relay().changed;
+                wait_while(changed, state, waits).sleepers -= 1;
             }
         }
     }

@@ -1,10 +1,7 @@
 //! What the commits of one attachment share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
-
 use super::pipelined_commit::Relay;
-use crate::sync::Unpoison;
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, Unpoison};
 
 /// What the commits of one attachment share.
 #[derive(Debug, Default)]

@@ -6,7 +6,6 @@
 //! told, a moment.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
@@ -16,13 +15,12 @@ use crate::protocol::locking::delayed_release::Reclaim;
 use crate::protocol::locking::pause::deadline_after;
 use crate::protocol::locking::write_note::SelfWait;
 use crate::protocol::{LockGuard, Wal};
+use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::types::{Lock, LockMode};
-use crate::wait::Bell;
+use crate::wait::{Bell, POLL_INTERVAL};
 
 /// How soon a cancellation is noticed by who sleeps.
 const LOOK_FOR_CANCEL: Duration = Duration::from_millis(10);
-/// How long who is woken by nobody sleeps between two looks.
-pub(in crate::protocol) const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// How long it sleeps before it looks for the second time.
 const FIRST_LOOK: Duration = Duration::from_micros(50);
@@ -255,7 +253,7 @@ impl<C: WalCoordination> Wal<C> {
             if !waiter.pause(lock, pause)? {
                 break;
             }
-            pause = LOOK_AGAIN.min(pause * 2);
+            pause = POLL_INTERVAL.min(pause * 2);
             tried = self.try_lock(lock, LockMode::Exclusive)?;
         }
         Ok(tried)
@@ -272,7 +270,7 @@ impl<C: WalCoordination> Wal<C> {
     /// such a peer wakes no waiter.
     pub(in crate::protocol) fn before_foreign_peers(until: Instant) -> Instant {
         match C::HAS_FOREIGN_PEERS {
-            true => until.min(Instant::now() + LOOK_AGAIN),
+            true => until.min(Instant::now() + POLL_INTERVAL),
             false => until,
         }
     }
@@ -282,7 +280,9 @@ impl<C: WalCoordination> Wal<C> {
     pub(in crate::protocol) fn sleep(&self, on: Option<(&AtomicU32, u32)>, until: Instant) {
         match on {
             Some((word, seen)) => self.coordination().sleep(word, seen, until),
-            None => thread::sleep(LOOK_AGAIN.min(until.saturating_duration_since(Instant::now()))),
+            None => {
+                thread::sleep(POLL_INTERVAL.min(until.saturating_duration_since(Instant::now())))
+            }
         }
     }
 }

@@ -12,7 +12,6 @@
 //! Who dies in line is passed over after a moment; see [`crate::wait`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use crate::coordination::WalCoordination;
@@ -20,6 +19,7 @@ use crate::error::Result;
 use crate::protocol::durability::pipelined_commit::Commit;
 use crate::protocol::locking::busy::Waiter;
 use crate::protocol::{LockGuard, Wal};
+use crate::sync::{AtomicU32, Ordering};
 use crate::testing::{Point, rule, step};
 use crate::types::{Lock, LockMode};
 use crate::wait::{Line, Place, STILL_HERE, Turn, now, who};

@@ -3,11 +3,11 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::fork::ProcessGeneration;
+use crate::sync::{AtomicU64, Ordering};
 use crate::wait::who;
 
 /// Beside the number of a thread: the transaction cannot be moved to another one.

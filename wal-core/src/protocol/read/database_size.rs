@@ -12,14 +12,13 @@
 //! # Crash
 //! A checkpoint that dies has said before how far it goes.
 
-use std::sync::atomic::Ordering;
-
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::DatabaseHeader;
 use crate::index::IndexHeader;
 use crate::protocol::read::retained::Kept;
 use crate::protocol::{DatabaseKind, Wal};
+use crate::sync::Ordering;
 use crate::types::Salts;
 
 /// An odd number without a pattern (the golden ratio).

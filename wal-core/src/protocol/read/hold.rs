@@ -1,4 +1,8 @@
 //! A snapshot that is held for a while, and not longer.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the thread that ends the hold is the system's, so it is in no model"
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};

@@ -1,10 +1,9 @@
 //! What the readers of one attachment share.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use crate::index::PageMap;
-use crate::sync::Unpoison;
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, Unpoison};
 
 /// What the readers of one attachment share.
 #[derive(Debug, Default)]

@@ -1,9 +1,9 @@
 //! The private map of pages to frames that a transaction uses: see [`super::shared_map`].
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::index::PageMap;
+use crate::sync::{AtomicU32, Ordering};
 
 /// The map that a transaction has taken up.
 #[derive(Debug, Default)]

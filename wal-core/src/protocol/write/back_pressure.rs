@@ -15,10 +15,11 @@ use std::time::Duration;
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::protocol::checkpoint::options::CheckpointOptions;
-use crate::protocol::locking::busy::{LOOK_AGAIN, Waiter};
+use crate::protocol::locking::busy::Waiter;
 use crate::protocol::{CheckpointMode, Wal};
 use crate::testing::rule;
 use crate::types::Lock;
+use crate::wait::POLL_INTERVAL;
 
 /// How long readers are waited for with WRITE held: most of them end within it.
 const FOR_READERS: Duration = Duration::from_millis(1);
@@ -33,7 +34,7 @@ impl<C: WalCoordination> Wal<C> {
             if lock == Lock::Write && self.waits_for_itself(waiter) {
                 return Err(self.busy_after(lock, waiter));
             }
-            if !waiter.pause(lock, LOOK_AGAIN)? {
+            if !waiter.pause(lock, POLL_INTERVAL)? {
                 observe!(self, LogFull { frames, lock });
                 return Err(Error::LogFull {
                     path: self.path().to_owned(),

@@ -7,7 +7,7 @@
 //! them into the second kind.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::protocol::write::own_frames::LogEnd;
@@ -96,7 +96,8 @@ impl Changes {
     /// Nothing, in a database of `page_count` pages.
     pub(in crate::protocol) fn none(page_count: u32) -> Self {
         // Only equality counts, so any order of the additions will do. 0 is none.
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+        #[expect(clippy::disallowed_types, reason = "a static outlives a model")]
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         Changes {
             transaction: NEXT.fetch_add(1, Ordering::Relaxed),
             dirty: DirtyPages::new(),
