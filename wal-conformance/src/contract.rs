@@ -5,7 +5,7 @@
 //! or refuses one that nobody holds, breaks rule 3 of the coordination
 //! contract; a protocol that calls without the lock it needs breaks its own.
 
-use crate::director::{Call, Which};
+use crate::calls::{Call, Which};
 use wal_core::index::{IndexBlock, IndexHeader};
 use wal_core::protocol::Synchronous;
 use wal_core::testing::index;

@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::backend::Attachment;
+use crate::calls::{Awaited, Call, Which};
 use crate::contract::Ledger;
-use crate::director::{Awaited, Call, Director, Then, Which, die};
+use crate::director::{Director, Then, die};
 use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};
 use wal_core::index::{IndexBlock, WritableBlock};

@@ -37,6 +37,7 @@
 #![cfg(not(loom))] // Nothing of it runs under loom, whose locks are explored by themselves.
 
 mod backend;
+mod calls;
 mod cases;
 mod contract;
 mod director;

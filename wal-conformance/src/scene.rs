@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
-use crate::director::{Call, Director, Entry, Then, until_death};
+use crate::calls::Call;
+use crate::director::{Director, Entry, Then, until_death};
 use crate::interposed::{Interposed, InterposedStorage, Seat, SharedAttachment};
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Result;

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-#[cfg(doc)]
-use crate::ShmWalCoordination;
 use wal_core::storage::LockKind;
 
 /// How long the release of a read lock is delayed by default, at most.
@@ -42,7 +40,7 @@ pub struct ShmOptions {
     /// find another log. Off by default.
     pub allow_other_names: bool,
     /// Whether pages are read from mappings of the files, where that is sound
-    /// ([`ShmWalCoordination::maps`]). On unless told otherwise.
+    /// ([`crate::ShmWalCoordination::maps`]). On unless told otherwise.
     pub mapped: bool,
     /// How long a process that reads often may keep the lock of a read slot after its last
     /// reader, so that the next reader needs no system call; 1 ms by default. Zero turns

@@ -1,7 +1,8 @@
 //! What a checkpoint copies, in which order, and when it stops.
 
 use crate::backend::Backend;
-use crate::director::{Call, Then, Which, until_death};
+use crate::calls::{Call, Which};
+use crate::director::{Then, until_death};
 use crate::scene::{Scene, content, versions};
 use wal_core::error::Error;
 use wal_core::format::{ByteOrder, FrameHeader, LogHeader};

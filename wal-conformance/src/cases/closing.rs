@@ -1,7 +1,8 @@
 //! What the last one out does.
 
 use crate::backend::Backend;
-use crate::director::{Call, Then, Which};
+use crate::calls::{Call, Which};
+use crate::director::Then;
 use crate::scene::{Scene, version_in};
 use wal_core::protocol::{Synchronous, WalConfig};
 use wal_core::types::{Lock, LockMode, PageNo};

@@ -1,7 +1,8 @@
 //! A user dies, or a call fails, at every call of an operation in turn.
 
 use crate::backend::Backend;
-use crate::director::{Call, Then, at_every_call, nth};
+use crate::calls::Call;
+use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Scene, User};
 use wal_core::error::Error;
 use wal_core::protocol::CheckpointMode;

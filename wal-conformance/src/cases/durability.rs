@@ -1,7 +1,8 @@
 //! What is synced before what, and what becomes of a failure.
 
 use crate::backend::Backend;
-use crate::director::{Call, Then, Which};
+use crate::calls::{Call, Which};
+use crate::director::Then;
 use crate::scene::{Scene, User};
 use wal_core::error::Error;
 use wal_core::protocol::{CheckpointMode, Synchronous};

@@ -4,7 +4,8 @@
 use super::engine_frames::{commit, read, write};
 use super::spilling::{expect_recovered, number};
 use crate::backend::Backend;
-use crate::director::{Call, Then, Which, at_every_call, nth};
+use crate::calls::{Call, Which};
+use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Scene, User, Writing, content, fill};
 use wal_core::error::{Error, Result};
 use wal_core::types::{PageNo, ReadSlot};

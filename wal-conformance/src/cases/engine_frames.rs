@@ -2,7 +2,8 @@
 
 use super::spilling::{expect_recovered, number};
 use crate::backend::Backend;
-use crate::director::{Call, Then, Which};
+use crate::calls::{Call, Which};
+use crate::director::Then;
 use crate::scene::{Scene, User, Writing, content};
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;

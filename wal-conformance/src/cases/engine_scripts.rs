@@ -8,7 +8,8 @@
 use super::engine_model::{Page, State, Transaction};
 use super::spilling::number;
 use crate::backend::Backend;
-use crate::director::{Call, Then, Which, nth};
+use crate::calls::{Call, Which};
+use crate::director::{Then, nth};
 use crate::scene::{Reading, Scene, User, Writing, content};
 use wal_core::error::{Error, Result};
 use wal_core::protocol::{CheckpointMode, FramesMark, Synchronous};

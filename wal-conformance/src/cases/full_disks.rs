@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 
 use super::spilling::{expect_recovered, number, tight_user};
 use crate::backend::Backend;
-use crate::director::{Call, FreeSpace, Which};
+use crate::calls::{Call, Which};
+use crate::director::FreeSpace;
 use crate::scene::{Scene, User, Writing, content, fill};
 use wal_core::error::{Error, Result};
 use wal_core::protocol::{CheckpointMode, Synchronous};

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::backend::Backend;
-use crate::director::{Call, Which};
+use crate::calls::{Call, Which};
 use crate::scene::{Scene, User, versions};
 use wal_core::error::Error;
 use wal_core::protocol::{BusyHandler, CheckpointMode};

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::durability::{SYNC, log_writes};
 use crate::backend::Backend;
-use crate::director::{Call, Then, Which};
+use crate::calls::{Call, Which};
+use crate::director::Then;
 use crate::scene::{Scene, User, fill};
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::contract::unlock;
 use crate::backend::Backend;
-use crate::director::{Call, Which};
+use crate::calls::{Call, Which};
 use crate::scene::{Scene, User, content};
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;

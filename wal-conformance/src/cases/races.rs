@@ -2,7 +2,8 @@
 //! in turn.
 
 use crate::backend::Backend;
-use crate::director::{Call, at_every_call, nth};
+use crate::calls::Call;
+use crate::director::{at_every_call, nth};
 use crate::scene::{Reading, Scene, fill, version, versions};
 use wal_core::error::Error;
 use wal_core::protocol::CheckpointMode;

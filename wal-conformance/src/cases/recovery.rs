@@ -2,7 +2,8 @@
 
 use super::deaths::others_go_on;
 use crate::backend::Backend;
-use crate::director::{Call, at_every_call, nth};
+use crate::calls::Call;
+use crate::director::{at_every_call, nth};
 use crate::scene::{Scene, content, versions};
 use std::sync::atomic::Ordering;
 use wal_core::error::Error;

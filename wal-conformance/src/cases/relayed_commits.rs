@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::durability::SYNC;
 use crate::backend::Backend;
-use crate::director::{Awaited, Call, Which};
+use crate::calls::{Awaited, Call, Which};
 use crate::scene::{BOUND, Scene, User, Writing, fill, until, version_in};
 use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};

@@ -18,7 +18,8 @@ use super::relayed_commits::{
 use super::spilling::entries_behind;
 use super::waiting::until_in_line;
 use crate::backend::Backend;
-use crate::director::{Awaited, Call, Then, at_every_call, nth, until_death};
+use crate::calls::{Awaited, Call};
+use crate::director::{Then, at_every_call, nth, until_death};
 use crate::scene::{BOUND, Scene, User, Writing, fill, until, version_in, versions};
 use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::contract::unlock;
 use crate::backend::Backend;
-use crate::director::{Call, Which, at_every_call, nth};
+use crate::calls::{Call, Which};
+use crate::director::{at_every_call, nth};
 use crate::scene::{Scene, User, fill, versions};
 use wal_core::error::Error;
 use wal_core::protocol::{CheckpointMode, Synchronous};

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use crate::backend::Backend;
-use crate::director::{Call, Which, at_every_call, nth};
+use crate::calls::{Call, Which};
+use crate::director::{at_every_call, nth};
 use crate::scene::{Reading, Scene, User, versions};
 use wal_core::error::{Error, Result};
 use wal_core::protocol::{CheckpointMode, SavedSnapshot};

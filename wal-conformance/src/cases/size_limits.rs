@@ -7,7 +7,8 @@ use super::durability::{SYNC, log_writes};
 use super::engine_frames;
 use super::spilling::expect_recovered;
 use crate::backend::Backend;
-use crate::director::{Call, Then, Which, at_every_call, nth};
+use crate::calls::{Call, Which};
+use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Scene, User, fill, versions};
 use wal_core::protocol::Synchronous;
 

@@ -1,7 +1,7 @@
 //! What a reader sees, and through which slot.
 
 use crate::backend::Backend;
-use crate::director::{Awaited, Call};
+use crate::calls::{Awaited, Call};
 use crate::scene::{Scene, User, content, version, versions};
 use wal_core::coordination::WalCoordination;
 use wal_core::types::{PageNo, ReadSlot};

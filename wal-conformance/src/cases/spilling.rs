@@ -4,7 +4,8 @@
 use super::deaths::{fails_at, others_go_on};
 use super::durability::log_writes;
 use crate::backend::Backend;
-use crate::director::{Call, Then, Which, at_every_call, nth};
+use crate::calls::{Call, Which};
+use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Scene, User, Writing, content, fill};
 use wal_core::error::Error;
 use wal_core::protocol::Synchronous;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::backend::Backend;
-use crate::director::{Call, Then, Which, at_every_call, nth};
+use crate::calls::{Call, Which};
+use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Scene, User, content, fill, versions};
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::backend::Backend;
-use crate::director::{Call, Then, Which, at_every_call, nth};
+use crate::calls::{Call, Which};
+use crate::director::{Then, at_every_call, nth};
 use crate::interposed::Interposed;
 use crate::scene::{Scene, User, Writing, content, versions};
 use wal_core::coordination::WalCoordination;

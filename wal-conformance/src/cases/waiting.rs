@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
-use crate::director::{Awaited, Call};
+use crate::calls::{Awaited, Call};
 use crate::scene::{BOUND, Scene, User, fill, until, version_in};
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;

@@ -6,7 +6,7 @@ use std::{fs, thread};
 use super::contract::unlock;
 use super::waiting::{LONGER_THAN_A_TURN, until_in_line};
 use crate::backend::Backend;
-use crate::director::{Awaited, Call};
+use crate::calls::{Awaited, Call};
 use crate::scene::{BOUND, Scene, content, fill, version_in};
 use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};

@@ -12,7 +12,7 @@ pub enum DatabaseKind {
     /// is kept as SQLite wants it.
     Sqlite,
     /// Pages of the application's own, behind a header by which the file is recognised: page
-    /// 1 begins with [`PageStoreHeader::LEN`] bytes that no commit may change. The rest of it
+    /// 1 begins with [`PageStoreHeader::LEN`](crate::format::PageStoreHeader::LEN) bytes that no commit may change. The rest of it
     /// is the application's.
     PageStore,
     /// Pages of which the log knows nothing. Such a file is not told from any other, and

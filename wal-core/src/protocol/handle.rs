@@ -21,7 +21,7 @@ use crate::protocol::read::state::ReadState;
 
 /// Whoever opened a database, as far as its transactions have to do with it.
 pub trait Opener: Send + Sync {
-    /// [`WriteTx::commit`] or [`ApplyTx::commit`] has committed something, and holds no
+    /// [`crate::protocol::WriteTx::commit`] or [`crate::protocol::ApplyTx::commit`] has committed something, and holds no
     /// lock any more. What is done now is done for later ones, and its failure is not
     /// that of the commit. An engine's frames and an exclusive vacuum are not told of:
     /// who commits these sees to the log.
@@ -81,7 +81,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// As [`Wal::new`], and pages are slices of the mappings that the files of `storage`
-    /// have ([`File::mapped`]).
+    /// have ([`crate::storage::File::mapped`]).
     ///
     /// ```compile_fail,E0133
     /// use wal_core::storage::Storage;
@@ -104,9 +104,9 @@ impl<C: WalCoordination> Wal<C> {
     ///    before it is released: not by a `close` elsewhere in this process, as classic
     ///    POSIX locks are, and not where the file system cannot be trusted with locks.
     /// 3. *The mappings are those of these files.* At each call `storage` gives the same
-    ///    two files, and [`File::mapped`] of each gives a mapping of that very file.
+    ///    two files, and [`crate::storage::File::mapped`] of each gives a mapping of that very file.
     /// 4. *Nothing else changes them.* No program writes or cuts a file without the
-    ///    locks, through [`File`] or by its name; and what was read of a file is what is
+    ///    locks, through [`crate::storage::File`] or by its name; and what was read of a file is what is
     ///    read of it later, which a network file system or a failing disk may not keep.
     ///
     /// In a child made by `fork`, which is unsafe itself, no page of the parent is used.

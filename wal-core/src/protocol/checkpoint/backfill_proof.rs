@@ -2,15 +2,13 @@
 
 use crate::error::Error;
 use crate::index::IndexHeader;
-#[cfg(doc)]
-use crate::protocol::{Synchronous, Wal};
 use crate::sync::{Mutex, MutexGuard, Ordering, Unpoison};
 use crate::types::Salts;
 
 /// Shows that the frames of one generation up to its last one are in the
 /// database file, and durable there.
 ///
-/// It is made only by [`Wal::prove_backfill`] and by a complete checkpoint,
+/// It is made only by [`crate::protocol::Wal::prove_backfill`] and by a complete checkpoint,
 /// belongs to the attachment that made it, and is refused once the log or the
 /// database is another.
 ///
@@ -46,7 +44,7 @@ impl BackfillProof {
     }
 
     /// False if the database file was not synced, because the attachment is
-    /// at [`Synchronous::Off`].
+    /// at [`crate::protocol::Synchronous::Off`].
     pub fn is_synced(&self) -> bool {
         self.synced
     }

@@ -28,7 +28,7 @@ impl<C: WalCoordination> Wal<C> {
     /// not in the database file.
     ///
     /// # Errors
-    /// [`Error::Busy`] if a checkpoint is running, [`Error::Cancelled`], and
+    /// [`crate::Error::Busy`] if a checkpoint is running, [`crate::Error::Cancelled`], and
     /// what [`Wal::checkpoint_with`] gives.
     pub fn prove_backfill(
         self: &Arc<Self>,

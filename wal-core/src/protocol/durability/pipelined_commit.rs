@@ -45,79 +45,16 @@
 //! commit that died before its sync. After a sync that failed nothing of it is
 //! published any more, and the attachment is poisoned.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
+use crate::protocol::durability::pipeline::{Commit, State};
 use crate::protocol::{LockGuard, Wal};
-use crate::sync::{
-    AtomicBool, AtomicU32, Condvar, Mutex, MutexGuard, Ordering, Unpoison, wait_while,
-};
+use crate::sync::{MutexGuard, Ordering, wait_while};
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::wait::{Place, comes_soon, now};
-
-/// A commit of this attachment, counted from 1.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::protocol) struct Commit {
-    pub(in crate::protocol) number: u64,
-    /// The state that it makes.
-    pub(in crate::protocol) header: IndexHeader,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// The newest commit, published or not. It is the state of the log while Write
-    /// is kept; later others may have written.
-    newest: Option<Commit>,
-    /// The number of the newest one that is published.
-    published: u64,
-    /// Somebody syncs the log, and publishes then.
-    is_led: bool,
-    /// A sync has failed: nothing is published any more.
-    has_failed: bool,
-    /// The attachment has Write, and no guard has it. Then something is unpublished,
-    /// or somebody leads though it has failed: who ends that gives Write back.
-    is_kept: bool,
-    /// The places in line of threads that would take it over.
-    heirs: VecDeque<Place>,
-    /// How many threads sleep until the leader, or a failure, changes the state.
-    sleepers: u32,
-}
-
-impl State {
-    fn unpublished(&self) -> Option<Commit> {
-        self.newest.filter(|newest| newest.number > self.published)
-    }
-
-    fn is_published(&self, number: u64) -> bool {
-        self.published >= number
-    }
-}
-
-/// What threads of an attachment leave to each other.
-#[derive(Debug, Default)]
-pub(in crate::protocol) struct Relay {
-    state: Mutex<State>,
-    /// Something is unpublished. Whoever has Write has set it, or has taken Write
-    /// over from who did, so nobody who has Write misses it.
-    has_unpublished: AtomicBool,
-    /// Counts how often a leader, or a failure, has changed the state.
-    changes: AtomicU32,
-    changed: Condvar,
-}
-
-impl Relay {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unpoison()
-    }
-
-    fn tell_unpublished(&self, state: &State) {
-        let unpublished = state.unpublished().is_some();
-        self.has_unpublished.store(unpublished, Ordering::Release);
-    }
-}
 
 /// A commit that its thread has left unpublished, and waits for.
 pub(in crate::protocol) struct Unpublished<C: WalCoordination> {
@@ -146,7 +83,7 @@ impl<C: WalCoordination> Drop for Unpublished<C> {
             rule!(PanicPoisons, {
                 self.wal.poison();
             });
-            let mut state = self.wal.durability_state().relay().state();
+            let mut state = self.wal.durability_state().pipeline().state();
             state.has_failed = true;
             rule!(PanicSettles, {
                 self.wal.settle(state);
@@ -172,13 +109,13 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
         header: IndexHeader,
     ) -> Result<Unpublished<C>> {
-        let mut state = self.durability_state().relay().state();
+        let mut state = self.durability_state().pipeline().state();
         if state.has_failed {
             return Err(self.outcome_unknown(self.failed_elsewhere()));
         }
         let number = state.newest.map_or(0, |newest| newest.number) + 1;
         state.newest = Some(Commit { number, header });
-        self.durability_state().relay().tell_unpublished(&state);
+        self.durability_state().pipeline().tell_unpublished(&state);
         Ok(Unpublished {
             wal: self.clone(),
             number,
@@ -191,13 +128,13 @@ impl<C: WalCoordination> Wal<C> {
     pub(in crate::protocol) fn keep_write(&self) -> bool {
         if !self
             .durability_state()
-            .relay()
+            .pipeline()
             .has_unpublished
             .load(Ordering::Acquire)
         {
             return false;
         }
-        let mut state = self.durability_state().relay().state();
+        let mut state = self.durability_state().pipeline().state();
         // After a failure nothing more is published; but a leader may yet store a header.
         let is_over = state.has_failed && rule!(LeaderKeepsWrite, !state.is_led);
         let is_kept = state.unpublished().is_some() && !is_over;
@@ -225,21 +162,21 @@ impl<C: WalCoordination> Wal<C> {
     #[cfg(all(feature = "step-points", not(loom)))]
     #[doc(hidden)]
     pub fn is_write_kept(&self) -> bool {
-        self.durability_state().relay().state().is_kept
+        self.durability_state().pipeline().state().is_kept
     }
 
     /// How many threads of the attachment sleep until a commit is published.
     #[cfg(all(feature = "step-points", not(loom)))]
     #[doc(hidden)]
     pub fn publish_sleepers(&self) -> u32 {
-        self.durability_state().relay().state().sleepers
+        self.durability_state().pipeline().state().sleepers
     }
 
     /// How many threads of the attachment stand in line as heirs.
     #[cfg(all(feature = "step-points", not(loom)))]
     #[doc(hidden)]
     pub fn heirs(&self) -> usize {
-        self.durability_state().relay().state().heirs.len()
+        self.durability_state().pipeline().state().heirs.len()
     }
 
     fn turn_goes_on(&self) -> bool {
@@ -253,7 +190,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Lets the thread at `place` in line take Write over.
     pub(in crate::protocol) fn line_up_as_heir(&self, place: Place) {
         self.durability_state()
-            .relay()
+            .pipeline()
             .state()
             .heirs
             .push_back(place);
@@ -262,7 +199,7 @@ impl<C: WalCoordination> Wal<C> {
     /// The thread at `place` does not wait any more. It may have been woken for
     /// nothing, and another one is.
     pub(in crate::protocol) fn step_out_as_heir(&self, place: Place) {
-        let mut state = self.durability_state().relay().state();
+        let mut state = self.durability_state().pipeline().state();
         rule!(LeaverIsNoSuccessor, {
             state.heirs.retain(|&heir| heir != place);
         });
@@ -275,13 +212,13 @@ impl<C: WalCoordination> Wal<C> {
     pub(in crate::protocol) fn take_write_over(self: &Arc<Self>) -> Option<(LockGuard<C>, Commit)> {
         if !self
             .durability_state()
-            .relay()
+            .pipeline()
             .has_unpublished
             .load(Ordering::Acquire)
         {
             return None;
         }
-        let mut state = self.durability_state().relay().state();
+        let mut state = self.durability_state().pipeline().state();
         let is_sound = rule!(InheritUnlessFailed, !state.has_failed);
         let may_be_had = state.is_kept && is_sound && self.turn_goes_on();
         let newest = state.newest.filter(|_| may_be_had)?;
@@ -295,7 +232,7 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Error::CommitOutcomeUnknown`] if a sync has failed.
     pub(in crate::protocol) fn wait_until_published(self: &Arc<Self>, number: u64) -> Result<()> {
         loop {
-            let mut state = self.durability_state().relay().state();
+            let mut state = self.durability_state().pipeline().state();
             if state.is_published(number) {
                 return Ok(());
             }
@@ -313,25 +250,25 @@ impl<C: WalCoordination> Wal<C> {
             // They change behind the state, which is looked at again.
             let seen = self
                 .durability_state()
-                .relay()
+                .pipeline()
                 .changes
                 .load(Ordering::Relaxed);
             drop(state);
             let changes = || {
                 self.durability_state()
-                    .relay()
+                    .pipeline()
                     .changes
                     .load(Ordering::Relaxed)
                     != seen
             };
             if !comes_soon(changes) {
-                let mut state = self.durability_state().relay().state();
+                let mut state = self.durability_state().pipeline().state();
                 let waits = |state: &mut State| {
                     state.is_led && !state.is_published(number) && !state.has_failed
                 };
                 step(Point::WaitForSync);
                 state.sleepers += 1;
-                let changed = &self.durability_state().relay().changed;
+                let changed = &self.durability_state().pipeline().changed;
                 wait_while(changed, state, waits).sleepers -= 1;
             }
         }
@@ -344,14 +281,14 @@ impl<C: WalCoordination> Wal<C> {
     pub(in crate::protocol) fn publish_all(self: &Arc<Self>) -> Result<()> {
         if !self
             .durability_state()
-            .relay()
+            .pipeline()
             .has_unpublished
             .load(Ordering::Acquire)
         {
             return Ok(());
         }
         self.check_process()?;
-        let unpublished = self.durability_state().relay().state().unpublished();
+        let unpublished = self.durability_state().pipeline().state().unpublished();
         unpublished.map_or(Ok(()), |commit| self.wait_for_base(commit.number))
     }
 
@@ -387,7 +324,7 @@ impl<C: WalCoordination> Wal<C> {
         let commit = match mutated(Mutation::PublishNewest) {
             true => self
                 .durability_state()
-                .relay()
+                .pipeline()
                 .state()
                 .newest
                 .unwrap_or(commit),
@@ -404,9 +341,9 @@ impl<C: WalCoordination> Wal<C> {
         let is_over = state.unpublished().is_none() || state.has_failed;
         let gives_back = state.is_kept && is_over && !state.is_led;
         state.is_kept &= !gives_back;
-        self.durability_state().relay().tell_unpublished(&state);
+        self.durability_state().pipeline().tell_unpublished(&state);
         self.durability_state()
-            .relay()
+            .pipeline()
             .changes
             .fetch_add(1, Ordering::Relaxed);
         // A thread that counts itself later looks at the changed state first.
@@ -416,7 +353,7 @@ impl<C: WalCoordination> Wal<C> {
             drop(self.write_guard());
         }
         if wakes {
-            self.durability_state().relay().changed.notify_all();
+            self.durability_state().pipeline().changed.notify_all();
         }
     }
 }
@@ -429,7 +366,7 @@ impl<C: WalCoordination> Drop for Lead<'_, C> {
                 self.wal.poison();
             });
         }
-        let mut state = self.wal.durability_state().relay().state();
+        let mut state = self.wal.durability_state().pipeline().state();
         state.is_led = false;
         match self.reached {
             Some(number) => state.published = number,

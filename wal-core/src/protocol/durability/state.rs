@@ -1,6 +1,6 @@
 //! What the commits of one attachment share.
 
-use super::pipelined_commit::Relay;
+use super::pipeline::Pipeline;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, Unpoison};
 
 /// What the commits of one attachment share.
@@ -9,7 +9,7 @@ pub(in crate::protocol) struct DurabilityState {
     /// A sync has failed. It is set once and stays.
     poisoned: AtomicBool,
     leading: Mutex<()>,
-    relay: Relay,
+    pipeline: Pipeline,
 }
 
 impl DurabilityState {
@@ -27,7 +27,7 @@ impl DurabilityState {
         self.leading.lock().unpoison()
     }
 
-    pub(super) fn relay(&self) -> &Relay {
-        &self.relay
+    pub(super) fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
     }
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
-use crate::protocol::durability::pipelined_commit::Commit;
+use crate::protocol::durability::pipeline::Commit;
 use crate::protocol::locking::busy::Waiter;
 use crate::protocol::{LockGuard, Wal};
 use crate::sync::{AtomicU32, Ordering};

@@ -11,9 +11,9 @@ impl<C: WalCoordination> ReadTx<C> {
     /// is in the database file.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the wal-index contradicts itself,
-    /// [`Error::SnapshotTooOld`] beyond the age limit,
-    /// [`Error::UsedAfterFork`] in a forked child.
+    /// [`crate::Error::Corrupt`] if the wal-index contradicts itself,
+    /// [`crate::Error::SnapshotTooOld`] beyond the age limit,
+    /// [`crate::Error::UsedAfterFork`] in a forked child.
     pub fn find_frame(&self, page: PageNo) -> Result<Option<FrameNo>> {
         self.wal().check_process()?;
         self.check_age()?;
@@ -24,9 +24,9 @@ impl<C: WalCoordination> ReadTx<C> {
     /// The content of `page`: without a copy, if the files are mapped.
     ///
     /// # Errors
-    /// [`Error::NoSuchPage`] beyond the end of the snapshot,
-    /// [`Error::SnapshotTooOld`] beyond the age limit, [`Error::UsedAfterFork`] in a forked child, [`Error::Corrupt`] if a
-    /// file is shorter than the snapshot says, [`Error::Io`].
+    /// [`crate::Error::NoSuchPage`] beyond the end of the snapshot,
+    /// [`crate::Error::SnapshotTooOld`] beyond the age limit, [`crate::Error::UsedAfterFork`] in a forked child, [`crate::Error::Corrupt`] if a
+    /// file is shorter than the snapshot says, [`crate::Error::Io`].
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
         self.check_age()?;
         self.kept().page(&self.snapshot, Some(&self.map), page)

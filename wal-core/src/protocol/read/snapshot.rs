@@ -5,8 +5,6 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
-#[cfg(doc)]
-use crate::protocol::Wal;
 use crate::types::{PageNo, PageSize, ReadSlot, Salts};
 
 /// One state of the database, as a reader sees it.
@@ -94,7 +92,7 @@ impl Snapshot {
     }
 }
 
-/// A state of the database that can be opened again ([`Wal::open_snapshot`]),
+/// A state of the database that can be opened again ([`crate::protocol::Wal::open_snapshot`]),
 /// for as long as the log has it. It is the same 48 bytes as a
 /// `sqlite3_snapshot`.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -32,7 +32,7 @@ use crate::index::{
     IndexHeader, {self},
 };
 use crate::protocol::durability::group_commit::CommitSync;
-use crate::protocol::durability::pipelined_commit::Commit;
+use crate::protocol::durability::pipeline::Commit;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::locking::turn::{Begin, HeldWrite};
 use crate::protocol::read::begin::ReadTx;
