@@ -10,11 +10,10 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, MutexGuard};
 
-use crate::calls::{Awaited, Call, Which};
+use crate::calls::Call;
 use crate::contract::Ledger;
 use wal_core::index::IndexBlock;
 use wal_core::sync::Unpoison;
-use wal_core::types::{Lock, LockMode, ReadSlot};
 
 /// A call in the trace, and who made it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
