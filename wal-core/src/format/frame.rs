@@ -20,6 +20,11 @@ pub const fn frame_offset(frame: FrameNo, page_size: PageSize) -> u64 {
         + (frame.get() as u64 - 1) * (FRAME_HEADER_LEN as u64 + page_size.bytes() as u64)
 }
 
+/// Where the byte behind `frame` is.
+pub fn frame_end(frame: FrameNo, page_size: PageSize) -> u64 {
+    frame_offset(frame, page_size) + FRAME_HEADER_LEN as u64 + u64::from(page_size.bytes())
+}
+
 /// The header of a frame, without its checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameHeader {

@@ -19,7 +19,7 @@ mod scan;
 
 pub use checksum::{ByteOrder, Checksum};
 pub use database_header::DatabaseHeader;
-pub use frame::{FRAME_HEADER_LEN, FrameHeader, frame_offset};
+pub use frame::{FRAME_HEADER_LEN, FrameHeader, frame_end, frame_offset};
 pub use log_header::{DecodedHeader, LOG_HEADER_LEN, LogHeader};
 pub use page_store_header::{DecodedStoreHeader, PageStoreHeader};
 pub(crate) use scan::{Covered, is_covered};

@@ -25,7 +25,8 @@ use crate::format::{
     DatabaseHeader, FRAME_HEADER_LEN, LogScan, PageStoreHeader, frame_offset, {self},
 };
 use crate::protocol::write::page_one;
-use crate::protocol::{DatabaseKind, Wal};
+use crate::protocol::{DatabaseKind, Wal, WalConfig};
+use crate::storage::Storage;
 use crate::types::{FrameNo, PageNo};
 
 /// The part of page 1 that says what the file is.
@@ -38,8 +39,11 @@ impl<C: WalCoordination> Wal<C> {
     /// caller holds `WRITE` and `CKPT`, so neither file changes; a private index may be behind
     /// its log.
     pub(super) fn check_log_follows(&self, scan: &LogScan) -> Result<()> {
-        let found = self.why_log_does_not_follow(scan);
-        if !matches!(found, Ok(None)) && self.config().read_only && self.log_has_changed(scan)? {
+        let found = self.pair().why_log_does_not_follow(scan);
+        if !matches!(found, Ok(None))
+            && self.config().read_only
+            && self.pair().log_has_changed(scan)?
+        {
             // A writer has come. The reader asks afterwards whether this is the index of the log.
             return Ok(());
         }
@@ -59,14 +63,33 @@ impl<C: WalCoordination> Wal<C> {
     /// Refuses a page 1 in `frame` of the log that is none of this kind of database, before a
     /// checkpoint moves it over the one that is there. The caller keeps the frame in the log.
     pub(super) fn check_page_one_in_log(&self, frame: FrameNo) -> Result<()> {
-        if self.config().kind == DatabaseKind::RawPages {
+        self.pair().check_page_one(frame)
+    }
+
+    fn pair(&self) -> Pair<'_> {
+        Pair {
+            storage: self.storage(),
+            config: self.config(),
+        }
+    }
+}
+
+/// The two files of a database.
+struct Pair<'a> {
+    storage: &'a dyn Storage,
+    config: &'a WalConfig,
+}
+
+impl Pair<'_> {
+    fn check_page_one(&self, frame: FrameNo) -> Result<()> {
+        if self.config.kind == DatabaseKind::RawPages {
             return Ok(());
         }
         let head = self.head_in_log(frame)?;
-        match page_one::fault(self.config().kind, self.config().page_size, &head) {
+        match page_one::fault(self.config.kind, self.config.page_size, &head) {
             Some(fault) => {
                 let reason = format!("page 1 in frame {}: {fault}", frame.get());
-                Err(Error::corrupt(self.storage().log().path(), reason))
+                Err(Error::corrupt(self.storage.log().path(), reason))
             }
             None => Ok(()),
         }
@@ -75,19 +98,19 @@ impl<C: WalCoordination> Wal<C> {
     fn why_log_does_not_follow(&self, scan: &LogScan) -> Result<Option<&'static str>> {
         let mut page_ones = frames_of_page_one(scan);
         if let Some(newest) = page_ones.clone().next_back() {
-            self.check_page_one_in_log(newest)?;
+            self.check_page_one(newest)?;
         }
-        if self.config().kind != DatabaseKind::Sqlite || scan.pages.is_empty() {
+        if self.config.kind != DatabaseKind::Sqlite || scan.pages.is_empty() {
             return Ok(None);
         }
         let mut head: Head = [0; DatabaseHeader::LEN];
-        let database = self.storage().database();
+        let database = self.storage.database();
         database.read_at(&mut head, 0)?;
         let Some(header) = DatabaseHeader::decode(&head) else {
             return Ok(None);
         };
         let Some(first) = page_ones.next() else {
-            let page = u64::from(self.config().page_size.bytes());
+            let page = u64::from(self.config.page_size.bytes());
             let in_file = u32::try_from(database.len()?.div_ceil(page)).unwrap_or(u32::MAX);
             let fits = |count| (count..=in_file.max(count)).contains(&scan.page_count);
             let differs = header.page_count.is_some_and(|count| !fits(count));
@@ -116,13 +139,13 @@ impl<C: WalCoordination> Wal<C> {
 
     fn head_in_log(&self, frame: FrameNo) -> Result<Head> {
         let mut head: Head = [0; DatabaseHeader::LEN];
-        let offset = frame_offset(frame, self.config().page_size) + FRAME_HEADER_LEN as u64;
-        self.storage().log().read_at(&mut head, offset)?;
+        let offset = frame_offset(frame, self.config.page_size) + FRAME_HEADER_LEN as u64;
+        self.storage.log().read_at(&mut head, offset)?;
         Ok(head)
     }
 
     fn log_has_changed(&self, before: &LogScan) -> Result<bool> {
-        let now = format::scan(self.storage().log())?;
+        let now = format::scan(self.storage.log())?;
         Ok(!now.is_some_and(|now| {
             now.header.salts == before.header.salts && now.checksum == before.checksum
         }))

@@ -222,13 +222,13 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         if !rule!(BackfillSaltCheck, live.salts() == self.header.salts()) {
             return Ok((max_frame, None));
         }
-        let frames = wal.newest_frames(&self.header, backfilled, safe)?;
+        let frames = self.newest_frames(backfilled, safe)?;
         // They are in the order of their pages.
         if let Some(&(1, frame)) = frames.first() {
             wal.check_page_one_in_log(frame)?;
         }
         // Before anything is said or synced: on a full disk each commit may try again.
-        let grown_len = wal.check_room(&self.header)?;
+        let grown_len = self.check_room()?;
         rule!(AttemptedBeforePages, {
             block_zero.set_attempted(safe);
         });
@@ -265,7 +265,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
                 .take(most)
                 .take_while(|&(&(page, _), n)| u64::from(page) == n);
             let (run, behind) = rest.split_at(consecutive.count());
-            wal.copy_run(run)?;
+            self.copy_run(run)?;
             rest = behind;
             if let Some(progress) = &mut self.progress {
                 progress(CheckpointProgress {
@@ -297,6 +297,74 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         self.wal
             .install_durable_backfill_proof(&self.header)
             .map(Some)
+    }
+
+    /// Refuses a log that would make the database larger than the file and
+    /// the log together can be, and a disk without room. `Some` is the length that the
+    /// file is going to grow to.
+    fn check_room(&self) -> Result<Option<u64>> {
+        let (wal, header) = (self.wal, &self.header);
+        let file = wal.storage().database();
+        let page = u64::from(wal.config().page_size.bytes());
+        let (len, needed) = (file.len()?, u64::from(header.page_count()) * page);
+        if needed <= len {
+            return Ok(None);
+        }
+        let is_possible = rule!(
+            DatabaseSizeCheck,
+            !wal.lacks_pages(len, header.max_frame(), header.page_count())
+        );
+        if !is_possible {
+            let reason = format!(
+                "a commit of {} pages, which are not in it",
+                header.page_count()
+            );
+            return Err(Error::corrupt(wal.storage().log().path(), reason));
+        }
+        free_space::check(file, "checkpoint", needed - len)?;
+        Ok(Some(needed))
+    }
+
+    /// Each page whose newest frame is in `(backfilled, safe]`, with that
+    /// frame, by page. A page with a frame beyond `safe` is left out: whoever
+    /// needs its older version finds it in the log.
+    fn newest_frames(&self, backfilled: u32, safe: u32) -> Result<Vec<(u32, FrameNo)>> {
+        let (wal, header) = (self.wal, &self.header);
+        let mut frames = Vec::new();
+        for number in backfilled.saturating_add(1)..=header.max_frame() {
+            if let Some(frame) = FrameNo::new(number) {
+                frames.push((index::page_of_frame(&**wal, number)?, frame));
+            }
+        }
+        if mutated(Mutation::CopyOlderVersions) {
+            frames.retain(|&(_, frame)| frame.get() <= safe);
+        }
+        frames.sort_unstable_by_key(|&(page, frame)| (page, std::cmp::Reverse(frame)));
+        frames.dedup_by_key(|&mut (page, _)| page);
+        let is_there = |page| rule!(BackfillWithinDatabase, page <= header.page_count());
+        frames.retain(|&(page, frame)| frame.get() <= safe && page > 0 && is_there(page));
+        Ok(frames)
+    }
+
+    fn copy_run(&self, run: &[(u32, FrameNo)]) -> Result<()> {
+        let newest = run.iter().map(|&(_, frame)| frame).max();
+        let (Some(&(first, _)), Some(last)) = (run.first(), newest) else {
+            return Ok(());
+        };
+        // SAFETY: the caller holds `CKPT`, so nobody restarts the log until the pages are
+        // written; the salts were compared under exclusive `READ(0)`.
+        let kept = unsafe { self.wal.kept(1, last.get()) };
+        let pages: Vec<PageRef<'_>> = run
+            .iter()
+            .map(|&(_, frame)| kept.page_of_frame(frame))
+            .collect::<Result<_>>()?;
+        let mut buffers: Vec<IoSlice<'_>> = pages.iter().map(|page| IoSlice::new(page)).collect();
+        step(Point::CheckpointWrite);
+        let offset = PageNo::new(first)?.offset(self.wal.config().page_size);
+        self.wal
+            .storage()
+            .database()
+            .write_all_at(&mut buffers, offset)
     }
 
     /// Waits until nobody reads the log, all of which is in the database
@@ -349,73 +417,5 @@ impl<C: WalCoordination> Wal<C> {
     ) -> bool {
         let bytes = |pages: u32| u64::from(pages) * u64::from(self.config().page_size.bytes());
         len.saturating_add(65536 + bytes(max_frame)) < bytes(page_count)
-    }
-
-    /// Refuses a log that would make the database larger than the file and
-    /// the log together can be, and a disk without room. `Some` is the length that the
-    /// file is going to grow to.
-    fn check_room(&self, header: &IndexHeader) -> Result<Option<u64>> {
-        let file = self.storage().database();
-        let page = u64::from(self.config().page_size.bytes());
-        let (len, needed) = (file.len()?, u64::from(header.page_count()) * page);
-        if needed <= len {
-            return Ok(None);
-        }
-        let is_possible = rule!(
-            DatabaseSizeCheck,
-            !self.lacks_pages(len, header.max_frame(), header.page_count())
-        );
-        if !is_possible {
-            let reason = format!(
-                "a commit of {} pages, which are not in it",
-                header.page_count()
-            );
-            return Err(Error::corrupt(self.storage().log().path(), reason));
-        }
-        free_space::check(file, "checkpoint", needed - len)?;
-        Ok(Some(needed))
-    }
-
-    /// Each page whose newest frame is in `(backfilled, safe]`, with that
-    /// frame, by page. A page with a frame beyond `safe` is left out: whoever
-    /// needs its older version finds it in the log.
-    fn newest_frames(
-        &self,
-        header: &IndexHeader,
-        backfilled: u32,
-        safe: u32,
-    ) -> Result<Vec<(u32, FrameNo)>> {
-        let mut frames = Vec::new();
-        for number in backfilled.saturating_add(1)..=header.max_frame() {
-            if let Some(frame) = FrameNo::new(number) {
-                frames.push((index::page_of_frame(self, number)?, frame));
-            }
-        }
-        if mutated(Mutation::CopyOlderVersions) {
-            frames.retain(|&(_, frame)| frame.get() <= safe);
-        }
-        frames.sort_unstable_by_key(|&(page, frame)| (page, std::cmp::Reverse(frame)));
-        frames.dedup_by_key(|&mut (page, _)| page);
-        let is_there = |page| rule!(BackfillWithinDatabase, page <= header.page_count());
-        frames.retain(|&(page, frame)| frame.get() <= safe && page > 0 && is_there(page));
-        Ok(frames)
-    }
-
-    fn copy_run(&self, run: &[(u32, FrameNo)]) -> Result<()> {
-        let newest = run.iter().map(|&(_, frame)| frame).max();
-        let (Some(&(first, _)), Some(last)) = (run.first(), newest) else {
-            return Ok(());
-        };
-        // SAFETY: the caller holds `CKPT`, so nobody restarts the log until the pages are
-        // written; the salts were compared under exclusive `READ(0)`.
-        let kept = unsafe { self.kept(1, last.get()) };
-        let pages: Vec<PageRef<'_>> = run
-            .iter()
-            .map(|&(_, frame)| kept.page_of_frame(frame))
-            .collect::<Result<_>>()?;
-        let mut buffers: Vec<IoSlice<'_>> = pages.iter().map(|page| IoSlice::new(page)).collect();
-        step(Point::CheckpointWrite);
-        let offset = PageNo::new(first)?.offset(self.config().page_size);
-        self.storage().database().write_all_at(&mut buffers, offset)
     }
 }

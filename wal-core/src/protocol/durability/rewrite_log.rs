@@ -23,9 +23,7 @@ use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::format::{
-    LogScan, {self},
-};
+use crate::format::{self, LogScan, frame_end};
 use crate::index::IndexHeader;
 use crate::protocol::{Synchronous, Wal};
 use crate::testing::{Mutation, Point, mutated, rule, step};
@@ -137,7 +135,7 @@ impl<C: WalCoordination> Wal<C> {
             rule!(RewriteForgetsFailures, {
                 log.forget_failures();
             });
-            self.write_again(self.end_of(last))?;
+            self.write_again(frame_end(last, self.config().page_size))?;
             step(Point::CommitSync);
             self.sync_log()?;
             // What was written may have been read from the disk by then.

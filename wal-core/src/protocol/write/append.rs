@@ -40,7 +40,7 @@ use std::sync::Arc;
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{
-    ByteOrder, DatabaseHeader, FRAME_HEADER_LEN, FrameHeader, LogHeader, frame_offset,
+    ByteOrder, DatabaseHeader, FRAME_HEADER_LEN, FrameHeader, LogHeader, frame_end, frame_offset,
 };
 use crate::index::{
     IndexHeader, WritableBlock, {self},
@@ -319,7 +319,7 @@ impl<C: WalCoordination> Wal<C> {
         self.storage().log().write_all_at(&mut buffers, offset)?;
         if let Some(mapped) = self.mapped_log() {
             // Nobody cuts the log while we hold Write.
-            mapped.grown_to(self.end_of(prepared.last));
+            mapped.grown_to(frame_end(prepared.last, self.config().page_size));
         }
         Ok(())
     }
@@ -329,7 +329,7 @@ impl<C: WalCoordination> Wal<C> {
     /// is one of a sync: frames of others may be lost, too.
     pub(in crate::protocol) fn start_writeback(&self, first: FrameNo, last: FrameNo) -> Result<()> {
         let start = frame_offset(first, self.config().page_size);
-        let Some(range) = filled_parts(start, self.end_of(last)) else {
+        let Some(range) = filled_parts(start, frame_end(last, self.config().page_size)) else {
             return Ok(());
         };
         let started = self.storage().log().start_writeback(range);
@@ -358,7 +358,7 @@ impl<C: WalCoordination> Wal<C> {
     fn take_back(&self, prepared: &PreparedFrames<'_>, failure: Error) -> Error {
         let log = self.storage().log();
         let commit = frame_offset(prepared.last, self.config().page_size);
-        let end = self.end_of(prepared.last);
+        let end = frame_end(prepared.last, self.config().page_size);
         let never_complete = log.len().is_ok_and(|len| len < end);
         let zeros = [0; FRAME_HEADER_LEN];
         let taken_back = never_complete
@@ -410,7 +410,7 @@ impl<C: WalCoordination> Wal<C> {
         };
         let keep = match mutated(Mutation::CutCommittedFrames) {
             true => limit,
-            false => limit.max(self.end_of(last)),
+            false => limit.max(frame_end(last, self.config().page_size)),
         };
         let log = self.storage().log();
         if log.len().is_ok_and(|len| len > keep) {
@@ -418,12 +418,6 @@ impl<C: WalCoordination> Wal<C> {
                 let _ = log.set_len(keep);
             });
         }
-    }
-
-    /// Where the byte after `frame` is.
-    pub(in crate::protocol) fn end_of(&self, frame: FrameNo) -> u64 {
-        let page_size = self.config().page_size;
-        frame_offset(frame, page_size) + FRAME_HEADER_LEN as u64 + u64::from(page_size.bytes())
     }
 
     /// Publishes `committed` by a store to `block_zero`, and notifies waiters: its frames,
