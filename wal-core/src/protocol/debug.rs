@@ -4,7 +4,7 @@
 use std::fmt::{DebugStruct, Formatter, Result};
 
 use crate::coordination::WalCoordination;
-use crate::protocol::Wal;
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::hold::HeldSnapshot;

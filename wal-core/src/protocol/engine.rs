@@ -27,12 +27,13 @@ use crate::error::{Error, Result};
 use crate::format::FRAME_HEADER_LEN;
 use crate::index::IndexHeader;
 use crate::protocol::durability::group_commit::CommitSync;
+use crate::protocol::handle::Wal;
+use crate::protocol::read::begin::ReadTx;
 use crate::protocol::write::dirty_pages::Changes;
 use crate::protocol::write::frames_mark::{Cuts, FramesMark};
 use crate::protocol::write::own_frames::{LogEnd, OwnFrames};
 use crate::protocol::write::spill::Placed;
 use crate::protocol::write::write_tx::WriteTx;
-use crate::protocol::{ReadTx, Wal};
 use crate::testing::{Mutation, Point, mutated};
 use crate::types::{FrameNo, PageNo};
 

@@ -24,8 +24,9 @@ use crate::error::{Error, Result};
 use crate::format::{
     DatabaseHeader, FRAME_HEADER_LEN, LogScan, PageStoreHeader, frame_offset, {self},
 };
+use crate::protocol::config::{DatabaseKind, WalConfig};
+use crate::protocol::handle::Wal;
 use crate::protocol::write::page_one;
-use crate::protocol::{DatabaseKind, Wal, WalConfig};
 use crate::storage::Storage;
 use crate::types::{FrameNo, PageNo};
 

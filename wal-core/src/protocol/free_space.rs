@@ -20,7 +20,7 @@ use std::io;
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{FRAME_HEADER_LEN, LOG_HEADER_LEN};
-use crate::protocol::Wal;
+use crate::protocol::handle::Wal;
 use crate::storage::File;
 use crate::testing::rule;
 

@@ -25,7 +25,7 @@ use crate::format::{
 use crate::index::{
     IndexHeader, MARK_NOT_USED, last_frame_of_block, {self},
 };
-use crate::protocol::Wal;
+use crate::protocol::handle::Wal;
 use crate::protocol::read::header::Held;
 use crate::testing::{Mutation, mutated, rule};
 use crate::types::{Lock, LockMode, ReadSlot};

@@ -25,8 +25,11 @@ use crate::error::{Error, Result};
 use crate::format::DatabaseHeader;
 use crate::protocol::checkpoint::backfill::{Backfill, ThenLog};
 use crate::protocol::checkpoint::options::CheckpointReport;
+use crate::protocol::config::DatabaseKind;
 use crate::protocol::durability::group_commit::CommitSync;
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
+use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::header::Held;
 use crate::protocol::read::page_ref::PageRef;
@@ -34,7 +37,6 @@ use crate::protocol::read::pages::pages;
 use crate::protocol::read::snapshot::Snapshot;
 use crate::protocol::write::append;
 use crate::protocol::write::write_tx::WriteTx;
-use crate::protocol::{DatabaseKind, LockGuard, Wal};
 use crate::types::{Lock, PageNo};
 
 /// While this is held, nobody else reads, writes or checkpoints.

@@ -33,9 +33,10 @@ use crate::protocol::checkpoint::backfill::Backfill;
 use crate::protocol::checkpoint::options::CheckpointOptions;
 use crate::protocol::checkpoint::pace::CaughtUp;
 use crate::protocol::checkpoint::restart::next_salts;
+use crate::protocol::config::{Synchronous, WalAutoActions};
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::read::header::Held;
-use crate::protocol::{Synchronous, Wal, WalAutoActions};
 use crate::types::{Lock, LockMode, Salts};
 
 /// How long the committer that does it waits for a checkpoint that runs.

@@ -31,11 +31,16 @@ use crate::error::{Error, Result};
 use crate::index::{
     IndexHeader, MARK_NOT_USED, {self},
 };
+use crate::protocol::checkpoint::backfill_proof::BackfillProof;
 use crate::protocol::checkpoint::options::{CheckpointProgress, CheckpointReport, HeldBack};
 use crate::protocol::checkpoint::restart::next_salts;
+use crate::protocol::config::Synchronous;
+use crate::protocol::free_space;
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::Waiter;
 use crate::protocol::locking::delayed_release::Reclaim;
-use crate::protocol::{BackfillProof, LockGuard, PageRef, Synchronous, Wal, free_space};
+use crate::protocol::locking::guard::LockGuard;
+use crate::protocol::read::page_ref::PageRef;
 use crate::sync::{Ordering, fence};
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, Lock, PageNo, ReadSlot};

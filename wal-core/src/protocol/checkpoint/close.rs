@@ -21,7 +21,9 @@ use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::protocol::{CheckpointMode, Synchronous, Wal};
+use crate::protocol::checkpoint::options::CheckpointMode;
+use crate::protocol::config::Synchronous;
+use crate::protocol::handle::Wal;
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{Lock, LockMode};
 

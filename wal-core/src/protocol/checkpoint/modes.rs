@@ -24,9 +24,10 @@ use crate::protocol::checkpoint::backfill::{Backfill, ThenLog};
 use crate::protocol::checkpoint::options::{
     CheckpointMode, CheckpointOptions, CheckpointReport, HeldBack,
 };
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::Waiter;
+use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::read::header::Held;
-use crate::protocol::{LockGuard, Wal};
 use crate::types::{Lock, LockMode};
 
 /// The locks of a checkpoint, released in this order.

@@ -15,9 +15,10 @@ use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::index::IndexHeader;
 use crate::protocol::checkpoint::backfill_proof::BackfillProof;
+use crate::protocol::config::Synchronous;
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::read::header::Held;
-use crate::protocol::{Synchronous, Wal};
 use crate::testing::rule;
 use crate::types::{Lock, PageNo};
 

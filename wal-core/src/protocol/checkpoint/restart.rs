@@ -37,9 +37,12 @@ use std::sync::Arc;
 use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::index::{IndexHeader, MARK_NOT_USED};
+use crate::protocol::checkpoint::backfill_proof::BackfillProof;
+use crate::protocol::config::Synchronous;
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
+use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::read::header::Held;
-use crate::protocol::{BackfillProof, LockGuard, Synchronous, Wal};
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{Lock, ReadSlot, Salts};
 

@@ -25,7 +25,8 @@ use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{self, LogScan, frame_end};
 use crate::index::IndexHeader;
-use crate::protocol::{Synchronous, Wal};
+use crate::protocol::config::Synchronous;
+use crate::protocol::handle::Wal;
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, Lock, LockMode, Salts};
 

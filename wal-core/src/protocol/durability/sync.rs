@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
-use crate::protocol::Wal;
+use crate::protocol::handle::Wal;
 use crate::storage::{File, FileSyncType};
 use crate::testing::rule;
 use crate::types::{Lock, LockMode};

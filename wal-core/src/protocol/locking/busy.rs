@@ -11,10 +11,11 @@ use std::{fmt, thread};
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::delayed_release::Reclaim;
+use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::locking::pause::deadline_after;
 use crate::protocol::locking::write_note::SelfWait;
-use crate::protocol::{LockGuard, Wal};
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::types::{Lock, LockMode};
 use crate::wait::{Bell, POLL_INTERVAL};

@@ -36,7 +36,8 @@ use std::time::{Duration, Instant};
 use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::index::{CheckpointInfo, HeaderCell, IndexBlock, IndexHeader};
-use crate::protocol::{LockGuard, Wal};
+use crate::protocol::handle::Wal;
+use crate::protocol::locking::guard::LockGuard;
 use crate::types::{Lock, LockMode, ReadSlot};
 
 /// Frames in the log from which checkpoints run automatically

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::protocol::Wal;
+use crate::protocol::handle::Wal;
 use crate::testing::{Point, step};
 use crate::types::{Lock, LockMode, ReadSlot};
 

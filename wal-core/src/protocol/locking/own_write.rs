@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use crate::coordination::WalCoordination;
 use crate::error::Error;
-use crate::protocol::Wal;
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::Waiter;
 use crate::protocol::locking::write_note::{Own, OwnWrite};
 use crate::types::Lock;

@@ -27,12 +27,13 @@ use std::time::{Duration, Instant};
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::index::IndexHeader;
+use crate::protocol::handle::Wal;
+use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::locking::pause::{deadline_after, pause_before};
 use crate::protocol::read::header::Held;
 use crate::protocol::read::retained::Kept;
 use crate::protocol::read::snapshot::Snapshot;
 use crate::protocol::read::taken_map::TakenMap;
-use crate::protocol::{LockGuard, Wal};
 use crate::testing::{Mutation, mutated, rule};
 use crate::types::{Lock, LockMode, ReadSlot};
 

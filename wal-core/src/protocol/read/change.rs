@@ -14,7 +14,7 @@
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
-use crate::protocol::Wal;
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::read::snapshot::Snapshot;
 use crate::types::Lock;

@@ -16,8 +16,9 @@ use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::DatabaseHeader;
 use crate::index::IndexHeader;
+use crate::protocol::config::DatabaseKind;
+use crate::protocol::handle::Wal;
 use crate::protocol::read::retained::Kept;
-use crate::protocol::{DatabaseKind, Wal};
 use crate::sync::Ordering;
 use crate::types::Salts;
 

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::index::{HeaderCell, IndexHeader};
+use crate::protocol::handle::Wal;
+use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::locking::pause::pause_before;
-use crate::protocol::{LockGuard, Wal};
 use crate::testing::{Mutation, mutated};
 use crate::types::{Lock, LockMode, PageSize};
 

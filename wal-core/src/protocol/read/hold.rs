@@ -15,7 +15,8 @@ use nix::sys::signal::SigSet;
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
-use crate::protocol::{ReadTx, Snapshot};
+use crate::protocol::read::begin::ReadTx;
+use crate::protocol::read::snapshot::Snapshot;
 use crate::sync::Unpoison;
 
 /// A snapshot that is held against checkpoints, so that transactions can be

@@ -26,7 +26,7 @@ use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{Checksum, FRAME_HEADER_LEN, frame_offset};
 use crate::index::Seal;
-use crate::protocol::Wal;
+use crate::protocol::handle::Wal;
 use crate::protocol::read::page_ref::PageRef;
 use crate::protocol::read::snapshot::Snapshot;
 use crate::protocol::read::taken_map::TakenMap;

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::index::{
     IndexHeader, {self},
 };
-use crate::protocol::Wal;
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::pause::pause_before;
 use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::header::Held;

@@ -31,6 +31,8 @@ use crate::format::{
     DecodedHeader, FRAME_HEADER_LEN, FrameHeader, LOG_HEADER_LEN, LogHeader, frame_offset,
 };
 use crate::index;
+use crate::protocol::config::Synchronous;
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::locking::turn::Begin;
 use crate::protocol::replication::tail::{TailFrames, TailPosition};
@@ -38,7 +40,6 @@ use crate::protocol::write::append::PreparedFrames;
 use crate::protocol::write::own_frames::{LogEnd, OwnFrames};
 use crate::protocol::write::page_one;
 use crate::protocol::write::write_tx::WriteTx;
-use crate::protocol::{Synchronous, Wal};
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, Lock, MAX_FRAME, PageNo};
 

@@ -45,12 +45,13 @@ use crate::format::{
 use crate::index::{
     IndexHeader, WritableBlock, {self},
 };
+use crate::protocol::config::{DatabaseKind, Synchronous, WalConfig};
 use crate::protocol::durability::group_commit::CommitSync;
+use crate::protocol::handle::Wal;
 use crate::protocol::write::own_frames::{LogEnd, OwnFrames};
 use crate::protocol::write::page_one;
 use crate::protocol::write::spill::Placed;
 use crate::protocol::write::write_tx::WriteTx;
-use crate::protocol::{DatabaseKind, Synchronous, Wal, WalConfig};
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, MAX_FRAME, PageNo, Salts};
 

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::protocol::checkpoint::options::CheckpointOptions;
+use crate::protocol::checkpoint::options::{CheckpointMode, CheckpointOptions};
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::Waiter;
-use crate::protocol::{CheckpointMode, Wal};
 use crate::testing::rule;
 use crate::types::Lock;
 use crate::wait::POLL_INTERVAL;

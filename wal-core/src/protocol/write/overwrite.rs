@@ -16,7 +16,7 @@ use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{Checksum, FRAME_HEADER_LEN, FrameHeader, frame_offset};
 use crate::index;
-use crate::protocol::Wal;
+use crate::protocol::handle::Wal;
 use crate::protocol::write::own_frames::OwnFrames;
 use crate::testing::{Point, rule, step};
 use crate::types::{FrameNo, PageNo};

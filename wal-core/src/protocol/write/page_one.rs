@@ -5,7 +5,7 @@
 //! commit that would destroy it is refused.
 
 use crate::format::{DatabaseHeader, DecodedStoreHeader, PageStoreHeader};
-use crate::protocol::DatabaseKind;
+use crate::protocol::config::DatabaseKind;
 use crate::types::PageSize;
 
 /// Why `page_one` cannot be page 1 of a database of this kind and page size, if it cannot.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::Error;
-use crate::protocol::Wal;
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::write::transaction::pause_without_write;
 use crate::protocol::write::write_tx::WriteTx;

@@ -11,7 +11,7 @@
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
-use crate::protocol::Savepoint;
+use crate::protocol::write::dirty_pages::Savepoint;
 use crate::protocol::write::write_tx::WriteTx;
 use crate::types::PageNo;
 

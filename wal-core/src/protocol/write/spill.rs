@@ -27,12 +27,13 @@ use crate::error::Result;
 use crate::index::{
     block_of_frame, {self},
 };
+use crate::protocol::config::Synchronous;
+use crate::protocol::handle::Wal;
 use crate::protocol::read::page_ref::PageRef;
 use crate::protocol::read::retained::Kept;
 use crate::protocol::write::dirty_pages::History;
 use crate::protocol::write::own_frames::{LogEnd, OwnFrames};
 use crate::protocol::write::write_tx::WriteTx;
-use crate::protocol::{Synchronous, Wal};
 use crate::testing::{Mutation, Point, mutated, rule, step};
 use crate::types::{FrameNo, PageNo};
 

@@ -31,16 +31,18 @@ use crate::error::{Error, Result};
 use crate::index::{
     IndexHeader, {self},
 };
+use crate::protocol::config::Synchronous;
 use crate::protocol::durability::group_commit::CommitSync;
 use crate::protocol::durability::pipeline::Commit;
+use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
+use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::locking::turn::{Begin, HeldWrite};
 use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::header::Held;
 use crate::protocol::read::snapshot::SavedSnapshot;
 use crate::protocol::write::append;
 use crate::protocol::write::write_tx::{UpgradeRefused, WriteTx};
-use crate::protocol::{LockGuard, Synchronous, Wal};
 use crate::testing::{Mutation, mutated, rule};
 use crate::types::{FrameNo, Lock, PageNo};
 use crate::wait::who;

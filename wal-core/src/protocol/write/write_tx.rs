@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
+use crate::protocol::handle::Wal;
+use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::page_ref::PageRef;
 use crate::protocol::read::pages::pages;
 use crate::protocol::write::dirty_pages::Changes;
 use crate::protocol::write::frames_mark::Cuts;
 use crate::protocol::write::own_frames::OwnFrames;
-use crate::protocol::{LockGuard, Wal};
 use crate::types::PageNo;
 
 /// A write transaction. Dropping it without [`WriteTx::commit`] rolls it
