@@ -158,3 +158,61 @@ fn every_mutation_has_its_row() {
         );
     }
 }
+
+/// The operations of Turso that docs/turso.md compares with ours.
+const NAMES_OF_TURSO: [&str; 16] = [
+    "BackfillProof",
+    "VacuumLockGuard",
+    "WalAutoActions",
+    "acquire_checkpoint_guard",
+    "append_frames_vectored",
+    "begin_vacuum_blocking_tx",
+    "commit_prepared_frames",
+    "finalize_committed_pages",
+    "install_durable_backfill_proof",
+    "prepare_frames",
+    "prepare_wal_header",
+    "publish_backfill",
+    "try_begin_read_tx",
+    "try_begin_vacuum_checkpoint_lock",
+    "try_begin_write_tx",
+    "vacuum_checkpoint_with_held_lock",
+];
+
+/// True if `text` defines a function or a type of that name.
+fn defines(text: &str, name: &str) -> bool {
+    let ends = |rest: &str| rest.starts_with(['(', '<', ' ']);
+    ["fn ", "struct ", "enum "].iter().any(|keyword| {
+        let head = format!("{keyword}{name}");
+        let mut found = text.match_indices(&head);
+        found.any(|(at, _)| ends(&text[at + head.len()..]))
+    })
+}
+
+#[test]
+fn name_of_turso_is_defined_where_its_row_says() {
+    let document = fs::read_to_string(root().join("docs/turso.md")).unwrap();
+    let rows = document.lines().filter(|line| line.starts_with("| `"));
+    let mut named = BTreeSet::new();
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let ["", name, _there, here, _differs, ""] = cells[..] else {
+            panic!("not four cells: {row}");
+        };
+        let name = name.trim_matches('`');
+        named.insert(name);
+        if here == "none" {
+            let is_ours = defines(&text_of_all("rs"), name);
+            assert!(!is_ours, "{name} is ours, and means something else");
+            continue;
+        }
+        let (ours, file) = here.split_once(" in ").unwrap();
+        assert_eq!(ours.trim_matches('`'), name, "it has another name");
+        let path = root()
+            .join("wal-core/src/protocol")
+            .join(file.trim_matches('`'));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(defines(&text, name), "{name} is not in {file}");
+    }
+    assert_eq!(named, BTreeSet::from(NAMES_OF_TURSO));
+}

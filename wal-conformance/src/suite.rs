@@ -373,6 +373,7 @@ macro_rules! conformance_suite {
         a_rewrite_replaces_all_pages_while_readers_go_on,
         a_rewrite_can_make_a_database_longer,
         a_rewrite_without_pages_or_with_part_of_one_is_refused,
+        vacuum_checkpoint_lock_excludes_checkpoints_alone,
         an_exclusive_vacuum_leaves_a_short_file_and_an_empty_log,
         an_exclusive_vacuum_that_dies_at_any_call_is_whole_or_not_there,
         a_vacuum_after_a_failed_sync_is_refused,

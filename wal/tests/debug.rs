@@ -197,11 +197,13 @@ fn open_core<C: WalCoordination + Debug>(sweep: &mut Sweep, coordination: C) {
     sweep.look("WalConfig", &config);
     let wal = Wal::new(coordination, Box::new(storage), config);
     sweep.look("Wal", &wal);
-    let locks = wal
-        .try_begin_vacuum_checkpoint_lock(Duration::ZERO)
-        .unwrap();
-    sweep.look("VacuumLockGuard", &locks);
-    let mut vacuum = locks.begin_vacuum_blocking_tx().unwrap();
+    let lock = || {
+        wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO)
+            .unwrap()
+    };
+    sweep.look("VacuumCheckpointLock", &lock());
+    sweep.look("VacuumLockGuard", &lock().exclude_all().unwrap());
+    let mut vacuum = lock().begin_vacuum_blocking_tx().unwrap();
     sweep.look("VacuumTx", &vacuum);
     let page = vacuum.tx().allocate().unwrap();
     vacuum.tx().page_mut(page).unwrap().fill(BYTE);

@@ -315,8 +315,9 @@ fn each_truncation<B: Backend>(
             user.wal.truncate_log(&proof, Duration::ZERO).unwrap();
         }),
         ("vacuum", |user| {
-            let locks = user.wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO);
-            locks.unwrap().vacuum_checkpoint_with_held_lock().unwrap();
+            let lock = user.wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO);
+            let locks = lock.unwrap().exclude_all().unwrap();
+            locks.vacuum_checkpoint_with_held_lock().unwrap();
         }),
     ];
     for (way, truncate) in ways {

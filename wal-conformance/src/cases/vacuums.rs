@@ -37,6 +37,35 @@ fn begin_and_halve<B: Backend>(user: &User<B>) -> Vacuuming<B> {
     vacuum
 }
 
+pub(crate) fn vacuum_checkpoint_lock_excludes_checkpoints_alone<B: Backend>() {
+    let scene = Scene::<B>::new(2);
+    let (vacuuming, other) = scene.two();
+    // Else the first reader would recover, for which it acquires `CKPT` too.
+    other.versions();
+    let begin = || {
+        let lock = vacuuming
+            .wal
+            .try_begin_vacuum_checkpoint_lock(Duration::ZERO);
+        lock.expect("no other user checkpoints")
+    };
+    let lock = begin();
+    other.commit(&[1], 1);
+    assert_eq!(other.versions(), [1, 0]);
+    let refused = other.wal.checkpoint(CheckpointMode::Passive);
+    let is_checkpoint =
+        |e: &Error| matches!(e, Error::Busy { lock, .. } if *lock == Lock::Checkpoint);
+    assert!(refused.as_ref().is_err_and(is_checkpoint), "{refused:?}");
+    drop(lock);
+    scene.assert_quiet();
+    // A transaction that cannot begin releases it too.
+    let reading = other.read();
+    let refused = begin().begin_vacuum_blocking_tx();
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+    drop((refused, reading));
+    scene.assert_quiet();
+    other.checkpoint_all();
+}
+
 fn vacuum_exclusively<B: Backend>(user: &User<B>) {
     let vacuum = begin_and_halve::<B>(user);
     let locks = vacuum.commit().expect("it is committed");

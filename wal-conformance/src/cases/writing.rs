@@ -7,10 +7,11 @@ use super::contract::unlock;
 use super::waiting::{LONGER_THAN_A_TURN, until_in_line};
 use crate::backend::Backend;
 use crate::calls::{Awaited, Call};
-use crate::scene::{BOUND, Scene, content, fill, version_in};
+use crate::scene::{BOUND, Scene, User, content, fill, version_in};
 use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};
 use wal_core::index::IndexHeader;
+use wal_core::protocol::{CheckpointMode, VacuumCheckpointLock};
 use wal_core::testing::index;
 use wal_core::types::{Lock, LockMode, PageNo, PageSize};
 use wal_core::wait::manual_clock::ManualClock;
@@ -307,7 +308,11 @@ pub(crate) fn the_vacuum_lock_shuts_everyone_out_and_lets_nobody_be_overrun<B: B
     let scene = Scene::<B>::new(2);
     let (one, two) = scene.two();
     let reading = two.read();
-    let refused = one.wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO);
+    let excludes = |user: &User<B>| {
+        let lock = user.wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO);
+        lock.and_then(VacuumCheckpointLock::exclude_all)
+    };
+    let refused = excludes(&one);
     assert!(
         matches!(
             refused,
@@ -320,10 +325,7 @@ pub(crate) fn the_vacuum_lock_shuts_everyone_out_and_lets_nobody_be_overrun<B: B
     );
     drop((reading, refused));
     scene.assert_quiet();
-    let alone = one
-        .wal
-        .try_begin_vacuum_checkpoint_lock(Duration::ZERO)
-        .expect("nobody is there");
+    let alone = excludes(&one).expect("nobody is there");
     let write = two.wal.begin_write(Duration::ZERO);
     assert!(
         matches!(
@@ -335,9 +337,7 @@ pub(crate) fn the_vacuum_lock_shuts_everyone_out_and_lets_nobody_be_overrun<B: B
         ),
         "{write:?}"
     );
-    let checkpoint = two
-        .wal
-        .checkpoint(wal_core::protocol::CheckpointMode::Passive);
+    let checkpoint = two.wal.checkpoint(CheckpointMode::Passive);
     assert!(
         matches!(checkpoint, Err(Error::Busy { .. })),
         "{checkpoint:?}"

@@ -12,7 +12,9 @@ use crate::protocol::read::page_ref::PageRef;
 use crate::protocol::read::snapshot::Snapshot;
 use crate::protocol::replication::apply::ApplyTx;
 use crate::protocol::replication::tail::{RawFrame, ResumedTail, Tail, TailFrames};
-use crate::protocol::vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
+use crate::protocol::vacuum::{
+    NewPages, OldPages, VacuumCheckpointLock, VacuumLockGuard, VacuumTx,
+};
 use crate::protocol::write::own_frames::OwnFrames;
 use crate::protocol::write::write_tx::{UpgradeRefused, WriteTx};
 
@@ -48,6 +50,7 @@ fn of_snapshot<'f, 'g>(
 debug!(Wal<C>, "Wal", |wal| "path": wal.path(), "kind": wal.config().kind,
     "page_size": wal.config().page_size, "poisoned": wal.is_poisoned());
 debug!(LockGuard<C>, "LockGuard", |guard| "path": guard.wal().path(), "lock": guard.lock());
+debug!(VacuumCheckpointLock<C>, "VacuumCheckpointLock", |lock| "path": lock.path());
 debug!(VacuumLockGuard<C>, "VacuumLockGuard", |locks| "path": locks.path());
 debug!(VacuumTx<C>, "VacuumTx", |vacuum| "tx": vacuum.inner());
 debug!(OldPages<C>, "OldPages", |old| "pages": old.page_count());

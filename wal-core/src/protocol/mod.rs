@@ -78,7 +78,7 @@ pub use replication::apply::ApplyTx;
 pub use replication::backup::BackupProgress;
 pub use replication::drain::{DrainOptions, Drained};
 pub use replication::tail::{RawFrame, ResumedTail, Tail, TailFrames, TailPosition};
-pub use vacuum::{NewPages, OldPages, VacuumLockGuard, VacuumTx};
+pub use vacuum::{NewPages, OldPages, VacuumCheckpointLock, VacuumLockGuard, VacuumTx};
 pub use write::dirty_pages::Savepoint;
 pub use write::frames_mark::FramesMark;
 pub use write::write_tx::{UpgradeRefused, WriteTx};

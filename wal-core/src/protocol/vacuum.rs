@@ -39,13 +39,20 @@ use crate::protocol::write::append;
 use crate::protocol::write::write_tx::WriteTx;
 use crate::types::{Lock, PageNo};
 
-/// While this is held, nobody else reads, writes or checkpoints.
+/// `CKPT`, held for a vacuum: no other user checkpoints, so the checkpoint that ends the
+/// vacuum cannot be refused.
+pub struct VacuumCheckpointLock<C: WalCoordination> {
+    checkpoint: LockGuard<C>,
+    /// Waits for the other locks too, within the same time.
+    waiter: Waiter,
+}
+
+/// While this is held, no other user reads, writes or checkpoints.
 ///
 /// Hold it briefly: after about ten seconds stock SQLite gives up with
 /// `SQLITE_PROTOCOL`, which its busy handler does not retry.
 pub struct VacuumLockGuard<C: WalCoordination> {
-    // Given back in this order, the reverse of the order in which they are
-    // taken.
+    // Released in this order, the reverse of the order in which they are acquired.
     readers: LockGuard<C>,
     write: LockGuard<C>,
     checkpoint: LockGuard<C>,
@@ -189,32 +196,63 @@ impl<C: WalCoordination> WriteTx<C> {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// Shuts out everybody else, after waiting for them as `busy` says.
+    /// Acquires the lock of checkpoints for a vacuum, after waiting for it as `busy` says.
     ///
     /// # Errors
-    /// [`Error::Busy`] with the lock that somebody holds, [`Error::Cancelled`],
-    /// and what [`Wal::begin_write`] gives.
+    /// [`Error::Busy`] with the lock, [`Error::Cancelled`], and what [`Wal::begin_write`]
+    /// gives.
     pub fn try_begin_vacuum_checkpoint_lock(
         self: &Arc<Self>,
         busy: impl Into<BusyHandler>,
-    ) -> Result<VacuumLockGuard<C>> {
+    ) -> Result<VacuumCheckpointLock<C>> {
         self.check_writable()?;
         let mut waiter = Waiter::new(busy.into());
-        let mut take = |lock| self.lock_or_busy(lock, &mut waiter);
-        let checkpoint = take(Lock::Checkpoint)?;
-        let write = take(Lock::Write)?;
+        let checkpoint = self.lock_or_busy(Lock::Checkpoint, &mut waiter)?;
+        Ok(VacuumCheckpointLock { checkpoint, waiter })
+    }
+}
+
+impl<C: WalCoordination> VacuumCheckpointLock<C> {
+    pub(super) fn path(&self) -> &Path {
+        self.checkpoint.wal().path()
+    }
+
+    /// Excludes every other user: acquires `WRITE` and `READ(0)` to `READ(4)`, waiting in
+    /// what is left of the time for `CKPT`.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] with the lock that another user holds, [`Error::Cancelled`], and what
+    /// [`Wal::begin_write`] gives.
+    pub fn exclude_all(self) -> Result<VacuumLockGuard<C>> {
+        let VacuumCheckpointLock {
+            checkpoint,
+            mut waiter,
+        } = self;
+        let wal = checkpoint.wal();
+        let write = wal.lock_or_busy(Lock::Write, &mut waiter)?;
         let held = Held {
             write: Some(&write),
             checkpoint: Some(&checkpoint),
         };
-        // A recovery, should there be one, looks who uses which slot.
-        self.settled_header(&held)?;
-        let readers = take(Lock::Readers)?;
+        // Before the slots are acquired: a recovery looks for those that have readers.
+        wal.settled_header(&held)?;
+        let readers = wal.lock_or_busy(Lock::Readers, &mut waiter)?;
         Ok(VacuumLockGuard {
             readers,
             write,
             checkpoint,
         })
+    }
+
+    /// Begins a write transaction beside which no other user does anything
+    /// ([`VacuumCheckpointLock::exclude_all`]). The log is moved to the database file first,
+    /// so that the transaction has the log for itself.
+    ///
+    /// # Errors
+    /// Those of [`VacuumCheckpointLock::exclude_all`] and
+    /// [`VacuumLockGuard::vacuum_checkpoint_with_held_lock`].
+    pub fn begin_vacuum_blocking_tx(self) -> Result<VacuumTx<C>> {
+        self.exclude_all()?.begin()
     }
 }
 
@@ -224,7 +262,7 @@ impl<C: WalCoordination> VacuumLockGuard<C> {
     }
 
     /// Moves all of the log to the database file, cuts that to its size, and
-    /// cuts the log to nothing, while everybody stays shut out.
+    /// cuts the log to nothing, while every other user stays excluded.
     ///
     /// # Errors
     /// What [`Wal::checkpoint_with`] gives.
@@ -247,13 +285,7 @@ impl<C: WalCoordination> VacuumLockGuard<C> {
         Ok(report)
     }
 
-    /// Begins a write transaction while everybody stays shut out. What is in
-    /// the log is moved to the database file first, so that the transaction
-    /// has the log for itself.
-    ///
-    /// # Errors
-    /// What [`VacuumLockGuard::vacuum_checkpoint_with_held_lock`] gives.
-    pub fn begin_vacuum_blocking_tx(self) -> Result<VacuumTx<C>> {
+    fn begin(self) -> Result<VacuumTx<C>> {
         let report = self.vacuum_checkpoint_with_held_lock()?;
         let wal = self.checkpoint.wal().clone();
         if !report.is_complete() {
