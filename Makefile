@@ -73,23 +73,33 @@ loom: ## interleavings of the locks of both backends, header cell, index, page m
 	$(LOOM) -p wal-core --lib index::
 	$(LOOM) -p wal-shm --lib lock_table
 
+# A copy of the sources with every patch of mutations/. It is built to the same folder,
+# so what it depends on is built once.
+MUTANTS    := target/mutants
+IN_MUTANTS := cd $(MUTANTS) && CARGO_TARGET_DIR=$(CURDIR)/target
+
+# $(call red,rule,what notices,command): the command fails when the rule is broken.
+red = export WAL_BROKEN_RULE=$(1); if $(3) >/dev/null 2>&1; \
+  then echo "$(1) survives $(2)"; exit 1; else echo "$(1): caught by $(2)"; fi
+
+HEADER_CELL = $(LOOM) -p wal-core --features mutations --lib header_cell
+PROTOCOL    = $(LOOM) -p wal-inproc --features mutations --test loom_protocol
+KILLED      = $(IN_MUTANTS) $(CARGO) test --quiet -p integration --features test-points --test killed_worker
+POWER_LOSS  = $(CARGO) test --quiet -p integration --features test-points --test power_loss
+
 test-mutations: ## each rule broken on purpose, and the test that notices
-	$(CARGO) test -p wal-inproc --features mutations --test mutations
-	@for fence in header-store-fence header-load-fence; do \
-	  if WAL_BROKEN_RULE=$$fence $(LOOM) -p wal-core --features mutations --lib header_cell >/dev/null 2>&1; \
-	  then echo "$$fence survives loom"; exit 1; else echo "$$fence: caught by loom"; fi; done
-	@if WAL_BROKEN_RULE=raise-header-recheck $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
-	  pages_that_a_checkpoint_skips >/dev/null 2>&1; \
-	then echo "raise-header-recheck survives loom"; exit 1; else echo "raise-header-recheck: caught by loom"; fi
-	$(CARGO) test --quiet -p integration --features test-points --test killed_worker --no-run
-	@if WAL_BROKEN_RULE=header-before-count $(CARGO) test --quiet -p integration --features test-points \
-	  --test killed_worker a_commit_is_there >/dev/null 2>&1; \
-	then echo "header-before-count survives"; exit 1; else echo "header-before-count: caught by a kill"; fi
-	@$(CARGO) test --quiet -p integration --features test-points --test power_loss --no-run
-	@for pair in close-proves-backfill:commit_moved_by copy-sync-before-header:copy_that_catches_up; do \
-	  if WAL_BROKEN_RULE=$${pair%:*} $(CARGO) test --quiet -p integration --features test-points --test power_loss \
-	  $${pair#*:} >/dev/null 2>&1; \
-	  then echo "$${pair%:*} survives power failures"; exit 1; else echo "$${pair%:*}: caught by a power failure"; fi; done
+	mutations/apply $(MUTANTS)
+	$(IN_MUTANTS) $(CARGO) test -p wal-inproc --features mutations --test mutations -- --include-ignored
+	@$(HEADER_CELL) --no-run
+	@$(call red,header-store-fence,loom,$(HEADER_CELL))
+	@$(call red,header-load-fence,loom,$(HEADER_CELL))
+	@$(PROTOCOL) --no-run
+	@$(call red,raise-header-recheck,loom,$(PROTOCOL) pages_that_a_checkpoint_skips)
+	@$(KILLED) --no-run
+	@$(call red,count-before-header,a kill,$(KILLED) a_commit_is_there)
+	@$(POWER_LOSS) --no-run
+	@$(call red,close-proves-backfill,a power failure,$(POWER_LOSS) commit_moved_by)
+	@$(call red,copy-sync-before-header,a power failure,$(POWER_LOSS) copy_that_catches_up)
 
 test-processes: ## worker processes, kills, forks, stock SQLite beside ours
 	$(CARGO) test -p integration -p demo -p fixtures --features integration/test-points
@@ -120,9 +130,8 @@ soak: $(LITESTREAM) ## the same, longer: make soak MINUTES=240
 	  ! grep -qE 'FAILED|^error: test failed' target/soak.log
 	WAL_SCHEDULES=$$(($(MINUTES) * 34000)) WAL_SCHEDULE_STRIDE=7 $(CARGO) test --release -p integration \
 	  --features test-points --test schedules -- --nocapture
-	@if WAL_BROKEN_RULE=mark-fence $(LOOM) -p wal-inproc --features mutations --test loom_protocol \
-	  mark_is_new >/dev/null 2>&1; \
-	then echo "mark-fence survives loom"; exit 1; else echo "mark-fence: caught by loom"; fi
+	@$(PROTOCOL) --no-run
+	@$(call red,mark-fence,loom,$(PROTOCOL) mark_is_new)
 	LOOM_MAX_PREEMPTIONS=1 $(LOOM) -p wal-inproc --test loom_protocol -- --nocapture --test-threads=2
 	WAL_ENGINE_SCRIPTS=$$(($(MINUTES) * 200)) $(CARGO) test --release -p wal-inproc --test conformance \
 	  engine_calls_that_fail_anywhere -- --nocapture

@@ -1,12 +1,12 @@
 //! What the documents promise is there: every test that they name exists, and
-//! every mutation has its row.
+//! every rule and every patch has its row.
 #![allow(clippy::unwrap_used)] // A file of the repository that cannot be read fails the test.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use wal_core::testing::Mutation;
+use wal_core::testing::Rule;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -148,13 +148,18 @@ fn every_guarantee_is_shown_by_make_test() {
 }
 
 #[test]
-fn every_mutation_has_its_row() {
+fn every_rule_and_patch_has_its_row() {
     let document = fs::read_to_string(root().join("docs/testing.md")).unwrap();
-    for mutation in Mutation::ALL {
-        let name = format!("`{}`", mutation.name());
+    let rules = Rule::ALL.iter().map(|rule| rule.name().to_owned());
+    let entries = fs::read_dir(root().join("mutations")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let patches = paths
+        .filter(|path| path.extension().is_some_and(|end| end == "patch"))
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned());
+    for name in rules.chain(patches) {
         assert!(
-            document.contains(&name),
-            "docs/testing.md does not tell of {name}"
+            document.contains(&format!("`{name}`")),
+            "docs/testing.md does not tell of `{name}`"
         );
     }
 }

@@ -26,7 +26,7 @@
 //! | `contract` | the rules that are checked at every call |
 //! | `interposed` | a user's coordination and files, with the director in front |
 //! | `scene` | a database in a directory, its users, pages with versions |
-//! | `mutations` | which case catches which seeded mutation |
+//! | `rules` | which case turns red when which rule is broken |
 //! | `cases` | the cases, by what they are about |
 #![allow(
     clippy::panic,
@@ -42,10 +42,10 @@ mod cases;
 mod contract;
 mod director;
 mod interposed;
-mod mutations;
+mod rules;
 mod scene;
 mod suite;
 
 pub use backend::{Attachment, Backend};
-pub use mutations::{CaughtBy, MUTATIONS};
+pub use rules::{CaughtBy, RULES};
 pub use suite::{Case, cases, run};

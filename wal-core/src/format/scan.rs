@@ -11,7 +11,7 @@ use super::frame::{FRAME_HEADER_LEN, FrameHeader};
 use super::log_header::{DecodedHeader, LOG_HEADER_LEN, LogHeader};
 use crate::error::{Error, Result};
 use crate::storage::File;
-use crate::testing::{Mutation, mutated, rule};
+use crate::testing::rule;
 use crate::types::{MAX_FRAME, PageSize, Salts};
 use std::fmt;
 
@@ -167,24 +167,5 @@ fn read_len(page_size: PageSize) -> usize {
 
 fn decode(frame: &[u8], log: &LogHeader, before: Checksum) -> Option<(FrameHeader, Checksum)> {
     let (header, content) = frame.split_first_chunk::<FRAME_HEADER_LEN>()?;
-    let decoded = FrameHeader::decode(header, content, log.salts, log.byte_order, before);
-    if decoded.is_none() && mutated(Mutation::SkipFrameChecksum) {
-        return decode_unchecked(header, content, log, before);
-    }
-    decoded
-}
-
-/// What a reader that forgot the checksum would accept.
-fn decode_unchecked(
-    header: &[u8; FRAME_HEADER_LEN],
-    content: &[u8],
-    log: &LogHeader,
-    before: Checksum,
-) -> Option<(FrameHeader, Checksum)> {
-    let after = before
-        .update(log.byte_order, &header[..8])
-        .update(log.byte_order, content);
-    let mut forged = *header;
-    forged[16..].copy_from_slice(&after.to_be_bytes());
-    FrameHeader::decode(&forged, content, log.salts, log.byte_order, before)
+    FrameHeader::decode(header, content, log.salts, log.byte_order, before)
 }

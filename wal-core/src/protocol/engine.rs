@@ -34,7 +34,7 @@ use crate::protocol::write::frames_mark::{Cuts, FramesMark};
 use crate::protocol::write::own_frames::{LogEnd, OwnFrames};
 use crate::protocol::write::spill::Placed;
 use crate::protocol::write::write_tx::WriteTx;
-use crate::testing::{Mutation, Point, mutated};
+use crate::testing::Point;
 use crate::types::{FrameNo, PageNo};
 
 const COMMIT: &str = "committing frames";
@@ -324,13 +324,9 @@ impl<C: WalCoordination> Wal<C> {
     /// before it was overwritten, the commit corrects the checksum.
     fn end_behind(&self, own: &OwnFrames, frames: u32) -> Result<LogEnd> {
         let max_frame = own.start.max_frame().saturating_add(frames);
-        let checksum = match mutated(Mutation::KeepChecksumAtCut) {
-            true => own.end.checksum,
-            false => self.checksum_behind(own, max_frame)?,
-        };
         Ok(LogEnd {
             max_frame,
-            checksum,
+            checksum: self.checksum_behind(own, max_frame)?,
         })
     }
 

@@ -27,7 +27,7 @@ use crate::index::{
 };
 use crate::protocol::handle::Wal;
 use crate::protocol::read::header::Held;
-use crate::testing::{Mutation, mutated, rule};
+use crate::testing::rule;
 use crate::types::{Lock, LockMode, ReadSlot};
 
 impl<C: WalCoordination> Wal<C> {
@@ -48,9 +48,6 @@ impl<C: WalCoordination> Wal<C> {
             self.check_log_page_size(scan)?;
             self.check_log_follows(scan)?;
             self.checkpoint_state().set_sequence(scan.header.sequence);
-        }
-        if mutated(Mutation::RecoveredHeaderFirst) {
-            self.publish_recovered(scan.as_ref())?;
         }
         self.rebuild_blocks(scan.as_ref().map_or(&[], |scan| &scan.pages))?;
         // Whatever damaged the index may have come to the map too.
@@ -103,9 +100,8 @@ impl<C: WalCoordination> Wal<C> {
         rule!(RecoveryResetsBackfilled, {
             block_zero.set_backfilled(0);
         });
-        block_zero.set_attempted(match mutated(Mutation::ForgetAttempted) {
-            true => 0,
-            false => header.max_frame(),
+        rule!(RecoveryRaisesAttempted, {
+            block_zero.set_attempted(header.max_frame());
         });
         for slot in ReadSlot::MARKED {
             // A slot in use keeps its mark: its reader still relies on it.

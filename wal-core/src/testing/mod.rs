@@ -32,7 +32,7 @@ mod rules;
 #[cfg(feature = "step-points")]
 pub use points::set_hook;
 pub use points::{Point, step};
+pub use rules::Rule;
 #[cfg(feature = "mutations")]
 pub use rules::is_broken;
 pub(crate) use rules::rule;
-pub use rules::{Mutation, Rule, mutated};

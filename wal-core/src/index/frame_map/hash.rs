@@ -21,7 +21,7 @@ use crate::index::block::{
     IndexBlock, SLOTS, Word, WritableBlock, block_of_frame, frame_before_block, hash,
 };
 use crate::sync::{Ordering, fence};
-use crate::testing::{Mutation, Point, mutated, rule, step};
+use crate::testing::{Point, rule, step};
 
 /// How the blocks of the index are reached.
 pub(crate) trait Blocks {
@@ -130,9 +130,6 @@ fn find_in_block(
         };
         if in_range && frame > newest && pages.get(usize::from(value) - 1).is_some_and(holds) {
             (newest, newest_at) = (frame, at);
-            if mutated(Mutation::FirstHitWins) {
-                return Some(newest);
-            }
         }
         // Entries before it are older than this one, which is to be seen.
         if walked == FAR

@@ -48,7 +48,7 @@ use crate::format::FRAME_HEADER_LEN;
 use crate::index::block::{block_of_frame, frame_before_block, last_frame_of_block};
 use crate::once_table::OnceTable;
 use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering, Unpoison};
-use crate::testing::{Mutation, mutated, rule};
+use crate::testing::rule;
 
 /// The header of a frame, as it stands in the log.
 pub(crate) type Seal = [u8; FRAME_HEADER_LEN];
@@ -97,7 +97,7 @@ impl PageMap {
     /// map covers a snapshot up to `max_frame`. `seal_at` reads the log.
     pub(crate) fn is_of(&self, max_frame: u32, seal_at: impl FnOnce(u32) -> Result<Seal>) -> bool {
         let LastFed { frame, seal } = *self.last();
-        let (frame, seal) = if frame <= max_frame && !mutated(Mutation::SkipLastSeal) {
+        let (frame, seal) = if frame <= max_frame {
             (frame, Some(seal))
         } else if let Some(block) = whole_blocks(frame.min(max_frame)).checked_sub(1) {
             (last_frame_of_block(block), self.seals.get(block).copied())

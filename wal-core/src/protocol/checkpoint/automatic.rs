@@ -32,7 +32,6 @@ use crate::index::IndexHeader;
 use crate::protocol::checkpoint::backfill::Backfill;
 use crate::protocol::checkpoint::options::CheckpointOptions;
 use crate::protocol::checkpoint::pace::CaughtUp;
-use crate::protocol::checkpoint::restart::next_salts;
 use crate::protocol::config::{Synchronous, WalAutoActions};
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
@@ -198,7 +197,7 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(CaughtUp::InVain);
         };
         let proof = self.backfill_proof(&header)?;
-        self.publish_restart(&header, &proof, next_salts(&header))?;
+        self.publish_restart(&header, &proof, header.salts().next())?;
         Ok(CaughtUp::Yes)
     }
 }

@@ -33,7 +33,6 @@ use crate::index::{
 };
 use crate::protocol::checkpoint::backfill_proof::BackfillProof;
 use crate::protocol::checkpoint::options::{CheckpointProgress, CheckpointReport, HeldBack};
-use crate::protocol::checkpoint::restart::next_salts;
 use crate::protocol::config::Synchronous;
 use crate::protocol::free_space;
 use crate::protocol::handle::Wal;
@@ -42,7 +41,7 @@ use crate::protocol::locking::delayed_release::Reclaim;
 use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::read::page_ref::PageRef;
 use crate::sync::{Ordering, fence};
-use crate::testing::{Mutation, Point, mutated, rule, step};
+use crate::testing::{Point, rule, step};
 use crate::types::{FrameNo, Lock, PageNo, ReadSlot};
 
 /// The longest run of pages that one write takes.
@@ -246,9 +245,6 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         if let Some(len) = grown_len {
             wal.storage().database().hint_len(len);
         }
-        if mutated(Mutation::BackfilledBeforePages) {
-            block_zero.set_backfilled(safe);
-        }
         self.copy_pages(&frames)?;
         match self.finish(safe)? {
             Some(proof) => wal.publish_backfill(Backfilled::Complete(&proof))?,
@@ -293,7 +289,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         let file = self.wal.storage().database();
         let page = u64::from(self.wal.config().page_size.bytes());
         let (before, len) = (file.len()?, u64::from(self.header.page_count()) * page);
-        if before > len || before < len && !mutated(Mutation::KeepShortDatabase) {
+        if before != len {
             step(Point::CheckpointTruncate);
             file.set_len(len)?;
             self.database_bytes_cut = before.saturating_sub(len);
@@ -340,9 +336,6 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
             if let Some(frame) = FrameNo::new(number) {
                 frames.push((index::page_of_frame(&**wal, number)?, frame));
             }
-        }
-        if mutated(Mutation::CopyOlderVersions) {
-            frames.retain(|&(_, frame)| frame.get() <= safe);
         }
         frames.sort_unstable_by_key(|&(page, frame)| (page, std::cmp::Reverse(frame)));
         frames.dedup_by_key(|&mut (page, _)| page);
@@ -393,7 +386,7 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         if then == ThenLog::IsCut {
             report.log_bytes_cut = wal.truncate_log_held(&self.header, &proof)?;
         } else if self.header.max_frame() > 0 {
-            wal.publish_restart(&self.header, &proof, next_salts(&self.header))?;
+            wal.publish_restart(&self.header, &proof, self.header.salts().next())?;
         }
         (report.log_frames, report.backfilled) = (0, 0);
         Ok(())

@@ -43,7 +43,7 @@ use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::read::header::Held;
-use crate::testing::{Mutation, Point, mutated, rule, step};
+use crate::testing::{Point, rule, step};
 use crate::types::{Lock, ReadSlot, Salts};
 
 impl<C: WalCoordination> Wal<C> {
@@ -69,7 +69,7 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<()> {
         let (header, _locks) = self.shut_out_log_users(busy.into())?;
         self.check_proof(proof, &header)?;
-        self.publish_restart(&header, proof, next_salts(&header))
+        self.publish_restart(&header, proof, header.salts().next())
             .map(drop)
     }
 
@@ -124,7 +124,7 @@ impl<C: WalCoordination> Wal<C> {
         if header.max_frame() == 0 && rule!(TruncateCutsEmptyLog, len == 0) {
             return Ok(0);
         }
-        self.publish_restart(header, proof, next_salts(header))?;
+        self.publish_restart(header, proof, header.salts().next())?;
         step(Point::LogTruncate);
         self.empty_log()?;
         Ok(len)
@@ -175,17 +175,9 @@ impl<C: WalCoordination> Wal<C> {
         // new one would pass frames for backfilled that are not, and if we
         // died in between it would stay. The old header with a count of 0 only
         // sends readers to the log, which nobody can join for the moment.
-        if !mutated(Mutation::HeaderBeforeCount) {
-            block_zero.set_backfilled(0);
-        }
-        if mutated(Mutation::AttemptedBeforeHeader) {
-            block_zero.set_attempted(0);
-        }
+        block_zero.set_backfilled(0);
         self.writable_block_zero()?.store_header(&next);
         self.read_state().forget_map();
-        if mutated(Mutation::HeaderBeforeCount) {
-            block_zero.set_backfilled(0);
-        }
         // Only now: under the old header frames up to here were attempted.
         rule!(RestartResetsAttempted, {
             block_zero.set_attempted(0);
@@ -198,13 +190,5 @@ impl<C: WalCoordination> Wal<C> {
         });
         observe!(self, LogRestarted { salts });
         Ok(next)
-    }
-}
-
-/// The generation that follows that of `header`.
-pub(in crate::protocol) fn next_salts(header: &IndexHeader) -> Salts {
-    match mutated(Mutation::KeepSalts) {
-        true => header.salts(),
-        false => header.salts().next(),
     }
 }

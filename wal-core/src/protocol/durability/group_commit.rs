@@ -45,7 +45,7 @@ use crate::index::IndexHeader;
 use crate::protocol::config::Synchronous;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::pause::pause_before;
-use crate::testing::{Mutation, Point, mutated, rule, step};
+use crate::testing::{Point, rule, step};
 use crate::types::Salts;
 use crate::wait::{LEASE, SyncedLog, WaitingRoom, comes_soon, now};
 
@@ -92,8 +92,7 @@ impl<C: WalCoordination> Wal<C> {
         loop {
             // Before it is asked how far the log is synced: what a sync that failed has
             // lost may be missing behind a later one that did not.
-            let is_covered = mutated(Mutation::CoverageBeforeFailure) && log.covers(salts, frame);
-            if !is_covered && !rule!(FailedGroupSyncIsFinal, !log.has_failed(salts)) {
+            if !rule!(FailedGroupSyncIsFinal, !log.has_failed(salts)) {
                 self.poison();
                 return Err(self.failed_elsewhere());
             }
@@ -139,14 +138,11 @@ impl<C: WalCoordination> Wal<C> {
         if !is_sound || log.covers(salts, published.max_frame()) {
             return Ok(());
         }
-        let mut up_to = self.published_in(salts);
+        let up_to = self.published_in(salts);
         rule!(CommitSync, {
             step(Point::CommitSync);
             self.sync_log()?;
         });
-        if mutated(Mutation::SampleAfterSync) {
-            up_to = self.published_in(salts);
-        }
         // Its own frames were published before it came here, whatever the
         // header says by now. If their generation is gone, this ends the wait,
         // and the look at the header that follows decides.
@@ -175,7 +171,7 @@ impl<C: WalCoordination> Wal<C> {
                 return is_there.then(|| header.max_frame());
             }
         }
-        mutated(Mutation::TrustUnreadableHeader).then_some(0)
+        None
     }
 
     pub(in crate::protocol) fn failed_elsewhere(&self) -> Error {

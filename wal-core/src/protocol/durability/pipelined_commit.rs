@@ -54,7 +54,7 @@ use crate::protocol::durability::pipeline::{Commit, State};
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::guard::LockGuard;
 use crate::sync::{MutexGuard, Ordering, wait_while};
-use crate::testing::{Mutation, Point, mutated, rule, step};
+use crate::testing::{Point, rule, step};
 use crate::wait::{Place, comes_soon, now};
 
 /// A commit that its thread has left unpublished, and waits for.
@@ -315,22 +315,10 @@ impl<C: WalCoordination> Wal<C> {
         let block_zero = self
             .writable_block_zero()
             .map_err(|e| self.outcome_unknown(e))?;
-        if mutated(Mutation::PublishUnsynced) {
-            self.commit_prepared_frames(block_zero, &commit.header);
-        }
         rule!(CommitSync, {
             step(Point::CommitSync);
             self.sync_log().map_err(|e| self.outcome_unknown(e))?;
         });
-        let commit = match mutated(Mutation::PublishNewest) {
-            true => self
-                .durability_state()
-                .pipeline()
-                .state()
-                .newest
-                .unwrap_or(commit),
-            false => commit,
-        };
         self.commit_prepared_frames(block_zero, &commit.header);
         lead.reached = Some(commit.number);
         Ok(())

@@ -27,7 +27,7 @@ use crate::format::{self, LogScan, frame_end};
 use crate::index::IndexHeader;
 use crate::protocol::config::Synchronous;
 use crate::protocol::handle::Wal;
-use crate::testing::{Mutation, Point, mutated, rule, step};
+use crate::testing::{Point, rule, step};
 use crate::types::{FrameNo, Lock, LockMode, Salts};
 
 /// How much is read and written at a time.
@@ -144,11 +144,7 @@ impl<C: WalCoordination> Wal<C> {
                 self.scan_published()?;
             });
         }
-        room.synced()
-            .mended(match mutated(Mutation::ForgetLateFailure) {
-                true => room.synced().failure(),
-                false => failure,
-            });
+        room.synced().mended(failure);
         Ok(())
     }
 

@@ -34,7 +34,7 @@ use crate::protocol::read::header::Held;
 use crate::protocol::read::retained::Kept;
 use crate::protocol::read::snapshot::Snapshot;
 use crate::protocol::read::taken_map::TakenMap;
-use crate::testing::{Mutation, mutated, rule};
+use crate::testing::rule;
 use crate::types::{Lock, LockMode, ReadSlot};
 
 /// After this many attempts the protocol is taken for broken
@@ -131,10 +131,7 @@ impl<C: WalCoordination> ReadTx<C> {
             wal.publish_all()?;
             return Ok(wal.begin_read_holding(&Held::NOTHING)?.aging());
         }
-        let guard = match mutated(Mutation::CloneWithoutLock) {
-            true => Some(self.guard.lent()),
-            false => wal.relock_shared(&self.guard)?,
-        };
+        let guard = wal.relock_shared(&self.guard)?;
         Ok(ReadTx {
             guard: guard.ok_or_else(|| wal.busy(self.guard.lock()))?,
             snapshot: self.snapshot,

@@ -22,7 +22,7 @@ use crate::index::IndexHeader;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::guard::LockGuard;
 use crate::sync::{Ordering, fence};
-use crate::testing::{Mutation, mutated, rule};
+use crate::testing::rule;
 use crate::types::{Lock, LockMode, ReadSlot};
 
 impl<C: WalCoordination> Wal<C> {
@@ -92,11 +92,6 @@ impl<C: WalCoordination> Wal<C> {
             };
             // Nobody reads at the slot while we hold it alone, so its mark
             // may change. It is stored before others get in.
-            if mutated(Mutation::UnlockBeforeClear) {
-                drop(exclusive);
-                self.set_mark(slot, mark);
-                return self.try_lock(lock, LockMode::Exclusive);
-            }
             self.set_mark(slot, mark);
             return Ok(Some(exclusive));
         }

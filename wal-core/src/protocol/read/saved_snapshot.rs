@@ -31,7 +31,7 @@ use crate::protocol::read::header::Held;
 use crate::protocol::read::retained::Kept;
 use crate::protocol::read::snapshot::SavedSnapshot;
 use crate::sync::{Ordering, fence};
-use crate::testing::{Mutation, mutated, rule};
+use crate::testing::rule;
 use crate::types::{Lock, LockMode, PageNo, ReadSlot};
 
 /// After this many attempts, which take a millisecond, readers of newer states have all
@@ -127,14 +127,15 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(None);
         };
         let info = self.checkpoint_info()?;
-        let one_beyond = u32::from(mutated(Mutation::AcceptOneFrameBeyond));
-        let attempted = info.attempted().saturating_sub(one_beyond);
         let there = live.salts().name_same(header.salts())
             && rule!(
                 SavedSnapshotIsPublished,
                 live.max_frame() >= header.max_frame()
             )
-            && rule!(AttemptedWithinSnapshot, attempted <= header.max_frame());
+            && rule!(
+                AttemptedWithinSnapshot,
+                info.attempted() <= header.max_frame()
+            );
         // A state that a writer has handed on and that was never published may have
         // other frames in its place.
         // SAFETY: `guard` is held until this returns, and with it the log, unless it is of
@@ -146,12 +147,7 @@ impl<C: WalCoordination> Wal<C> {
         // From the first frame on, whatever is backfilled: a checkpoint that
         // saw a newer frame of a page, beyond this snapshot, has left older
         // ones of it out.
-        let min_frame = match mutated(Mutation::SkipBackfilledFrames) {
-            true => info.backfilled().saturating_add(1),
-            false => 1,
-        };
-        self.read_tx(guard, &header, Some(slot), min_frame)
-            .map(Some)
+        self.read_tx(guard, &header, Some(slot), 1).map(Some)
     }
 
     pub(in crate::protocol) fn snapshot_gone(&self) -> Error {

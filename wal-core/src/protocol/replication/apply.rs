@@ -40,7 +40,7 @@ use crate::protocol::write::append::PreparedFrames;
 use crate::protocol::write::own_frames::{LogEnd, OwnFrames};
 use crate::protocol::write::page_one;
 use crate::protocol::write::write_tx::WriteTx;
-use crate::testing::{Mutation, Point, mutated, rule, step};
+use crate::testing::{Point, rule, step};
 use crate::types::{FrameNo, Lock, MAX_FRAME, PageNo};
 
 /// A transaction that adds frames of another log. Dropping it without
@@ -83,11 +83,8 @@ impl<C: WalCoordination> Wal<C> {
         busy: impl Into<BusyHandler>,
     ) -> Result<ApplyTx<C>> {
         self.check_writable()?;
-        let begin = match mutated(Mutation::ApplyOnUnpublished) {
-            true => Begin::OnNewest,
-            false => Begin::OnPublished,
-        };
-        let tx = self.begin_write_waiting(&mut Waiter::new(busy.into()), begin)?;
+        let mut waiter = Waiter::new(busy.into());
+        let tx = self.begin_write_waiting(&mut waiter, Begin::OnPublished)?;
         let published = tx.read.snapshot.header;
         let header = match published.max_frame() {
             0 => Header::IsMissing,

@@ -24,7 +24,6 @@ use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{FRAME_HEADER_LEN, FrameHeader, LOG_HEADER_LEN};
 use crate::index::IndexHeader;
-use crate::protocol::checkpoint::restart::next_salts;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::locking::pause::pause_before;
@@ -32,7 +31,7 @@ use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::header::Held;
 use crate::protocol::read::page_ref::PageRef;
 use crate::protocol::read::retained::Kept;
-use crate::testing::{Mutation, mutated, rule};
+use crate::testing::rule;
 use crate::types::{FrameNo, Lock, PageNo, Salts};
 
 /// After this many attempts others kept changing the log.
@@ -336,7 +335,7 @@ impl<C: WalCoordination> Tail<C> {
         let wal = self.at.wal();
         let _readers = wal.lock_or_busy(Lock::ReadMarks, waiter)?;
         let proof = wal.backfill_proof(header)?;
-        wal.publish_restart(header, &proof, next_salts(header))?;
+        wal.publish_restart(header, &proof, header.salts().next())?;
         Ok(())
     }
 }
@@ -395,10 +394,7 @@ impl<'t, C: WalCoordination> Iterator for TailFrames<'t, C> {
     type Item = Result<RawFrame<'t>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let last = match mutated(Mutation::TailBeyondPublished) {
-            true => self.at.snapshot().max_frame().saturating_add(1),
-            false => self.at.snapshot().max_frame(),
-        };
+        let last = self.at.snapshot().max_frame();
         let number = self.numbers.next_up_to(last)?;
         if let Err(gone) = self.check_kept() {
             self.numbers = Numbers { next: None };

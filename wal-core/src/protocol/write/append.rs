@@ -52,7 +52,7 @@ use crate::protocol::write::own_frames::{LogEnd, OwnFrames};
 use crate::protocol::write::page_one;
 use crate::protocol::write::spill::Placed;
 use crate::protocol::write::write_tx::WriteTx;
-use crate::testing::{Mutation, Point, mutated, rule, step};
+use crate::testing::{Point, rule, step};
 use crate::types::{FrameNo, MAX_FRAME, PageNo, Salts};
 
 /// The log in parts: the disk begins with one when it is full.
@@ -173,9 +173,7 @@ impl<C: WalCoordination> Wal<C> {
             let reason = "a commit needs a page; pass page 1 if no other has changed";
             return Err(Error::refused(self.path(), "a commit", reason));
         };
-        if !mutated(Mutation::IndexAfterHeader) {
-            self.index_frames(own, &appended)?;
-        }
+        self.index_frames(own, &appended)?;
         // Found before the commit frame is written: nothing may fail between
         // the commit and its becoming visible.
         let block_zero = self.writable_block_zero()?;
@@ -194,20 +192,19 @@ impl<C: WalCoordination> Wal<C> {
         let committed = own
             .start
             .committed(page_size, max_frame, page_count, checksum);
+        #[cfg(feature = "observe")]
+        let frames = max_frame - own.start.max_frame();
         // From here on the frames are everybody's, and not to be trimmed.
-        let mut before = std::mem::replace(own, OwnFrames::none_after(committed));
+        *own = OwnFrames::none_after(committed);
         if sync != CommitSync::InRelay {
             self.commit_prepared_frames(block_zero, &committed);
             observe!(
                 self,
                 Committed {
-                    frames: max_frame - before.start.max_frame(),
+                    frames,
                     log_frames: max_frame
                 }
             );
-        }
-        if mutated(Mutation::IndexAfterHeader) {
-            self.index_frames(&mut before, &appended)?;
         }
         Ok(())
     }
@@ -409,10 +406,7 @@ impl<C: WalCoordination> Wal<C> {
         let Some(limit) = self.tuning().log_size_limit() else {
             return;
         };
-        let keep = match mutated(Mutation::CutCommittedFrames) {
-            true => limit,
-            false => limit.max(frame_end(last, self.config().page_size)),
-        };
+        let keep = limit.max(frame_end(last, self.config().page_size));
         let log = self.storage().log();
         if log.len().is_ok_and(|len| len > keep) {
             rule!(LogSizeLimit, {

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::protocol::write::own_frames::LogEnd;
-use crate::testing::{Mutation, mutated, rule};
+use crate::testing::rule;
 use crate::types::PageNo;
 
 /// Pages by their number.
@@ -347,12 +347,6 @@ impl Changes {
         };
         let mut numbers: BTreeSet<PageNo> = self.dirty.keys().copied().collect();
         let in_memory = first..self.savepoints.len();
-        if mutated(Mutation::SpillNewestOnly) {
-            return History {
-                base: pages(numbers, self.savepoints.len()),
-                later: in_memory.map(|_| Vec::new()).collect(),
-            };
-        }
         numbers.extend(in_memory.clone().flat_map(before));
         History {
             base: pages(numbers, first),

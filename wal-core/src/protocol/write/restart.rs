@@ -4,7 +4,6 @@
 use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::index::IndexHeader;
-use crate::protocol::checkpoint::restart::next_salts;
 use crate::protocol::write::write_tx::WriteTx;
 use crate::testing::rule;
 use crate::types::{Lock, LockMode, Salts};
@@ -22,7 +21,7 @@ impl<C: WalCoordination> WriteTx<C> {
                 // A leader may have published all, and not said so yet: what it
                 // keeps would be of the log before.
                 self.wal().publish_all()?;
-                self.try_restart_log(next_salts(&self.read.snapshot.header))?
+                self.try_restart_log(self.read.snapshot.header.salts().next())?
             }
             false => None,
         };

@@ -34,7 +34,7 @@ use crate::protocol::read::retained::Kept;
 use crate::protocol::write::dirty_pages::History;
 use crate::protocol::write::own_frames::{LogEnd, OwnFrames};
 use crate::protocol::write::write_tx::WriteTx;
-use crate::testing::{Mutation, Point, mutated, rule, step};
+use crate::testing::{Point, rule, step};
 use crate::types::{FrameNo, PageNo};
 
 /// Pages that are overwritten in their frames, and pages that get new ones.
@@ -223,13 +223,8 @@ impl<C: WalCoordination> Wal<C> {
         kept: Option<u32>,
         pages: impl IntoIterator<Item = (PageNo, &'p [u8])>,
     ) -> Result<Placed<'p>> {
-        let kept = kept.filter(|_| !mutated(Mutation::OverwriteSavepointFrame));
         let kept = kept.unwrap_or(own.start.max_frame());
-        let first = if mutated(Mutation::OverwritePublishedFrame) {
-            1
-        } else {
-            kept.saturating_add(1)
-        };
+        let first = kept.saturating_add(1);
         let (mut overwritten, mut appended) = (Vec::new(), Vec::new());
         for (page, content) in pages {
             let found = index::find(self, page.get(), first, own.end.max_frame)?;
@@ -274,22 +269,6 @@ impl<C: WalCoordination> Wal<C> {
         };
         let ends = lens.into_iter().map(end_after).collect();
         own.advance_to(end_after(appended.len()));
-        if mutated(Mutation::PublishSpill) {
-            self.publish_spill(own)?;
-        }
         Ok(ends)
-    }
-
-    fn publish_spill(&self, own: &OwnFrames) -> Result<()> {
-        let LogEnd {
-            max_frame,
-            checksum,
-        } = own.end;
-        let count = own.start.page_count();
-        let header = own
-            .start
-            .committed(self.config().page_size, max_frame, count, checksum);
-        self.writable_block_zero()?.store_header(&header);
-        Ok(())
     }
 }

@@ -43,7 +43,7 @@ use crate::protocol::read::header::Held;
 use crate::protocol::read::snapshot::SavedSnapshot;
 use crate::protocol::write::append;
 use crate::protocol::write::write_tx::{UpgradeRefused, WriteTx};
-use crate::testing::{Mutation, mutated, rule};
+use crate::testing::rule;
 use crate::types::{FrameNo, Lock, PageNo};
 use crate::wait::who;
 
@@ -124,10 +124,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Begins on `commit` of another thread, from which `write` was taken over. It
     /// has left nothing to mend but the entries of a rollback, or of one that panicked.
     fn begin_on(self: &Arc<Self>, write: LockGuard<C>, commit: Commit) -> Result<WriteTx<C>> {
-        let header = match mutated(Mutation::InheritPublished) {
-            true => self.settled_header(&Held::NOTHING)?,
-            false => commit.header,
-        };
+        let header = commit.header;
         rule!(InheritTrimsIndex, {
             index::trim(&**self, header.max_frame())?;
         });
