@@ -157,3 +157,48 @@ fn backup_of_a_store_is_the_store() {
         ["copy", "pages"]
     );
 }
+
+#[test]
+fn log_of_another_store_is_refused_by_its_page_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
+    made(&own, 4096).close().unwrap();
+    let database = made(&other, 4096);
+    let mut write = database.begin_write().unwrap();
+    write.page_mut(PageNo::ONE).unwrap()[PAGE_STORE_HEADER_LEN] = 7;
+    write.commit().unwrap();
+    let log = fs::read(beside(&other, "-wal")).unwrap();
+    database.close().unwrap();
+    let before = fs::read(&own).unwrap();
+    for backend in [Backend::Shm, Backend::InProcess] {
+        fs::write(beside(&own, "-wal"), &log).unwrap();
+        let read = match backend {
+            Backend::Shm => (store().open_shm(&own)).and_then(|own| own.begin_read().map(drop)),
+            Backend::InProcess => {
+                (store().open_inproc(&own)).and_then(|own| own.begin_read().map(drop))
+            }
+        };
+        let error = read.unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+        assert!(error.to_string().contains("another page store"), "{error}");
+        assert_eq!(fs::read(&own).unwrap(), before, "nothing is moved");
+        assert_eq!(fs::read(beside(&own, "-wal")).unwrap(), log);
+    }
+    fs::remove_file(beside(&own, "-wal")).unwrap();
+    expect_three_pages(&store(), &own);
+}
+
+#[test]
+fn header_of_another_store_is_not_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let [own, other] = ["own", "other"].map(|name| folder.path().join(name));
+    made(&other, 4096).close().unwrap();
+    let database = made(&own, 4096);
+    let header = &fs::read(&other).unwrap()[..PAGE_STORE_HEADER_LEN];
+    let mut write = database.begin_write().unwrap();
+    write.page_mut(PageNo::ONE).unwrap()[..PAGE_STORE_HEADER_LEN].copy_from_slice(header);
+    let error = write.commit().unwrap_err();
+    assert!(error.to_string().contains("another page store"), "{error}");
+    drop(database);
+    expect_three_pages(&store(), &own);
+}

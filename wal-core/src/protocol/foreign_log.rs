@@ -17,7 +17,8 @@
 //! # What is not noticed
 //! A log without a page 1 beside a backup of the same size; one whose first change counter
 //! happens to follow; and any log while a process has the database open, whose index says what
-//! the log is. Page stores and raw pages have no change counter.
+//! the log is. A page store has a name in its header instead of a change counter, so a log with a page 1
+//! of another store is noticed; a copy of a store has the same name. Raw pages have neither.
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
@@ -87,13 +88,25 @@ impl Pair<'_> {
             return Ok(());
         }
         let head = self.head_in_log(frame)?;
-        match page_one::fault(self.config.kind, self.config.page_size, &head) {
+        let fault = page_one::fault(self.config.kind, self.config.page_size, &head);
+        match fault.or(self.other_store(&head)?) {
             Some(fault) => {
                 let reason = format!("page 1 in frame {}: {fault}", frame.get());
                 Err(Error::corrupt(self.storage.log().path(), reason))
             }
             None => Ok(()),
         }
+    }
+
+    /// That a page store has another name than the page 1 that begins with `head`, if so.
+    fn other_store(&self, head: &Head) -> Result<Option<&'static str>> {
+        if self.config.kind != DatabaseKind::PageStore {
+            return Ok(None);
+        }
+        let mut in_file: Head = [0; DatabaseHeader::LEN];
+        self.storage.database().read_at(&mut in_file, 0)?;
+        let differs = PageStoreHeader::decode(&in_file) != PageStoreHeader::decode(head);
+        Ok(differs.then_some("it is that of another page store; move the log to its own file"))
     }
 
     fn why_log_does_not_follow(&self, scan: &LogScan) -> Result<Option<&'static str>> {

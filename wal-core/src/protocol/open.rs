@@ -218,7 +218,7 @@ pub fn first_page(config: &WalConfig) -> Vec<u8> {
     let page_size = config.page_size;
     let mut page = vec![0; page_size.len()];
     if config.kind == DatabaseKind::PageStore {
-        let header = PageStoreHeader { page_size }.encode();
+        let header = PageStoreHeader::new(page_size).encode();
         page[..PageStoreHeader::LEN].copy_from_slice(&header);
     }
     page
@@ -235,9 +235,7 @@ pub fn first_page(config: &WalConfig) -> Vec<u8> {
 /// [`Error::Io`].
 pub fn create_pages(database: &dyn File, config: &WalConfig) -> Result<()> {
     if config.kind == DatabaseKind::PageStore {
-        let header = PageStoreHeader {
-            page_size: config.page_size,
-        };
+        let header = PageStoreHeader::new(config.page_size);
         database.write_all_at(&mut [IoSlice::new(&header.encode())], 0)?;
         database.sync(FileSyncType::Full)?;
     }

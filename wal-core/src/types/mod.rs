@@ -13,3 +13,4 @@ pub use lock::{Lock, LockMode};
 pub use page::{PageNo, PageSize};
 pub use read_slot::ReadSlot;
 pub use salts::Salts;
+pub(crate) use salts::random_bytes;

@@ -4,6 +4,15 @@ use std::fmt;
 
 use crate::testing::rule;
 
+/// Bytes drawn at random that have to differ from all others, not to be secret.
+pub(crate) fn random_bytes<const LEN: usize>() -> [u8; LEN] {
+    let mut bytes = [0; LEN];
+    if getrandom::fill(&mut bytes).is_err() {
+        fastrand::Rng::new().fill(&mut bytes);
+    }
+    bytes
+}
+
 /// How many restarts of a log are counted. The first salts of two logs that have nothing to
 /// do with each other are so close in one of 65536 cases.
 const MAX_RESTARTS: u32 = 1 << 16;
@@ -22,12 +31,7 @@ impl Salts {
     /// from the system: a generator of the process would repeat itself in a
     /// forked child.
     pub fn random() -> Self {
-        let mut bytes = [0; 8];
-        if getrandom::fill(&mut bytes).is_err() {
-            // Salts need to differ, not to be secret.
-            bytes = fastrand::Rng::new().u64(..).to_ne_bytes();
-        }
-        Salts(bytes)
+        Salts(random_bytes())
     }
 
     /// True for zeros, which name no generation: SQLite recovers each empty log with them,

@@ -110,7 +110,7 @@ fn stamp_page_one<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<()> {
         false => None,
     };
     if is_changed {
-        check_page_one(tx, before.as_ref())?;
+        check_page_one(tx)?;
     }
     let page_count = tx.page_count();
     if is_sqlite && let Some(page_one) = tx.changes.page_mut(PageNo::ONE) {
@@ -121,15 +121,16 @@ fn stamp_page_one<C: WalCoordination>(tx: &mut WriteTx<C>) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a page 1 by which the file would no longer be what it is. `before` is the header
-/// that a SQLite database has now.
-fn check_page_one<C: WalCoordination>(
-    tx: &WriteTx<C>,
-    before: Option<&DatabaseHeader>,
-) -> Result<()> {
+/// Refuses a page 1 by which the file would no longer be what it is.
+fn check_page_one<C: WalCoordination>(tx: &WriteTx<C>) -> Result<()> {
     let WalConfig {
         kind, page_size, ..
     } = *tx.wal().config();
+    let before = match tx.read.page_count() > 0 {
+        true => Some(tx.read.page(PageNo::ONE)?),
+        false => None,
+    };
+    let before = before.as_deref().unwrap_or_default();
     let Some(fault) = page_one::refusal(kind, page_size, before, &tx.page(PageNo::ONE)?) else {
         return Ok(());
     };

@@ -20,32 +20,40 @@ pub(in crate::protocol) fn fault(
             Some(header) => header.fault(page_size),
         },
         DatabaseKind::PageStore => {
-            let expected = DecodedStoreHeader::Valid(PageStoreHeader { page_size });
-            (PageStoreHeader::decode(page_one) != expected)
-                .then_some("its first 64 bytes are not the header of this page store")
+            let is_store = matches!(
+                PageStoreHeader::decode(page_one),
+                DecodedStoreHeader::Valid(header) if header.page_size == page_size
+            );
+            (!is_store).then_some("its first 64 bytes are not the header of this page store")
         }
         DatabaseKind::RawPages => None,
     }
 }
 
-/// Why `after` must not become page 1 of a database, if it must not. `before` is the header of
-/// the page 1 that it replaces, if that is one of SQLite.
+/// Why `after` must not become page 1 of a database, if it must not. `before` is the page 1
+/// that it replaces, or empty if there is none.
 pub(in crate::protocol) fn refusal(
     kind: DatabaseKind,
     page_size: PageSize,
-    before: Option<&DatabaseHeader>,
+    before: &[u8],
     after: &[u8],
 ) -> Option<&'static str> {
     if let Some(fault) = fault(kind, page_size, after) {
         return Some(fault);
     }
-    let versions = |header: &DatabaseHeader| (header.write_version, header.read_version);
-    match (kind, DatabaseHeader::decode(after).as_ref().map(versions)) {
-        (DatabaseKind::Sqlite, Some(after)) => {
-            let is_wal = matches!(after, (1 | 2, 2));
-            (!is_wal && before.map(versions) != Some(after))
+    let versions = |page: &[u8]| {
+        let header = DatabaseHeader::decode(page)?;
+        Some((header.write_version, header.read_version))
+    };
+    match (kind, versions(after)) {
+        (DatabaseKind::Sqlite, Some(new)) => {
+            let is_wal = matches!(new, (1 | 2, 2));
+            (!is_wal && versions(before) != Some(new))
                 .then_some("its versions at bytes 18 and 19 are not those of WAL mode")
         }
+        (DatabaseKind::PageStore, _) => (!before.is_empty()
+            && PageStoreHeader::decode(before) != PageStoreHeader::decode(after))
+        .then_some("its first 64 bytes are the header of another page store"),
         // The next opener would take the file for a database of that kind.
         (DatabaseKind::RawPages, Some(_)) => Some("it begins with the header of a SQLite database"),
         (DatabaseKind::RawPages, None)
@@ -72,7 +80,7 @@ mod tests {
 
     fn store(page_size: PageSize) -> Vec<u8> {
         let mut page = vec![7; page_size.len()];
-        let header = PageStoreHeader { page_size }.encode();
+        let header = PageStoreHeader::new(page_size).encode();
         page[..PageStoreHeader::LEN].copy_from_slice(&header);
         page
     }
@@ -87,8 +95,7 @@ mod tests {
         ];
         for (is, before) in pages.iter().enumerate() {
             for (becomes, after) in pages.iter().enumerate() {
-                let before = DatabaseHeader::decode(before);
-                let refused = refusal(kinds[is], SIZE, before.as_ref(), after).is_some();
+                let refused = refusal(kinds[is], SIZE, before, after).is_some();
                 assert_eq!(refused, is != becomes, "{is} {becomes}");
             }
         }
@@ -101,13 +108,20 @@ mod tests {
     }
 
     #[test]
+    fn header_of_another_page_store_is_refused() {
+        let (before, other) = (store(SIZE), store(SIZE));
+        let refused = |after: &[u8]| refusal(DatabaseKind::PageStore, SIZE, &before, after);
+        assert!(refused(&other).is_some());
+        assert_eq!(refused(&before), None);
+    }
+
+    #[test]
     fn versions_of_rollback_mode_stay_or_are_refused() {
         let wal = sqlite();
         let mut rollback = sqlite();
         rollback[18..20].copy_from_slice(&[1, 1]);
         let refused = |before: &[u8], after: &[u8]| {
-            let before = DatabaseHeader::decode(before);
-            refusal(DatabaseKind::Sqlite, SIZE, before.as_ref(), after).is_some()
+            refusal(DatabaseKind::Sqlite, SIZE, before, after).is_some()
         };
         assert!(refused(&wal, &rollback));
         assert!(!refused(&rollback, &rollback));
