@@ -35,6 +35,9 @@ pub mod schedule;
 /// Processes that do not outlive the test that starts them.
 pub mod spawn;
 
+/// A SQLite database that both sides change.
+pub mod stamped;
+
 /// Stock SQLite as a live peer, and the means to stop it at its file calls.
 pub mod stock;
 

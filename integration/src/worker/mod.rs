@@ -8,6 +8,7 @@
 //! | `session` | the process's end: what it has open, and the commands on it |
 //! | `steps` | stops at the library's step points, and the record of those passed |
 //! | `wire` | the lines between the two |
+//! | `standard_streams` | the lines at the process's end |
 //! | `stamp` | what is written on pages, so that each tells its commit |
 //! | `load` | writers, readers and checkpointers that run by themselves |
 //! | `forked` | children made by a bare `fork` |
@@ -17,6 +18,7 @@ mod load;
 mod process;
 mod session;
 mod stamp;
+mod standard_streams;
 #[cfg(feature = "test-points")]
 mod steps;
 mod wire;

@@ -1,9 +1,7 @@
 //! The process's end: what a worker has open, and the commands on it.
 
 use std::collections::BTreeMap;
-use std::io::{
-    Write, {self},
-};
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -17,6 +15,7 @@ use wal::{CheckpointOptions, LockKind, PageNo, Savepoint};
 use wal_core::LockMode;
 use wal_core::storage::ByteLocks;
 
+use super::standard_streams::{answer, read_command};
 use super::wire::{Answer, Backend, Command, HeldByte, Refusal, Settings, SnapshotInfo};
 use super::{Stamp, fork, run_load};
 
@@ -36,24 +35,6 @@ pub fn serve() -> Result<()> {
         })?;
     }
     worker.close()
-}
-
-pub(super) fn read_command() -> Result<Option<Command>> {
-    let mut line = String::new();
-    if io::stdin().read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    serde_json::from_str(&line)
-        .map(Some)
-        .with_context(|| format!("`{line}` is no command"))
-}
-
-pub(super) fn answer(answer: &Answer) -> Result<()> {
-    let mut line = serde_json::to_string(answer)?;
-    line.push('\n');
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(line.as_bytes())?;
-    Ok(stdout.flush()?)
 }
 
 /// What the process has open, with whichever coordination.

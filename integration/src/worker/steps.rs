@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use wal_core::sync::Unpoison;
 use wal_core::testing::{Point, set_hook};
 
-use super::session::{answer, read_command};
+use super::standard_streams::{answer, read_command};
 use super::wire::{Answer, Command};
 
 static STEPS: Mutex<Steps> = Mutex::new(Steps {

@@ -125,6 +125,7 @@ impl Scene {
 
     /// The same for stock SQLite, which does not look for another slot if the
     /// best one is held alone for the moment.
+    #[cfg(feature = "test-points")]
     pub(crate) fn stock_reader_waits(&self) -> bool {
         self.reader_waits()
             || IndexFile::open(&self.file("-shm")).is_some_and(|index| {
@@ -199,6 +200,7 @@ impl IndexFile {
     }
 
     /// The lock byte of the slot whose mark is the published frame.
+    #[cfg(feature = "test-points")]
     fn best_slot(&self) -> Option<u64> {
         let marks = [(4, 116), (3, 112), (2, 108), (1, 104)];
         let mut best = marks.into_iter();
