@@ -16,10 +16,10 @@
 pub(in crate::protocol) mod automatic;
 pub(in crate::protocol) mod backfill;
 pub(in crate::protocol) mod backfill_proof;
-pub(in crate::protocol) mod close;
-pub(in crate::protocol) mod modes;
+mod close;
+mod modes;
 pub(in crate::protocol) mod options;
-pub(in crate::protocol) mod pace;
-pub(in crate::protocol) mod proof;
+mod pace;
+mod proof;
 pub(in crate::protocol) mod restart;
 pub(in crate::protocol) mod state;

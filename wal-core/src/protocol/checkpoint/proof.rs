@@ -75,7 +75,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Syncs the database file, to which all of the log that `header` publishes has been
     /// written, and installs the proof of that in the attachment. The caller has written the
     /// pages, or has seen the count that says so.
-    pub(in crate::protocol) fn install_durable_backfill_proof(
+    pub(super) fn install_durable_backfill_proof(
         &self,
         header: &IndexHeader,
     ) -> Result<BackfillProof> {
@@ -99,11 +99,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Refuses a proof that is not for all of the log that `header` publishes
     /// and for the database file as it is.
-    pub(in crate::protocol) fn check_proof(
-        &self,
-        proof: &BackfillProof,
-        header: &IndexHeader,
-    ) -> Result<()> {
+    pub(super) fn check_proof(&self, proof: &BackfillProof, header: &IndexHeader) -> Result<()> {
         if proof.attachment != self.checkpoint_state().proofs().attachment() {
             return Err(proof.refused("it is another attachment's"));
         }

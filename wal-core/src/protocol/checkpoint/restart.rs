@@ -114,7 +114,7 @@ impl<C: WalCoordination> Wal<C> {
     ///
     /// The header is published first: a log that is shorter than the index
     /// says would be corrupt for whoever comes after our death.
-    pub(in crate::protocol) fn truncate_log_held(
+    pub(super) fn truncate_log_held(
         &self,
         header: &IndexHeader,
         proof: &BackfillProof,
@@ -132,7 +132,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Cuts the log to nothing, durably unless syncs are off. The caller keeps
     /// everybody away from it, and all of it is in the database file.
-    pub(in crate::protocol) fn empty_log(&self) -> Result<()> {
+    pub(super) fn empty_log(&self) -> Result<()> {
         self.storage().log().set_len(0)?;
         if self.tuning().synchronous() != Synchronous::Off {
             rule!(TruncateSync, {

@@ -174,7 +174,7 @@ impl<C: WalCoordination> Wal<C> {
         None
     }
 
-    pub(in crate::protocol) fn failed_elsewhere(&self) -> Error {
+    pub(super) fn failed_elsewhere(&self) -> Error {
         let source = std::io::Error::other("it failed for another user of the log");
         Error::io(self.storage().log().path(), "sync", source)
     }

@@ -12,6 +12,6 @@
 pub(in crate::protocol) mod group_commit;
 pub(in crate::protocol) mod pipeline;
 pub(in crate::protocol) mod pipelined_commit;
-pub(in crate::protocol) mod rewrite_log;
+mod rewrite_log;
 pub(in crate::protocol) mod state;
-pub(in crate::protocol) mod sync;
+mod sync;

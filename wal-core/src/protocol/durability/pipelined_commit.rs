@@ -231,7 +231,7 @@ impl<C: WalCoordination> Wal<C> {
     ///
     /// # Errors
     /// [`Error::CommitOutcomeUnknown`] if a sync has failed.
-    pub(in crate::protocol) fn wait_until_published(self: &Arc<Self>, number: u64) -> Result<()> {
+    fn wait_until_published(self: &Arc<Self>, number: u64) -> Result<()> {
         loop {
             let mut state = self.durability_state().pipeline().state();
             if state.is_published(number) {

@@ -118,7 +118,7 @@ pub(in crate::protocol) struct Waiter {
     handler: BusyHandler,
     deadline: Instant,
     tries: u32,
-    pub(in crate::protocol) for_itself: SelfWait,
+    pub(super) for_itself: SelfWait,
 }
 
 impl Waiter {
@@ -136,12 +136,12 @@ impl Waiter {
     }
 
     /// True if whoever is asked waits by itself.
-    pub(in crate::protocol) fn is_asked(&self) -> bool {
+    pub(super) fn is_asked(&self) -> bool {
         matches!(self.handler.answer, Answer::Ask(_))
     }
 
     /// True if it gives up at once.
-    pub(in crate::protocol) fn is_hasty(&self) -> bool {
+    pub(super) fn is_hasty(&self) -> bool {
         matches!(self.handler.answer, Answer::Timeout(Duration::ZERO))
     }
 

@@ -13,7 +13,7 @@
 pub(in crate::protocol) mod busy;
 pub(in crate::protocol) mod delayed_release;
 pub(in crate::protocol) mod guard;
-pub(in crate::protocol) mod own_write;
+mod own_write;
 pub(in crate::protocol) mod pause;
 pub(in crate::protocol) mod turn;
 pub(in crate::protocol) mod write_note;

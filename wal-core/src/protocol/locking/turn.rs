@@ -53,7 +53,7 @@ pub(in crate::protocol) struct HeldWrite<C: WalCoordination> {
 
 impl<C: WalCoordination> Wal<C> {
     /// Takes Write; `None` if it stayed busy until the waiter gave up.
-    pub(in crate::protocol) fn wait_for_write(
+    pub(super) fn wait_for_write(
         self: &Arc<Self>,
         waiter: &mut Waiter,
     ) -> Result<Option<LockGuard<C>>> {
@@ -144,7 +144,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Wakes the first in line, once Write is released.
-    pub(in crate::protocol) fn wake_next_writer(&self) {
+    pub(super) fn wake_next_writer(&self) {
         if let Some(room) = self.coordination().waiting_room()
             && let Some(word) = room.line().next(who(), now)
         {

@@ -110,7 +110,7 @@ impl OwnWrite {
 
     /// What the calling thread knows of the transaction that has `WRITE` of the database at
     /// `path`.
-    pub(in crate::protocol) fn of_thread(path: &Path) -> Own {
+    pub(super) fn of_thread(path: &Path) -> Own {
         let thread = who();
         let of_this_database = |note: Weak<OwnWrite>| {
             let note = note.upgrade().filter(|note| note.path == path);

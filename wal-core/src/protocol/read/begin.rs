@@ -160,7 +160,7 @@ impl<C: WalCoordination> ReadTx<C> {
     }
 
     /// Refuses what is too old.
-    pub(in crate::protocol) fn check_age(&self) -> Result<()> {
+    pub(super) fn check_age(&self) -> Result<()> {
         match self.expires {
             Some(expires) if !rule!(SnapshotAgeLimit, Instant::now() < expires) => {
                 observe!(self.wal(), SnapshotTooOld);

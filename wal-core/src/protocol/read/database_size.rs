@@ -44,7 +44,7 @@ impl<C: WalCoordination> Wal<C> {
     /// One that cuts the file says before up to which frame it goes, and cuts it
     /// to the size that the database has there.
     #[inline(always)]
-    pub(in crate::protocol) fn look_at_database_again(
+    pub(super) fn look_at_database_again(
         &self,
         header: &IndexHeader,
         min_frame: u32,

@@ -19,18 +19,18 @@
 //! | `page_ref` | a page, as it is handed out |
 
 pub(in crate::protocol) mod begin;
-pub(in crate::protocol) mod change;
-pub(in crate::protocol) mod database_size;
+mod change;
+mod database_size;
 pub(in crate::protocol) mod header;
 pub(in crate::protocol) mod hold;
-pub(in crate::protocol) mod marks;
-pub(in crate::protocol) mod page;
+mod marks;
+mod page;
 pub(in crate::protocol) mod page_ref;
 pub(in crate::protocol) mod pages;
 pub(in crate::protocol) mod raise;
 pub(in crate::protocol) mod retained;
-pub(in crate::protocol) mod saved_snapshot;
-pub(in crate::protocol) mod shared_map;
+mod saved_snapshot;
+mod shared_map;
 pub(in crate::protocol) mod snapshot;
 pub(in crate::protocol) mod state;
-pub(in crate::protocol) mod taken_map;
+mod taken_map;

@@ -74,7 +74,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// The mapping of the database file, if pages are read from it.
     #[inline]
-    pub(in crate::protocol) fn mapped_database(&self) -> Option<&MappedFile> {
+    pub(super) fn mapped_database(&self) -> Option<&MappedFile> {
         self.storage()
             .database()
             .mapped()
@@ -229,7 +229,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
 
     /// Reads the first bytes of the database file into `buffer`, if it has so many by the
     /// length that was seen.
-    pub(in crate::protocol) fn read_page_one(self, buffer: &mut [u8]) -> Result<()> {
+    pub(super) fn read_page_one(self, buffer: &mut [u8]) -> Result<()> {
         if let Some(mapped) = self.wal.mapped_database()
             && mapped.len()? >= buffer.len() as u64
         {

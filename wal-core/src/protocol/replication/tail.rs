@@ -148,10 +148,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// A read transaction at a marked slot, on the newest state, though all of
     /// it be backfilled: slot 0 does not keep the log from beginning anew.
-    pub(in crate::protocol) fn pin_newest(
-        self: &Arc<Self>,
-        held: &Held<'_, C>,
-    ) -> Result<ReadTx<C>> {
+    pub(super) fn pin_newest(self: &Arc<Self>, held: &Held<'_, C>) -> Result<ReadTx<C>> {
         self.check_process()?;
         for attempt in 1..=MAX_ATTEMPTS {
             pause_before(attempt);
@@ -274,7 +271,7 @@ impl<C: WalCoordination> Tail<C> {
     }
 
     /// Refuses a newer state with which the tail would miss frames.
-    pub(in crate::protocol) fn check_follows(&self, newest: &ReadTx<C>) -> Result<()> {
+    pub(super) fn check_follows(&self, newest: &ReadTx<C>) -> Result<()> {
         let (before, now) = (self.at.snapshot(), newest.snapshot());
         // A mark keeps the log from being restarted; only the first commit to an
         // empty log changes the salts under it. Slot 0, at which a failed
@@ -314,7 +311,7 @@ impl<C: WalCoordination> Tail<C> {
 
     /// Restarts the log that `header` publishes, all of which the tail has handed out and is
     /// in the database file. The caller holds `CKPT` and `WRITE`.
-    pub(in crate::protocol) fn restart_backfilled(
+    pub(super) fn restart_backfilled(
         &mut self,
         held: &Held<'_, C>,
         header: &IndexHeader,

@@ -212,7 +212,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Writes the log header if the log is empty, and gives the state that
     /// the first frame goes on from (`walFrames`).
-    pub(in crate::protocol) fn prepare_wal_header(
+    pub(super) fn prepare_wal_header(
         &self,
         header: &IndexHeader,
         restarted: bool,

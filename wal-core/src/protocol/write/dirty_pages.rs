@@ -138,7 +138,7 @@ impl Changes {
     }
 
     /// True if `page` can be changed where it is, without room for more.
-    pub(in crate::protocol) fn is_ready(&self, page: PageNo) -> bool {
+    pub(super) fn is_ready(&self, page: PageNo) -> bool {
         let captured = match self.savepoints.last().map(|open| &open.state) {
             Some(State::Memory(before)) => before.contains_key(&page),
             Some(State::Log(_)) | None => true,
@@ -153,7 +153,7 @@ impl Changes {
     }
 
     /// Keeps what `page` is for the newest savepoint, and leaves it so.
-    pub(in crate::protocol) fn prepare(&mut self, page: PageNo) {
+    pub(super) fn prepare(&mut self, page: PageNo) {
         let former = self.dirty.get(&page).cloned();
         self.keep_former(page, former);
     }
@@ -233,16 +233,13 @@ impl Changes {
     }
 
     /// Forgets all savepoints; what was changed stays.
-    pub(in crate::protocol) fn release_all(&mut self) {
+    pub(super) fn release_all(&mut self) {
         self.savepoints.clear();
     }
 
     /// Takes everything back to `savepoint`, which stays, and tells the end of
     /// the log that belongs to it, if that is another one.
-    pub(in crate::protocol) fn roll_back_to(
-        &mut self,
-        savepoint: Savepoint,
-    ) -> Result<Option<LogEnd>> {
+    pub(super) fn roll_back_to(&mut self, savepoint: Savepoint) -> Result<Option<LogEnd>> {
         let place = self.find(savepoint)?;
         let mut end = None;
         for open in self.savepoints.drain(place + 1..).rev() {
@@ -292,7 +289,7 @@ impl Changes {
     }
 
     /// The end of the log at `savepoint`, if it is in the log.
-    pub(in crate::protocol) fn log_end_at(&self, savepoint: Savepoint) -> Result<Option<LogEnd>> {
+    pub(super) fn log_end_at(&self, savepoint: Savepoint) -> Result<Option<LogEnd>> {
         let place = self.find(savepoint)?;
         Ok(match self.savepoints[place].state {
             State::Log(end) => Some(end),
@@ -301,7 +298,7 @@ impl Changes {
     }
 
     /// The end of the log that the newest savepoint in the log needs as it is.
-    pub(in crate::protocol) fn kept_in_log(&self) -> Option<LogEnd> {
+    pub(super) fn kept_in_log(&self) -> Option<LogEnd> {
         self.savepoints
             .iter()
             .rev()
@@ -335,7 +332,7 @@ impl Changes {
     }
 
     /// All that is in memory, in the order in which it came to be.
-    pub(in crate::protocol) fn history(&self) -> History<'_> {
+    pub(super) fn history(&self) -> History<'_> {
         let first = self.first_in_memory();
         let before = |place: usize| match &self.savepoints[place].state {
             State::Memory(before) => before.keys().copied().collect(),

@@ -17,15 +17,15 @@
 //! | `own_frames` | what a transaction has in the log |
 
 pub(in crate::protocol) mod append;
-pub(in crate::protocol) mod back_pressure;
+mod back_pressure;
 pub(in crate::protocol) mod dirty_pages;
 pub(in crate::protocol) mod frames_mark;
-pub(in crate::protocol) mod overwrite;
+mod overwrite;
 pub(in crate::protocol) mod own_frames;
 pub(in crate::protocol) mod page_one;
-pub(in crate::protocol) mod restart;
-pub(in crate::protocol) mod retry;
-pub(in crate::protocol) mod savepoint;
+mod restart;
+mod retry;
+mod savepoint;
 pub(in crate::protocol) mod spill;
-pub(in crate::protocol) mod transaction;
+mod transaction;
 pub(in crate::protocol) mod write_tx;

@@ -46,7 +46,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// Computes the checksums again from the first frame that was overwritten
     /// on (`walRewriteChecksums`).
-    pub(in crate::protocol) fn mend_checksums(&self, own: &mut OwnFrames) -> Result<()> {
+    pub(super) fn mend_checksums(&self, own: &mut OwnFrames) -> Result<()> {
         let Some(first) = own.overwritten.and_then(FrameNo::new) else {
             return Ok(());
         };
@@ -104,7 +104,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Refuses a commit with a page that a failed call has overwritten in part, unless its
     /// frame is among those that are `rewritten` now. A page beyond `page_count` is not
     /// part of the commit.
-    pub(in crate::protocol) fn check_settled(
+    pub(super) fn check_settled(
         &self,
         own: &OwnFrames,
         rewritten: &[(FrameNo, &[u8])],

@@ -32,7 +32,7 @@ pub(in crate::protocol) fn fault(
 
 /// Why `after` must not become page 1 of a database, if it must not. `before` is the page 1
 /// that it replaces, or empty if there is none.
-pub(in crate::protocol) fn refusal(
+pub(super) fn refusal(
     kind: DatabaseKind,
     page_size: PageSize,
     before: &[u8],

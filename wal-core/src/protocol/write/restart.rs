@@ -11,9 +11,7 @@ use crate::types::{Lock, LockMode, Salts};
 impl<C: WalCoordination> WriteTx<C> {
     /// Restarts the log if that can be done at once; `Some` is the header
     /// that it published (`walRestartLog`).
-    pub(in crate::protocol) fn try_restart_log_before_write(
-        &mut self,
-    ) -> Result<Option<IndexHeader>> {
+    pub(super) fn try_restart_log_before_write(&mut self) -> Result<Option<IndexHeader>> {
         let may_restart =
             self.read.snapshot.bypasses_log() && self.wal().config().auto_actions.restart;
         let restarted = match may_restart {

@@ -42,7 +42,7 @@ pub(in crate::protocol) type Placed<'p> = (Vec<(FrameNo, &'p [u8])>, Vec<(PageNo
 
 impl<C: WalCoordination> WriteTx<C> {
     /// Spills if there is no room for one more page.
-    pub(in crate::protocol) fn make_room(&mut self) -> Result<()> {
+    pub(super) fn make_room(&mut self) -> Result<()> {
         let config = &self.wal().config();
         let needed = (self.changes.len() as u64 + 1) * u64::from(config.page_size.bytes());
         let spills = config.cache_spill != 0 && needed > config.cache_spill;
@@ -119,7 +119,7 @@ impl<C: WalCoordination> WriteTx<C> {
     }
 
     /// The page as the transaction has it in the log.
-    pub(in crate::protocol) fn spilled_page(&self, page: PageNo) -> Result<Option<PageRef<'_>>> {
+    pub(super) fn spilled_page(&self, page: PageNo) -> Result<Option<PageRef<'_>>> {
         let Some(own) = &self.own else {
             return Ok(None);
         };
@@ -199,7 +199,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Clears the index entries behind `max_frame`. The caller holds Write.
-    pub(in crate::protocol) fn trim_own_frames(&self, max_frame: u32) -> Result<()> {
+    pub(super) fn trim_own_frames(&self, max_frame: u32) -> Result<()> {
         rule!(RollbackTrimsIndex, {
             index::trim(self, max_frame)?;
         });

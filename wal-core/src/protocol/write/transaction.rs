@@ -64,10 +64,7 @@ impl<C: WalCoordination> Wal<C> {
         self.begin_write_by(&mut Waiter::new(busy.into()))
     }
 
-    pub(in crate::protocol) fn begin_write_by(
-        self: &Arc<Self>,
-        waiter: &mut Waiter,
-    ) -> Result<WriteTx<C>> {
+    pub(super) fn begin_write_by(self: &Arc<Self>, waiter: &mut Waiter) -> Result<WriteTx<C>> {
         self.check_writable()?;
         self.wait_for_room(waiter)?;
         self.begin_write_waiting(waiter, Begin::OnNewest)
@@ -202,7 +199,7 @@ fn last_frame_before(before: &IndexHeader, committed: &IndexHeader) -> u32 {
 
 /// How long Write is left alone: long enough, before long, for a stock SQLite
 /// that looks every tenth of a second.
-pub(in crate::protocol) fn pause_without_write(attempt: u32) -> Duration {
+pub(super) fn pause_without_write(attempt: u32) -> Duration {
     Duration::from_millis(u64::from(attempt).pow(2).min(150))
 }
 

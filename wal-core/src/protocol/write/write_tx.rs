@@ -122,7 +122,7 @@ impl<C: WalCoordination> WriteTx<C> {
     }
 
     /// Takes `page` to the heap, whatever room there is.
-    pub(in crate::protocol) fn take_copy(&mut self, page: PageNo) -> Result<()> {
+    pub(super) fn take_copy(&mut self, page: PageNo) -> Result<()> {
         if self.changes.dirty().contains_key(&page) {
             self.changes.prepare(page);
         } else {
@@ -133,12 +133,12 @@ impl<C: WalCoordination> WriteTx<C> {
     }
 
     /// True if the transaction changed `page`, on the heap or in the log.
-    pub(in crate::protocol) fn has_changed(&self, page: PageNo) -> Result<bool> {
+    pub(super) fn has_changed(&self, page: PageNo) -> Result<bool> {
         Ok(self.changes.dirty().contains_key(&page) || self.spilled_page(page)?.is_some())
     }
 
     /// True if there is nothing to commit.
-    pub(in crate::protocol) fn is_unchanged(&self) -> bool {
+    pub(super) fn is_unchanged(&self) -> bool {
         self.changes.dirty().is_empty()
             && self.page_count() == self.read.page_count()
             && self.own.as_ref().is_none_or(OwnFrames::is_empty)
@@ -213,7 +213,7 @@ impl<C: WalCoordination> WriteTx<C> {
 
     /// Refuses to change pages beside frames of an engine, which a savepoint could not
     /// restore and a commit would include without the engine's size.
-    pub(in crate::protocol) fn check_changes_pages(&self, operation: &'static str) -> Result<()> {
+    pub(super) fn check_changes_pages(&self, operation: &'static str) -> Result<()> {
         self.wal().own_write().touch(self.thread);
         match &self.own {
             Some(own) if own.of_engine && !own.is_empty() => {
