@@ -16,10 +16,10 @@
 //! lines up anew.
 //!
 //! # Ordering
-//! A waiter takes its place, then tries the lock; a releaser gives the lock
-//! back, then looks for places. A fence lies between the two in both, so at
-//! least one sees the other, and a word that the waiter has read before its
-//! try ends its sleep.
+//! A waiter takes its place, or is woken, and then tries the lock; a releaser
+//! gives the lock back, then looks for places. A fence lies between the two in
+//! both, at each try, so at least one sees the other, and a word that the
+//! waiter has read before its try ends its sleep.
 //!
 //! # Crash
 //! A place of the dead costs those behind it at most [`GONE`], once. Garbage
@@ -203,13 +203,15 @@ impl Line {
         // Behind the ticket: who sees nobody and takes this back has not seen
         // the ticket, and so takes it back before.
         self.in_line.swap(1, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
         Some(Place { at, ticket })
     }
 
     /// Says that the one at `place` is there at `now`, and tells what it may
     /// do. Those before it that are gone lose their places.
     pub fn turn(&self, place: Place, now: u32) -> Turn {
+        // Behind the word that the caller has loaded, and before its try: a release that the
+        // try does not see finds what the one before it has left here.
+        fence(Ordering::SeqCst);
         let own = &self.waiters[place.at];
         own.heard.store(now, Ordering::Relaxed);
         if own.ticket.load(Ordering::SeqCst) != place.ticket {
