@@ -68,8 +68,8 @@ test-sql: ## an SQL engine on our log, beside stock SQLite
 	@if command -v sqlite3 >/dev/null; then $(CARGO) run --quiet -p wal-libsql --example sql_processes; \
 	  else $(call unchecked,the example sql_processes,there is no sqlite3 on PATH; install Debian's package sqlite3); fi
 
-loom: ## interleavings of the locks of both backends, header cell, index, page map and snapshots
-	$(LOOM) -p wal-inproc --test loom_packed_lock --test loom_slot_lock --test loom_protocol
+loom: ## interleavings of locks, wake-ups, header cell, index, page map, snapshots and commits
+	$(LOOM) -p wal-inproc --test loom_packed_lock --test loom_slot_lock --test loom_wait --test loom_protocol
 	$(LOOM) -p wal-core --lib index::
 	$(LOOM) -p wal-shm --lib lock_table
 

@@ -28,7 +28,11 @@ use wal_inproc::InProcessWalCoordination;
 type Handle = Arc<Wal<InProcessWalCoordination>>;
 
 #[derive(Debug)]
-struct Bytes(Mutex<Vec<u8>>);
+struct Bytes {
+    bytes: Mutex<Vec<u8>>,
+    /// How much of them is synced.
+    synced: Arc<Mutex<usize>>,
+}
 
 impl File for Bytes {
     fn path(&self) -> &Path {
@@ -36,7 +40,7 @@ impl File for Bytes {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        let bytes = self.0.lock().unwrap();
+        let bytes = self.bytes.lock().unwrap();
         let rest = bytes.get(offset as usize..).unwrap_or(&[]);
         let len = rest.len().min(buffer.len());
         buffer[..len].copy_from_slice(&rest[..len]);
@@ -44,7 +48,7 @@ impl File for Bytes {
     }
 
     fn write_all_at(&self, buffers: &mut [IoSlice<'_>], offset: u64) -> Result<()> {
-        let mut bytes = self.0.lock().unwrap();
+        let mut bytes = self.bytes.lock().unwrap();
         let new: Vec<u8> = buffers.iter().flat_map(|part| part.to_vec()).collect();
         let end = offset as usize + new.len();
         let len = bytes.len().max(end);
@@ -53,16 +57,19 @@ impl File for Bytes {
         Ok(())
     }
 
+    /// What is written while it runs may or may not be synced, and counts as not.
     fn sync(&self, _: FileSyncType) -> Result<()> {
+        let written = self.bytes.lock().unwrap().len();
+        *self.synced.lock().unwrap() = written;
         Ok(())
     }
 
     fn len(&self) -> Result<u64> {
-        Ok(self.0.lock().unwrap().len() as u64)
+        Ok(self.bytes.lock().unwrap().len() as u64)
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        self.0.lock().unwrap().resize(len as usize, 0);
+        self.bytes.lock().unwrap().resize(len as usize, 0);
         Ok(())
     }
 }
@@ -86,13 +93,23 @@ impl Storage for Files {
 
 /// A database of two pages with commit 1 in its log.
 fn database() -> Handle {
-    let files = Files([(); 2].map(|()| Bytes(Mutex::new(Vec::new()))));
-    let mut config = WalConfig::new(DatabaseKind::RawPages, PageSize::MIN);
-    config.synchronous = Synchronous::Off;
-    let coordination = InProcessWalCoordination::in_memory("loom".as_ref());
-    let wal = Wal::new(coordination, Box::new(files), config);
-    commit(&wal, 1).unwrap();
+    let (wal, _) = database_at(Synchronous::Off);
     wal
+}
+
+/// The same, and how much of its log is synced.
+fn database_at(synchronous: Synchronous) -> (Handle, Arc<Mutex<usize>>) {
+    let files = [(); 2].map(|()| Bytes {
+        bytes: Mutex::new(Vec::new()),
+        synced: Arc::default(),
+    });
+    let synced = files[1].synced.clone();
+    let mut config = WalConfig::new(DatabaseKind::RawPages, PageSize::MIN);
+    config.synchronous = synchronous;
+    let coordination = InProcessWalCoordination::in_memory("loom".as_ref());
+    let wal = Wal::new(coordination, Box::new(Files(files)), config);
+    commit(&wal, 1).unwrap();
+    (wal, synced)
 }
 
 /// Commits both pages with `number`.
@@ -297,4 +314,95 @@ fn no_commit_of_two_writers_is_lost() {
         let sum = wal.begin_read().unwrap().page(PageNo::ONE).unwrap()[0];
         assert_eq!(sum, 1 + added);
     });
+}
+
+/// Threads that commit by one sync at [`Synchronous::Full`], and pass `WRITE` on before it.
+#[derive(Clone)]
+struct Pipeline {
+    wal: Handle,
+    synced: Arc<Mutex<usize>>,
+}
+
+/// No wait for `WRITE` ends by itself.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+impl Pipeline {
+    /// The database, with 1 in the first byte of page 1.
+    fn new() -> Self {
+        let (wal, synced) = database_at(Synchronous::Full);
+        Pipeline { wal, synced }
+    }
+
+    /// True if the commit that has left `sum` is synced. Commit 1 has two frames, each later
+    /// one has one.
+    fn is_durable(&self, sum: u8) -> bool {
+        let frame = 24 + PageSize::MIN.len();
+        *self.synced.lock().unwrap() >= 32 + (usize::from(sum) + 1) * frame
+    }
+
+    /// Adds one to what page 1 holds; true if the transaction began on a commit that was not
+    /// synced.
+    fn add_one(&self) -> bool {
+        let mut tx = self.wal.begin_write(FOR_EVER).unwrap();
+        let first = tx.page_mut(PageNo::ONE).unwrap();
+        let before = first[0];
+        first[0] += 1;
+        let inherits = !self.is_durable(before);
+        tx.commit().unwrap();
+        assert!(self.is_durable(before + 1), "a commit ended too early");
+        inherits
+    }
+
+    /// What a reader finds on page 1.
+    fn read(&self) -> u8 {
+        let read = self.wal.begin_read().unwrap();
+        let sum = read.page(PageNo::ONE).unwrap()[0];
+        assert!(self.is_durable(sum), "a commit was read too early");
+        sum
+    }
+}
+
+/// Explores `writers` threads of a pipeline, each of which adds one, and `readers`.
+fn pipeline(preemptions: usize, writers: u8, readers: u8) {
+    let inherited = Arc::new(AtomicUsize::new(0));
+    let counted = inherited.clone();
+    explore(preemptions, move || {
+        let scene = Pipeline::new();
+        let adding = (0..writers).map(|_| {
+            let scene = scene.clone();
+            thread::spawn(move || scene.add_one())
+        });
+        let adding: Vec<_> = adding.collect();
+        let reading = (0..readers).map(|_| {
+            let scene = scene.clone();
+            thread::spawn(move || scene.read())
+        });
+        for reader in reading.collect::<Vec<_>>() {
+            assert!((1..=1 + writers).contains(&reader.join().unwrap()));
+        }
+        for writer in adding {
+            counted.fetch_add(writer.join().unwrap().into(), Ordering::Relaxed);
+        }
+        assert_eq!(scene.read(), 1 + writers, "a commit is lost");
+        // The lock was released in the end.
+        drop(scene.wal.begin_write(Duration::ZERO).unwrap());
+    });
+    let inherited = inherited.load(Ordering::Relaxed);
+    println!("{inherited} transactions began on what was not synced");
+    assert!(inherited > 0, "WRITE was never inherited");
+}
+
+#[test]
+fn write_is_inherited_while_its_last_holder_syncs() {
+    pipeline(2, 2, 0);
+}
+
+#[test]
+fn write_is_inherited_beside_a_thread_that_waits_for_a_sync() {
+    pipeline(1, 3, 0);
+}
+
+#[test]
+fn reader_beside_inherited_write_sees_what_is_synced() {
+    pipeline(1, 2, 1);
 }
