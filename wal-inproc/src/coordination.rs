@@ -24,8 +24,8 @@ use wal_core::fork::ProcessGeneration;
 use wal_core::index::{IndexBlock, MARK_NOT_USED, WritableBlock};
 use wal_core::once_table::OnceTable;
 use wal_core::storage::{
-    ByteLocks, Claim, File, LockKind, OpenMode, OsFile, Place, database_bytes, refuse_other_names,
-    shm_bytes,
+    ByteLocks, Claim, File, HeldPath, LockKind, OpenMode, OsFile, database_bytes,
+    refuse_other_names, shm_bytes,
 };
 use wal_core::sync::AtomicU32;
 use wal_core::wait::WaitingRoom;
@@ -95,7 +95,7 @@ impl Owned {
     /// Takes `database`, without waiting.
     fn take(database: &Arc<OsFile>, locks: ByteLocks) -> Result<Self> {
         let path = database.path();
-        let claim = Claim::acquire(database.place(), database.id()?, locks)?;
+        let claim = Claim::acquire(database.held_path(), database.id()?, locks)?;
         let file = database.as_file()?;
         let taken = locks.try_lock(file, database_bytes::ALL, LockMode::Exclusive);
         if !taken.map_err(|e| Error::io(path, "lock", e))? {
@@ -147,7 +147,7 @@ impl InProcessWalCoordination {
     ) -> Result<(Self, Arc<OsFile>)> {
         let locks = ByteLocks::new(options.lock_kind);
         let maps = options.mapped && locks.belong_to_description();
-        let file = open(Place::of(path)?, mode, options)?;
+        let file = open(HeldPath::of(path)?, mode, options)?;
         if !options.allow_other_names {
             refuse_other_names(&file)?;
         }
@@ -214,7 +214,7 @@ impl InProcessWalCoordination {
 }
 
 /// Opens a file that carries locks.
-fn open(place: Place, mode: OpenMode<'_>, options: InProcessOptions) -> Result<OsFile> {
+fn open(place: HeldPath, mode: OpenMode<'_>, options: InProcessOptions) -> Result<OsFile> {
     let file = OsFile::open_for_locks_at(place, mode)?;
     file.set_close_on_drop(options.close_descriptors);
     Ok(file)
@@ -223,7 +223,7 @@ fn open(place: Place, mode: OpenMode<'_>, options: InProcessOptions) -> Result<O
 /// True if a process holds the lock that everyone attached to the `-shm` file
 /// holds.
 fn someone_is_attached(database: &OsFile, options: InProcessOptions) -> Result<bool> {
-    let place = database.place().beside("-shm");
+    let place = database.held_path().beside("-shm");
     let shm = match open(place, OpenMode::Existing, options) {
         Ok(shm) => shm,
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -323,7 +323,7 @@ impl WalCoordination for InProcessWalCoordination {
         let Owner::Ours(owned) = &self.owner else {
             return Ok(());
         };
-        owned.database.place().beside("-shm").remove()
+        owned.database.held_path().beside("-shm").remove()
     }
 }
 

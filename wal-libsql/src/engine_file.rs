@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use libsql_ffi as ffi;
-use wal_core::storage::{File, FileId, FileSyncType, Place};
+use wal_core::storage::{File, FileId, FileSyncType, HeldPath};
 use wal_core::{Error, Result};
 
 use crate::code;
@@ -30,7 +30,7 @@ pub(crate) struct EngineFile {
     file: NonNull<ffi::sqlite3_file>,
     path: PathBuf,
     /// Where the file is, and which it is; empty until it is looked for.
-    place: OnceLock<(Place, FileId)>,
+    place: OnceLock<(HeldPath, FileId)>,
     /// How the file is synced (`SQLITE_SYNC_NORMAL`, `SQLITE_SYNC_FULL`).
     sync_flags: AtomicI32,
     /// The connection that checkpoints; null between checkpoints.
@@ -118,7 +118,7 @@ impl EngineFile {
     /// Looks for the file at its path, and holds its directory open. What is found there
     /// counts only if the VFS says afterwards that the file is in place.
     pub(crate) fn find_place(&self) -> Result<()> {
-        let place = Place::of(&self.path)?;
+        let place = HeldPath::of(&self.path)?;
         let found = place.find().map_err(|e| Error::io(&self.path, "stat", e))?;
         if let Some(found) = found {
             let _ = self.place.set((place, found.id));
@@ -133,7 +133,7 @@ impl EngineFile {
     }
 
     /// Where the file is: its name in a directory that is held open.
-    pub(crate) fn place(&self) -> Result<&Place> {
+    pub(crate) fn held_path(&self) -> Result<&HeldPath> {
         let found = self.place.get().map(|(place, _)| place);
         found.ok_or_else(|| Error::cannot_open(&self.path, "it is not at its path"))
     }
@@ -310,7 +310,7 @@ impl File for EngineFile {
 
 #[cfg(feature = "shm")]
 mod owner {
-    use super::{Arc, EngineFile, Place, Result};
+    use super::{Arc, EngineFile, HeldPath, Result};
     use crate::code;
 
     /// The engine's locks, for who attaches beside them.
@@ -326,8 +326,8 @@ mod owner {
             }
         }
 
-        fn place(&self) -> Option<Place> {
-            self.0.place().ok().cloned()
+        fn held_path(&self) -> Option<HeldPath> {
+            self.0.held_path().ok().cloned()
         }
     }
 }

@@ -132,7 +132,7 @@ impl<C: WalCoordination> BackendLog<C> {
         let page_size = self.wal.config().page_size;
         let end = self.frame_no(frames.saturating_add(1))?;
         let end = frame_offset(end, page_size);
-        let place = self.file.place()?.beside("-wal");
+        let place = self.file.held_path()?.beside("-wal");
         let log = OsFile::open_at(place, OpenMode::Existing)?;
         match log.len()? > end {
             true => log.set_len(end),

@@ -185,7 +185,7 @@ fn open_on_heap(file: &Arc<EngineFile>, limit: Option<u64>) -> Result<Box<dyn Lo
     let path = wal_core::storage::File::path(&**file);
     // The system keeps the engine's locks apart from all but classic ones of this process.
     let locks = ByteLocks::new(LockKind::OpenFileDescription);
-    let claim = Claim::acquire(file.place()?, file.id()?, locks)?;
+    let claim = Claim::acquire(file.held_path()?, file.id()?, locks)?;
     // Copied: the engine's EXCLUSIVE is a classic lock, which anything in this process that
     // closes the file drops.
     let storage = EngineStorage::open(file.clone(), false)?;

@@ -36,7 +36,7 @@ enum Log {
 impl EngineStorage {
     /// The log of `database`, made if it is not there. SHARED is held.
     pub(crate) fn open(database: Arc<EngineFile>, mapped: bool) -> Result<Self> {
-        let place = database.place()?;
+        let place = database.held_path()?;
         let log = OsFile::open_at(place.beside("-wal"), OpenMode::CreateLikeAt(place))?;
         let log = Log::Own(log.with_mapping(mapped));
         Ok(Self::with(database, log))
@@ -45,7 +45,7 @@ impl EngineStorage {
     /// The log of `database`, which may not be written.
     #[cfg(feature = "shm")]
     pub(crate) fn read_only(database: Arc<EngineFile>, mapped: bool) -> Result<Self> {
-        let log = ReadOnlyLog::beside(database.place()?, mapped);
+        let log = ReadOnlyLog::beside(database.held_path()?, mapped);
         Ok(Self::with(database, Log::ReadOnly(log)))
     }
 
@@ -114,10 +114,10 @@ impl Storage for EngineStorage {
     }
 
     fn remove_log(&self) -> Result<()> {
-        self.database.place()?.beside("-wal").remove()
+        self.database.held_path()?.beside("-wal").remove()
     }
 
     fn sync_directory(&self) -> Result<()> {
-        self.database.place()?.sync_directory()
+        self.database.held_path()?.sync_directory()
     }
 }

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use wal_core::storage::{ByteLocks, Claim, FileId, OpenMode, OsFile, Place, refuse_other_names};
+use wal_core::storage::{ByteLocks, Claim, FileId, HeldPath, OpenMode, OsFile, refuse_other_names};
 use wal_core::{Error, Result};
 
 use crate::attachment::Attachment;
@@ -25,7 +25,7 @@ pub(crate) fn attach<T>(
     options: ShmOptions,
     look: impl FnOnce(&OsFile) -> Result<T>,
 ) -> Result<(Arc<Attachment>, T)> {
-    let place = mode.place(path)?;
+    let place = mode.held_path(path)?;
     let mode = match options.access {
         Access::ReadWrite => mode,
         Access::ReadOnly | Access::Immutable => OpenMode::ReadOnly,
@@ -67,7 +67,7 @@ pub(crate) fn attach<T>(
 
 /// How a database is to be opened.
 struct Request<'a> {
-    place: &'a Place,
+    place: &'a HeldPath,
     mode: OpenMode<'a>,
     options: ShmOptions,
 }
@@ -114,25 +114,25 @@ impl Request<'_> {
 /// SHARED held, or joins the attachment that engines of this process have.
 pub(crate) fn attach_engine(
     path: &Path,
-    place: Option<Place>,
+    place: Option<HeldPath>,
     options: ShmOptions,
 ) -> Result<Arc<Attachment>> {
-    let place = place.map_or_else(|| Place::of(path), Ok)?;
+    let place = place.map_or_else(|| HeldPath::of(path), Ok)?;
     let database = MainFile::of_engine(place)?;
     let id = database.id()?;
     registry::with_members(id, |members| {
         if let Some((member, attachment)) = find(members, path, options, true)? {
             attachment.refuse_other_kind(path, options)?;
             if let Some(claim) = &attachment.claim {
-                claim.refuse_other_name(database.place())?;
+                claim.refuse_other_name(database.held_path())?;
             }
             attachment.agree_on_close(options);
             member.join();
             return Ok(attachment);
         }
-        let maps = options.may_map(path, database.place())?;
+        let maps = options.may_map(path, database.held_path())?;
         let locks = ByteLocks::new(options.lock_kind);
-        let claim = Claim::acquire(database.place(), id, locks)?;
+        let claim = Claim::acquire(database.held_path(), id, locks)?;
         let opened = Attachment::open_index(&database, locks, options)?;
         let attachment = Attachment::new(database, maps, id, opened, Some(claim), options);
         let attachment = Arc::new(attachment);
@@ -164,7 +164,7 @@ impl ShmOptions {
     }
 }
 
-fn open_database(place: &Place, mode: OpenMode<'_>, options: ShmOptions) -> Result<Arc<OsFile>> {
+fn open_database(place: &HeldPath, mode: OpenMode<'_>, options: ShmOptions) -> Result<Arc<OsFile>> {
     let database = OsFile::open_for_locks_at(place.clone(), mode)?;
     database.set_close_on_drop(options.close_descriptors);
     // An immutable database has no log.

@@ -71,7 +71,7 @@ impl Attachment {
     ) -> Result<(Self, T)> {
         let locks = ByteLocks::new(options.lock_kind);
         let id = database.id()?;
-        let claim = Claim::acquire(database.place(), id, locks)?;
+        let claim = Claim::acquire(database.held_path(), id, locks)?;
         database_lock::lock_shared(&database, locks)?;
         let main = MainFile::Own(database.clone());
         let opened = Self::look_at_locked(&database, locks, makes, look)

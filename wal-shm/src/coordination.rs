@@ -83,7 +83,7 @@ impl ShmWalCoordination {
     /// alone is not safe, [`Error::Io`].
     pub fn attach(path: &Path, options: ShmOptions, owner: impl DatabaseOwner) -> Result<Self> {
         Ok(ShmWalCoordination {
-            attachment: attach::attach_engine(path, owner.place(), options)?,
+            attachment: attach::attach_engine(path, owner.held_path(), options)?,
             access: options.access,
             owner: Some(Box::new(owner)),
             left: AtomicBool::new(false),
@@ -295,7 +295,7 @@ impl WalCoordination for ShmWalCoordination {
         }
         // What lies there instead of a side file may not be ours, or may not
         // let itself be removed; it is no reason to leave the log.
-        let database = self.attachment.database.place();
+        let database = self.attachment.database.held_path();
         if self.attachment.side.is_some() {
             let _ = database.beside("-coord").remove();
         }

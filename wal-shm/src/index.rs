@@ -40,7 +40,7 @@ impl Index {
     /// begins a private index if nobody is; `None` if a first opener is at
     /// work.
     pub(crate) fn open_read_only(database: &MainFile, locks: ByteLocks) -> Result<Option<Self>> {
-        let place = database.place().beside("-shm");
+        let place = database.held_path().beside("-shm");
         let file = match OsFile::open_for_locks_at(place, OpenMode::ReadOnly) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::cannot_open(database.path(), NO_INDEX));
@@ -97,7 +97,7 @@ fn join_copy(file: OsFile, locks: ByteLocks) -> Result<Option<OsFile>> {
     if !file_system::copies_up(file.path(), file.as_file()?)? {
         return Ok(Some(file));
     }
-    let copy = OsFile::open_for_locks_at(file.place().clone(), OpenMode::ReadOnlyCopy)?;
+    let copy = OsFile::open_for_locks_at(file.held_path().clone(), OpenMode::ReadOnlyCopy)?;
     if !locks.belong_to_description() {
         // The process holds DMS, by whichever descriptor.
         return Ok(Some(copy));

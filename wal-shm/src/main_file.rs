@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use wal_core::storage::{FileId, OpenMode, OsFile, Place};
+use wal_core::storage::{FileId, HeldPath, OpenMode, OsFile};
 use wal_core::{Error, Result};
 
 /// An engine that has the database file open, and holds SHARED on it.
@@ -29,7 +29,7 @@ pub trait DatabaseOwner: Send + Sync + fmt::Debug + 'static {
 
     /// Where the engine has found the file, if it holds the directory open. Else the path
     /// is used, which may lead elsewhere by then.
-    fn place(&self) -> Option<Place> {
+    fn held_path(&self) -> Option<HeldPath> {
         None
     }
 }
@@ -46,28 +46,28 @@ pub(crate) enum MainFile {
 /// Where and what a file of an engine is.
 #[derive(Clone, Debug)]
 pub(crate) struct Engines {
-    place: Place,
+    place: HeldPath,
     id: FileId,
 }
 
 impl MainFile {
     /// The file at `place`, which an engine has open.
-    pub(crate) fn of_engine(place: Place) -> Result<Self> {
+    pub(crate) fn of_engine(place: HeldPath) -> Result<Self> {
         let io = |e| Error::io(place.path(), "stat", e);
         let found = place.find().and_then(|found| found.ok_or_else(missing));
         let id = found.map_err(io)?.id;
         Ok(MainFile::OfEngine(Engines { place, id }))
     }
 
-    pub(crate) fn place(&self) -> &Place {
+    pub(crate) fn held_path(&self) -> &HeldPath {
         match self {
-            MainFile::Own(file) => file.place(),
+            MainFile::Own(file) => file.held_path(),
             MainFile::OfEngine(engines) => &engines.place,
         }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.place().path()
+        self.held_path().path()
     }
 
     /// How long the file is, and when it was written last.

@@ -72,7 +72,7 @@ impl PrivateIndex {
             outside: Some(Outside {
                 shm,
                 locks,
-                log: ReadOnlyLog::beside(database.place(), false),
+                log: ReadOnlyLog::beside(database.held_path(), false),
                 database,
                 seen: Mutex::new(None),
                 shared_slots: AtomicU64::new(0),

@@ -34,9 +34,9 @@ pub(crate) struct ProcessTable<'a> {
     here: Namespaces,
 }
 
-/// The place of an entry.
+/// Which entry of the table it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Place(usize);
+pub(crate) struct Entry(usize);
 
 impl<'a> ProcessTable<'a> {
     /// The table in `words`, as a process in the namespaces `here` sees it.
@@ -45,7 +45,7 @@ impl<'a> ProcessTable<'a> {
     }
 
     /// An entry for this process; `None` if the table is full.
-    pub(crate) fn claim(self) -> Option<Place> {
+    pub(crate) fn claim(self) -> Option<Entry> {
         let claims = |old: u32, entry: &[AtomicU32]| {
             let pid = &entry[0];
             let claimed = pid.compare_exchange(old, CLAIMED, Ordering::AcqRel, Ordering::Relaxed);
@@ -57,7 +57,7 @@ impl<'a> ProcessTable<'a> {
                 matches!(process, Process::Gone) && claims(pid, entry)
             })
         };
-        let (place, entry) = self
+        let (number, entry) = self
             .entries()
             .find(|(_, entry)| free(entry))
             .or_else(|| self.entries().find(|(_, entry)| left(entry)))?;
@@ -68,19 +68,19 @@ impl<'a> ProcessTable<'a> {
         }
         // Release: pairs with the load in `process_of`, behind which the words above are read.
         entry[0].store(std::process::id(), Ordering::Release);
-        Some(place)
+        Some(number)
     }
 
-    /// Records which locks the process of `place` holds now.
-    pub(crate) fn note(self, place: Place, held: u8) {
-        if let Some(word) = self.words.get(place.0 * ENTRY + 2) {
+    /// Records which locks the process of `entry` holds now.
+    pub(crate) fn note(self, entry: Entry, held: u8) {
+        if let Some(word) = self.words.get(entry.0 * ENTRY + 2) {
             word.store(u32::from(held), Ordering::Relaxed);
         }
     }
 
-    /// Frees `place`.
-    pub(crate) fn release(self, place: Place) {
-        if let Some(word) = self.words.get(place.0 * ENTRY) {
+    /// Frees `entry`.
+    pub(crate) fn release(self, entry: Entry) {
+        if let Some(word) = self.words.get(entry.0 * ENTRY) {
             word.store(0, Ordering::Release);
         }
     }
@@ -105,9 +105,9 @@ impl<'a> ProcessTable<'a> {
         is_process.then(|| (pid, self.here.look_at(pid, start, of)))
     }
 
-    fn entries(self) -> impl Iterator<Item = (Place, &'a [AtomicU32])> {
+    fn entries(self) -> impl Iterator<Item = (Entry, &'a [AtomicU32])> {
         let entries = self.words.chunks_exact(ENTRY).enumerate();
-        entries.map(|(at, entry)| (Place(at), entry))
+        entries.map(|(at, entry)| (Entry(at), entry))
     }
 }
 
@@ -130,16 +130,16 @@ mod tests {
     fn a_holder_is_named_while_it_holds_a_byte_of_the_lock() {
         let words = words(2 * ENTRY);
         let table = ProcessTable::of(&words, Namespaces::here());
-        let place = table.claim().unwrap();
+        let entry = table.claim().unwrap();
         let read = Lock::Read(ReadSlot::MARKED[1]);
         let named = |lock| table.holders(lock).collect::<Vec<_>>();
         assert!(named(read).is_empty());
-        table.note(place, bits(read) | bits(Lock::Write));
+        table.note(entry, bits(read) | bits(Lock::Write));
         for lock in [read, Lock::Write, Lock::ReadMarks, Lock::Readers] {
             assert_eq!(named(lock), [std::process::id()], "{lock}");
         }
         assert!(named(Lock::Checkpoint).is_empty());
-        table.release(place);
+        table.release(entry);
         assert!(named(read).is_empty());
     }
 
@@ -147,12 +147,16 @@ mod tests {
     fn a_process_of_the_same_number_that_began_later_is_not_named() {
         let words = words(ENTRY);
         let table = ProcessTable::of(&words, Namespaces::here());
-        let place = table.claim().unwrap();
-        table.note(place, bits(Lock::Write));
+        let entry = table.claim().unwrap();
+        table.note(entry, bits(Lock::Write));
         words[1].fetch_add(1, Ordering::Relaxed);
         if cfg!(target_os = "linux") {
             assert_eq!(table.holders(Lock::Write).count(), 0);
-            assert_eq!(table.claim(), Some(place), "the place of the dead is taken");
+            assert_eq!(
+                table.claim(),
+                Some(entry),
+                "the entry of the dead is reused"
+            );
         }
     }
 
@@ -162,18 +166,18 @@ mod tests {
         let words = words(ENTRY);
         let table = ProcessTable::of(&words, Namespaces::here());
         for pid in [std::process::id(), u32::try_from(i32::MAX).unwrap()] {
-            let place = table.claim().unwrap();
-            table.note(place, bits(Lock::Write));
+            let entry = table.claim().unwrap();
+            table.note(entry, bits(Lock::Write));
             words[0].store(pid, Ordering::Relaxed);
             words[3].fetch_add(1, Ordering::Relaxed);
             assert_eq!(table.holders(Lock::Write).count(), 0);
             assert_eq!(table.claim(), None, "{pid}");
-            table.release(place);
+            table.release(entry);
         }
     }
 
     #[test]
-    fn a_full_table_has_no_place_and_names_whom_it_has() {
+    fn full_table_has_no_entry_and_names_its_processes() {
         let words = words(2 * ENTRY);
         let table = ProcessTable::of(&words, Namespaces::here());
         let (one, two) = (table.claim().unwrap(), table.claim().unwrap());

@@ -89,7 +89,7 @@ impl Block {
 impl ShmFile {
     /// Opens the file and attaches to it; `None` if a first opener is at work.
     pub(crate) fn open(database: &MainFile, locks: ByteLocks) -> Result<Option<Self>> {
-        let place = database.place().beside("-shm");
+        let place = database.held_path().beside("-shm");
         let file = OsFile::open_for_locks_at(place, database.create_like())?;
         let attached = first_opener::attach(&file, locks, shm_bytes::DMS, || {
             step(Point::ShmTruncate);

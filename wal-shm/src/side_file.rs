@@ -29,7 +29,7 @@ use wal_core::{Error, Lock, Result};
 use crate::main_file::MainFile;
 use crate::mapping::Shared;
 use crate::namespaces::Namespaces;
-use crate::process_table::{Place, ProcessTable};
+use crate::process_table::{Entry, ProcessTable};
 use crate::{first_opener, futex, process_table, room};
 
 const MAGIC: u32 = 0x4c41_5743;
@@ -69,7 +69,7 @@ pub(crate) struct SideFile {
     memory: Shared<SideMemory>,
     here: Namespaces,
     /// This process's entry in the table; `None` if that was full.
-    place: Option<Place>,
+    entry: Option<Entry>,
 }
 
 impl SideFile {
@@ -81,7 +81,7 @@ impl SideFile {
     }
 
     fn try_open(database: &MainFile, locks: ByteLocks) -> Result<Option<Self>> {
-        let place = database.place().beside("-coord");
+        let place = database.held_path().beside("-coord");
         let file = OsFile::open_for_locks_at(place, database.create_like())?;
         // No SQLite knows the file, so no lock of one is lost by closing it.
         file.set_close_on_drop(true);
@@ -99,7 +99,7 @@ impl SideFile {
         let memory: Shared<SideMemory> = Shared::map(&file, 0)?;
         memory.make_room(&file, size_of::<SideMemory>())?;
         let here = Namespaces::here();
-        let place = match memory.get() {
+        let entry = match memory.get() {
             Some(memory) if memory.is_ours() => ProcessTable::of(&memory.processes, here).claim(),
             _ => return Ok(None),
         };
@@ -107,7 +107,7 @@ impl SideFile {
             _file: file,
             memory,
             here,
-            place,
+            entry,
         }))
     }
 
@@ -123,8 +123,8 @@ impl SideFile {
     /// Tells others which locks this process holds, bit *i* for lock byte
     /// 120 + *i*.
     pub(crate) fn note(&self, held: u8) {
-        if let (Some(table), Some(place)) = (self.processes(), self.place) {
-            table.note(place, held);
+        if let (Some(table), Some(entry)) = (self.processes(), self.entry) {
+            table.note(entry, held);
         }
     }
 
@@ -151,8 +151,8 @@ pub(crate) fn sleep(word: &AtomicU32, seen: u32, deadline: Instant) {
 impl Drop for SideFile {
     fn drop(&mut self) {
         // In a forked child there is no mapping, so the parent's entry stays.
-        if let (Some(table), Some(place)) = (self.processes(), self.place) {
-            table.release(place);
+        if let (Some(table), Some(entry)) = (self.processes(), self.entry) {
+            table.release(entry);
         }
     }
 }

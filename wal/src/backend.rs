@@ -107,7 +107,7 @@ impl Options {
             let storage = OsStorage::open(database, mapped);
             return Ok(Box::new(storage.map_err(advise_read_only)?));
         }
-        let mut log = ReadOnlyLog::beside(database.place(), mapped);
+        let mut log = ReadOnlyLog::beside(database.held_path(), mapped);
         if self.immutable {
             log = log.ignored();
         }

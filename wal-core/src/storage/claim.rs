@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::byte_lock::ByteLocks;
 use super::file_id::FileId;
-use super::place::Place;
+use super::held_path::HeldPath;
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
 use crate::once_table::OnceTable;
@@ -58,7 +58,7 @@ impl Claim {
     /// [`Error::Locked`] if another use in this process excludes this one;
     /// [`Error::CannotOpen`] if another use is of the same file by another name: a log and an
     /// index lie beside one name, so the two uses would not see each other's.
-    pub fn acquire(place: &Place, id: FileId, locks: ByteLocks) -> Result<Self> {
+    pub fn acquire(place: &HeldPath, id: FileId, locks: ByteLocks) -> Result<Self> {
         let name = Name::of(place);
         let by_classic_locks = !locks.belong_to_description();
         match claims().entry(id) {
@@ -90,7 +90,7 @@ impl Claim {
     ///
     /// # Errors
     /// [`Error::CannotOpen`], as [`Claim::acquire`].
-    pub fn refuse_other_name(&self, place: &Place) -> Result<()> {
+    pub fn refuse_other_name(&self, place: &HeldPath) -> Result<()> {
         self.name.refuse_other(&Name::of(place))
     }
 }
@@ -117,7 +117,7 @@ struct Name {
 }
 
 impl Name {
-    fn of(place: &Place) -> Self {
+    fn of(place: &HeldPath) -> Self {
         Name {
             path: place.path().to_owned(),
             directory: place.directory_id(),
@@ -149,11 +149,11 @@ mod tests {
     const OFD: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
     const CLASSIC: ByteLocks = ByteLocks::new(LockKind::Classic);
 
-    fn database() -> (tempfile::TempDir, Place, FileId) {
+    fn database() -> (tempfile::TempDir, HeldPath, FileId) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
         std::fs::write(&path, "").unwrap();
-        let place = Place::of(&path).unwrap();
+        let place = HeldPath::of(&path).unwrap();
         let id = place.find().unwrap().unwrap().id;
         (directory, place, id)
     }
@@ -187,13 +187,13 @@ mod tests {
         let link = directory.path().join("link");
         std::fs::hard_link(place.path(), &link).unwrap();
         let _claim = Claim::acquire(&place, id, OFD).unwrap();
-        let refused = Claim::acquire(&Place::of(&link).unwrap(), id, OFD).unwrap_err();
+        let refused = Claim::acquire(&HeldPath::of(&link).unwrap(), id, OFD).unwrap_err();
         assert!(matches!(refused, Error::CannotOpen { .. }), "{refused}");
         assert!(refused.to_string().contains("open as"), "{refused}");
         // The same name by another way is no second one.
         let detour = directory.path().join(".").join("..");
         let detour = detour.join(directory.path().file_name().unwrap());
-        let detour = Place::of(&detour.join("db")).unwrap();
+        let detour = HeldPath::of(&detour.join("db")).unwrap();
         assert!(Claim::acquire(&detour, id, OFD).is_ok());
     }
 }

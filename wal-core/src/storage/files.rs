@@ -30,7 +30,7 @@ impl OsStorage {
     /// # Errors
     /// What opening the log gives.
     pub fn open(database: Arc<OsFile>, mapped: bool) -> Result<Self> {
-        let place = database.place().beside("-wal");
+        let place = database.held_path().beside("-wal");
         let log = OsFile::open_at(place, OpenMode::CreateLike(&database))?.with_mapping(mapped);
         Ok(OsStorage {
             database,
@@ -59,10 +59,10 @@ impl Storage for OsStorage {
     }
 
     fn remove_log(&self) -> Result<()> {
-        self.log.place().remove()
+        self.log.held_path().remove()
     }
 
     fn sync_directory(&self) -> Result<()> {
-        self.log.place().sync_directory()
+        self.log.held_path().sync_directory()
     }
 }

@@ -10,6 +10,7 @@ mod claim;
 mod descriptor;
 mod file_id;
 mod files;
+mod held_path;
 mod low_numbers;
 mod mapped;
 mod memory;
@@ -19,7 +20,6 @@ mod now_and_then;
 mod open;
 mod os;
 mod parking;
-mod place;
 mod read_only;
 mod writeback;
 
@@ -34,6 +34,7 @@ pub use byte_lock::{ByteLocks, Conflict, LockKind, database_bytes, shm_bytes};
 pub use claim::Claim;
 pub use file_id::FileId;
 pub use files::OsStorage;
+pub use held_path::{Found, HeldPath, beside};
 pub(crate) use low_numbers::MayCarry;
 pub use mapped::MappedFile;
 pub use memory::MemoryFile;
@@ -43,7 +44,6 @@ pub use now_and_then::NowAndThen;
 pub use open::OpenMode;
 pub use os::{OsFile, sync_directory};
 pub(crate) use parking::open_with_room;
-pub use place::{Found, Place, beside};
 pub use read_only::{ReadOnlyLog, ReadOnlyStorage};
 
 /// How much of a file a sync makes durable.

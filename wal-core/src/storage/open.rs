@@ -8,11 +8,11 @@ use nix::fcntl::OFlag;
 
 use super::OsFile;
 use super::descriptor::Descriptor;
+use super::held_path::HeldPath;
 use super::low_numbers::MayCarry;
 use super::parking::{
     Reach, {self},
 };
-use super::place::Place;
 use crate::error::{Error, Result};
 
 /// Whether a file may be made by opening it, and written.
@@ -32,7 +32,7 @@ pub enum OpenMode<'a> {
     NewLike(&'a OsFile),
     /// As [`OpenMode::CreateLike`] with the file at this place as the model, which another
     /// program has open.
-    CreateLikeAt(&'a Place),
+    CreateLikeAt(&'a HeldPath),
     /// It must be there, and is opened for reading alone. Shared locks can be
     /// taken on it, exclusive ones cannot.
     ReadOnly,
@@ -62,10 +62,10 @@ impl OpenMode<'_> {
     ///
     /// # Errors
     /// [`Error::Io`] if its directory cannot be opened.
-    pub fn place(self, path: &Path) -> Result<Place> {
+    pub fn held_path(self, path: &Path) -> Result<HeldPath> {
         match self {
-            OpenMode::ReadOnlyAgain(file) => Ok(file.place().clone()),
-            _ => Place::of(path),
+            OpenMode::ReadOnlyAgain(file) => Ok(file.held_path().clone()),
+            _ => HeldPath::of(path),
         }
     }
 
@@ -104,14 +104,14 @@ impl OsFile {
     /// [`Error::Io`] if the system refuses, [`Error::CannotOpen`] if it is no
     /// regular file.
     pub fn open(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
-        Self::open_at(Place::of(path)?, mode)
+        Self::open_at(HeldPath::of(path)?, mode)
     }
 
     /// As [`OsFile::open`], at `place`.
     ///
     /// # Errors
     /// As [`OsFile::open`].
-    pub fn open_at(place: Place, mode: OpenMode<'_>) -> Result<Self> {
+    pub fn open_at(place: HeldPath, mode: OpenMode<'_>) -> Result<Self> {
         refuse_pipe(&place, mode)?;
         let plain = |file| Ok(Descriptor::plain(file));
         let descriptor = open(&place, mode, MayCarry::NoLocks, plain)?;
@@ -129,14 +129,14 @@ impl OsFile {
     /// # Errors
     /// As [`OsFile::open`].
     pub fn open_for_locks(path: &Path, mode: OpenMode<'_>) -> Result<Self> {
-        Self::open_for_locks_at(Place::of(path)?, mode)
+        Self::open_for_locks_at(HeldPath::of(path)?, mode)
     }
 
     /// As [`OsFile::open_for_locks`], at `place`.
     ///
     /// # Errors
     /// As [`OsFile::open`].
-    pub fn open_for_locks_at(place: Place, mode: OpenMode<'_>) -> Result<Self> {
+    pub fn open_for_locks_at(place: HeldPath, mode: OpenMode<'_>) -> Result<Self> {
         let reused = match mode {
             OpenMode::New | OpenMode::NewLike(_) => None,
             _ => {
@@ -191,7 +191,7 @@ impl Model {
 /// Opens the file at `place`. `keep` takes the descriptor before any other call that may
 /// fail, since one that carries locks must not be closed then.
 pub(super) fn open(
-    place: &Place,
+    place: &HeldPath,
     mode: OpenMode<'_>,
     may_carry: MayCarry,
     keep: impl Fn(fs::File) -> io::Result<Descriptor>,
@@ -257,7 +257,7 @@ fn make_like(file: &fs::File, model: Model) -> io::Result<()> {
 }
 
 /// To open a pipe for reading alone waits until somebody writes to it.
-pub(super) fn refuse_pipe(place: &Place, mode: OpenMode<'_>) -> Result<()> {
+pub(super) fn refuse_pipe(place: &HeldPath, mode: OpenMode<'_>) -> Result<()> {
     use nix::sys::stat::SFlag;
     // A link is not followed, so the open refuses it.
     let waits = || {

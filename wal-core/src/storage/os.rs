@@ -15,8 +15,8 @@ use nix::sys::uio::pwritev;
 
 use super::descriptor::Descriptor;
 use super::file_id::FileId;
+use super::held_path::HeldPath;
 use super::mapped::MappedFile;
-use super::place::Place;
 use super::{File, FileSyncType, writeback};
 use crate::error::{Error, Result};
 use crate::sync::Unpoison;
@@ -30,7 +30,7 @@ const MAX_BYTES: usize = 512 << 10;
 
 /// A file of the operating system.
 pub struct OsFile {
-    place: Place,
+    place: HeldPath,
     mapped: Option<MappedFile>,
     /// Shared with the mapping. Whichever of the two is dropped last gives it up.
     descriptor: Arc<Descriptor>,
@@ -51,7 +51,7 @@ impl fmt::Debug for OsFile {
 }
 
 impl OsFile {
-    pub(super) fn wrap(place: Place, descriptor: Descriptor) -> Result<Self> {
+    pub(super) fn wrap(place: HeldPath, descriptor: Descriptor) -> Result<Self> {
         let metadata = descriptor.file()?.metadata();
         let metadata = metadata.map_err(|e| Error::io(place.path(), "fstat", e));
         if !metadata?.is_file() {
@@ -74,7 +74,7 @@ impl OsFile {
     }
 
     /// Where the file was opened.
-    pub fn place(&self) -> &Place {
+    pub fn held_path(&self) -> &HeldPath {
         &self.place
     }
 
@@ -267,7 +267,7 @@ impl File for OsFile {
 /// # Errors
 /// [`Error::Io`].
 pub fn sync_directory(path: &Path) -> Result<()> {
-    Place::of(path)?.sync_directory()
+    HeldPath::of(path)?.sync_directory()
 }
 
 /// How many of `buffers`, of which there are some, go into one write.

@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use super::{File, FileSyncType, MappedFile, OpenMode, OsFile, Place, Storage};
+use super::{File, FileSyncType, HeldPath, MappedFile, OpenMode, OsFile, Storage};
 use crate::error::{Error, Result};
 
 /// A log that is only read. Where there is none it is empty, until another
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// was found.
 #[derive(Debug)]
 pub struct ReadOnlyLog {
-    place: Place,
+    place: HeldPath,
     found: OnceLock<OsFile>,
     mapped: bool,
     ignored: bool,
@@ -23,7 +23,7 @@ pub struct ReadOnlyLog {
 impl ReadOnlyLog {
     /// The log beside the database at `place`. `mapped` says whether its pages
     /// are read from a mapping.
-    pub fn beside(place: &Place, mapped: bool) -> Self {
+    pub fn beside(place: &HeldPath, mapped: bool) -> Self {
         ReadOnlyLog {
             place: place.beside("-wal"),
             found: OnceLock::new(),

@@ -1,4 +1,4 @@
-//! Where a file is: its name in a directory that is held open.
+//! The path of a file in a directory that is held open.
 //!
 //! A path leads elsewhere, or nowhere, once the process has changed its root directory
 //! (`chroot`) or its user (`setuid`), or a directory above was renamed; other mount namespaces
@@ -26,14 +26,14 @@ use super::low_numbers::MayCarry;
 use super::parking::open_with_room;
 use crate::error::{Error, Result};
 
-/// A file name in a directory that is held open. Clones share the directory.
+/// The path of a file whose directory is held open. Clones share the directory.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct HeldPath {
     directory: Arc<File>,
     path: PathBuf,
 }
 
-impl AsFd for Place {
+impl AsFd for HeldPath {
     /// The directory, which may be open for its path alone.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
@@ -51,8 +51,8 @@ pub struct Found {
     pub modified: SystemTime,
 }
 
-impl Place {
-    /// The place to which `path` leads now, whether a file is there or not.
+impl HeldPath {
+    /// Opens the directory to which `path` leads now, whether the file exists or not.
     ///
     /// # Errors
     /// [`Error::Io`] if the directory cannot be opened.
@@ -60,22 +60,22 @@ impl Place {
         let parent = parent_of(path);
         let directory = open_directory(parent);
         let directory = directory.map_err(|e| Error::io(parent, "open the directory", e))?;
-        Ok(Place {
+        Ok(HeldPath {
             directory: Arc::new(directory),
             path: path.to_owned(),
         })
     }
 
-    /// The place of the file with `suffix` added to the name, in the same directory.
+    /// The path of the file with `suffix` added to the name, in the same directory.
     #[must_use]
     pub fn beside(&self, suffix: &str) -> Self {
-        Place {
+        HeldPath {
             directory: self.directory.clone(),
             path: beside(&self.path, suffix),
         }
     }
 
-    /// The path that led to the place once, for messages.
+    /// The path by which the directory was opened, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
