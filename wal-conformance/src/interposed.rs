@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crate::backend::Attachment;
 use crate::calls::{Awaited, Call, Which};
 use crate::contract::Ledger;
 use crate::director::{Director, Then, die};
+use crate::subject::Attachment;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};
 use wal_core::index::{IndexBlock, WritableBlock};

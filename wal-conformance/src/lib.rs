@@ -1,12 +1,12 @@
 //! The suite that every [`WalCoordination`](wal_core::WalCoordination) passes: the numbered rules of the
 //! coordination contract, and the protocol on top of them.
 //!
-//! A backend says how a database is attached ([`Backend`]), and
+//! A backend says how a database is attached ([`Subject`]), and
 //! [`conformance_suite!`](crate::conformance_suite) makes a test of each case:
 //!
 //! ```ignore
 //! struct InProcess;
-//! impl wal_conformance::Backend for InProcess { /* … */ }
+//! impl wal_conformance::Subject for InProcess { /* … */ }
 //! wal_conformance::conformance_suite!(InProcess);
 //! ```
 //!
@@ -36,7 +36,6 @@
 )] // Test code: a failed case panics with its reason.
 #![cfg(not(loom))] // Nothing of it runs under loom, whose locks are explored by themselves.
 
-mod backend;
 mod calls;
 mod cases;
 mod contract;
@@ -44,8 +43,9 @@ mod director;
 mod interposed;
 mod rules;
 mod scene;
+mod subject;
 mod suite;
 
-pub use backend::{Attachment, Backend};
 pub use rules::{CaughtBy, RULES};
+pub use subject::{Attachment, Subject};
 pub use suite::{Case, cases, run};

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::backend::Backend;
 use crate::calls::Call;
 use crate::director::{Director, Entry, Then, until_death};
 use crate::interposed::{Interposed, InterposedStorage, Seat, SharedAttachment};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Result;
 use wal_core::index::{IndexBlock, IndexHeader, WritableBlock};
@@ -53,12 +53,12 @@ impl Drop for Directory {
 }
 
 /// A user's read transaction.
-pub(super) type Reading<B> = ReadTx<Interposed<<B as Backend>::Coordination>>;
+pub(super) type Reading<B> = ReadTx<Interposed<<B as Subject>::Coordination>>;
 /// A user's write transaction.
-pub(super) type Writing<B> = WriteTx<Interposed<<B as Backend>::Coordination>>;
+pub(super) type Writing<B> = WriteTx<Interposed<<B as Subject>::Coordination>>;
 
 /// A database, and what its users do.
-pub(super) struct Scene<B: Backend> {
+pub(super) struct Scene<B: Subject> {
     // Before the directory, so that files are closed before they are removed.
     attachments: RefCell<Vec<Arc<SharedAttachment<B::Coordination>>>>,
     director: RefCell<Arc<Director>>,
@@ -67,7 +67,7 @@ pub(super) struct Scene<B: Backend> {
     _directory: Directory,
 }
 
-impl<B: Backend> Scene<B> {
+impl<B: Subject> Scene<B> {
     /// A database of `pages` pages of 512 bytes, all of version 0.
     pub(super) fn new(pages: u32) -> Self {
         let content: Vec<u8> = (1..=pages).flat_map(|page| content(page, 0)).collect();
@@ -194,7 +194,7 @@ impl<B: Backend> Scene<B> {
     }
 }
 
-impl<B: Backend> Drop for Scene<B> {
+impl<B: Subject> Drop for Scene<B> {
     fn drop(&mut self) {
         // Descriptors of files that were not left may be kept for ever.
         for shared in self.attachments.take() {
@@ -206,14 +206,14 @@ impl<B: Backend> Drop for Scene<B> {
 }
 
 /// A connection to the database of a scene.
-pub(super) struct User<B: Backend> {
+pub(super) struct User<B: Subject> {
     pub(super) wal: Arc<Wal<Interposed<B::Coordination>>>,
     pub(super) id: usize,
     director: Arc<Director>,
     shared: Arc<SharedAttachment<B::Coordination>>,
 }
 
-impl<B: Backend> Clone for User<B> {
+impl<B: Subject> Clone for User<B> {
     fn clone(&self) -> Self {
         User {
             wal: self.wal.clone(),
@@ -224,7 +224,7 @@ impl<B: Backend> Clone for User<B> {
     }
 }
 
-impl<B: Backend> User<B> {
+impl<B: Subject> User<B> {
     pub(super) fn read(&self) -> Reading<B> {
         self.wal.begin_read().expect("a read transaction begins")
     }
@@ -408,7 +408,7 @@ pub(super) fn content(page: u32, version: u32) -> Vec<u8> {
 }
 
 /// The version of `page`, which must be whole.
-pub(super) fn version<B: Backend>(tx: &Reading<B>, page: u32) -> u32 {
+pub(super) fn version<B: Subject>(tx: &Reading<B>, page: u32) -> u32 {
     let number = PageNo::new(page).expect("a page number");
     version_in(page, &tx.page(number).expect("the page is read"))
 }
@@ -426,7 +426,7 @@ pub(super) fn version_in(page: u32, bytes: &[u8]) -> u32 {
 }
 
 /// The versions of all pages of a snapshot.
-pub(super) fn versions<B: Backend>(tx: &Reading<B>) -> Vec<u32> {
+pub(super) fn versions<B: Subject>(tx: &Reading<B>) -> Vec<u32> {
     (1..=tx.page_count())
         .map(|page| version::<B>(tx, page))
         .collect()

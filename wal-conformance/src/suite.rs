@@ -1,6 +1,6 @@
 //! The list of the cases, and what is made of it: tests, or a table.
 
-use crate::backend::Backend;
+use crate::subject::Subject;
 
 /// A case of the suite.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +12,7 @@ pub struct Case {
 }
 
 /// All cases, for a backend.
-pub fn cases<B: Backend>() -> Vec<Case> {
+pub fn cases<B: Subject>() -> Vec<Case> {
     crate::conformance_suite!(@list table B)
 }
 
@@ -20,7 +20,7 @@ pub fn cases<B: Backend>() -> Vec<Case> {
 ///
 /// # Panics
 /// If the backend fails the case, or there is no such case.
-pub fn run<B: Backend>(name: &str) {
+pub fn run<B: Subject>(name: &str) {
     match cases::<B>().into_iter().find(|case| case.name == name) {
         Some(case) => (case.run)(),
         None => panic!("there is no case `{name}`"),
@@ -28,7 +28,7 @@ pub fn run<B: Backend>(name: &str) {
 }
 
 /// Makes a `#[test]` of each case of the suite, for one
-/// [`Backend`](crate::backend::Backend).
+/// [`Subject`](crate::subject::Subject).
 #[macro_export]
 macro_rules! conformance_suite {
     ($backend:ty) => { $crate::conformance_suite! { @list tests $backend } };

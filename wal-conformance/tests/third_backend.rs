@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard};
 use std::time::Instant;
 
-use wal_conformance::{Attachment, Backend};
+use wal_conformance::{Attachment, Subject};
 use wal_core::index::{IndexBlock, MARK_NOT_USED, WritableBlock};
 use wal_core::once_table::OnceTable;
 use wal_core::storage::{OpenMode, OsFile, OsStorage};
@@ -207,7 +207,7 @@ impl Drop for Table {
     }
 }
 
-impl Backend for Table {
+impl Subject for Table {
     type Coordination = Table;
     const MANY_ATTACHMENTS: bool = true;
 
@@ -223,7 +223,7 @@ wal_conformance::conformance_suite!(Table);
 /// The same, with a mapping for each attachment, as processes have.
 struct MappedTable;
 
-impl Backend for MappedTable {
+impl Subject for MappedTable {
     type Coordination = Table;
     const MANY_ATTACHMENTS: bool = true;
 

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use wal_conformance::{Attachment, Backend};
+use wal_conformance::{Attachment, Subject};
 use wal_core::Result;
 use wal_core::storage::{OpenMode, OsStorage};
 use wal_inproc::{InProcessOptions, InProcessWalCoordination};
@@ -27,7 +27,7 @@ mod mapped {
 
     struct InProcess;
 
-    impl Backend for InProcess {
+    impl Subject for InProcess {
         type Coordination = InProcessWalCoordination;
         const MANY_ATTACHMENTS: bool = false;
 
@@ -44,7 +44,7 @@ mod copied {
 
     struct InProcess;
 
-    impl Backend for InProcess {
+    impl Subject for InProcess {
         type Coordination = InProcessWalCoordination;
         const MANY_ATTACHMENTS: bool = false;
 

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 
-use wal_conformance::{Attachment, Backend, CaughtBy, RULES, cases};
+use wal_conformance::{Attachment, CaughtBy, RULES, Subject, cases};
 use wal_core::Result;
 use wal_core::storage::{OpenMode, OsStorage};
 use wal_core::testing::Rule;
@@ -15,7 +15,7 @@ use wal_inproc::{InProcessOptions, InProcessWalCoordination};
 
 struct InProcess;
 
-impl Backend for InProcess {
+impl Subject for InProcess {
     type Coordination = InProcessWalCoordination;
     const MANY_ATTACHMENTS: bool = false;
 

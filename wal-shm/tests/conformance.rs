@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use wal_conformance::{Attachment, Backend};
+use wal_conformance::{Attachment, Subject};
 use wal_core::Result;
 use wal_core::storage::{LockKind, OpenMode, OsStorage};
 use wal_shm::{ShmOptions, ShmWalCoordination};
@@ -30,7 +30,7 @@ mod mapped {
 
     struct SharedMemory;
 
-    impl Backend for SharedMemory {
+    impl Subject for SharedMemory {
         type Coordination = ShmWalCoordination;
         const MANY_ATTACHMENTS: bool = true;
 
@@ -48,7 +48,7 @@ mod plain {
 
     struct SharedMemory;
 
-    impl Backend for SharedMemory {
+    impl Subject for SharedMemory {
         type Coordination = ShmWalCoordination;
         const MANY_ATTACHMENTS: bool = true;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::backend::Backend;
 use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Scene, User, content, fill};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};
 use wal_core::format::{ByteOrder, FRAME_HEADER_LEN, FrameHeader, LOG_HEADER_LEN, LogHeader};
@@ -37,7 +37,7 @@ impl Batch {
     }
 
     /// All of the log of `user`.
-    pub(super) fn whole_log<B: Backend>(user: &User<B>) -> Self {
+    pub(super) fn whole_log<B: Subject>(user: &User<B>) -> Self {
         let salts = user.header().salts();
         let start = TailPosition {
             salts,
@@ -48,7 +48,7 @@ impl Batch {
         Batch::of(resumed.missed(), None)
     }
 
-    pub(super) fn apply_to<B: Backend>(&self, replica: &User<B>) -> Result<TailPosition> {
+    pub(super) fn apply_to<B: Subject>(&self, replica: &User<B>) -> Result<TailPosition> {
         let mut tx = replica.wal.begin_apply(Duration::ZERO)?;
         tx.begin_generation(&self.header, self.after)?;
         for (number, header, content) in &self.frames {
@@ -60,7 +60,7 @@ impl Batch {
 
 /// A source with three commits in its log, and a copy that was made of it
 /// before them.
-pub(super) fn source_and_copy<B: Backend>() -> (Scene<B>, Scene<B>, User<B>) {
+pub(super) fn source_and_copy<B: Subject>() -> (Scene<B>, Scene<B>, User<B>) {
     let (source, copy) = (Scene::<B>::new(3), Scene::<B>::new(3));
     let writer = source.user();
     writer.commit(&[1, 2], 1);
@@ -69,7 +69,7 @@ pub(super) fn source_and_copy<B: Backend>() -> (Scene<B>, Scene<B>, User<B>) {
     (source, copy, writer)
 }
 
-pub(crate) fn applied_frames_make_the_log_the_same<B: Backend>() {
+pub(crate) fn applied_frames_make_the_log_the_same<B: Subject>() {
     let (source, copy, writer) = source_and_copy::<B>();
     let replica = copy.user();
     let batch = Batch::whole_log(&writer);
@@ -97,7 +97,7 @@ pub(crate) fn applied_frames_make_the_log_the_same<B: Backend>() {
     copy.assert_quiet();
 }
 
-pub(crate) fn applied_frames_show_themselves_at_a_commit_mark<B: Backend>() {
+pub(crate) fn applied_frames_show_themselves_at_a_commit_mark<B: Subject>() {
     let (_source, copy, writer) = source_and_copy::<B>();
     let (replica, other) = copy.two();
     let mut batch = Batch::whole_log(&writer);
@@ -126,7 +126,7 @@ pub(crate) fn applied_frames_show_themselves_at_a_commit_mark<B: Backend>() {
     copy.assert_quiet();
 }
 
-pub(crate) fn a_generation_is_begun_once_whatever_was_given_since<B: Backend>() {
+pub(crate) fn a_generation_is_begun_once_whatever_was_given_since<B: Subject>() {
     for (cache_spill, first, again) in [
         (0, true, true),
         (512, true, true),
@@ -161,7 +161,7 @@ pub(crate) fn a_generation_is_begun_once_whatever_was_given_since<B: Backend>() 
     }
 }
 
-pub(crate) fn a_frame_that_is_not_the_next_of_its_log_is_refused<B: Backend>() {
+pub(crate) fn a_frame_that_is_not_the_next_of_its_log_is_refused<B: Subject>() {
     let (_source, copy, writer) = source_and_copy::<B>();
     let replica = copy.user();
     let batch = Batch::whole_log(&writer);
@@ -227,7 +227,7 @@ pub(crate) fn a_frame_that_is_not_the_next_of_its_log_is_refused<B: Backend>() {
     copy.assert_quiet();
 }
 
-pub(crate) fn a_generation_is_followed_by_the_next_without_a_gap<B: Backend>() {
+pub(crate) fn a_generation_is_followed_by_the_next_without_a_gap<B: Subject>() {
     let (source, copy, writer) = source_and_copy::<B>();
     let (replica, reader) = copy.two();
     let mut tail = source.user().wal.tail().expect("a tail begins");
@@ -263,7 +263,7 @@ pub(crate) fn a_generation_is_followed_by_the_next_without_a_gap<B: Backend>() {
 
 /// A copy of the newest state is given the log from its beginning: until it
 /// has all of it, older pages must not lie over newer ones.
-pub(crate) fn a_copy_that_dies_while_it_catches_up_is_never_mixed<B: Backend>() {
+pub(crate) fn a_copy_that_dies_while_it_catches_up_is_never_mixed<B: Subject>() {
     at_every_call(|n| {
         let (source, _, writer) = source_and_copy::<B>();
         let batch = Batch::whole_log(&writer);
@@ -283,7 +283,7 @@ pub(crate) fn a_copy_that_dies_while_it_catches_up_is_never_mixed<B: Backend>() 
     });
 }
 
-pub(crate) fn a_replica_that_dies_at_any_call_goes_on_where_it_stands<B: Backend>() {
+pub(crate) fn a_replica_that_dies_at_any_call_goes_on_where_it_stands<B: Subject>() {
     at_every_call(|n| {
         let (source, copy, writer) = source_and_copy::<B>();
         let mut tail = source.user().wal.tail().expect("a tail begins");
@@ -327,7 +327,7 @@ pub(crate) fn a_replica_that_dies_at_any_call_goes_on_where_it_stands<B: Backend
     });
 }
 
-pub(crate) fn an_error_at_any_call_of_applying_leaves_no_lock<B: Backend>() {
+pub(crate) fn an_error_at_any_call_of_applying_leaves_no_lock<B: Subject>() {
     at_every_call(|n| {
         let (_source, copy, writer) = source_and_copy::<B>();
         let replica = copy.user_with(|config| config.cache_spill = 1024);
@@ -353,7 +353,7 @@ pub(crate) fn an_error_at_any_call_of_applying_leaves_no_lock<B: Backend>() {
     });
 }
 
-pub(crate) fn replica_cuts_its_log_to_the_limit<B: Backend>() {
+pub(crate) fn replica_cuts_its_log_to_the_limit<B: Subject>() {
     let frame = (FRAME_HEADER_LEN + 512) as u64;
     let len_of = |frames: u64| LOG_HEADER_LEN as u64 + frames * frame;
     for (limit, expected) in [(0, len_of(1)), (len_of(3), len_of(3)), (1 << 20, len_of(5))] {
@@ -380,7 +380,7 @@ pub(crate) fn replica_cuts_its_log_to_the_limit<B: Backend>() {
 }
 
 /// Frames with right checksums, that no SQLite writes.
-pub(crate) fn frame_with_numbers_beyond_sqlites_is_not_applied<B: Backend>() {
+pub(crate) fn frame_with_numbers_beyond_sqlites_is_not_applied<B: Subject>() {
     let source = LogHeader {
         byte_order: ByteOrder::NATIVE,
         page_size: PageSize::MIN,

@@ -6,24 +6,24 @@ use super::applying::{Batch, source_and_copy};
 use super::durability::{SYNC, header};
 use super::relayed_commits::{scene, writes_log};
 use super::spilling::entries_behind;
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::Then;
 use crate::scene::{Scene, User};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};
 use wal_core::format::{DecodedHeader, FrameHeader, LogHeader};
 use wal_core::protocol::{ApplyTx, Synchronous, TailPosition};
 use wal_core::types::{FrameNo, Lock, PageNo, PageSize};
 
-type Applying<B> = ApplyTx<crate::interposed::Interposed<<B as Backend>::Coordination>>;
+type Applying<B> = ApplyTx<crate::interposed::Interposed<<B as Subject>::Coordination>>;
 
-fn begin<B: Backend>(replica: &User<B>) -> Applying<B> {
+fn begin<B: Subject>(replica: &User<B>) -> Applying<B> {
     let begun = replica.wal.begin_apply(Duration::ZERO);
     begun.expect("it begins")
 }
 
-fn give<B: Backend>(tx: &mut Applying<B>, batch: &Batch, frames: std::ops::Range<usize>) {
+fn give<B: Subject>(tx: &mut Applying<B>, batch: &Batch, frames: std::ops::Range<usize>) {
     for (number, header, content) in &batch.frames[frames] {
         tx.apply(*number, header, content).expect("it is the next");
     }
@@ -34,7 +34,7 @@ fn is_refused<T>(outcome: Result<T>, because: &str) -> bool {
 }
 
 /// The log of `writer` once it was restarted and has a commit again.
-fn next_generation<B: Backend>(writer: &User<B>) -> Batch {
+fn next_generation<B: Subject>(writer: &User<B>) -> Batch {
     let before = writer.header().salts();
     writer.checkpoint_all();
     writer.commit(&[2], 7);
@@ -55,7 +55,7 @@ fn assert_synced_between(trace: &[Call], before: usize, after: usize) {
 }
 
 /// Until all of the log is durable, no header makes any of it count.
-pub(crate) fn copy_syncs_its_frames_before_their_log_header<B: Backend>() {
+pub(crate) fn copy_syncs_its_frames_before_their_log_header<B: Subject>() {
     let (source, _, writer) = source_and_copy::<B>();
     let batch = Batch::whole_log(&writer);
     writer.checkpoint_all();
@@ -77,7 +77,7 @@ pub(crate) fn copy_syncs_its_frames_before_their_log_header<B: Backend>() {
     }
 }
 
-pub(crate) fn replica_syncs_the_next_log_header_before_its_frames<B: Backend>() {
+pub(crate) fn replica_syncs_the_next_log_header_before_its_frames<B: Subject>() {
     let (_source, copy, writer) = source_and_copy::<B>();
     let replica = copy.user_at(Synchronous::Full);
     let first = Batch::whole_log(&writer);
@@ -95,7 +95,7 @@ pub(crate) fn replica_syncs_the_next_log_header_before_its_frames<B: Backend>() 
 }
 
 /// Its checksum is right: nothing but its length shows that the log would be out of step.
-pub(crate) fn frame_of_another_length_is_refused<B: Backend>() {
+pub(crate) fn frame_of_another_length_is_refused<B: Subject>() {
     let (_source, copy, writer) = source_and_copy::<B>();
     let batch = Batch::whole_log(&writer);
     let DecodedHeader::Valid(log, checksum) = LogHeader::decode(&batch.header) else {
@@ -118,7 +118,7 @@ pub(crate) fn frame_of_another_length_is_refused<B: Backend>() {
     }
 }
 
-pub(crate) fn generation_of_another_page_size_is_refused<B: Backend>() {
+pub(crate) fn generation_of_another_page_size_is_refused<B: Subject>() {
     let (_source, copy, writer) = source_and_copy::<B>();
     let replica = copy.user();
     let batch = Batch::whole_log(&writer);
@@ -139,7 +139,7 @@ pub(crate) fn generation_of_another_page_size_is_refused<B: Backend>() {
     copy.assert_quiet();
 }
 
-pub(crate) fn generation_is_not_begun_over_uncommitted_frames<B: Backend>() {
+pub(crate) fn generation_is_not_begun_over_uncommitted_frames<B: Subject>() {
     let (_source, copy, writer) = source_and_copy::<B>();
     let replica = copy.user();
     let first = Batch::whole_log(&writer);
@@ -159,7 +159,7 @@ pub(crate) fn generation_is_not_begun_over_uncommitted_frames<B: Backend>() {
 
 /// A copy of the next log has begun, and given up before it had all of it. It must not
 /// pass for one that followed the log before without a gap.
-pub(crate) fn copy_that_gave_up_is_not_taken_for_a_follower<B: Backend>() {
+pub(crate) fn copy_that_gave_up_is_not_taken_for_a_follower<B: Subject>() {
     let (_source, copy, writer) = source_and_copy::<B>();
     let replica = copy.user();
     let first = Batch::whole_log(&writer);
@@ -185,7 +185,7 @@ pub(crate) fn copy_that_gave_up_is_not_taken_for_a_follower<B: Backend>() {
 
 /// What a commit of another thread leaves unpublished is no base for a replica, whose
 /// own commit publishes at once.
-pub(crate) fn apply_does_not_begin_on_an_unpublished_commit<B: Backend>() {
+pub(crate) fn apply_does_not_begin_on_an_unpublished_commit<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     strict.before(|call| *call == SYNC, {
         let strict = strict.clone();
@@ -210,14 +210,14 @@ pub(crate) fn apply_does_not_begin_on_an_unpublished_commit<B: Backend>() {
     scene.assert_quiet();
 }
 
-fn fail_sync<B: Backend>(user: &User<B>) {
+fn fail_sync<B: Subject>(user: &User<B>) {
     let room = user.wal.coordination().waiting_room();
     let synced = room.expect("a waiting room").synced();
     synced.fail(user.header().salts());
 }
 
 /// Another process could not sync the log.
-pub(crate) fn replica_rewrites_an_unsynced_log_before_its_frames<B: Backend>() {
+pub(crate) fn replica_rewrites_an_unsynced_log_before_its_frames<B: Subject>() {
     for cache_spill in [0, 512] {
         let (_source, copy, writer) = source_and_copy::<B>();
         let replica = copy.user_with(|config| {
@@ -256,7 +256,7 @@ pub(crate) fn replica_rewrites_an_unsynced_log_before_its_frames<B: Backend>() {
 }
 
 /// The next writer would trim it too; but it may take long to come.
-pub(crate) fn apply_leaves_nothing_uncommitted_in_the_index<B: Backend>() {
+pub(crate) fn apply_leaves_nothing_uncommitted_in_the_index<B: Subject>() {
     let (_source, copy, writer) = source_and_copy::<B>();
     let replica = copy.user_with(|config| config.cache_spill = 512);
     // Entries of an empty log are cleared with its first frame.
@@ -289,7 +289,7 @@ pub(crate) fn apply_leaves_nothing_uncommitted_in_the_index<B: Backend>() {
 }
 
 /// SQLite leaves an empty log without salts, so nothing tells two of them apart.
-pub(crate) fn place_in_an_empty_log_of_sqlite_is_no_place_to_go_on<B: Backend>() {
+pub(crate) fn place_in_an_empty_log_of_sqlite_is_no_place_to_go_on<B: Subject>() {
     let (_source, copy, writer) = source_and_copy::<B>();
     let replica = copy.user();
     drop(replica.read());

@@ -3,17 +3,17 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Reading, Scene, User, versions};
+use crate::subject::Subject;
 use wal_core::error::Error;
 use wal_core::protocol::{
     BusyHandler, Cancel, CheckpointMode, CheckpointOptions, CheckpointReport, Synchronous,
 };
 use wal_core::types::{Lock, LockMode, ReadSlot};
 
-fn run<B: Backend>(user: &User<B>, mode: CheckpointMode) -> CheckpointReport {
+fn run<B: Subject>(user: &User<B>, mode: CheckpointMode) -> CheckpointReport {
     let report = user.wal.checkpoint(mode);
     report.expect("being held back is no error")
 }
@@ -28,7 +28,7 @@ fn held_by(report: &CheckpointReport) -> Option<(Lock, Option<u32>)> {
 type Asked = Arc<Mutex<Vec<(Lock, u32)>>>;
 
 /// A busy handler that ends `reading` when it is asked, and what it was asked.
-fn ends<B: Backend>(reading: Reading<B>) -> (BusyHandler, Asked) {
+fn ends<B: Subject>(reading: Reading<B>) -> (BusyHandler, Asked) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let (reading, log) = (Mutex::new(Some(reading)), asked.clone());
     let handler = BusyHandler::ask(move |lock, tries| {
@@ -38,7 +38,7 @@ fn ends<B: Backend>(reading: Reading<B>) -> (BusyHandler, Asked) {
     (handler, asked)
 }
 
-pub(crate) fn a_full_checkpoint_waits_for_readers_and_copies_everything<B: Backend>() {
+pub(crate) fn a_full_checkpoint_waits_for_readers_and_copies_everything<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
@@ -60,7 +60,7 @@ pub(crate) fn a_full_checkpoint_waits_for_readers_and_copies_everything<B: Backe
 }
 
 /// Nothing is gained by waiting for an older reader once a newer one stays.
-pub(crate) fn checkpoint_that_gave_up_on_a_reader_waits_for_no_other<B: Backend>() {
+pub(crate) fn checkpoint_that_gave_up_on_a_reader_waits_for_no_other<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
@@ -88,7 +88,7 @@ pub(crate) fn checkpoint_that_gave_up_on_a_reader_waits_for_no_other<B: Backend>
     drop((newer, older));
 }
 
-pub(crate) fn a_checkpoint_that_does_not_get_write_is_a_passive_one_and_says_so<B: Backend>() {
+pub(crate) fn a_checkpoint_that_does_not_get_write_is_a_passive_one_and_says_so<B: Subject>() {
     for mode in [
         CheckpointMode::Full,
         CheckpointMode::Restart,
@@ -107,7 +107,7 @@ pub(crate) fn a_checkpoint_that_does_not_get_write_is_a_passive_one_and_says_so<
     }
 }
 
-pub(crate) fn a_passive_checkpoint_asks_nobody_and_takes_no_write<B: Backend>() {
+pub(crate) fn a_passive_checkpoint_asks_nobody_and_takes_no_write<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
@@ -122,7 +122,7 @@ pub(crate) fn a_passive_checkpoint_asks_nobody_and_takes_no_write<B: Backend>() 
     assert!(!trace.contains(&write), "{trace:?}");
 }
 
-pub(crate) fn a_restart_checkpoint_waits_until_nobody_reads_the_log<B: Backend>() {
+pub(crate) fn a_restart_checkpoint_waits_until_nobody_reads_the_log<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -150,7 +150,7 @@ pub(crate) fn a_restart_checkpoint_waits_until_nobody_reads_the_log<B: Backend>(
     assert_eq!(reader.versions(), [1, 2]);
 }
 
-pub(crate) fn a_truncate_checkpoint_leaves_an_empty_log_of_a_new_generation<B: Backend>() {
+pub(crate) fn a_truncate_checkpoint_leaves_an_empty_log_of_a_new_generation<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -182,7 +182,7 @@ pub(crate) fn a_truncate_checkpoint_leaves_an_empty_log_of_a_new_generation<B: B
     assert_eq!(run(&other, CheckpointMode::Truncate).log_bytes_cut, 0);
 }
 
-pub(crate) fn a_truncate_that_dies_at_any_call_loses_nothing<B: Backend>() {
+pub(crate) fn a_truncate_that_dies_at_any_call_loses_nothing<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (checkpointer, other) = scene.two();
@@ -210,7 +210,7 @@ pub(crate) fn a_truncate_that_dies_at_any_call_loses_nothing<B: Backend>() {
 }
 
 /// A reader never finds a log that is shorter than the index says.
-pub(crate) fn a_log_is_told_to_be_empty_before_it_is_cut<B: Backend>() {
+pub(crate) fn a_log_is_told_to_be_empty_before_it_is_cut<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (checkpointer, other) = scene.two();
     other.commit(&[1, 2], 1);
@@ -224,7 +224,7 @@ pub(crate) fn a_log_is_told_to_be_empty_before_it_is_cut<B: Backend>() {
 }
 
 /// A peer at `synchronous=OFF` publishes a complete backfill without a sync.
-pub(crate) fn a_truncate_syncs_what_a_peer_backfilled_without<B: Backend>() {
+pub(crate) fn a_truncate_syncs_what_a_peer_backfilled_without<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (careless, careful) = (scene.user_at(Synchronous::Off), scene.user());
     careless.commit(&[1, 2], 1);
@@ -235,7 +235,7 @@ pub(crate) fn a_truncate_syncs_what_a_peer_backfilled_without<B: Backend>() {
     assert!(sync.is_some() && sync < cut, "{trace:?}");
 }
 
-pub(crate) fn a_passive_checkpoint_stops_at_its_bound<B: Backend>() {
+pub(crate) fn a_passive_checkpoint_stops_at_its_bound<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, reader) = scene.two();
     writer.commit(&[1, 2, 3], 1);
@@ -251,7 +251,7 @@ pub(crate) fn a_passive_checkpoint_stops_at_its_bound<B: Backend>() {
     assert_eq!(reader.versions(), [2, 2, 1]);
 }
 
-pub(crate) fn a_checkpoint_tells_its_progress<B: Backend>() {
+pub(crate) fn a_checkpoint_tells_its_progress<B: Subject>() {
     let scene = Scene::<B>::new(5);
     let writer = scene.user();
     writer.commit(&[1, 2, 5], 1);
@@ -264,7 +264,7 @@ pub(crate) fn a_checkpoint_tells_its_progress<B: Backend>() {
     assert_eq!(seen, [(2, 3), (3, 3)]);
 }
 
-pub(crate) fn a_cancelled_checkpoint_publishes_nothing_and_leaves_no_lock<B: Backend>() {
+pub(crate) fn a_cancelled_checkpoint_publishes_nothing_and_leaves_no_lock<B: Subject>() {
     let scene = Scene::<B>::new(5);
     let (writer, reader) = scene.two();
     writer.commit(&[1, 3, 5], 1);
@@ -284,7 +284,7 @@ pub(crate) fn a_cancelled_checkpoint_publishes_nothing_and_leaves_no_lock<B: Bac
 
 /// A reader at slot 0 keeps the database file from being written; a mode that
 /// waits waits for it too.
-pub(crate) fn a_full_checkpoint_waits_for_readers_of_the_database<B: Backend>() {
+pub(crate) fn a_full_checkpoint_waits_for_readers_of_the_database<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     let bypassing = reader.read();
@@ -300,7 +300,7 @@ pub(crate) fn a_full_checkpoint_waits_for_readers_of_the_database<B: Backend>() 
 }
 
 /// Runs each of the operations that cut the log to nothing, once.
-fn each_truncation<B: Backend>(
+fn each_truncation<B: Subject>(
     level: Synchronous,
     mut look: impl FnMut(&str, &User<B>, Vec<Call>),
 ) {
@@ -332,7 +332,7 @@ fn each_truncation<B: Backend>(
 
 /// After a power failure a cut that was not synced may be undone, and the log would
 /// be there again with all that it had.
-pub(crate) fn truncated_log_is_synced_unless_syncs_are_off<B: Backend>() {
+pub(crate) fn truncated_log_is_synced_unless_syncs_are_off<B: Subject>() {
     let (cut, sync) = (Call::SetLen(Which::Log, 0), Call::Sync(Which::Log));
     for level in [Synchronous::Normal, Synchronous::Full] {
         each_truncation::<B>(level, |way, user, trace| {
@@ -355,7 +355,7 @@ pub(crate) fn truncated_log_is_synced_unless_syncs_are_off<B: Backend>() {
     });
 }
 
-pub(crate) fn truncation_whose_sync_fails_is_reported<B: Backend>() {
+pub(crate) fn truncation_whose_sync_fails_is_reported<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (one, other) = scene.two();
     one.commit(&[1, 2], 1);

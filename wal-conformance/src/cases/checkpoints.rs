@@ -1,9 +1,9 @@
 //! What a checkpoint copies, in which order, and when it stops.
 
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::{Then, until_death};
 use crate::scene::{Scene, content, versions};
+use crate::subject::Subject;
 use wal_core::error::Error;
 use wal_core::format::{ByteOrder, FrameHeader, LogHeader};
 use wal_core::index::MARK_NOT_USED;
@@ -30,7 +30,7 @@ fn writes_database(call: &Call) -> bool {
     )
 }
 
-pub(crate) fn a_checkpoint_stops_at_the_smallest_held_mark<B: Backend>() {
+pub(crate) fn a_checkpoint_stops_at_the_smallest_held_mark<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, reader) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -57,7 +57,7 @@ pub(crate) fn a_checkpoint_stops_at_the_smallest_held_mark<B: Backend>() {
     assert_eq!(reader.versions(), [3, 2, 2]);
 }
 
-pub(crate) fn a_checkpoint_does_not_write_under_readers_of_the_database<B: Backend>() {
+pub(crate) fn a_checkpoint_does_not_write_under_readers_of_the_database<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     let bypassing = reader.read();
@@ -75,7 +75,7 @@ pub(crate) fn a_checkpoint_does_not_write_under_readers_of_the_database<B: Backe
 }
 
 /// A mark without a holder is in nobody's way.
-pub(crate) fn a_checkpoint_moves_marks_that_nobody_holds<B: Backend>() {
+pub(crate) fn a_checkpoint_moves_marks_that_nobody_holds<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
@@ -91,7 +91,7 @@ pub(crate) fn a_checkpoint_moves_marks_that_nobody_holds<B: Backend>() {
 
 /// A header that is half written when the salts are compared is no proof of
 /// the same log.
-pub(crate) fn a_checkpoint_that_meets_a_half_written_header_claims_nothing<B: Backend>() {
+pub(crate) fn a_checkpoint_that_meets_a_half_written_header_claims_nothing<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, checkpointer) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -114,7 +114,7 @@ pub(crate) fn a_checkpoint_that_meets_a_half_written_header_claims_nothing<B: Ba
     writer.checkpoint_all();
 }
 
-pub(crate) fn only_one_checkpoint_runs_at_a_time<B: Backend>() {
+pub(crate) fn only_one_checkpoint_runs_at_a_time<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (one, two) = scene.two();
     one.commit(&[1, 2], 1);
@@ -133,7 +133,7 @@ pub(crate) fn only_one_checkpoint_runs_at_a_time<B: Backend>() {
     one.assert_stepped_in();
 }
 
-pub(crate) fn a_checkpoint_writes_each_page_once_in_order<B: Backend>() {
+pub(crate) fn a_checkpoint_writes_each_page_once_in_order<B: Subject>() {
     let scene = Scene::<B>::new(10);
     let writer = scene.user();
     for version in 1..5 {
@@ -155,7 +155,7 @@ pub(crate) fn a_checkpoint_writes_each_page_once_in_order<B: Backend>() {
     assert_eq!(runs, [(2, 2), (7, 3)], "first page and number of each run");
 }
 
-pub(crate) fn a_checkpoint_cuts_a_database_that_shrank<B: Backend>() {
+pub(crate) fn a_checkpoint_cuts_a_database_that_shrank<B: Subject>() {
     let scene = Scene::<B>::new(9);
     let writer = scene.user();
     writer.commit(&[8, 9], 1);
@@ -176,7 +176,7 @@ pub(crate) fn a_checkpoint_cuts_a_database_that_shrank<B: Backend>() {
 }
 
 /// An engine may commit pages that it never wrote, as SQLite does.
-pub(crate) fn checkpoint_makes_a_database_as_long_as_its_commit_says<B: Backend>() {
+pub(crate) fn checkpoint_makes_a_database_as_long_as_its_commit_says<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user();
     let mut tx = writer.write();
@@ -191,7 +191,7 @@ pub(crate) fn checkpoint_makes_a_database_as_long_as_its_commit_says<B: Backend>
 }
 
 /// A log with one frame whose commit speaks of a gigabyte.
-pub(crate) fn checkpoint_of_more_pages_than_there_are_is_refused<B: Backend>() {
+pub(crate) fn checkpoint_of_more_pages_than_there_are_is_refused<B: Subject>() {
     let log = LogHeader {
         byte_order: ByteOrder::NATIVE,
         page_size: PageSize::MIN,
@@ -215,7 +215,7 @@ pub(crate) fn checkpoint_of_more_pages_than_there_are_is_refused<B: Backend>() {
 }
 
 /// Pages of a newer state were written, though no count says so.
-pub(crate) fn checkpoint_that_died_at_its_pages_ends_older_snapshots<B: Backend>() {
+pub(crate) fn checkpoint_that_died_at_its_pages_ends_older_snapshots<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let (checkpointer, other) = scene.two();
     other.commit(&[2], 1);
@@ -236,7 +236,7 @@ pub(crate) fn checkpoint_that_died_at_its_pages_ends_older_snapshots<B: Backend>
     );
 }
 
-pub(crate) fn the_log_is_synced_before_the_database_is_written<B: Backend>() {
+pub(crate) fn the_log_is_synced_before_the_database_is_written<B: Subject>() {
     for synchronous in [Synchronous::Normal, Synchronous::Full] {
         let scene = Scene::<B>::new(2);
         let writer = scene.user_at(synchronous);
@@ -247,7 +247,7 @@ pub(crate) fn the_log_is_synced_before_the_database_is_written<B: Backend>() {
     }
 }
 
-pub(crate) fn a_count_is_published_after_the_pages_and_their_sync<B: Backend>() {
+pub(crate) fn a_count_is_published_after_the_pages_and_their_sync<B: Subject>() {
     let steps: [fn(&Call) -> bool; 3] = [
         |call| *call == Call::Sync(Which::Log),
         writes_database,
@@ -267,7 +267,7 @@ pub(crate) fn a_count_is_published_after_the_pages_and_their_sync<B: Backend>() 
     }
 }
 
-pub(crate) fn a_database_without_syncs_is_never_synced<B: Backend>() {
+pub(crate) fn a_database_without_syncs_is_never_synced<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user_at(Synchronous::Off);
     let (_, trace) = writer.trace(|writer| {
@@ -284,7 +284,7 @@ pub(crate) fn a_database_without_syncs_is_never_synced<B: Backend>() {
 /// A checkpoint of another attachment dies behind the cut. The commit that made the
 /// database long again never wrote its last page, as SQLite's do not if it is free; the
 /// length that the reader saw is of before the cut.
-pub(crate) fn page_behind_a_dead_checkpoints_cut_reads_as_zeros<B: Backend>() {
+pub(crate) fn page_behind_a_dead_checkpoints_cut_reads_as_zeros<B: Subject>() {
     let scene = Scene::<B>::new(64);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);

@@ -1,13 +1,13 @@
 //! What the last one out does.
 
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::Then;
 use crate::scene::{Scene, version_in};
+use crate::subject::Subject;
 use wal_core::protocol::{Synchronous, WalConfig};
 use wal_core::types::{Lock, LockMode, PageNo};
 
-pub(crate) fn the_last_one_out_removes_the_log_and_no_one_before<B: Backend>() {
+pub(crate) fn the_last_one_out_removes_the_log_and_no_one_before<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (one, two) = scene.two();
     one.commit(&[1, 2, 3], 1);
@@ -34,7 +34,7 @@ pub(crate) fn the_last_one_out_removes_the_log_and_no_one_before<B: Backend>() {
 }
 
 /// The count of a peer at `Synchronous::Off` does not make its pages durable.
-pub(crate) fn last_closer_syncs_a_peers_backfill_before_it_removes_the_log<B: Backend>() {
+pub(crate) fn last_closer_syncs_a_peers_backfill_before_it_removes_the_log<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (careless, last) = (scene.user_at(Synchronous::Off), scene.user());
     last.commit(&[1, 2], 1);
@@ -49,7 +49,7 @@ pub(crate) fn last_closer_syncs_a_peers_backfill_before_it_removes_the_log<B: Ba
 }
 
 /// Its own reader holds the last checkpoint back.
-pub(crate) fn last_closer_with_a_reader_leaves_the_log<B: Backend>() {
+pub(crate) fn last_closer_with_a_reader_leaves_the_log<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user();
     user.commit(&[1, 2], 1);
@@ -64,7 +64,7 @@ pub(crate) fn last_closer_with_a_reader_leaves_the_log<B: Backend>() {
 }
 
 /// The header is damaged after the last checkpoint.
-pub(crate) fn last_closer_that_cannot_read_the_header_leaves_the_log<B: Backend>() {
+pub(crate) fn last_closer_that_cannot_read_the_header_leaves_the_log<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user();
     user.commit(&[1, 2], 1);
@@ -82,7 +82,7 @@ pub(crate) fn last_closer_that_cannot_read_the_header_leaves_the_log<B: Backend>
     assert_eq!(again.user().versions(), [1, 1]);
 }
 
-pub(crate) fn a_log_that_is_not_backfilled_survives_the_last_one<B: Backend>() {
+pub(crate) fn a_log_that_is_not_backfilled_survives_the_last_one<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user();
     user.commit(&[1, 2], 1);
@@ -95,7 +95,7 @@ pub(crate) fn a_log_that_is_not_backfilled_survives_the_last_one<B: Backend>() {
 }
 
 /// Closes the only user of a database with two commits in its log, and gives its calls.
-fn close_at<B: Backend>(
+fn close_at<B: Subject>(
     scene: &Scene<B>,
     change: impl FnOnce(&mut WalConfig),
     commits: bool,
@@ -112,7 +112,7 @@ fn close_at<B: Backend>(
 
 /// A log that came back after a power failure would be taken for a part of whatever
 /// database has its name by then.
-pub(crate) fn removed_log_is_durable_when_close_returns<B: Backend>() {
+pub(crate) fn removed_log_is_durable_when_close_returns<B: Subject>() {
     for level in [Synchronous::Normal, Synchronous::Full] {
         let trace = close_at(&Scene::<B>::new(2), |c| c.synchronous = level, true);
         let last = &trace[trace.len() - 2..];
@@ -127,7 +127,7 @@ pub(crate) fn removed_log_is_durable_when_close_returns<B: Backend>() {
     assert!(!trace.contains(&Call::SyncDirectory), "{trace:?}");
 }
 
-pub(crate) fn persistent_log_of_an_open_reader_is_not_cut_by_close<B: Backend>() {
+pub(crate) fn persistent_log_of_an_open_reader_is_not_cut_by_close<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user_with(|config| {
         config.persistent_log = true;
@@ -142,7 +142,7 @@ pub(crate) fn persistent_log_of_an_open_reader_is_not_cut_by_close<B: Backend>()
     assert_eq!(version_in(1, &page), 1);
 }
 
-pub(crate) fn persistent_log_is_emptied_durably_if_it_has_a_limit<B: Backend>() {
+pub(crate) fn persistent_log_is_emptied_durably_if_it_has_a_limit<B: Subject>() {
     let config = |limit, level| {
         move |config: &mut WalConfig| {
             config.persistent_log = true;

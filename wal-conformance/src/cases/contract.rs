@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::backend::Backend;
 use crate::scene::{BOUND, Scene, User, until};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;
 use wal_core::index::MARK_NOT_USED;
@@ -33,32 +33,32 @@ fn overlap(a: Lock, b: Lock) -> bool {
     a < b + b_len && b < a + a_len
 }
 
-fn try_lock<B: Backend>(user: &User<B>, lock: Lock, mode: LockMode) -> bool {
+fn try_lock<B: Subject>(user: &User<B>, lock: Lock, mode: LockMode) -> bool {
     let answer = user.wal.coordination().try_lock(lock, mode);
     answer.expect("the system grants or refuses")
 }
 
 /// Releases `lock`, which the case holds; the director checks that it does.
-pub(super) fn unlock<B: Backend>(user: &User<B>, lock: Lock, mode: LockMode) {
+pub(super) fn unlock<B: Subject>(user: &User<B>, lock: Lock, mode: LockMode) {
     // SAFETY: the case holds the lock, and reads no page.
     unsafe { user.wal.coordination().unlock(lock, mode) };
 }
 
 /// Stores a mark of a slot that the case holds exclusively; the director checks that.
-fn set_mark<B: Backend>(user: &User<B>, slot: ReadSlot, mark: u32) {
+fn set_mark<B: Subject>(user: &User<B>, slot: ReadSlot, mark: u32) {
     // SAFETY: the case holds the slot exclusively.
     unsafe { user.wal.coordination().set_mark(slot, mark) };
 }
 
 /// Two users of a database whose index is there.
-fn two_at_an_index<B: Backend>() -> (Scene<B>, User<B>, User<B>) {
+fn two_at_an_index<B: Subject>() -> (Scene<B>, User<B>, User<B>) {
     let scene = Scene::new(1);
     let (one, two) = scene.two();
     one.versions();
     (scene, one, two)
 }
 
-pub(crate) fn blocks_stay_where_they_are_and_are_the_same_memory_for_all<B: Backend>() {
+pub(crate) fn blocks_stay_where_they_are_and_are_the_same_memory_for_all<B: Subject>() {
     let (_scene, one, two) = two_at_an_index::<B>();
     let first: *const _ = one.block_zero();
     assert!(try_lock(&one, Lock::Write, LockMode::Exclusive));
@@ -81,7 +81,7 @@ pub(crate) fn blocks_stay_where_they_are_and_are_the_same_memory_for_all<B: Back
     assert_eq!(word(&two), 77, "the users do not share block 0");
 }
 
-pub(crate) fn a_grown_block_is_zero_and_holds_what_is_stored<B: Backend>() {
+pub(crate) fn a_grown_block_is_zero_and_holds_what_is_stored<B: Subject>() {
     let (_scene, one, two) = two_at_an_index::<B>();
     assert!(try_lock(&one, Lock::Write, LockMode::Exclusive));
     for number in 1..9 {
@@ -100,7 +100,7 @@ pub(crate) fn a_grown_block_is_zero_and_holds_what_is_stored<B: Backend>() {
 
 /// The director compares every answer with its ledger; this case goes through
 /// all pairs, with one user and with two.
-pub(crate) fn locks_exclude_in_every_pair_of_modes<B: Backend>() {
+pub(crate) fn locks_exclude_in_every_pair_of_modes<B: Subject>() {
     let (scene, one, two) = two_at_an_index::<B>();
     for (a, b) in every_lock()
         .iter()
@@ -123,7 +123,7 @@ pub(crate) fn locks_exclude_in_every_pair_of_modes<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_span_is_taken_whole_or_not_at_all<B: Backend>() {
+pub(crate) fn a_span_is_taken_whole_or_not_at_all<B: Subject>() {
     let (_scene, one, two) = two_at_an_index::<B>();
     for held in ReadSlot::MARKED {
         assert!(try_lock(&one, Lock::Read(held), LockMode::Shared));
@@ -144,7 +144,7 @@ pub(crate) fn a_span_is_taken_whole_or_not_at_all<B: Backend>() {
     unlock(&two, Lock::Readers, LockMode::Exclusive);
 }
 
-pub(crate) fn a_lock_hands_over_what_its_holder_stored<B: Backend>() {
+pub(crate) fn a_lock_hands_over_what_its_holder_stored<B: Subject>() {
     let (scene, one, two) = two_at_an_index::<B>();
     scene.director().with_ledger(|ledger| ledger.crowd());
     const ROUNDS: u32 = 500;
@@ -168,7 +168,7 @@ pub(crate) fn a_lock_hands_over_what_its_holder_stored<B: Backend>() {
     assert_eq!(total, 2 * ROUNDS, "a count was lost under the lock");
 }
 
-pub(crate) fn locks_exclude_between_threads<B: Backend>() {
+pub(crate) fn locks_exclude_between_threads<B: Subject>() {
     let (scene, one, two) = two_at_an_index::<B>();
     scene.director().with_ledger(|ledger| ledger.crowd());
     // Exclusive holders count in the high half, shared ones in the low half.
@@ -195,7 +195,7 @@ pub(crate) fn locks_exclude_between_threads<B: Backend>() {
     });
 }
 
-pub(crate) fn a_slot_is_taken_by_its_mark_only_while_the_mark_is_right<B: Backend>() {
+pub(crate) fn a_slot_is_taken_by_its_mark_only_while_the_mark_is_right<B: Subject>() {
     let (_scene, one, two) = two_at_an_index::<B>();
     let (a, b) = (one.wal.coordination(), two.wal.coordination());
     for (slot, mark) in ReadSlot::MARKED.into_iter().zip([0, 7, 8, MARK_NOT_USED]) {
@@ -221,7 +221,7 @@ pub(crate) fn a_slot_is_taken_by_its_mark_only_while_the_mark_is_right<B: Backen
 /// One thread changes the mark whenever it gets the slot alone; another takes
 /// the slot by the mark it saw. The director compares the mark each time the
 /// slot is granted, and here it is looked at again while the slot is held.
-pub(crate) fn a_mark_stands_still_while_its_slot_is_held<B: Backend>() {
+pub(crate) fn a_mark_stands_still_while_its_slot_is_held<B: Subject>() {
     let (scene, one, two) = two_at_an_index::<B>();
     scene.director().with_ledger(|ledger| ledger.crowd());
     let slot = ReadSlot::MARKED[1];
@@ -249,7 +249,7 @@ pub(crate) fn a_mark_stands_still_while_its_slot_is_held<B: Backend>() {
     });
 }
 
-pub(crate) fn downgraded_slot_is_shared_with_its_mark<B: Backend>() {
+pub(crate) fn downgraded_slot_is_shared_with_its_mark<B: Subject>() {
     let (_scene, one, two) = two_at_an_index::<B>();
     let slot = ReadSlot::MARKED[1];
     let lock = Lock::Read(slot);
@@ -275,7 +275,7 @@ pub(crate) fn downgraded_slot_is_shared_with_its_mark<B: Backend>() {
 /// One thread downgrades its hold; another acquires the slot whenever it can, and stores
 /// another mark. The director would let one call in at a time, so it is bypassed. Each
 /// turn is a mark of the one thread that the other replaces.
-pub(crate) fn downgrade_lets_no_exclusive_holder_in_between<B: Backend>() {
+pub(crate) fn downgrade_lets_no_exclusive_holder_in_between<B: Subject>() {
     const TURNS: u32 = 1000;
     let (scene, one, two) = two_at_an_index::<B>();
     let [one, two] = [&one, &two].map(|user| user.wal.coordination().0.inner());
@@ -318,13 +318,13 @@ pub(crate) fn downgrade_lets_no_exclusive_holder_in_between<B: Backend>() {
 }
 
 /// Raises the mark of `slot`, which `user` holds shared.
-fn raise_mark<B: Backend>(user: &User<B>, slot: ReadSlot, mark: u32) -> bool {
+fn raise_mark<B: Subject>(user: &User<B>, slot: ReadSlot, mark: u32) -> bool {
     // SAFETY: the cases below hold the slot shared, and no page is looked at.
     let raised = unsafe { user.wal.coordination().raise_mark(slot, mark) };
     raised.expect("an answer")
 }
 
-pub(crate) fn mark_is_raised_under_the_only_holder_of_its_slot<B: Backend>() {
+pub(crate) fn mark_is_raised_under_the_only_holder_of_its_slot<B: Subject>() {
     let (_scene, one, two) = two_at_an_index::<B>();
     let slot = ReadSlot::MARKED[2];
     let lock = Lock::Read(slot);
@@ -360,7 +360,7 @@ pub(crate) fn mark_is_raised_under_the_only_holder_of_its_slot<B: Backend>() {
 
 /// One thread holds the slot and raises the mark; another takes the slot by the mark that
 /// it saw, and looks at the mark again while it holds it.
-pub(crate) fn mark_is_raised_under_no_reader_of_the_old_one<B: Backend>() {
+pub(crate) fn mark_is_raised_under_no_reader_of_the_old_one<B: Subject>() {
     let (scene, one, two) = two_at_an_index::<B>();
     scene.director().with_ledger(|ledger| ledger.crowd());
     let slot = ReadSlot::MARKED[1];
@@ -389,7 +389,7 @@ pub(crate) fn mark_is_raised_under_no_reader_of_the_old_one<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_sleep_ends_when_its_word_was_changed_and_woken<B: Backend>() {
+pub(crate) fn a_sleep_ends_when_its_word_was_changed_and_woken<B: Subject>() {
     let (_scene, one, two) = two_at_an_index::<B>();
     let sleeper = one.wal.coordination();
     let room = sleeper.waiting_room().expect("a waiting room");
@@ -416,7 +416,7 @@ pub(crate) fn a_sleep_ends_when_its_word_was_changed_and_woken<B: Backend>() {
     }
 }
 
-pub(crate) fn a_sleep_ends_at_its_deadline<B: Backend>() {
+pub(crate) fn a_sleep_ends_at_its_deadline<B: Subject>() {
     let (_scene, one, _two) = two_at_an_index::<B>();
     let begun = Instant::now();
     let coordination = one.wal.coordination();
@@ -429,7 +429,7 @@ pub(crate) fn a_sleep_ends_at_its_deadline<B: Backend>() {
     assert!(begun.elapsed() < BOUND, "a sleep outlived its deadline");
 }
 
-pub(crate) fn a_second_attachment_is_shared_or_refused<B: Backend>() {
+pub(crate) fn a_second_attachment_is_shared_or_refused<B: Subject>() {
     let (scene, one, _two) = two_at_an_index::<B>();
     match B::attach(scene.path()) {
         Ok(second) => {

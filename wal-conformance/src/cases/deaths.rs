@@ -1,16 +1,16 @@
 //! A user dies, or a call fails, at every call of an operation in turn.
 
-use crate::backend::Backend;
 use crate::calls::Call;
 use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Scene, User};
+use crate::subject::Subject;
 use wal_core::error::Error;
 use wal_core::protocol::CheckpointMode;
 use wal_core::types::PageNo;
 
 /// Those who are left go on: they read one of `states`, write, checkpoint,
 /// and whoever recovers the files reads the same.
-pub(super) fn others_go_on<B: Backend>(
+pub(super) fn others_go_on<B: Subject>(
     scene: &Scene<B>,
     other: &User<B>,
     n: usize,
@@ -46,7 +46,7 @@ pub(super) fn others_go_on<B: Backend>(
     assert_eq!(recovered, expected, "call {n}, recovered at the end");
 }
 
-pub(crate) fn a_writer_that_dies_at_any_call_commits_all_or_nothing<B: Backend>() {
+pub(crate) fn a_writer_that_dies_at_any_call_commits_all_or_nothing<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (writer, other) = scene.two();
@@ -59,7 +59,7 @@ pub(crate) fn a_writer_that_dies_at_any_call_commits_all_or_nothing<B: Backend>(
     });
 }
 
-pub(crate) fn a_restarting_writer_that_dies_at_any_call_loses_nothing<B: Backend>() {
+pub(crate) fn a_restarting_writer_that_dies_at_any_call_loses_nothing<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (writer, other) = scene.two();
@@ -73,7 +73,7 @@ pub(crate) fn a_restarting_writer_that_dies_at_any_call_loses_nothing<B: Backend
     });
 }
 
-pub(crate) fn a_checkpoint_that_dies_at_any_call_loses_nothing<B: Backend>() {
+pub(crate) fn a_checkpoint_that_dies_at_any_call_loses_nothing<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (checkpointer, other) = scene.two();
@@ -87,7 +87,7 @@ pub(crate) fn a_checkpoint_that_dies_at_any_call_loses_nothing<B: Backend>() {
     });
 }
 
-pub(crate) fn a_recovery_that_dies_at_any_call_is_done_by_the_next<B: Backend>() {
+pub(crate) fn a_recovery_that_dies_at_any_call_is_done_by_the_next<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (one, other) = scene.two();
@@ -103,7 +103,7 @@ pub(crate) fn a_recovery_that_dies_at_any_call_is_done_by_the_next<B: Backend>()
 }
 
 /// The calls that can fail: `mark` and its like cannot.
-pub(super) fn fails_at<B: Backend>(user: &User<B>, n: usize) {
+pub(super) fn fails_at<B: Subject>(user: &User<B>, n: usize) {
     let mut nth = nth(n);
     let can_fail = |call: &Call| {
         !matches!(
@@ -114,7 +114,7 @@ pub(super) fn fails_at<B: Backend>(user: &User<B>, n: usize) {
     user.then(move |call| can_fail(call) && nth(call), || Then::Fail);
 }
 
-pub(crate) fn an_error_at_any_call_of_a_commit_leaves_no_lock<B: Backend>() {
+pub(crate) fn an_error_at_any_call_of_a_commit_leaves_no_lock<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (writer, other) = scene.two();
@@ -136,7 +136,7 @@ pub(crate) fn an_error_at_any_call_of_a_commit_leaves_no_lock<B: Backend>() {
     });
 }
 
-pub(crate) fn an_error_at_any_call_of_a_checkpoint_leaves_no_lock<B: Backend>() {
+pub(crate) fn an_error_at_any_call_of_a_checkpoint_leaves_no_lock<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (checkpointer, other) = scene.two();
@@ -155,7 +155,7 @@ pub(crate) fn an_error_at_any_call_of_a_checkpoint_leaves_no_lock<B: Backend>() 
     });
 }
 
-pub(crate) fn an_error_at_any_call_of_a_reader_leaves_no_lock<B: Backend>() {
+pub(crate) fn an_error_at_any_call_of_a_reader_leaves_no_lock<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (reader, other) = scene.two();
@@ -176,7 +176,7 @@ pub(crate) fn an_error_at_any_call_of_a_reader_leaves_no_lock<B: Backend>() {
 
 /// A writer dies with entries in the index that its transaction never
 /// published. The next one reuses the frame numbers for other pages.
-pub(crate) fn leftovers_of_a_dead_writer_are_trimmed<B: Backend>() {
+pub(crate) fn leftovers_of_a_dead_writer_are_trimmed<B: Subject>() {
     let scene = Scene::<B>::new(40);
     let (writer, other) = scene.two();
     writer.commit(&[1], 1);
@@ -194,7 +194,7 @@ pub(crate) fn leftovers_of_a_dead_writer_are_trimmed<B: Backend>() {
     assert_eq!(leftovers, 0, "entries of the dead writer are left");
 }
 
-pub(crate) fn leftovers_across_blocks_are_overwritten<B: Backend>() {
+pub(crate) fn leftovers_across_blocks_are_overwritten<B: Subject>() {
     let scene = Scene::<B>::new(100);
     let (writer, other) = scene.two();
     let all: Vec<u32> = (1..=100).collect();

@@ -1,9 +1,9 @@
 //! What is synced before what, and what becomes of a failure.
 
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::Then;
 use crate::scene::{Scene, User};
+use crate::subject::Subject;
 use wal_core::error::Error;
 use wal_core::protocol::{CheckpointMode, Synchronous};
 
@@ -40,7 +40,7 @@ fn frames(first: u64, count: usize) -> Call {
 }
 
 /// Commits in three generations of the log; `each` looks at what was written.
-fn generations<B: Backend>(writer: &User<B>, each: impl Fn(usize, Vec<Call>)) {
+fn generations<B: Subject>(writer: &User<B>, each: impl Fn(usize, Vec<Call>)) {
     for generation in 0..3 {
         let (_, trace) = writer.trace(|writer| writer.commit(&[1, 2], 1));
         each(generation, log_writes(&trace));
@@ -48,7 +48,7 @@ fn generations<B: Backend>(writer: &User<B>, each: impl Fn(usize, Vec<Call>)) {
     }
 }
 
-pub(crate) fn a_new_log_header_is_synced_before_its_first_frame<B: Backend>() {
+pub(crate) fn a_new_log_header_is_synced_before_its_first_frame<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user_at(Synchronous::Normal);
     generations(&writer, |generation, writes| {
@@ -60,7 +60,7 @@ pub(crate) fn a_new_log_header_is_synced_before_its_first_frame<B: Backend>() {
     });
 }
 
-pub(crate) fn a_full_commit_is_synced_in_every_generation<B: Backend>() {
+pub(crate) fn a_full_commit_is_synced_in_every_generation<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user_at(Synchronous::Full);
     generations(&writer, |generation, writes| {
@@ -72,7 +72,7 @@ pub(crate) fn a_full_commit_is_synced_in_every_generation<B: Backend>() {
     assert_eq!(log_writes(&trace), [frames(2, 1), SYNC], "a later commit");
 }
 
-pub(crate) fn a_failed_log_sync_poisons_and_the_outcome_is_told_unknown<B: Backend>() {
+pub(crate) fn a_failed_log_sync_poisons_and_the_outcome_is_told_unknown<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user_at(Synchronous::Full);
     let other = scene.user_at(Synchronous::Full);
@@ -100,7 +100,7 @@ pub(crate) fn a_failed_log_sync_poisons_and_the_outcome_is_told_unknown<B: Backe
     assert_eq!(other.versions(), [4, 1]);
 }
 
-pub(crate) fn a_failed_database_sync_poisons_and_publishes_nothing<B: Backend>() {
+pub(crate) fn a_failed_database_sync_poisons_and_publishes_nothing<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -118,7 +118,7 @@ pub(crate) fn a_failed_database_sync_poisons_and_publishes_nothing<B: Backend>()
 }
 
 /// All of it was written, so a recovery would find it: also after a power failure.
-pub(crate) fn failed_commit_frame_is_zeroed_durably<B: Backend>() {
+pub(crate) fn failed_commit_frame_is_zeroed_durably<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user_at(Synchronous::Normal);
     writer.commit(&[1, 2], 1);
@@ -140,7 +140,7 @@ pub(crate) fn failed_commit_frame_is_zeroed_durably<B: Backend>() {
 
 /// The pages of a partial backfill are not synced, and may be lost with those of the
 /// next one.
-pub(crate) fn pages_are_written_again_after_a_failed_database_sync<B: Backend>() {
+pub(crate) fn pages_are_written_again_after_a_failed_database_sync<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     writer.commit(&[1], 1);
@@ -171,7 +171,7 @@ pub(crate) fn pages_are_written_again_after_a_failed_database_sync<B: Backend>()
 /// The write of a transaction's frames is cut short after any number of bytes.
 /// The transaction is then not there, for this attachment and for whoever
 /// recovers the log, unless the error says that nobody knows.
-pub(crate) fn a_log_write_that_fails_at_any_byte_commits_all_or_nothing<B: Backend>() {
+pub(crate) fn a_log_write_that_fails_at_any_byte_commits_all_or_nothing<B: Subject>() {
     const LEN: usize = 2 * (24 + 512);
     for written in (0..=LEN).step_by(67).chain([LEN - 1, LEN]) {
         let scene = Scene::<B>::new(2);

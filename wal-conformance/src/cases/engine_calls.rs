@@ -3,10 +3,10 @@
 
 use super::engine_frames::{commit, read, write};
 use super::spilling::{expect_recovered, number};
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Scene, User, Writing, content, fill};
+use crate::subject::Subject;
 use wal_core::error::{Error, Result};
 use wal_core::types::{PageNo, ReadSlot};
 
@@ -28,7 +28,7 @@ fn appends(call: &Call) -> bool {
 }
 
 /// The pages `numbers` with `version`, as [`WriteTx::commit_frames`] takes them.
-fn try_commit<B: Backend>(
+fn try_commit<B: Subject>(
     tx: &mut Writing<B>,
     numbers: &[u32],
     version: u32,
@@ -42,7 +42,7 @@ fn try_commit<B: Backend>(
     tx.commit_frames(&pages, count)
 }
 
-fn try_write<B: Backend>(tx: &mut Writing<B>, numbers: &[u32], version: u32) -> Result<()> {
+fn try_write<B: Subject>(tx: &mut Writing<B>, numbers: &[u32], version: u32) -> Result<()> {
     let pages: Vec<(PageNo, Vec<u8>)> = numbers
         .iter()
         .map(|&page| (number(page), content(page, version)))
@@ -65,7 +65,7 @@ fn expect_no_savepoint<T: std::fmt::Debug>(outcome: Result<T>) {
 }
 
 /// A scene with one commit, and a transaction that has pages 2 and 3 in the log.
-fn begun<B: Backend>() -> (Scene<B>, User<B>, Writing<B>) {
+fn begun<B: Subject>() -> (Scene<B>, User<B>, Writing<B>) {
     let scene = Scene::<B>::new(4);
     let writer = scene.user();
     writer.commit(&[1, 2, 3, 4], 1);
@@ -76,7 +76,7 @@ fn begun<B: Backend>() -> (Scene<B>, User<B>, Writing<B>) {
 
 /// A commit that fails at its last write has corrected the checksums in the log, and a
 /// mark was taken before.
-pub(crate) fn commit_after_failed_commit_and_cut_is_recovered<B: Backend>() {
+pub(crate) fn commit_after_failed_commit_and_cut_is_recovered<B: Subject>() {
     let (scene, writer, mut tx) = begun::<B>();
     let mark = tx.frames_mark();
     write::<B>(&mut tx, &[2, 4], 3);
@@ -91,7 +91,7 @@ pub(crate) fn commit_after_failed_commit_and_cut_is_recovered<B: Backend>() {
     expect_recovered(&scene, &[5, 3, 2, 1]);
 }
 
-pub(crate) fn commit_of_no_pages_is_refused_and_keeps_frames<B: Backend>() {
+pub(crate) fn commit_of_no_pages_is_refused_and_keeps_frames<B: Subject>() {
     let (scene, writer, mut tx) = begun::<B>();
     let (mark, header) = (tx.frames_mark(), writer.header());
     expect_refused(tx.commit_frames(&[], 4));
@@ -104,7 +104,7 @@ pub(crate) fn commit_of_no_pages_is_refused_and_keeps_frames<B: Backend>() {
     expect_recovered(&scene, &[3, 2, 2, 1]);
 }
 
-pub(crate) fn commit_of_wrong_size_is_refused_and_keeps_frames<B: Backend>() {
+pub(crate) fn commit_of_wrong_size_is_refused_and_keeps_frames<B: Subject>() {
     let (scene, writer, mut tx) = begun::<B>();
     let header = writer.header();
     // No page at all; more than SQLite numbers; more than file and log can have.
@@ -122,7 +122,7 @@ pub(crate) fn commit_of_wrong_size_is_refused_and_keeps_frames<B: Backend>() {
     assert_eq!(writer.versions(), [3, 2]);
 }
 
-pub(crate) fn frames_of_pages_that_hold_no_data_are_refused<B: Backend>() {
+pub(crate) fn frames_of_pages_that_hold_no_data_are_refused<B: Subject>() {
     let (_scene, writer, mut tx) = begun::<B>();
     let (header, mark) = (writer.header(), tx.frames_mark());
     let lock_bytes = writer.wal.config().page_size.lock_byte_page().get();
@@ -139,7 +139,7 @@ pub(crate) fn frames_of_pages_that_hold_no_data_are_refused<B: Backend>() {
     assert_eq!(read::<B>(&tx, 1), Some(content(1, 1)));
 }
 
-pub(crate) fn frames_passed_twice_or_unsorted_hold_the_last_one<B: Backend>() {
+pub(crate) fn frames_passed_twice_or_unsorted_hold_the_last_one<B: Subject>() {
     let (scene, writer, mut tx) = begun::<B>();
     let twice = |page: u32, one: u32, two: u32| {
         [
@@ -164,7 +164,7 @@ pub(crate) fn frames_passed_twice_or_unsorted_hold_the_last_one<B: Backend>() {
     expect_recovered(&scene, &[10, 4, 9, 10]);
 }
 
-pub(crate) fn mark_of_another_transaction_is_refused<B: Backend>() {
+pub(crate) fn mark_of_another_transaction_is_refused<B: Subject>() {
     let (scene, writer, tx) = begun::<B>();
     let other = tx.frames_mark();
     drop(tx);
@@ -188,7 +188,7 @@ pub(crate) fn mark_of_another_transaction_is_refused<B: Backend>() {
     expect_recovered(&scene, &[3, 4, 3, 3]);
 }
 
-pub(crate) fn mark_behind_a_cut_is_refused<B: Backend>() {
+pub(crate) fn mark_behind_a_cut_is_refused<B: Subject>() {
     let (scene, writer, mut tx) = begun::<B>();
     let second = tx.frames_mark();
     write::<B>(&mut tx, &[4], 3);
@@ -209,7 +209,7 @@ pub(crate) fn mark_behind_a_cut_is_refused<B: Backend>() {
 }
 
 /// No commit includes a page that a failed call has overwritten in part.
-pub(crate) fn page_overwritten_in_part_is_not_committed<B: Backend>() {
+pub(crate) fn page_overwritten_in_part_is_not_committed<B: Subject>() {
     for commits in [false, true] {
         for bytes in [0, 100, 512] {
             let (scene, writer, mut tx) = begun::<B>();
@@ -242,7 +242,7 @@ pub(crate) fn page_overwritten_in_part_is_not_committed<B: Backend>() {
 }
 
 /// A page beyond the new end is not part of the commit.
-pub(crate) fn page_overwritten_in_part_may_be_cut_off<B: Backend>() {
+pub(crate) fn page_overwritten_in_part_may_be_cut_off<B: Subject>() {
     let (scene, writer, mut tx) = begun::<B>();
     writer.then(overwrites_a_page, || Then::FailAfter(100));
     try_write::<B>(&mut tx, &[3], 3).expect_err("the write failed");
@@ -254,7 +254,7 @@ pub(crate) fn page_overwritten_in_part_may_be_cut_off<B: Backend>() {
 
 /// The index entries of a failed call cannot be cleared at once. A frame behind them in a
 /// chain would be lost when the next writer clears them.
-pub(crate) fn entries_of_failed_call_hide_no_committed_frame<B: Backend>() {
+pub(crate) fn entries_of_failed_call_hide_no_committed_frame<B: Subject>() {
     at_every_call(|n| {
         let (scene, writer, mut tx) = begun::<B>();
         let other = writer.clone();
@@ -276,7 +276,7 @@ pub(crate) fn entries_of_failed_call_hide_no_committed_frame<B: Backend>() {
     });
 }
 
-pub(crate) fn changed_pages_beside_frames_are_refused<B: Backend>() {
+pub(crate) fn changed_pages_beside_frames_are_refused<B: Subject>() {
     let (scene, writer, mut tx) = begun::<B>();
     let outside = tx.savepoint();
     expect_refused(tx.page_mut(number(1)).map(drop));
@@ -311,7 +311,7 @@ pub(crate) fn changed_pages_beside_frames_are_refused<B: Backend>() {
     assert_eq!(writer.versions(), [1, 1, 1]);
 }
 
-pub(crate) fn frames_without_their_size_are_not_committed<B: Backend>() {
+pub(crate) fn frames_without_their_size_are_not_committed<B: Subject>() {
     let (scene, writer, mut tx) = begun::<B>();
     write::<B>(&mut tx, &[5], 2);
     let header = writer.header();
@@ -322,7 +322,7 @@ pub(crate) fn frames_without_their_size_are_not_committed<B: Backend>() {
     expect_recovered(&scene, &[1, 1, 1, 3]);
 }
 
-pub(crate) fn transaction_after_commit_of_frames_has_changed_nothing<B: Backend>() {
+pub(crate) fn transaction_after_commit_of_frames_has_changed_nothing<B: Subject>() {
     let (scene, writer, mut tx) = begun::<B>();
     let before = tx.savepoint();
     expect_refused(try_commit::<B>(&mut tx, &[5, 6], 3, 6));
@@ -343,7 +343,7 @@ pub(crate) fn transaction_after_commit_of_frames_has_changed_nothing<B: Backend>
 
 /// SQLite does not write a page that it adds and frees in one transaction. Other snapshots
 /// at slot 0 have all pages in the database file.
-pub(crate) fn page_that_was_not_passed_is_read_by_its_committer<B: Backend>() {
+pub(crate) fn page_that_was_not_passed_is_read_by_its_committer<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, other) = scene.two();
     writer.commit(&[1, 2, 3], 1);

@@ -1,10 +1,10 @@
 //! Write transactions of an engine that gives its pages as frames.
 
 use super::spilling::{expect_recovered, number};
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::Then;
 use crate::scene::{Scene, User, Writing, content};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;
 use wal_core::protocol::{CheckpointMode, ReadTx, Synchronous};
@@ -16,7 +16,7 @@ pub(super) fn pages(numbers: &[u32], version: u32) -> Vec<(u32, Vec<u8>)> {
     numbers.iter().map(page).collect()
 }
 
-pub(super) fn write<B: Backend>(tx: &mut Writing<B>, numbers: &[u32], version: u32) {
+pub(super) fn write<B: Subject>(tx: &mut Writing<B>, numbers: &[u32], version: u32) {
     let pages = pages(numbers, version);
     let slices: Vec<_> = pages
         .iter()
@@ -26,7 +26,7 @@ pub(super) fn write<B: Backend>(tx: &mut Writing<B>, numbers: &[u32], version: u
         .expect("the frames are written");
 }
 
-pub(super) fn commit<B: Backend>(
+pub(super) fn commit<B: Subject>(
     tx: &mut Writing<B>,
     numbers: &[u32],
     version: u32,
@@ -43,7 +43,7 @@ pub(super) fn commit<B: Backend>(
 
 /// What an engine reads of `page` in the log; `None` for one that is in the
 /// database file.
-pub(super) fn read<B: Backend>(tx: &Writing<B>, page: u32) -> Option<Vec<u8>> {
+pub(super) fn read<B: Subject>(tx: &Writing<B>, page: u32) -> Option<Vec<u8>> {
     let frame = tx.find_frame(number(page)).unwrap()?;
     let mut bytes = vec![0; 512];
     tx.read_frame(frame, &mut bytes).unwrap();
@@ -57,7 +57,7 @@ fn read_on<C: WalCoordination>(tx: &ReadTx<C>, page: u32) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-pub(crate) fn frames_of_an_engine_are_overwritten_cut_and_committed<B: Backend>() {
+pub(crate) fn frames_of_an_engine_are_overwritten_cut_and_committed<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let (writer, reader) = scene.two();
     writer.commit(&[4], 1);
@@ -85,7 +85,7 @@ pub(crate) fn frames_of_an_engine_are_overwritten_cut_and_committed<B: Backend>(
     expect_recovered(&scene, &[0, 2, 5, 1, 5]);
 }
 
-pub(crate) fn frames_that_are_undone_are_named_and_leave_nothing<B: Backend>() {
+pub(crate) fn frames_that_are_undone_are_named_and_leave_nothing<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let writer = scene.user();
     writer.commit(&[3], 1);
@@ -109,7 +109,7 @@ pub(crate) fn frames_that_are_undone_are_named_and_leave_nothing<B: Backend>() {
     assert_eq!(writer.versions(), [4, 0, 1]);
 }
 
-pub(crate) fn a_mark_of_frames_outlives_a_restart_of_the_log<B: Backend>() {
+pub(crate) fn a_mark_of_frames_outlives_a_restart_of_the_log<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let writer = scene.user();
     writer.commit(&[1, 2, 3], 1);
@@ -127,7 +127,7 @@ pub(crate) fn a_mark_of_frames_outlives_a_restart_of_the_log<B: Backend>() {
 }
 
 /// At a slot with a mark, at slot 0, and over a restart of the log.
-fn in_each_state<B: Backend>(act: impl Fn(&Scene<B>, &User<B>, &User<B>)) {
+fn in_each_state<B: Subject>(act: impl Fn(&Scene<B>, &User<B>, &User<B>)) {
     for (checkpointed, read_by_other) in [(false, false), (true, true), (true, false)] {
         let scene = Scene::<B>::new(3);
         let (writer, other) = scene.two();
@@ -142,7 +142,7 @@ fn in_each_state<B: Backend>(act: impl Fn(&Scene<B>, &User<B>, &User<B>)) {
     }
 }
 
-pub(crate) fn a_committed_transaction_goes_on_reading_at_its_commit<B: Backend>() {
+pub(crate) fn a_committed_transaction_goes_on_reading_at_its_commit<B: Subject>() {
     in_each_state::<B>(|scene, writer, other| {
         let mut tx = writer.write();
         commit::<B>(&mut tx, &[2], 2, 3);
@@ -160,7 +160,7 @@ pub(crate) fn a_committed_transaction_goes_on_reading_at_its_commit<B: Backend>(
     });
 }
 
-pub(crate) fn what_an_engine_reads_on_is_not_overwritten<B: Backend>() {
+pub(crate) fn what_an_engine_reads_on_is_not_overwritten<B: Subject>() {
     in_each_state::<B>(|_, writer, other| {
         let mut tx = writer.write();
         commit::<B>(&mut tx, &[2], 2, 3);
@@ -178,7 +178,7 @@ pub(crate) fn what_an_engine_reads_on_is_not_overwritten<B: Backend>() {
     });
 }
 
-pub(crate) fn frames_that_could_not_be_written_hide_none_that_are_committed<B: Backend>() {
+pub(crate) fn frames_that_could_not_be_written_hide_none_that_are_committed<B: Subject>() {
     for commits in [false, true] {
         let scene = Scene::<B>::new(3);
         let (writer, other) = scene.two();
@@ -206,7 +206,7 @@ pub(crate) fn frames_that_could_not_be_written_hide_none_that_are_committed<B: B
     }
 }
 
-pub(crate) fn only_frames_that_are_kept_in_the_log_are_read<B: Backend>() {
+pub(crate) fn only_frames_that_are_kept_in_the_log_are_read<B: Subject>() {
     in_each_state::<B>(|_, writer, other| {
         let read = writer.read();
         let read_by = |read: &ReadTx<_>, frame: u32| {
@@ -229,7 +229,7 @@ pub(crate) fn only_frames_that_are_kept_in_the_log_are_read<B: Backend>() {
     });
 }
 
-pub(crate) fn pages_of_another_size_are_refused_as_frames<B: Backend>() {
+pub(crate) fn pages_of_another_size_are_refused_as_frames<B: Subject>() {
     let scene = Scene::<B>::new(1);
     let writer = scene.user();
     let mut tx = writer.write();
@@ -239,7 +239,7 @@ pub(crate) fn pages_of_another_size_are_refused_as_frames<B: Backend>() {
     assert_eq!(writer.header().max_frame(), 0);
 }
 
-pub(crate) fn a_proof_without_a_sync_does_not_serve_who_syncs_now<B: Backend>() {
+pub(crate) fn a_proof_without_a_sync_does_not_serve_who_syncs_now<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user_at(Synchronous::Off);
     user.commit(&[1, 2], 1);

@@ -7,10 +7,10 @@
 
 use super::engine_model::{Page, State, Transaction};
 use super::spilling::number;
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::{Then, nth};
 use crate::scene::{Reading, Scene, User, Writing, content};
+use crate::subject::Subject;
 use wal_core::error::{Error, Result};
 use wal_core::protocol::{CheckpointMode, FramesMark, Synchronous};
 use wal_core::types::PageNo;
@@ -38,7 +38,7 @@ fn from_environment(name: &str, otherwise: u64) -> u64 {
     value.map_or(otherwise, |value| value.parse().expect("a number"))
 }
 
-pub(crate) fn engine_calls_that_fail_anywhere_match_the_model<B: Backend>() {
+pub(crate) fn engine_calls_that_fail_anywhere_match_the_model<B: Subject>() {
     let first = from_environment("WAL_ENGINE_SEED", 0);
     for seed in first..first + from_environment("WAL_ENGINE_SCRIPTS", SCRIPTS) {
         let _seed = Seed(seed);
@@ -65,12 +65,12 @@ struct Outcome<T> {
 }
 
 /// A write transaction, and what it must hold.
-struct Running<B: Backend> {
+struct Running<B: Subject> {
     tx: Writing<B>,
     model: Transaction,
 }
 
-struct Script<B: Backend> {
+struct Script<B: Subject> {
     rng: fastrand::Rng,
     /// Dropped before the scene.
     writer: User<B>,
@@ -87,7 +87,7 @@ struct Script<B: Backend> {
     scene: Scene<B>,
 }
 
-fn connection<B: Backend>(scene: &Scene<B>, rng: &mut fastrand::Rng) -> User<B> {
+fn connection<B: Subject>(scene: &Scene<B>, rng: &mut fastrand::Rng) -> User<B> {
     let levels = [Synchronous::Off, Synchronous::Normal, Synchronous::Full];
     let (synchronous, spill) = (levels[rng.usize(..3)], rng.u64(..4) * 512);
     let limit = rng.bool().then_some(4096);
@@ -99,7 +99,7 @@ fn connection<B: Backend>(scene: &Scene<B>, rng: &mut fastrand::Rng) -> User<B> 
 }
 
 /// What `read` sees that `state` is not.
-fn difference<B: Backend>(read: &Reading<B>, state: &State) -> Option<String> {
+fn difference<B: Subject>(read: &Reading<B>, state: &State) -> Option<String> {
     if read.page_count() as usize != state.len() {
         return Some(format!("{} pages, not {}", read.page_count(), state.len()));
     }
@@ -111,11 +111,11 @@ fn difference<B: Backend>(read: &Reading<B>, state: &State) -> Option<String> {
 }
 
 #[track_caller]
-fn expect_state<B: Backend>(read: &Reading<B>, state: &State) {
+fn expect_state<B: Subject>(read: &Reading<B>, state: &State) {
     assert_eq!(difference::<B>(read, state), None);
 }
 
-impl<B: Backend> Script<B> {
+impl<B: Subject> Script<B> {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let scene = Scene::<B>::new(4);
@@ -538,7 +538,7 @@ fn with_frames<T>(numbers: &[u32], version: u32, call: impl FnOnce(&[(PageNo, &[
 
 /// Asserts that the transaction reads what the model holds.
 #[track_caller]
-fn check_reads<B: Backend>(running: &Running<B>) {
+fn check_reads<B: Subject>(running: &Running<B>) {
     let Running { tx, model } = running;
     if !model.may_pass_frames().unwrap_or(false) {
         for page in 1..=model.changed.page_count {

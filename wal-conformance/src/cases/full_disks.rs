@@ -3,10 +3,10 @@
 use std::ops::RangeInclusive;
 
 use super::spilling::{expect_recovered, number, tight_user};
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::FreeSpace;
 use crate::scene::{Scene, User, Writing, content, fill};
+use crate::subject::Subject;
 use wal_core::error::{Error, Result};
 use wal_core::protocol::{CheckpointMode, Synchronous};
 use wal_core::storage::{File, MemoryFile};
@@ -16,7 +16,7 @@ use wal_core::types::PageSize;
 /// Pages of 64 KiB that make a commit a large one.
 const LARGE: RangeInclusive<u32> = 1..=20;
 
-fn set_free_space<B: Backend>(scene: &Scene<B>, bytes: Option<u64>) {
+fn set_free_space<B: Subject>(scene: &Scene<B>, bytes: Option<u64>) {
     let space = bytes.map(|bytes| FreeSpace {
         bytes,
         is_told: true,
@@ -43,7 +43,7 @@ fn asks(trace: &[Call]) -> usize {
 }
 
 /// Fills [`LARGE`] pages of 64 KiB with `byte`.
-fn fill_large<B: Backend>(tx: &mut Writing<B>, byte: u8) -> Result<()> {
+fn fill_large<B: Subject>(tx: &mut Writing<B>, byte: u8) -> Result<()> {
     for page in LARGE {
         while tx.page_count() < page {
             tx.allocate()?;
@@ -53,14 +53,14 @@ fn fill_large<B: Backend>(tx: &mut Writing<B>, byte: u8) -> Result<()> {
     Ok(())
 }
 
-fn commit_large<B: Backend>(user: &User<B>, byte: u8) -> Result<()> {
+fn commit_large<B: Subject>(user: &User<B>, byte: u8) -> Result<()> {
     let mut tx = user.write();
     fill_large::<B>(&mut tx, byte)?;
     tx.commit().map(drop)
 }
 
 /// The byte that all pages of 64 KiB are filled with; `None` without a page.
-fn large_byte<B: Backend>(user: &User<B>) -> Option<u8> {
+fn large_byte<B: Subject>(user: &User<B>) -> Option<u8> {
     let read = user.read();
     let bytes: Vec<u8> = (1..=read.page_count())
         .map(|page| {
@@ -73,7 +73,7 @@ fn large_byte<B: Backend>(user: &User<B>) -> Option<u8> {
     bytes.first().copied()
 }
 
-pub(crate) fn checkpoint_without_room_is_refused_untouched<B: Backend>() {
+pub(crate) fn checkpoint_without_room_is_refused_untouched<B: Subject>() {
     for mode in [CheckpointMode::Passive, CheckpointMode::Truncate] {
         let scene = Scene::<B>::new(2);
         let (user, other) = scene.two();
@@ -101,7 +101,7 @@ pub(crate) fn checkpoint_without_room_is_refused_untouched<B: Backend>() {
     }
 }
 
-pub(crate) fn checkpoint_within_the_file_needs_no_room<B: Backend>() {
+pub(crate) fn checkpoint_within_the_file_needs_no_room<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let user = scene.user();
     user.commit(&[1, 2, 3, 4], 1);
@@ -116,7 +116,7 @@ pub(crate) fn checkpoint_within_the_file_needs_no_room<B: Backend>() {
     assert_eq!(user.versions(), [2, 1]);
 }
 
-pub(crate) fn backup_without_room_is_refused_before_its_first_byte<B: Backend>() {
+pub(crate) fn backup_without_room_is_refused_before_its_first_byte<B: Subject>() {
     let scene = Scene::<B>::new(5);
     let user = scene.user();
     user.commit(&[1, 5], 1);
@@ -134,7 +134,7 @@ pub(crate) fn backup_without_room_is_refused_before_its_first_byte<B: Backend>()
     assert_eq!(copy.contents(), expected.concat());
 }
 
-pub(crate) fn large_commit_without_room_is_refused_untouched<B: Backend>() {
+pub(crate) fn large_commit_without_room_is_refused_untouched<B: Subject>() {
     for level in [Synchronous::Normal, Synchronous::Full] {
         let scene = Scene::<B>::empty(PageSize::MAX);
         let (user, other) = (scene.user_at(level), scene.user());
@@ -163,7 +163,7 @@ pub(crate) fn large_commit_without_room_is_refused_untouched<B: Backend>() {
     }
 }
 
-pub(crate) fn large_spill_without_room_leaves_its_transaction_whole<B: Backend>() {
+pub(crate) fn large_spill_without_room_leaves_its_transaction_whole<B: Subject>() {
     let scene = Scene::<B>::empty(PageSize::MAX);
     let user = scene.user();
     commit_large(&user, 1).unwrap();
@@ -182,7 +182,7 @@ pub(crate) fn large_spill_without_room_leaves_its_transaction_whole<B: Backend>(
     assert_eq!(large_byte(&user), Some(2));
 }
 
-pub(crate) fn large_engine_frames_without_room_are_refused<B: Backend>() {
+pub(crate) fn large_engine_frames_without_room_are_refused<B: Subject>() {
     let scene = Scene::<B>::empty(PageSize::MAX);
     let user = scene.user();
     let page = vec![7; PageSize::MAX.len()];
@@ -202,7 +202,7 @@ pub(crate) fn large_engine_frames_without_room_are_refused<B: Backend>() {
 }
 
 /// A vacuum is a transaction, and takes its spilled pages back.
-pub(crate) fn rewrite_without_room_leaves_the_old_pages<B: Backend>() {
+pub(crate) fn rewrite_without_room_leaves_the_old_pages<B: Subject>() {
     let scene = Scene::<B>::new(30);
     let user = tight_user(&scene, 4);
     let all: Vec<u32> = (1..=30).collect();
@@ -223,7 +223,7 @@ pub(crate) fn rewrite_without_room_leaves_the_old_pages<B: Backend>() {
     assert_eq!(user.versions()[29], 2);
 }
 
-pub(crate) fn restarted_log_has_room_for_what_it_had<B: Backend>() {
+pub(crate) fn restarted_log_has_room_for_what_it_had<B: Subject>() {
     let scene = Scene::<B>::empty(PageSize::MAX);
     let user = scene.user();
     commit_large(&user, 1).unwrap();
@@ -236,7 +236,7 @@ pub(crate) fn restarted_log_has_room_for_what_it_had<B: Backend>() {
 }
 
 /// Asking takes as long as a good part of a commit.
-pub(crate) fn small_commit_asks_for_no_free_space<B: Backend>() {
+pub(crate) fn small_commit_asks_for_no_free_space<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let user = scene.user_at(Synchronous::Full);
     for round in 0..3 {
@@ -250,7 +250,7 @@ pub(crate) fn small_commit_asks_for_no_free_space<B: Backend>() {
 
 /// Whether the free space is told or not, and wherever it ends: each operation is done,
 /// or refused for want of room and without a trace.
-pub(crate) fn disk_full_at_any_byte_costs_no_commit<B: Backend>() {
+pub(crate) fn disk_full_at_any_byte_costs_no_commit<B: Subject>() {
     const STEP: usize = 211;
     let (normal, full) = (Synchronous::Normal, Synchronous::Full);
     for (is_told, level) in [(true, normal), (false, normal), (false, full)] {
@@ -303,13 +303,13 @@ pub(crate) fn disk_full_at_any_byte_costs_no_commit<B: Backend>() {
 }
 
 /// Commits `version` to three pages and to three more behind them, in several spills.
-fn commit_spilled<B: Backend>(user: &User<B>, version: u32) -> Result<()> {
+fn commit_spilled<B: Subject>(user: &User<B>, version: u32) -> Result<()> {
     let mut tx = user.wal.begin_write(std::time::Duration::ZERO)?;
     fill(&mut tx, &[1, 2, 3, 4, 5, 6], version)?;
     tx.commit().map(drop)
 }
 
-pub(crate) fn large_batch_without_room_can_be_applied_again<B: Backend>() {
+pub(crate) fn large_batch_without_room_can_be_applied_again<B: Subject>() {
     let (source, copy) = (
         Scene::<B>::empty(PageSize::MAX),
         Scene::<B>::empty(PageSize::MAX),

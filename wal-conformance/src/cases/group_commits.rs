@@ -1,10 +1,10 @@
 //! Commits that are visible before they are durable, and share a sync.
 
 use super::durability::{SYNC, log_writes};
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Scene, User, content, fill};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;
 use wal_core::format::{ByteOrder, FrameHeader, LogHeader};
@@ -18,7 +18,7 @@ const DATABASE_SYNC: Call = Call::Sync(Which::Database);
 const WRITE_GIVEN_BACK: Call = Call::Unlock(Lock::Write, LockMode::Exclusive);
 
 /// A user that shares its syncs.
-fn member<B: Backend>(scene: &Scene<B>) -> User<B> {
+fn member<B: Subject>(scene: &Scene<B>) -> User<B> {
     scene.user_with(|config| {
         config.synchronous = Synchronous::Full;
         config.group_commit = true;
@@ -26,7 +26,7 @@ fn member<B: Backend>(scene: &Scene<B>) -> User<B> {
 }
 
 /// A scene whose log has a commit, so that its header is synced.
-fn scene<B: Backend>() -> (Scene<B>, User<B>, User<B>) {
+fn scene<B: Subject>() -> (Scene<B>, User<B>, User<B>) {
     let scene = Scene::new(2);
     let (one, two) = (member(&scene), member(&scene));
     one.commit(&[1, 2], 1);
@@ -38,16 +38,16 @@ fn syncs(trace: &[Call]) -> Vec<Call> {
     trace.iter().filter(is_sync).copied().collect()
 }
 
-fn is_told_synced<B: Backend>(user: &User<B>, header: &IndexHeader) -> bool {
+fn is_told_synced<B: Subject>(user: &User<B>, header: &IndexHeader) -> bool {
     synced_log(user).covers(header.salts(), header.max_frame())
 }
 
-fn synced_log<B: Backend>(user: &User<B>) -> &SyncedLog {
+fn synced_log<B: Subject>(user: &User<B>) -> &SyncedLog {
     let room = user.wal.coordination().waiting_room();
     room.expect("a waiting room").synced()
 }
 
-pub(crate) fn a_group_commit_is_visible_and_write_free_before_its_sync<B: Backend>() {
+pub(crate) fn a_group_commit_is_visible_and_write_free_before_its_sync<B: Subject>() {
     let (scene, one, two) = scene::<B>();
     let other = scene.user();
     let look = {
@@ -65,7 +65,7 @@ pub(crate) fn a_group_commit_is_visible_and_write_free_before_its_sync<B: Backen
     scene.assert_quiet();
 }
 
-pub(crate) fn a_sync_of_another_serves_what_was_published_before_it<B: Backend>() {
+pub(crate) fn a_sync_of_another_serves_what_was_published_before_it<B: Subject>() {
     let (scene, one, two) = scene::<B>();
     let (_, led) = one.trace(|one| one.commit(&[1], 2));
     assert_eq!(syncs(&led), [SYNC]);
@@ -83,7 +83,7 @@ pub(crate) fn a_sync_of_another_serves_what_was_published_before_it<B: Backend>(
     scene.assert_quiet();
 }
 
-pub(crate) fn what_is_published_during_a_sync_is_not_told_synced<B: Backend>() {
+pub(crate) fn what_is_published_during_a_sync_is_not_told_synced<B: Subject>() {
     let (scene, one, _) = scene::<B>();
     let other = scene.user();
     one.before(|call| *call == SYNC, move || other.commit(&[2], 3));
@@ -95,7 +95,7 @@ pub(crate) fn what_is_published_during_a_sync_is_not_told_synced<B: Backend>() {
 }
 
 /// Random salts can repeat the first salt of another generation.
-pub(crate) fn sync_of_same_first_salt_serves_no_other_generation<B: Backend>() {
+pub(crate) fn sync_of_same_first_salt_serves_no_other_generation<B: Subject>() {
     let (scene, one, two) = scene::<B>();
     one.before(
         |call| *call == WRITE_GIVEN_BACK,
@@ -137,7 +137,7 @@ fn log_with_salts_of_zero() -> Vec<u8> {
 }
 
 /// Zeros name no generation: a position beside them may be that of an earlier log.
-pub(crate) fn salts_of_zero_share_no_sync<B: Backend>() {
+pub(crate) fn salts_of_zero_share_no_sync<B: Subject>() {
     let database = [content(1, 0), content(2, 0)].concat();
     let scene = Scene::<B>::from_files(&database, Some(&log_with_salts_of_zero()));
     let (one, two) = (member(&scene), member(&scene));
@@ -170,7 +170,7 @@ pub(crate) fn salts_of_zero_share_no_sync<B: Backend>() {
 
 /// Before each call of a group commit a peer that syncs nothing moves the log
 /// to the database file and begins it anew, wherever it can.
-pub(crate) fn a_group_commit_whose_log_is_gone_is_synced_in_the_database<B: Backend>() {
+pub(crate) fn a_group_commit_whose_log_is_gone_is_synced_in_the_database<B: Subject>() {
     let mut gone = 0;
     at_every_call(|n| {
         let (scene, one, _) = scene::<B>();
@@ -196,7 +196,7 @@ pub(crate) fn a_group_commit_whose_log_is_gone_is_synced_in_the_database<B: Back
     assert!(gone > 0, "the log never went");
 }
 
-pub(crate) fn a_log_that_failed_to_sync_is_written_again_before_a_durable_commit<B: Backend>() {
+pub(crate) fn a_log_that_failed_to_sync_is_written_again_before_a_durable_commit<B: Subject>() {
     let (scene, one, two) = scene::<B>();
     one.then(|call| *call == SYNC, || Then::Fail);
     let led = one.try_commit(&[1], 2);
@@ -230,7 +230,7 @@ pub(crate) fn a_log_that_failed_to_sync_is_written_again_before_a_durable_commit
     scene.assert_quiet();
 }
 
-pub(crate) fn a_log_that_failed_to_sync_is_written_again_before_it_is_moved<B: Backend>() {
+pub(crate) fn a_log_that_failed_to_sync_is_written_again_before_it_is_moved<B: Subject>() {
     let (scene, one, _) = scene::<B>();
     one.then(|call| *call == SYNC, || Then::Fail);
     one.try_commit(&[1], 2).expect_err("its sync failed");
@@ -265,7 +265,7 @@ pub(crate) fn a_log_that_failed_to_sync_is_written_again_before_it_is_moved<B: B
     scene.assert_quiet();
 }
 
-pub(crate) fn a_transaction_that_spilled_before_a_sync_failed_is_refused<B: Backend>() {
+pub(crate) fn a_transaction_that_spilled_before_a_sync_failed_is_refused<B: Subject>() {
     let (scene, one, two) = scene::<B>();
     let mut tx = two.write();
     fill(&mut tx, &[2], 3).expect("a page is changed");
@@ -278,7 +278,7 @@ pub(crate) fn a_transaction_that_spilled_before_a_sync_failed_is_refused<B: Back
     scene.assert_quiet();
 }
 
-pub(crate) fn who_waits_for_a_sync_that_fails_does_not_try_again<B: Backend>() {
+pub(crate) fn who_waits_for_a_sync_that_fails_does_not_try_again<B: Subject>() {
     let (scene, one, two) = scene::<B>();
     one.before(
         |call| *call == WRITE_GIVEN_BACK,
@@ -301,7 +301,7 @@ pub(crate) fn who_waits_for_a_sync_that_fails_does_not_try_again<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_leader_that_dies_is_replaced<B: Backend>() {
+pub(crate) fn a_leader_that_dies_is_replaced<B: Subject>() {
     let (_scene, one, two) = scene::<B>();
     assert!(one.dies(|call| *call == SYNC, |one| one.commit(&[1], 2)));
     let (_, trace) = two.trace(|two| two.commit(&[2], 3));
@@ -311,7 +311,7 @@ pub(crate) fn a_leader_that_dies_is_replaced<B: Backend>() {
 }
 
 /// What a failed sync has lost is missing below what a later one makes durable.
-pub(crate) fn sync_that_failed_before_a_later_one_is_not_forgotten<B: Backend>() {
+pub(crate) fn sync_that_failed_before_a_later_one_is_not_forgotten<B: Subject>() {
     let (scene, one, two) = scene::<B>();
     one.before(
         |call| *call == WRITE_GIVEN_BACK,
@@ -331,7 +331,7 @@ pub(crate) fn sync_that_failed_before_a_later_one_is_not_forgotten<B: Backend>()
 }
 
 /// A sync of the database file fails for the attachment while one of its threads waits.
-pub(crate) fn poisoned_member_does_not_sync_again<B: Backend>() {
+pub(crate) fn poisoned_member_does_not_sync_again<B: Subject>() {
     let (scene, one, _) = scene::<B>();
     let fails = one.clone();
     one.before(
@@ -353,7 +353,7 @@ pub(crate) fn poisoned_member_does_not_sync_again<B: Backend>() {
 }
 
 /// Whether the log is still of its generation cannot be told.
-pub(crate) fn group_commit_beside_an_unreadable_header_is_synced_in_both<B: Backend>() {
+pub(crate) fn group_commit_beside_an_unreadable_header_is_synced_in_both<B: Subject>() {
     let (scene, one, two) = scene::<B>();
     one.before(
         |call| *call == WRITE_GIVEN_BACK,

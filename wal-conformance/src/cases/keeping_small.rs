@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::scene::{Scene, User, versions};
+use crate::subject::Subject;
 use wal_core::error::Error;
 use wal_core::protocol::{BusyHandler, CheckpointMode};
 use wal_core::types::{Lock, LockMode, PageNo, ReadSlot};
 
-pub(crate) fn a_second_transaction_on_a_snapshot_keeps_it_by_itself<B: Backend>() {
+pub(crate) fn a_second_transaction_on_a_snapshot_keeps_it_by_itself<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
@@ -38,7 +38,7 @@ pub(crate) fn a_second_transaction_on_a_snapshot_keeps_it_by_itself<B: Backend>(
     scene.assert_quiet();
 }
 
-pub(crate) fn a_snapshot_that_is_too_old_gives_no_more_pages<B: Backend>() {
+pub(crate) fn a_snapshot_that_is_too_old_gives_no_more_pages<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user_with(|config| config.snapshot_age_limit = Some(Duration::ZERO));
     user.commit(&[1], 1);
@@ -67,7 +67,7 @@ pub(crate) fn a_snapshot_that_is_too_old_gives_no_more_pages<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_writer_waits_while_a_reader_keeps_a_long_log<B: Backend>() {
+pub(crate) fn a_writer_waits_while_a_reader_keeps_a_long_log<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user_with(|config| config.max_log_frames = 3);
     let reader = scene.user();
@@ -104,7 +104,7 @@ pub(crate) fn a_writer_waits_while_a_reader_keeps_a_long_log<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn an_owner_of_the_log_lets_writers_wait_for_it<B: Backend>() {
+pub(crate) fn an_owner_of_the_log_lets_writers_wait_for_it<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user_with(|config| {
         config.max_log_frames = 1;
@@ -125,13 +125,13 @@ pub(crate) fn an_owner_of_the_log_lets_writers_wait_for_it<B: Backend>() {
 }
 
 /// A user whose commits are followed by automatic checkpoints.
-fn tidy<B: Backend>(scene: &Scene<B>) -> User<B> {
+fn tidy<B: Subject>(scene: &Scene<B>) -> User<B> {
     scene.user_with(|config| config.auto_actions.checkpoint = 4)
 }
 
 /// Commits, and does what a facade does then; another user's commit comes
 /// while pages are moved.
-fn commit_beside<B: Backend>(user: &User<B>, other: &User<B>, version: u32) {
+fn commit_beside<B: Subject>(user: &User<B>, other: &User<B>, version: u32) {
     let writes_database = |call: &Call| {
         let file = Which::Database;
         matches!(call, Call::Write { file: found, .. } if *found == file)
@@ -147,7 +147,7 @@ fn commit_beside<B: Backend>(user: &User<B>, other: &User<B>, version: u32) {
     user.assert_stepped_in();
 }
 
-pub(crate) fn a_log_begins_anew_though_commits_keep_coming<B: Backend>() {
+pub(crate) fn a_log_begins_anew_though_commits_keep_coming<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let (user, other) = (tidy(&scene), scene.user());
     user.commit(&[1, 2, 3, 4], 1);
@@ -162,7 +162,7 @@ pub(crate) fn a_log_begins_anew_though_commits_keep_coming<B: Backend>() {
     }
 }
 
-pub(crate) fn a_log_that_is_all_moved_begins_anew_once_its_last_reader_ends<B: Backend>() {
+pub(crate) fn a_log_that_is_all_moved_begins_anew_once_its_last_reader_ends<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let (user, other) = (tidy(&scene), scene.user());
     user.commit(&[1, 2, 3, 4], 1);
@@ -181,7 +181,7 @@ pub(crate) fn a_log_that_is_all_moved_begins_anew_once_its_last_reader_ends<B: B
 }
 
 /// The peer leaves nothing to be moved, and readers follow each other.
-pub(crate) fn a_log_that_a_peer_moves_begins_anew_all_the_same<B: Backend>() {
+pub(crate) fn a_log_that_a_peer_moves_begins_anew_all_the_same<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let (user, peer) = (tidy(&scene), scene.user());
     let takes_write = |call: &Call| matches!(call, Call::TryLock(Lock::Write, LockMode::Exclusive));
@@ -206,7 +206,7 @@ pub(crate) fn a_log_that_a_peer_moves_begins_anew_all_the_same<B: Backend>() {
 }
 
 /// As the next case, where a peer leaves nothing to be moved.
-pub(crate) fn a_long_log_that_a_peer_moves_is_not_checkpointed_at_each_commit<B: Backend>() {
+pub(crate) fn a_long_log_that_a_peer_moves_is_not_checkpointed_at_each_commit<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let (user, peer) = (tidy(&scene), scene.user());
     let mut reading = None;
@@ -227,7 +227,7 @@ pub(crate) fn a_long_log_that_a_peer_moves_is_not_checkpointed_at_each_commit<B:
     scene.assert_quiet();
 }
 
-pub(crate) fn writers_do_not_wait_again_and_again_for_a_reader_that_stays<B: Backend>() {
+pub(crate) fn writers_do_not_wait_again_and_again_for_a_reader_that_stays<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let (user, other) = (tidy(&scene), scene.user());
     user.commit(&[1, 2, 3, 4], 1);

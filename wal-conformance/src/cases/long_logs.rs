@@ -3,8 +3,8 @@
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 
-use crate::backend::Backend;
 use crate::scene::{Scene, User, content, versions};
+use crate::subject::Subject;
 use wal_core::format::frame_offset;
 use wal_core::types::{FrameNo, PageNo, PageSize};
 
@@ -22,7 +22,7 @@ fn odd() -> Vec<u32> {
 
 /// A writer, whose log has five versions of all pages, and a reader that has
 /// read it by a map.
-fn with_map<B: Backend>(scene: &Scene<B>) -> (User<B>, User<B>) {
+fn with_map<B: Subject>(scene: &Scene<B>) -> (User<B>, User<B>) {
     let (writer, reader) = scene.two();
     commit_each(&writer, &all(), 1..=5);
     assert_eq!(reader.versions(), vec![5; PAGES as usize]);
@@ -31,7 +31,7 @@ fn with_map<B: Backend>(scene: &Scene<B>) -> (User<B>, User<B>) {
 }
 
 /// Commits each of `versions` to `pages`.
-fn commit_each<B: Backend>(
+fn commit_each<B: Subject>(
     writer: &User<B>,
     pages: &[u32],
     versions: std::ops::RangeInclusive<u32>,
@@ -51,12 +51,12 @@ fn mixed(pages: &[u32], version: u32, before: u32) -> Vec<u32> {
 }
 
 /// Asserts that `user` reads by a map that has at least `blocks` blocks.
-fn assert_has_map<B: Backend>(user: &User<B>, blocks: u32) {
+fn assert_has_map<B: Subject>(user: &User<B>, blocks: u32) {
     let frames = user.wal.frames_in_map();
     assert!(frames >= 4062 + 4096 * (blocks - 1), "{frames} frames");
 }
 
-pub(crate) fn a_long_log_that_begins_anew_is_read_by_a_new_map<B: Backend>() {
+pub(crate) fn a_long_log_that_begins_anew_is_read_by_a_new_map<B: Subject>() {
     let scene = Scene::<B>::new(PAGES);
     let (writer, reader) = with_map(&scene);
     let before = writer.header();
@@ -75,7 +75,7 @@ pub(crate) fn a_long_log_that_begins_anew_is_read_by_a_new_map<B: Backend>() {
 
 /// Loses the log from `first` on, which only a failing disk or a peer that
 /// breaks the rules makes it do. The next to look at it recovers.
-fn lose_the_end<B: Backend>(scene: &Scene<B>, writer: &User<B>, first: u32) {
+fn lose_the_end<B: Subject>(scene: &Scene<B>, writer: &User<B>, first: u32) {
     let first = FrameNo::new(first).expect("a frame number");
     let at = frame_offset(first, PageSize::MIN);
     let mut log = fs::OpenOptions::new()
@@ -90,7 +90,7 @@ fn lose_the_end<B: Backend>(scene: &Scene<B>, writer: &User<B>, first: u32) {
 }
 
 /// A generation comes back, and goes on differently.
-pub(crate) fn a_log_that_lost_its_end_is_not_read_by_the_map_of_before<B: Backend>() {
+pub(crate) fn a_log_that_lost_its_end_is_not_read_by_the_map_of_before<B: Subject>() {
     let scene = Scene::<B>::new(PAGES);
     let (writer, reader) = with_map(&scene);
     let before = writer.header();
@@ -106,7 +106,7 @@ pub(crate) fn a_log_that_lost_its_end_is_not_read_by_the_map_of_before<B: Backen
 }
 
 /// As before, and all that is lost lies behind the last whole block.
-pub(crate) fn a_log_that_lost_a_part_of_a_block_is_not_read_by_the_map_of_before<B: Backend>() {
+pub(crate) fn a_log_that_lost_a_part_of_a_block_is_not_read_by_the_map_of_before<B: Subject>() {
     let scene = Scene::<B>::new(PAGES);
     let (writer, reader) = with_map(&scene);
     let (some, others): (Vec<u32>, Vec<u32>) = ((1..=600).collect(), (1001..=1600).collect());
@@ -122,7 +122,7 @@ pub(crate) fn a_log_that_lost_a_part_of_a_block_is_not_read_by_the_map_of_before
     assert_eq!(reader.versions(), mixed(&others, 7, 5));
 }
 
-pub(crate) fn an_old_snapshot_sees_its_frames_beside_a_map_of_newer_ones<B: Backend>() {
+pub(crate) fn an_old_snapshot_sees_its_frames_beside_a_map_of_newer_ones<B: Subject>() {
     let scene = Scene::<B>::new(PAGES);
     let (writer, reader) = scene.two();
     commit_each(&writer, &all(), 1..=3);
@@ -143,7 +143,7 @@ pub(crate) fn an_old_snapshot_sees_its_frames_beside_a_map_of_newer_ones<B: Back
 }
 
 /// In a log whose file still has the frames of a longer one.
-pub(crate) fn frames_that_come_to_a_block_later_are_found_beside_a_map<B: Backend>() {
+pub(crate) fn frames_that_come_to_a_block_later_are_found_beside_a_map<B: Subject>() {
     let scene = Scene::<B>::new(PAGES);
     let (writer, reader) = scene.two();
     commit_each(&writer, &all(), 1..=5);
@@ -157,7 +157,7 @@ pub(crate) fn frames_that_come_to_a_block_later_are_found_beside_a_map<B: Backen
 }
 
 /// One transaction that commits again and again and reads on.
-pub(crate) fn a_writer_that_reads_on_finds_its_commits_in_a_long_log<B: Backend>() {
+pub(crate) fn a_writer_that_reads_on_finds_its_commits_in_a_long_log<B: Subject>() {
     let scene = Scene::<B>::new(PAGES);
     let (writer, reader) = scene.two();
     let mut tx = writer.write();

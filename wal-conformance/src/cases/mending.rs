@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::durability::{SYNC, log_writes};
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::Then;
 use crate::scene::{Scene, User, fill};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;
 use wal_core::protocol::Synchronous;
@@ -19,13 +19,13 @@ use wal_core::wait::SyncedLog;
 /// The place of the content of frame 1 of pages of 512 bytes.
 const IN_FRAME_ONE: u64 = 32 + 24 + 100;
 
-fn synced_log<B: Backend>(user: &User<B>) -> &SyncedLog {
+fn synced_log<B: Subject>(user: &User<B>) -> &SyncedLog {
     let room = user.wal.coordination().waiting_room();
     room.expect("a waiting room").synced()
 }
 
 /// A user at `Full` whose log has a commit, and a failure that another one has told.
-fn unsynced<B: Backend>() -> (Scene<B>, User<B>) {
+fn unsynced<B: Subject>() -> (Scene<B>, User<B>) {
     let scene = Scene::new(2);
     let user = scene.user_at(Synchronous::Full);
     user.commit(&[1, 2], 1);
@@ -34,7 +34,7 @@ fn unsynced<B: Backend>() -> (Scene<B>, User<B>) {
 }
 
 /// All of the log is written to where it is.
-fn rewrite<B: Backend>(scene: &Scene<B>) -> Call {
+fn rewrite<B: Subject>(scene: &Scene<B>) -> Call {
     Call::Write {
         file: Which::Log,
         offset: 0,
@@ -51,7 +51,7 @@ fn lose_frame_one(log: &Path) {
 }
 
 /// Else its commit would find a failure behind its own frames, and be refused.
-pub(crate) fn spilling_writer_rewrites_an_unsynced_log_first<B: Backend>() {
+pub(crate) fn spilling_writer_rewrites_an_unsynced_log_first<B: Subject>() {
     let (scene, user) = unsynced::<B>();
     let again = rewrite(&scene);
     let (committed, trace) = user.trace(|user| {
@@ -68,7 +68,7 @@ pub(crate) fn spilling_writer_rewrites_an_unsynced_log_first<B: Backend>() {
 }
 
 /// It has begun to write, and has nothing in the log when a sync fails.
-pub(crate) fn commit_rewrites_a_log_that_failed_since_it_began<B: Backend>() {
+pub(crate) fn commit_rewrites_a_log_that_failed_since_it_began<B: Subject>() {
     let (scene, user) = unsynced::<B>();
     let again = rewrite(&scene);
     let mut tx = user.write();
@@ -87,7 +87,7 @@ pub(crate) fn commit_rewrites_a_log_that_failed_since_it_began<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn log_whose_content_is_lost_is_not_rewritten<B: Backend>() {
+pub(crate) fn log_whose_content_is_lost_is_not_rewritten<B: Subject>() {
     let (scene, user) = unsynced::<B>();
     lose_frame_one(&scene.log_path());
     let (refused, trace) = user.trace(|user| user.try_commit(&[1], 2));
@@ -98,7 +98,7 @@ pub(crate) fn log_whose_content_is_lost_is_not_rewritten<B: Backend>() {
 }
 
 /// What was rewritten may have been read from memory before and from the disk after.
-pub(crate) fn log_that_is_lost_while_it_is_rewritten_is_corrupt<B: Backend>() {
+pub(crate) fn log_that_is_lost_while_it_is_rewritten_is_corrupt<B: Subject>() {
     let (scene, user) = unsynced::<B>();
     let log = scene.log_path();
     user.before(|call| *call == SYNC, move || lose_frame_one(&log));
@@ -110,7 +110,7 @@ pub(crate) fn log_that_is_lost_while_it_is_rewritten_is_corrupt<B: Backend>() {
 }
 
 /// It is told after the failure was looked at that the rewrite makes good.
-pub(crate) fn failure_during_a_rewrite_is_not_forgotten<B: Backend>() {
+pub(crate) fn failure_during_a_rewrite_is_not_forgotten<B: Subject>() {
     let (scene, user) = unsynced::<B>();
     let again = rewrite(&scene);
     let other = user.clone();
@@ -130,7 +130,7 @@ pub(crate) fn failure_during_a_rewrite_is_not_forgotten<B: Backend>() {
 }
 
 /// Which generation it is of cannot be told.
-pub(crate) fn failed_sync_beside_an_unreadable_header_counts_for_all<B: Backend>() {
+pub(crate) fn failed_sync_beside_an_unreadable_header_counts_for_all<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user_at(Synchronous::Full);
     user.commit(&[1, 2], 1);
@@ -150,7 +150,7 @@ pub(crate) fn failed_sync_beside_an_unreadable_header_counts_for_all<B: Backend>
 }
 
 /// Else the next sync would be told of a failure that the rewrite makes good.
-pub(crate) fn rewrite_forgets_old_failures_first<B: Backend>() {
+pub(crate) fn rewrite_forgets_old_failures_first<B: Subject>() {
     let (scene, user) = unsynced::<B>();
     let again = rewrite(&scene);
     let (_, trace) = user.trace(|user| user.commit(&[1], 2));
@@ -161,7 +161,7 @@ pub(crate) fn rewrite_forgets_old_failures_first<B: Backend>() {
 }
 
 /// What the system could not write is told once: to who asks for it to be begun.
-pub(crate) fn writeback_that_fails_is_told_like_a_sync<B: Backend>() {
+pub(crate) fn writeback_that_fails_is_told_like_a_sync<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user();
     user.then(

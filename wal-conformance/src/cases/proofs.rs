@@ -4,22 +4,22 @@ use std::fs;
 use std::time::Duration;
 
 use super::contract::unlock;
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::scene::{Scene, User, content};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;
 use wal_core::protocol::{BackfillProof, Synchronous, WalAutoActions};
 use wal_core::types::{Lock, LockMode};
 
-fn proof<B: Backend>(user: &User<B>) -> BackfillProof {
+fn proof<B: Subject>(user: &User<B>) -> BackfillProof {
     let proof = user.wal.prove_backfill(Duration::ZERO);
     proof
         .expect("the database is synced")
         .expect("all is backfilled")
 }
 
-fn assert_refused<B: Backend>(user: &User<B>, proof: &BackfillProof, why: &str) {
+fn assert_refused<B: Subject>(user: &User<B>, proof: &BackfillProof, why: &str) {
     let before = user.header();
     for refused in [
         user.wal.restart_log(proof, Duration::ZERO),
@@ -33,7 +33,7 @@ fn assert_refused<B: Backend>(user: &User<B>, proof: &BackfillProof, why: &str) 
     assert_eq!(user.header(), before, "nothing was published");
 }
 
-pub(crate) fn a_log_is_restarted_and_cut_by_a_proof<B: Backend>() {
+pub(crate) fn a_log_is_restarted_and_cut_by_a_proof<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (user, reader) = scene.two();
     user.commit(&[1, 2], 1);
@@ -57,7 +57,7 @@ pub(crate) fn a_log_is_restarted_and_cut_by_a_proof<B: Backend>() {
     assert_eq!(reader.versions(), [1, 2]);
 }
 
-pub(crate) fn a_proof_of_another_state_of_the_log_is_refused<B: Backend>() {
+pub(crate) fn a_proof_of_another_state_of_the_log_is_refused<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user();
     user.commit(&[1, 2], 1);
@@ -71,7 +71,7 @@ pub(crate) fn a_proof_of_another_state_of_the_log_is_refused<B: Backend>() {
 }
 
 /// As long, but another log; and the same log, but longer.
-pub(crate) fn proof_covers_its_own_generation_and_frame_only<B: Backend>() {
+pub(crate) fn proof_covers_its_own_generation_and_frame_only<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (user, reader) = scene.two();
     user.commit(&[1, 2], 1);
@@ -92,7 +92,7 @@ pub(crate) fn proof_covers_its_own_generation_and_frame_only<B: Backend>() {
     assert_eq!(user.versions(), [1, 3]);
 }
 
-pub(crate) fn proof_is_not_made_beside_a_checkpoint<B: Backend>() {
+pub(crate) fn proof_is_not_made_beside_a_checkpoint<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (user, other) = scene.two();
     user.commit(&[1, 2], 1);
@@ -112,7 +112,7 @@ pub(crate) fn proof_is_not_made_beside_a_checkpoint<B: Backend>() {
 }
 
 /// Stock SQLite restarts the log without `CKPT`, while the database file is synced.
-pub(crate) fn proof_of_a_log_that_was_restarted_meanwhile_is_none<B: Backend>() {
+pub(crate) fn proof_of_a_log_that_was_restarted_meanwhile_is_none<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user();
     let stock = scene.user_like_stock();
@@ -131,7 +131,7 @@ pub(crate) fn proof_of_a_log_that_was_restarted_meanwhile_is_none<B: Backend>() 
     assert_eq!(stock.versions(), [2, 1]);
 }
 
-pub(crate) fn a_proof_of_another_attachment_is_refused<B: Backend>() {
+pub(crate) fn a_proof_of_another_attachment_is_refused<B: Subject>() {
     let (one, other) = (Scene::<B>::new(2), Scene::<B>::new(2));
     let (user, stranger) = (one.user(), other.user());
     for user in [&user, &stranger] {
@@ -141,7 +141,7 @@ pub(crate) fn a_proof_of_another_attachment_is_refused<B: Backend>() {
     assert_refused(&user, &proof(&stranger), "another attachment");
 }
 
-pub(crate) fn a_proof_of_a_changed_database_is_refused<B: Backend>() {
+pub(crate) fn a_proof_of_a_changed_database_is_refused<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user();
     user.commit(&[1, 2], 1);
@@ -160,7 +160,7 @@ pub(crate) fn a_proof_of_a_changed_database_is_refused<B: Backend>() {
         .expect("as it was");
 }
 
-pub(crate) fn a_proof_without_a_sync_says_so<B: Backend>() {
+pub(crate) fn a_proof_without_a_sync_says_so<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user_at(Synchronous::Off);
     user.commit(&[1, 2], 1);
@@ -168,7 +168,7 @@ pub(crate) fn a_proof_without_a_sync_says_so<B: Backend>() {
     assert!(!proof(&user).is_synced());
 }
 
-pub(crate) fn a_log_is_not_restarted_by_hand_over_its_users<B: Backend>() {
+pub(crate) fn a_log_is_not_restarted_by_hand_over_its_users<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (user, other) = scene.two();
     user.commit(&[1, 2], 1);
@@ -189,7 +189,7 @@ pub(crate) fn a_log_is_not_restarted_by_hand_over_its_users<B: Backend>() {
         .expect("nobody is there");
 }
 
-pub(crate) fn a_log_with_an_owner_is_not_restarted_by_a_commit<B: Backend>() {
+pub(crate) fn a_log_with_an_owner_is_not_restarted_by_a_commit<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let owner = scene.user_with(|config| {
         config.auto_actions = WalAutoActions {

@@ -1,10 +1,10 @@
 //! One user overtakes another, at a call chosen by the test or at every call
 //! in turn.
 
-use crate::backend::Backend;
 use crate::calls::Call;
 use crate::director::{at_every_call, nth};
 use crate::scene::{Reading, Scene, fill, version, versions};
+use crate::subject::Subject;
 use wal_core::error::Error;
 use wal_core::protocol::CheckpointMode;
 use wal_core::types::{Lock, LockMode, ReadSlot};
@@ -23,7 +23,7 @@ fn takes_slot_zero(call: &Call) -> bool {
     *call == Call::TryLock(Lock::Read(ReadSlot::DATABASE), LockMode::Shared)
 }
 
-fn assert_newest<B: Backend>(tx: &Reading<B>, expected: &[u32]) {
+fn assert_newest<B: Subject>(tx: &Reading<B>, expected: &[u32]) {
     assert!(
         !tx.is_stale().unwrap(),
         "an overtaken reader kept its header"
@@ -31,7 +31,7 @@ fn assert_newest<B: Backend>(tx: &Reading<B>, expected: &[u32]) {
     assert_eq!(versions::<B>(tx), expected);
 }
 
-pub(crate) fn a_reader_overtaken_by_a_commit_begins_again<B: Backend>() {
+pub(crate) fn a_reader_overtaken_by_a_commit_begins_again<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
@@ -42,7 +42,7 @@ pub(crate) fn a_reader_overtaken_by_a_commit_begins_again<B: Backend>() {
     assert_newest::<B>(&tx, &[2, 2, 2]);
 }
 
-pub(crate) fn a_reader_overtaken_by_a_commit_and_a_checkpoint_begins_again<B: Backend>() {
+pub(crate) fn a_reader_overtaken_by_a_commit_and_a_checkpoint_begins_again<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
@@ -62,7 +62,7 @@ pub(crate) fn a_reader_overtaken_by_a_commit_and_a_checkpoint_begins_again<B: Ba
 /// The checkpoint up to that mark leaves out a page that was written again
 /// beyond it: a reader that goes on with its old header and the new count
 /// looks for that page in the database file, where it never was.
-pub(crate) fn a_reader_overtaken_by_a_held_back_checkpoint_begins_again<B: Backend>() {
+pub(crate) fn a_reader_overtaken_by_a_held_back_checkpoint_begins_again<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -79,7 +79,7 @@ pub(crate) fn a_reader_overtaken_by_a_held_back_checkpoint_begins_again<B: Backe
     assert_eq!(versions::<B>(&holder), [1, 1]);
 }
 
-pub(crate) fn a_reader_of_slot_zero_overtaken_by_a_restart_begins_again<B: Backend>() {
+pub(crate) fn a_reader_of_slot_zero_overtaken_by_a_restart_begins_again<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
@@ -94,7 +94,7 @@ pub(crate) fn a_reader_of_slot_zero_overtaken_by_a_restart_begins_again<B: Backe
     assert_newest::<B>(&tx, &[2, 0, 2]);
 }
 
-pub(crate) fn a_reader_sees_one_state_whenever_a_commit_comes<B: Backend>() {
+pub(crate) fn a_reader_sees_one_state_whenever_a_commit_comes<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (writer, reader) = scene.two();
@@ -119,7 +119,7 @@ pub(crate) fn a_reader_sees_one_state_whenever_a_commit_comes<B: Backend>() {
 }
 
 /// A writer holds no slot: its lock on Write is what keeps its pages.
-pub(crate) fn a_writer_sees_its_state_whenever_a_checkpoint_comes<B: Backend>() {
+pub(crate) fn a_writer_sees_its_state_whenever_a_checkpoint_comes<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(4);
         let (writer, checkpointer) = scene.two();
@@ -137,7 +137,7 @@ pub(crate) fn a_writer_sees_its_state_whenever_a_checkpoint_comes<B: Backend>() 
     });
 }
 
-pub(crate) fn a_checkpoint_loses_nothing_whenever_a_commit_comes<B: Backend>() {
+pub(crate) fn a_checkpoint_loses_nothing_whenever_a_commit_comes<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (writer, checkpointer) = scene.two();
@@ -164,7 +164,7 @@ pub(crate) fn a_checkpoint_loses_nothing_whenever_a_commit_comes<B: Backend>() {
 /// overtaken by a writer that restarts the log and commits a shorter one. The
 /// writer does not take Checkpoint for it, as stock SQLite does not. A count
 /// of the old generation in the new one would let frames be skipped for ever.
-pub(crate) fn a_checkpoint_loses_nothing_whenever_the_log_is_restarted<B: Backend>() {
+pub(crate) fn a_checkpoint_loses_nothing_whenever_the_log_is_restarted<B: Subject>() {
     let mut restarts = 0;
     at_every_call(|n| {
         let scene = Scene::<B>::new(6);
@@ -195,7 +195,7 @@ pub(crate) fn a_checkpoint_loses_nothing_whenever_the_log_is_restarted<B: Backen
     assert!(restarts > 1, "the race was forced {restarts} times");
 }
 
-pub(crate) fn a_checkpoint_spares_every_reader_whenever_it_begins<B: Backend>() {
+pub(crate) fn a_checkpoint_spares_every_reader_whenever_it_begins<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (writer, checkpointer) = scene.two();
@@ -222,7 +222,7 @@ pub(crate) fn a_checkpoint_spares_every_reader_whenever_it_begins<B: Backend>() 
     });
 }
 
-pub(crate) fn a_commit_is_whole_whenever_a_checkpoint_comes<B: Backend>() {
+pub(crate) fn a_commit_is_whole_whenever_a_checkpoint_comes<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (writer, other) = scene.two();
@@ -245,7 +245,7 @@ pub(crate) fn a_commit_is_whole_whenever_a_checkpoint_comes<B: Backend>() {
 }
 
 /// A reader begins at each call of a commit that restarts the log.
-pub(crate) fn a_restart_spares_every_reader_whenever_it_begins<B: Backend>() {
+pub(crate) fn a_restart_spares_every_reader_whenever_it_begins<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (writer, reader) = scene.two();

@@ -1,10 +1,10 @@
 //! The index is rebuilt from the log, which is the truth.
 
 use super::deaths::others_go_on;
-use crate::backend::Backend;
 use crate::calls::Call;
 use crate::director::{at_every_call, nth};
 use crate::scene::{Scene, content, versions};
+use crate::subject::Subject;
 use std::sync::atomic::Ordering;
 use wal_core::error::Error;
 use wal_core::format::{ByteOrder, LOG_HEADER_LEN, LogHeader};
@@ -14,7 +14,7 @@ use wal_core::types::{Lock, LockMode, PageSize, Salts};
 const FRAME: usize = 24 + 512;
 
 /// A log of three transactions: pages 1 and 2, pages 2 and 3, page 1.
-fn three_transactions<B: Backend>() -> (Vec<u8>, Vec<u8>) {
+fn three_transactions<B: Subject>() -> (Vec<u8>, Vec<u8>) {
     let scene = Scene::<B>::new(3);
     let writer = scene.user();
     writer.commit(&[1, 2], 1);
@@ -33,7 +33,7 @@ fn committed(frames: usize) -> [u32; 3] {
     }
 }
 
-pub(crate) fn a_lost_index_is_rebuilt_from_the_log<B: Backend>() {
+pub(crate) fn a_lost_index_is_rebuilt_from_the_log<B: Subject>() {
     let (database, log) = three_transactions::<B>();
     let scene = Scene::<B>::from_files(&database, Some(&log));
     let user = scene.user();
@@ -42,7 +42,7 @@ pub(crate) fn a_lost_index_is_rebuilt_from_the_log<B: Backend>() {
     assert_eq!(user.header().page_count(), 3);
 }
 
-pub(crate) fn garbage_in_the_index_is_replaced_by_what_the_log_says<B: Backend>() {
+pub(crate) fn garbage_in_the_index_is_replaced_by_what_the_log_says<B: Subject>() {
     let mut rng = fastrand::Rng::with_seed(11);
     for _ in 0..20 {
         let scene = Scene::<B>::new(3);
@@ -66,7 +66,7 @@ pub(crate) fn garbage_in_the_index_is_replaced_by_what_the_log_says<B: Backend>(
     }
 }
 
-pub(crate) fn a_damaged_header_is_mended_while_readers_stay<B: Backend>() {
+pub(crate) fn a_damaged_header_is_mended_while_readers_stay<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, reader) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -86,7 +86,7 @@ pub(crate) fn a_damaged_header_is_mended_while_readers_stay<B: Backend>() {
     assert_eq!(versions::<B>(&early), [1, 1, 0]);
 }
 
-pub(crate) fn a_recovery_resets_the_backfilled_count<B: Backend>() {
+pub(crate) fn a_recovery_resets_the_backfilled_count<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let writer = scene.user();
     writer.commit(&[1, 2], 1);
@@ -99,7 +99,7 @@ pub(crate) fn a_recovery_resets_the_backfilled_count<B: Backend>() {
     assert_eq!(writer.versions(), [1, 1, 0]);
 }
 
-pub(crate) fn a_log_torn_at_any_byte_gives_the_committed_prefix<B: Backend>() {
+pub(crate) fn a_log_torn_at_any_byte_gives_the_committed_prefix<B: Subject>() {
     let (database, log) = three_transactions::<B>();
     let first = LOG_HEADER_LEN + 2 * FRAME;
     for len in first..=log.len() {
@@ -109,7 +109,7 @@ pub(crate) fn a_log_torn_at_any_byte_gives_the_committed_prefix<B: Backend>() {
     }
 }
 
-pub(crate) fn a_log_with_any_byte_changed_gives_the_committed_prefix<B: Backend>() {
+pub(crate) fn a_log_with_any_byte_changed_gives_the_committed_prefix<B: Subject>() {
     let (database, log) = three_transactions::<B>();
     for at in (LOG_HEADER_LEN..log.len())
         .step_by(7)
@@ -125,7 +125,7 @@ pub(crate) fn a_log_with_any_byte_changed_gives_the_committed_prefix<B: Backend>
     }
 }
 
-pub(crate) fn frames_without_their_commit_are_not_recovered<B: Backend>() {
+pub(crate) fn frames_without_their_commit_are_not_recovered<B: Subject>() {
     let (database, log) = three_transactions::<B>();
     for frames in 0..=5 {
         let cut = &log[..LOG_HEADER_LEN + frames * FRAME];
@@ -136,7 +136,7 @@ pub(crate) fn frames_without_their_commit_are_not_recovered<B: Backend>() {
     }
 }
 
-pub(crate) fn a_log_of_many_blocks_is_recovered<B: Backend>() {
+pub(crate) fn a_log_of_many_blocks_is_recovered<B: Subject>() {
     let scene = Scene::<B>::new(100);
     let writer = scene.user();
     let all: Vec<u32> = (1..=100).collect();
@@ -155,7 +155,7 @@ pub(crate) fn a_log_of_many_blocks_is_recovered<B: Backend>() {
     assert_eq!(user.versions(), expected);
 }
 
-pub(crate) fn a_log_without_a_valid_header_is_empty<B: Backend>() {
+pub(crate) fn a_log_without_a_valid_header_is_empty<B: Subject>() {
     let database = content(1, 5);
     let header = LogHeader {
         byte_order: ByteOrder::NATIVE,
@@ -175,7 +175,7 @@ pub(crate) fn a_log_without_a_valid_header_is_empty<B: Backend>() {
     }
 }
 
-pub(crate) fn the_log_grows_and_restarts_after_a_recovery<B: Backend>() {
+pub(crate) fn the_log_grows_and_restarts_after_a_recovery<B: Subject>() {
     let (database, log) = three_transactions::<B>();
     let scene = Scene::<B>::from_files(&database, Some(&log));
     let user = scene.user();
@@ -199,7 +199,7 @@ pub(crate) fn the_log_grows_and_restarts_after_a_recovery<B: Backend>() {
 }
 
 /// Another page size than the database's: its pages would lie across each other.
-pub(crate) fn log_of_another_page_size_is_refused<B: Backend>() {
+pub(crate) fn log_of_another_page_size_is_refused<B: Subject>() {
     let (_, log) = three_transactions::<B>();
     let scene = Scene::<B>::from_files(&[0; 2048], Some(&log));
     let user = scene.user_with(|config| {
@@ -219,7 +219,7 @@ pub(crate) fn log_of_another_page_size_is_refused<B: Backend>() {
 }
 
 /// Another reader has recovered the log before `WRITE` is taken for that.
-pub(crate) fn log_that_was_recovered_meanwhile_is_not_recovered_again<B: Backend>() {
+pub(crate) fn log_that_was_recovered_meanwhile_is_not_recovered_again<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (reader, other) = scene.two();
     other.commit(&[1, 2], 1);
@@ -239,7 +239,7 @@ pub(crate) fn log_that_was_recovered_meanwhile_is_not_recovered_again<B: Backend
 
 /// Nothing of the index is right, its header included, and a recovery dies at each of its
 /// calls. What it has not come to is believed by no other user.
-pub(crate) fn garbage_is_not_believed_whenever_its_recovery_dies<B: Backend>() {
+pub(crate) fn garbage_is_not_believed_whenever_its_recovery_dies<B: Subject>() {
     let mut rng = fastrand::Rng::with_seed(12);
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);

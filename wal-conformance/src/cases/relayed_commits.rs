@@ -6,9 +6,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::durability::SYNC;
-use crate::backend::Backend;
 use crate::calls::{Awaited, Call, Which};
 use crate::scene::{BOUND, Scene, User, Writing, fill, until, version_in};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};
 use wal_core::protocol::Synchronous;
@@ -27,7 +27,7 @@ pub(super) fn take<T>(kept: &Kept<T>) -> Vec<T> {
 }
 
 /// A user at [`Synchronous::Full`] whose log has a commit of version 1.
-pub(super) fn scene<B: Backend>() -> (Scene<B>, User<B>, User<B>) {
+pub(super) fn scene<B: Subject>() -> (Scene<B>, User<B>, User<B>) {
     let scene = Scene::new(3);
     let (strict, other) = (scene.user_at(Synchronous::Full), scene.user());
     scene.director().with_ledger(|ledger| ledger.crowd());
@@ -37,7 +37,7 @@ pub(super) fn scene<B: Backend>() -> (Scene<B>, User<B>, User<B>) {
 
 /// Begins to write while a commit of the attachment is not published: Write is
 /// passed on, within a turn.
-pub(super) fn begin_beside_a_sync<B: Backend>(user: &User<B>) -> Writing<B> {
+pub(super) fn begin_beside_a_sync<B: Subject>(user: &User<B>) -> Writing<B> {
     let deadline = Instant::now() + BOUND;
     loop {
         let room = user.wal.coordination().waiting_room();
@@ -52,7 +52,7 @@ pub(super) fn begin_beside_a_sync<B: Backend>(user: &User<B>) -> Writing<B> {
 }
 
 /// Commits `version` to `page` on a thread, which has begun already.
-pub(super) fn commit_on_a_thread<B: Backend>(
+pub(super) fn commit_on_a_thread<B: Subject>(
     mut tx: Writing<B>,
     page: u32,
     version: u32,
@@ -75,7 +75,7 @@ pub(super) fn joined<T>(threads: &Kept<JoinHandle<T>>) -> Vec<T> {
 
 /// Waits until the thread that `act` starts sleeps until a commit is published, or
 /// has ended without.
-pub(super) fn until_it_waits<B: Backend, T>(
+pub(super) fn until_it_waits<B: Subject, T>(
     user: &User<B>,
     act: impl FnOnce() -> JoinHandle<T>,
 ) -> JoinHandle<T> {
@@ -86,7 +86,7 @@ pub(super) fn until_it_waits<B: Backend, T>(
     thread
 }
 
-pub(super) fn version_of<B: Backend>(tx: &Writing<B>, page: u32) -> u32 {
+pub(super) fn version_of<B: Subject>(tx: &Writing<B>, page: u32) -> u32 {
     let number = PageNo::new(page).expect("a page number");
     version_in(page, &tx.page(number).expect("the page is read"))
 }
@@ -96,7 +96,7 @@ pub(super) fn writes_log(call: &Call) -> bool {
     matches!(call, Call::Write { file, .. } if *file == log)
 }
 
-pub(crate) fn a_thread_writes_while_the_commit_of_another_is_synced<B: Backend>() {
+pub(crate) fn a_thread_writes_while_the_commit_of_another_is_synced<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let begun = Kept::default();
     strict.before(|call| *call == SYNC, {
@@ -120,7 +120,7 @@ pub(crate) fn a_thread_writes_while_the_commit_of_another_is_synced<B: Backend>(
     scene.assert_quiet();
 }
 
-pub(crate) fn commits_of_several_threads_share_a_sync<B: Backend>() {
+pub(crate) fn commits_of_several_threads_share_a_sync<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let (threads, last) = (Kept::default(), Kept::default());
     strict.before(|call| *call == SYNC, {
@@ -148,7 +148,7 @@ pub(crate) fn commits_of_several_threads_share_a_sync<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_thread_is_not_told_synced_by_a_sync_that_began_before<B: Backend>() {
+pub(crate) fn a_thread_is_not_told_synced_by_a_sync_that_began_before<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let (threads, last) = (Kept::default(), Kept::default());
     strict.before(|call| *call == SYNC, {
@@ -175,7 +175,7 @@ pub(crate) fn a_thread_is_not_told_synced_by_a_sync_that_began_before<B: Backend
     scene.assert_quiet();
 }
 
-pub(crate) fn who_has_seen_a_commit_ends_when_it_is_durable<B: Backend>() {
+pub(crate) fn who_has_seen_a_commit_ends_when_it_is_durable<B: Subject>() {
     let (scene, strict, _) = scene::<B>();
     let (threads, last) = (Kept::default(), Kept::default());
     strict.before(|call| *call == SYNC, {
@@ -205,7 +205,7 @@ pub(crate) fn who_has_seen_a_commit_ends_when_it_is_durable<B: Backend>() {
 
 /// Durability is lowered in between: the commit that promises less is not to be
 /// published with one that promises more.
-pub(crate) fn a_commit_of_another_level_waits_for_those_before_it<B: Backend>() {
+pub(crate) fn a_commit_of_another_level_waits_for_those_before_it<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let threads = Kept::default();
     strict.before(|call| *call == SYNC, {
@@ -227,7 +227,7 @@ pub(crate) fn a_commit_of_another_level_waits_for_those_before_it<B: Backend>() 
     scene.assert_quiet();
 }
 
-pub(crate) fn write_is_not_taken_over_when_the_turn_is_over<B: Backend>() {
+pub(crate) fn write_is_not_taken_over_when_the_turn_is_over<B: Subject>() {
     let (scene, strict, _) = scene::<B>();
     let outcome = Kept::default();
     strict.before(|call| *call == SYNC, {
@@ -249,13 +249,13 @@ pub(crate) fn write_is_not_taken_over_when_the_turn_is_over<B: Backend>() {
 }
 
 /// Returns once no thread of `user` writes.
-pub(super) fn gives_write_up<B: Backend>(user: &User<B>) {
+pub(super) fn gives_write_up<B: Subject>(user: &User<B>) {
     until("a thread gives Write up", || user.wal.is_write_kept());
 }
 
 /// What a transaction has spilled goes before Write does: the next one is at work
 /// while it waits for the state it began on.
-pub(crate) fn a_rollback_beside_a_sync_takes_nothing_from_the_next_one<B: Backend>() {
+pub(crate) fn a_rollback_beside_a_sync_takes_nothing_from_the_next_one<B: Subject>() {
     for rolls_back in [true, false] {
         let (scene, strict, other) = scene::<B>();
         let (threads, ends) = (Kept::default(), Kept::default());
@@ -295,7 +295,7 @@ pub(crate) fn a_rollback_beside_a_sync_takes_nothing_from_the_next_one<B: Backen
 
 /// The leader has stored its header and not told so yet; a checkpoint has moved all
 /// of it, so the log could begin anew.
-pub(crate) fn a_log_does_not_begin_anew_before_its_leader_is_done<B: Backend>() {
+pub(crate) fn a_log_does_not_begin_anew_before_its_leader_is_done<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let threads = Kept::default();
     let room = strict.wal.coordination().waiting_room();
@@ -327,7 +327,7 @@ pub(crate) fn a_log_does_not_begin_anew_before_its_leader_is_done<B: Backend>() 
 }
 
 /// Some give up just when Write could be theirs.
-pub(crate) fn threads_without_patience_lose_neither_commits_nor_write<B: Backend>() {
+pub(crate) fn threads_without_patience_lose_neither_commits_nor_write<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let impatient = |page: u32| {
         let strict = strict.clone();

@@ -9,13 +9,13 @@ use super::relayed_commits::{
     Kept, begin_beside_a_sync, commit_on_a_thread, gives_write_up, joined, keep, scene, take,
     until_it_waits, writes_log,
 };
-use crate::backend::Backend;
 use crate::director::{Then, at_every_call, nth, until_death};
 use crate::scene::fill;
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};
 
-pub(crate) fn a_sync_that_fails_fails_all_threads_that_wait_for_it<B: Backend>() {
+pub(crate) fn a_sync_that_fails_fails_all_threads_that_wait_for_it<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let (threads, last) = (Kept::default(), Kept::default());
     strict.then(|call| *call == SYNC, {
@@ -47,7 +47,7 @@ pub(crate) fn a_sync_that_fails_fails_all_threads_that_wait_for_it<B: Backend>()
 
 /// Another process hears that the log could not be synced while a commit is
 /// unpublished, whose own sync is to tell of its frames.
-pub(crate) fn a_log_is_not_written_again_over_unpublished_frames<B: Backend>() {
+pub(crate) fn a_log_is_not_written_again_over_unpublished_frames<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let threads = Kept::default();
     strict.before(|call| *call == SYNC, {
@@ -74,7 +74,7 @@ pub(crate) fn a_log_is_not_written_again_over_unpublished_frames<B: Backend>() {
 }
 
 /// A thread dies at each call of its commit, while the one before is synced.
-pub(crate) fn a_thread_that_dies_beside_a_sync_is_in_nobodys_way<B: Backend>() {
+pub(crate) fn a_thread_that_dies_beside_a_sync_is_in_nobodys_way<B: Subject>() {
     at_every_call(|n| {
         let (scene, strict, other) = scene::<B>();
         let threads = Kept::default();
@@ -109,7 +109,7 @@ pub(crate) fn a_thread_that_dies_beside_a_sync_is_in_nobodys_way<B: Backend>() {
     });
 }
 
-pub(crate) fn threads_go_on_when_the_one_that_leads_dies<B: Backend>() {
+pub(crate) fn threads_go_on_when_the_one_that_leads_dies<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let threads = Kept::default();
     strict.then(|call| *call == SYNC, {
@@ -137,7 +137,7 @@ pub(crate) fn threads_go_on_when_the_one_that_leads_dies<B: Backend>() {
     assert_eq!(other.versions(), [1, 1, 5]);
 }
 
-pub(crate) fn a_snapshot_that_was_never_published_is_gone<B: Backend>() {
+pub(crate) fn a_snapshot_that_was_never_published_is_gone<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let (saved, threads) = (Kept::default(), Kept::default());
     strict.then(|call| *call == SYNC, {

@@ -17,10 +17,10 @@ use super::relayed_commits::{
 };
 use super::spilling::entries_behind;
 use super::waiting::until_in_line;
-use crate::backend::Backend;
 use crate::calls::{Awaited, Call};
 use crate::director::{Then, at_every_call, nth, until_death};
 use crate::scene::{BOUND, Scene, User, Writing, fill, until, version_in, versions};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};
 use wal_core::types::Lock;
@@ -36,7 +36,7 @@ fn late_clock() -> ManualClock {
     late
 }
 
-fn assert_write_is_held<B: Backend>(other: &User<B>, why: &str) {
+fn assert_write_is_held<B: Subject>(other: &User<B>, why: &str) {
     match other.wal.begin_write(Duration::ZERO) {
         Err(Error::Busy { lock, .. }) => assert_eq!(lock, Lock::Write),
         Ok(_) => panic!("Write was released: {why}"),
@@ -44,7 +44,7 @@ fn assert_write_is_held<B: Backend>(other: &User<B>, why: &str) {
     }
 }
 
-fn assert_poisoned<B: Backend>(user: &User<B>) {
+fn assert_poisoned<B: Subject>(user: &User<B>) {
     let refused = user.wal.begin_write(Duration::ZERO);
     assert!(
         matches!(refused, Err(Error::Poisoned { .. })),
@@ -53,7 +53,7 @@ fn assert_poisoned<B: Backend>(user: &User<B>) {
 }
 
 /// A thread that waits in line, then tells which version page 2 has for it.
-fn waits_in_line<B: Backend>(user: &User<B>, clock: &ManualClock) -> JoinHandle<Result<u32>> {
+fn waits_in_line<B: Subject>(user: &User<B>, clock: &ManualClock) -> JoinHandle<Result<u32>> {
     let (waiter, clock) = (user.clone(), clock.clone());
     let waits = move || {
         let tx = waiter.wal.begin_write(BOUND)?;
@@ -66,7 +66,7 @@ fn waits_in_line<B: Backend>(user: &User<B>, clock: &ManualClock) -> JoinHandle<
 
 /// Commits page 2 on a thread that dies when its commit is left to be published, as it
 /// wakes the thread that waits for Write; `before` runs first. Returns when it is dead.
-fn dies_behind_its_commit<B: Backend>(
+fn dies_behind_its_commit<B: Subject>(
     user: &User<B>,
     clock: &ManualClock,
     mut tx: Writing<B>,
@@ -90,7 +90,7 @@ fn dies_behind_its_commit<B: Backend>(
 }
 
 /// The lead ends before it comes to the sync, so no sync poisons the attachment.
-pub(crate) fn lead_that_fails_before_its_sync_poisons<B: Backend>() {
+pub(crate) fn lead_that_fails_before_its_sync_poisons<B: Subject>() {
     let (_scene, strict, _) = scene::<B>();
     let (_, trace) = strict.trace(|strict| strict.commit(&[1], 2));
     let synced = trace.iter().position(|call| *call == SYNC);
@@ -113,7 +113,7 @@ pub(crate) fn lead_that_fails_before_its_sync_poisons<B: Backend>() {
 }
 
 /// Nobody leads: the thread that would have is dead.
-pub(crate) fn thread_that_panics_behind_its_commit_releases_write<B: Backend>() {
+pub(crate) fn thread_that_panics_behind_its_commit_releases_write<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let (clock, late) = (ManualClock::default(), late_clock());
     let tx = clock.run(|| strict.write());
@@ -128,7 +128,7 @@ pub(crate) fn thread_that_panics_behind_its_commit_releases_write<B: Backend>() 
 }
 
 /// Another commit was left while the first one was synced.
-pub(crate) fn write_stays_held_until_all_is_published<B: Backend>() {
+pub(crate) fn write_stays_held_until_all_is_published<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let clock = ManualClock::default();
     let threads = Kept::default();
@@ -159,7 +159,7 @@ pub(crate) fn write_stays_held_until_all_is_published<B: Backend>() {
 /// A thread dies behind its commit while the one before is synced. The leader still
 /// stores a header, so nobody else may write before; and nobody begins on the commit that
 /// is never published.
-pub(crate) fn write_is_kept_while_a_leader_may_store_a_header<B: Backend>() {
+pub(crate) fn write_is_kept_while_a_leader_may_store_a_header<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let (clock, late) = (ManualClock::default(), late_clock());
     let threads = Kept::default();
@@ -200,7 +200,7 @@ pub(crate) fn write_is_kept_while_a_leader_may_store_a_header<B: Backend>() {
 }
 
 /// As before, but a third thread has inherited Write by then, and gives it up.
-pub(crate) fn heir_of_a_dead_thread_leaves_write_to_the_leader<B: Backend>() {
+pub(crate) fn heir_of_a_dead_thread_leaves_write_to_the_leader<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let clock = ManualClock::default();
     strict.before(|call| *call == SYNC, {
@@ -240,7 +240,7 @@ pub(crate) fn heir_of_a_dead_thread_leaves_write_to_the_leader<B: Backend>() {
 }
 
 /// One thread has inherited Write, another one waits in line.
-pub(crate) fn waiter_behind_a_failed_sync_begins_on_what_is_published<B: Backend>() {
+pub(crate) fn waiter_behind_a_failed_sync_begins_on_what_is_published<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let clock = ManualClock::default();
     let (begun, threads) = (Kept::default(), Kept::default());
@@ -273,7 +273,7 @@ pub(crate) fn waiter_behind_a_failed_sync_begins_on_what_is_published<B: Backend
 }
 
 /// Its entries lie behind a commit that is not published, where no fresh writer looks.
-pub(crate) fn entries_of_a_dead_heir_are_trimmed_by_the_next<B: Backend>() {
+pub(crate) fn entries_of_a_dead_heir_are_trimmed_by_the_next<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     strict.before(|call| *call == SYNC, {
         let strict = strict.clone();
@@ -306,7 +306,7 @@ pub(crate) fn entries_of_a_dead_heir_are_trimmed_by_the_next<B: Backend>() {
 }
 
 /// The reading side of a writer that began on what is not published.
-pub(crate) fn reads_beside_a_sync_wait_for_their_own_state<B: Backend>() {
+pub(crate) fn reads_beside_a_sync_wait_for_their_own_state<B: Subject>() {
     for clones in [false, true] {
         let (scene, strict, _) = scene::<B>();
         let threads = Kept::default();
@@ -336,7 +336,7 @@ pub(crate) fn reads_beside_a_sync_wait_for_their_own_state<B: Backend>() {
 
 /// Dies at each call of a commit that is synced before it is published, the sync, the
 /// header and the release of Write included.
-pub(crate) fn leader_that_dies_at_any_call_keeps_no_lock<B: Backend>() {
+pub(crate) fn leader_that_dies_at_any_call_keeps_no_lock<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let strict = scene.user_at(wal_core::protocol::Synchronous::Full);

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use super::contract::unlock;
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::{at_every_call, nth};
 use crate::scene::{Scene, User, fill, versions};
+use crate::subject::Subject;
 use wal_core::error::Error;
 use wal_core::protocol::{CheckpointMode, Synchronous};
 use wal_core::types::{Lock, LockMode, ReadSlot};
 
 /// True if the next commit of `writer` begins the log anew.
-fn restarts<B: Backend>(writer: &User<B>) -> bool {
+fn restarts<B: Subject>(writer: &User<B>) -> bool {
     let before = writer.header();
     writer.commit(&[1], 77);
     let after = writer.header();
@@ -21,7 +21,7 @@ fn restarts<B: Backend>(writer: &User<B>) -> bool {
     anew
 }
 
-pub(crate) fn a_restart_takes_new_salts_and_begins_at_frame_one<B: Backend>() {
+pub(crate) fn a_restart_takes_new_salts_and_begins_at_frame_one<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user();
     writer.commit(&[1, 2], 1);
@@ -49,7 +49,7 @@ pub(crate) fn a_restart_takes_new_salts_and_begins_at_frame_one<B: Backend>() {
     assert_eq!(writer.versions(), [1, 2]);
 }
 
-pub(crate) fn the_log_is_not_restarted_over_a_reader<B: Backend>() {
+pub(crate) fn the_log_is_not_restarted_over_a_reader<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -69,7 +69,7 @@ pub(crate) fn the_log_is_not_restarted_over_a_reader<B: Backend>() {
     assert_eq!(versions::<B>(&bypassing), [77, 1]);
 }
 
-pub(crate) fn the_log_is_not_restarted_while_a_checkpoint_runs<B: Backend>() {
+pub(crate) fn the_log_is_not_restarted_while_a_checkpoint_runs<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -87,7 +87,7 @@ pub(crate) fn the_log_is_not_restarted_while_a_checkpoint_runs<B: Backend>() {
     assert!(restarts(&writer));
 }
 
-pub(crate) fn the_log_is_not_restarted_before_all_is_backfilled<B: Backend>() {
+pub(crate) fn the_log_is_not_restarted_before_all_is_backfilled<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
@@ -104,7 +104,7 @@ pub(crate) fn the_log_is_not_restarted_before_all_is_backfilled<B: Backend>() {
 }
 
 /// A count in shared memory does not say that the database file is durable.
-pub(crate) fn a_backfill_of_a_peer_that_does_not_sync_is_synced_before_a_restart<B: Backend>() {
+pub(crate) fn a_backfill_of_a_peer_that_does_not_sync_is_synced_before_a_restart<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let careless = scene.user_at(Synchronous::Off);
     let writer = scene.user_at(Synchronous::Normal);
@@ -131,7 +131,7 @@ pub(crate) fn a_backfill_of_a_peer_that_does_not_sync_is_synced_before_a_restart
 
 /// A stock SQLite that is killed behind the new header leaves the count of the
 /// old log, by which frames of the new one would pass for backfilled.
-pub(crate) fn a_count_that_a_dead_restart_left_hides_no_frame<B: Backend>() {
+pub(crate) fn a_count_that_a_dead_restart_left_hides_no_frame<B: Subject>() {
     let after_the_restart = || {
         let scene = Scene::<B>::new(3);
         let user = scene.user();
@@ -172,7 +172,7 @@ pub(crate) fn a_count_that_a_dead_restart_left_hides_no_frame<B: Backend>() {
 
 /// A recovery has set the count back, and its header is the very one that the writer's
 /// snapshot bypassed the log by.
-pub(crate) fn count_that_a_recovery_took_back_keeps_the_log<B: Backend>() {
+pub(crate) fn count_that_a_recovery_took_back_keeps_the_log<B: Subject>() {
     let (database, log) = {
         let scene = Scene::<B>::new(2);
         scene.user().commit(&[1, 2], 1);
@@ -198,7 +198,7 @@ pub(crate) fn count_that_a_recovery_took_back_keeps_the_log<B: Backend>() {
 }
 
 /// Its frames lie behind the header that it wrote.
-pub(crate) fn salts_of_a_dead_writer_are_not_used_again<B: Backend>() {
+pub(crate) fn salts_of_a_dead_writer_are_not_used_again<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = (scene.user_at(Synchronous::Full), scene.user());
     writer.commit(&[1, 2], 1);
@@ -220,7 +220,7 @@ pub(crate) fn salts_of_a_dead_writer_are_not_used_again<B: Backend>() {
 }
 
 /// A dead restart must not let a snapshot be opened that a checkpoint has passed.
-pub(crate) fn restart_that_dies_at_any_call_opens_no_older_snapshot<B: Backend>() {
+pub(crate) fn restart_that_dies_at_any_call_opens_no_older_snapshot<B: Subject>() {
     let mut opened = 0;
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
@@ -255,7 +255,7 @@ pub(crate) fn restart_that_dies_at_any_call_opens_no_older_snapshot<B: Backend>(
 }
 
 /// What a checkpoint of the log before has passed says nothing about this one.
-pub(crate) fn snapshot_of_a_restarted_log_is_opened<B: Backend>() {
+pub(crate) fn snapshot_of_a_restarted_log_is_opened<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, other) = scene.two();
     writer.commit(&[1, 2, 3], 1);
@@ -269,7 +269,7 @@ pub(crate) fn snapshot_of_a_restarted_log_is_opened<B: Backend>() {
 }
 
 /// It was restarted, and has no commit since.
-pub(crate) fn empty_log_with_old_frames_is_cut_by_a_truncate<B: Backend>() {
+pub(crate) fn empty_log_with_old_frames_is_cut_by_a_truncate<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user();
     user.commit(&[1, 2], 1);

@@ -2,24 +2,24 @@
 
 use std::cmp::Ordering;
 
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::{at_every_call, nth};
 use crate::scene::{Reading, Scene, User, versions};
+use crate::subject::Subject;
 use wal_core::error::{Error, Result};
 use wal_core::protocol::{CheckpointMode, SavedSnapshot};
 use wal_core::testing::index;
 use wal_core::types::Lock;
 
-fn save<B: Backend>(user: &User<B>) -> SavedSnapshot {
+fn save<B: Subject>(user: &User<B>) -> SavedSnapshot {
     user.read().snapshot().save()
 }
 
-fn open<B: Backend>(user: &User<B>, saved: &SavedSnapshot) -> Result<Reading<B>> {
+fn open<B: Subject>(user: &User<B>, saved: &SavedSnapshot) -> Result<Reading<B>> {
     user.wal.open_snapshot(saved)
 }
 
-fn assert_gone<B: Backend>(user: &User<B>, saved: &SavedSnapshot) {
+fn assert_gone<B: Subject>(user: &User<B>, saved: &SavedSnapshot) {
     let opened = open(user, saved);
     assert!(
         matches!(opened, Err(Error::SnapshotGone { .. })),
@@ -27,7 +27,7 @@ fn assert_gone<B: Backend>(user: &User<B>, saved: &SavedSnapshot) {
     );
 }
 
-pub(crate) fn a_saved_snapshot_is_opened_again_by_another_user<B: Backend>() {
+pub(crate) fn a_saved_snapshot_is_opened_again_by_another_user<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, other) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -53,7 +53,7 @@ pub(crate) fn a_saved_snapshot_is_opened_again_by_another_user<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_snapshot_that_a_checkpoint_has_passed_is_gone<B: Backend>() {
+pub(crate) fn a_snapshot_that_a_checkpoint_has_passed_is_gone<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, other) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -67,7 +67,7 @@ pub(crate) fn a_snapshot_that_a_checkpoint_has_passed_is_gone<B: Backend>() {
 }
 
 /// The frame behind the snapshot is in the database file, and no further one.
-pub(crate) fn snapshot_that_one_backfilled_frame_has_passed_is_gone<B: Backend>() {
+pub(crate) fn snapshot_that_one_backfilled_frame_has_passed_is_gone<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     writer.commit(&[1], 1);
@@ -79,7 +79,7 @@ pub(crate) fn snapshot_that_one_backfilled_frame_has_passed_is_gone<B: Backend>(
 
 /// A recovery does not know how far checkpoints of the dead went, nor believes what the
 /// index says of that.
-pub(crate) fn snapshot_before_the_end_of_a_recovered_log_is_gone<B: Backend>() {
+pub(crate) fn snapshot_before_the_end_of_a_recovered_log_is_gone<B: Subject>() {
     for scribbled in [false, true] {
         let scene = Scene::<B>::new(2);
         let (writer, other) = scene.two();
@@ -100,7 +100,7 @@ pub(crate) fn snapshot_before_the_end_of_a_recovered_log_is_gone<B: Backend>() {
 }
 
 /// Stock SQLite restarts the log while a mark is taken for the snapshot.
-pub(crate) fn snapshot_of_a_log_restarted_before_its_lock_is_gone<B: Backend>() {
+pub(crate) fn snapshot_of_a_log_restarted_before_its_lock_is_gone<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(2);
         let other = scene.user();
@@ -129,7 +129,7 @@ pub(crate) fn snapshot_of_a_log_restarted_before_its_lock_is_gone<B: Backend>() 
 
 /// A page with a newer frame beyond the snapshot is not copied, though the
 /// count says that its older frame is backfilled.
-pub(crate) fn an_opened_snapshot_finds_what_a_checkpoint_left_out<B: Backend>() {
+pub(crate) fn an_opened_snapshot_finds_what_a_checkpoint_left_out<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -157,7 +157,7 @@ pub(crate) fn an_opened_snapshot_finds_what_a_checkpoint_left_out<B: Backend>() 
 }
 
 /// Pages may have been written though no count was published.
-pub(crate) fn a_snapshot_that_a_dead_checkpoint_may_have_passed_is_gone<B: Backend>() {
+pub(crate) fn a_snapshot_that_a_dead_checkpoint_may_have_passed_is_gone<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (checkpointer, other) = scene.two();
@@ -175,7 +175,7 @@ pub(crate) fn a_snapshot_that_a_dead_checkpoint_may_have_passed_is_gone<B: Backe
     });
 }
 
-pub(crate) fn a_snapshot_is_not_opened_while_a_checkpoint_runs<B: Backend>() {
+pub(crate) fn a_snapshot_is_not_opened_while_a_checkpoint_runs<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (checkpointer, other) = scene.two();
     other.commit(&[1, 2], 1);
@@ -195,7 +195,7 @@ pub(crate) fn a_snapshot_is_not_opened_while_a_checkpoint_runs<B: Backend>() {
     assert_gone(&other, &old);
 }
 
-pub(crate) fn a_snapshot_of_an_older_log_is_gone<B: Backend>() {
+pub(crate) fn a_snapshot_of_an_older_log_is_gone<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -212,7 +212,7 @@ pub(crate) fn a_snapshot_of_an_older_log_is_gone<B: Backend>() {
     assert!(opened.is_err() || versions::<B>(&opened.unwrap()) == [1, 1]);
 }
 
-pub(crate) fn the_pages_that_changed_between_two_snapshots_are_told<B: Backend>() {
+pub(crate) fn the_pages_that_changed_between_two_snapshots_are_told<B: Subject>() {
     let scene = Scene::<B>::new(5);
     let writer = scene.user();
     writer.commit(&[1, 2], 1);
@@ -241,7 +241,7 @@ pub(crate) fn the_pages_that_changed_between_two_snapshots_are_told<B: Backend>(
 }
 
 /// Newer than the transaction, or of a log that came after its own.
-pub(crate) fn pages_changed_since_what_comes_later_are_not_told<B: Backend>() {
+pub(crate) fn pages_changed_since_what_comes_later_are_not_told<B: Subject>() {
     let scene = Scene::<B>::new(5);
     let writer = scene.user();
     writer.commit(&[1, 2], 1);
@@ -266,7 +266,7 @@ pub(crate) fn pages_changed_since_what_comes_later_are_not_told<B: Backend>() {
     is_gone(&bypassing, &later);
 }
 
-pub(crate) fn pages_that_were_cut_off_are_not_told_as_changed<B: Backend>() {
+pub(crate) fn pages_that_were_cut_off_are_not_told_as_changed<B: Subject>() {
     let scene = Scene::<B>::new(5);
     let writer = scene.user();
     writer.commit(&[1], 1);
@@ -281,7 +281,7 @@ pub(crate) fn pages_that_were_cut_off_are_not_told_as_changed<B: Backend>() {
     assert!(changed.iter().any(|page| page.get() == 2), "{changed:?}");
 }
 
-pub(crate) fn bytes_that_are_no_snapshot_are_refused<B: Backend>() {
+pub(crate) fn bytes_that_are_no_snapshot_are_refused<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user();
     writer.commit(&[1], 1);
@@ -293,7 +293,7 @@ pub(crate) fn bytes_that_are_no_snapshot_are_refused<B: Backend>() {
     }
 }
 
-pub(crate) fn a_snapshot_for_which_readers_leave_no_slot_is_busy<B: Backend>() {
+pub(crate) fn a_snapshot_for_which_readers_leave_no_slot_is_busy<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     writer.commit(&[1], 1);

@@ -1,8 +1,8 @@
 //! Savepoints of the write transaction, in memory and in the log.
 
 use super::spilling::{expect_pages, expect_recovered, number, tight_user};
-use crate::backend::Backend;
 use crate::scene::{Scene, Writing, fill};
+use crate::subject::Subject;
 use wal_core::error::Error;
 use wal_core::testing::index::page_of_frame;
 
@@ -10,7 +10,7 @@ use wal_core::testing::index::page_of_frame;
 /// spilled by the next.
 const BUDGETS: [u64; 4] = [0, 3, 2, 1];
 
-pub(crate) fn a_rollback_to_a_savepoint_restores_pages_and_size<B: Backend>() {
+pub(crate) fn a_rollback_to_a_savepoint_restores_pages_and_size<B: Subject>() {
     for budget in BUDGETS {
         let scene = Scene::<B>::new(4);
         let writer = tight_user(&scene, budget);
@@ -32,7 +32,7 @@ pub(crate) fn a_rollback_to_a_savepoint_restores_pages_and_size<B: Backend>() {
     }
 }
 
-pub(crate) fn a_rollback_to_a_savepoint_brings_back_what_was_cut_off<B: Backend>() {
+pub(crate) fn a_rollback_to_a_savepoint_brings_back_what_was_cut_off<B: Subject>() {
     for budget in BUDGETS {
         let scene = Scene::<B>::new(4);
         let writer = tight_user(&scene, budget);
@@ -56,7 +56,7 @@ pub(crate) fn a_rollback_to_a_savepoint_brings_back_what_was_cut_off<B: Backend>
 }
 
 /// Sets three savepoints, one within the other, with changes between them.
-fn nest<B: Backend>(tx: &mut Writing<B>) -> [wal_core::protocol::Savepoint; 3] {
+fn nest<B: Subject>(tx: &mut Writing<B>) -> [wal_core::protocol::Savepoint; 3] {
     fill(tx, &[1, 2, 3], 1).unwrap();
     let outer = tx.savepoint();
     fill(tx, &[2, 3], 2).unwrap();
@@ -67,7 +67,7 @@ fn nest<B: Backend>(tx: &mut Writing<B>) -> [wal_core::protocol::Savepoint; 3] {
     [outer, middle, inner]
 }
 
-pub(crate) fn savepoints_lie_one_within_the_other<B: Backend>() {
+pub(crate) fn savepoints_lie_one_within_the_other<B: Subject>() {
     for budget in BUDGETS {
         let scene = Scene::<B>::new(4);
         let writer = tight_user(&scene, budget);
@@ -92,7 +92,7 @@ pub(crate) fn savepoints_lie_one_within_the_other<B: Backend>() {
     }
 }
 
-pub(crate) fn a_released_savepoint_keeps_its_changes_for_the_outer_one<B: Backend>() {
+pub(crate) fn a_released_savepoint_keeps_its_changes_for_the_outer_one<B: Subject>() {
     for budget in BUDGETS {
         let scene = Scene::<B>::new(3);
         let writer = tight_user(&scene, budget);
@@ -115,7 +115,7 @@ pub(crate) fn a_released_savepoint_keeps_its_changes_for_the_outer_one<B: Backen
     }
 }
 
-pub(crate) fn a_savepoint_that_is_gone_or_foreign_is_refused<B: Backend>() {
+pub(crate) fn a_savepoint_that_is_gone_or_foreign_is_refused<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user();
     let mut tx = writer.write();
@@ -145,7 +145,7 @@ pub(crate) fn a_savepoint_that_is_gone_or_foreign_is_refused<B: Backend>() {
 
 /// A savepoint set before the first spill, which restarts the log: its end of
 /// the log is one of the new generation.
-pub(crate) fn a_savepoint_outlives_a_restart_of_the_log<B: Backend>() {
+pub(crate) fn a_savepoint_outlives_a_restart_of_the_log<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let writer = tight_user(&scene, 1);
     writer.commit(&[1, 2, 3], 1);
@@ -169,7 +169,7 @@ pub(crate) fn a_savepoint_outlives_a_restart_of_the_log<B: Backend>() {
 
 /// What a savepoint needs of the log is not overwritten, however often its
 /// pages are changed again.
-pub(crate) fn a_frame_before_a_savepoint_is_not_overwritten<B: Backend>() {
+pub(crate) fn a_frame_before_a_savepoint_is_not_overwritten<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let writer = scene.user();
     let mut tx = writer.write();
@@ -192,7 +192,7 @@ pub(crate) fn a_frame_before_a_savepoint_is_not_overwritten<B: Backend>() {
 
 /// Frames overwritten before a savepoint have wrong checksums when it is
 /// rolled back to; the commit makes them right all the same.
-pub(crate) fn checksums_are_made_right_behind_a_rollback_to_a_savepoint<B: Backend>() {
+pub(crate) fn checksums_are_made_right_behind_a_rollback_to_a_savepoint<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let writer = scene.user();
     let mut tx = writer.write();

@@ -6,10 +6,10 @@ use super::deaths::others_go_on;
 use super::durability::{SYNC, log_writes};
 use super::engine_frames;
 use super::spilling::expect_recovered;
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Scene, User, fill, versions};
+use crate::subject::Subject;
 use wal_core::protocol::Synchronous;
 
 /// How long a log of `frames` frames is.
@@ -19,17 +19,17 @@ const fn len_of(frames: u64) -> u64 {
 
 const SOME_BYTES: u64 = 100;
 
-fn len<B: Backend>(scene: &Scene<B>) -> u64 {
+fn len<B: Subject>(scene: &Scene<B>) -> u64 {
     let found = fs::metadata(scene.log_path());
     found.expect("the log is there").len()
 }
 
-fn limited<B: Backend>(scene: &Scene<B>, limit: Option<u64>) -> User<B> {
+fn limited<B: Subject>(scene: &Scene<B>, limit: Option<u64>) -> User<B> {
     scene.user_with(|config| config.log_size_limit = limit)
 }
 
 /// Fills a log with `frames` frames, all of which are in the database file then.
-fn fill_log<B: Backend>(user: &User<B>, frames: u32) {
+fn fill_log<B: Subject>(user: &User<B>, frames: u32) {
     for version in 1..=frames {
         user.commit(&[1], version);
     }
@@ -40,7 +40,7 @@ fn is_cut(call: &Call) -> bool {
     matches!(call, Call::SetLen(Which::Log, _))
 }
 
-pub(crate) fn stale_tail_is_cut_to_the_limit_at_a_restart<B: Backend>() {
+pub(crate) fn stale_tail_is_cut_to_the_limit_at_a_restart<B: Subject>() {
     let longest = len_of(10);
     for (limit, expected) in [
         (None, longest),
@@ -63,7 +63,7 @@ pub(crate) fn stale_tail_is_cut_to_the_limit_at_a_restart<B: Backend>() {
     }
 }
 
-pub(crate) fn committed_frames_beyond_the_limit_are_kept<B: Backend>() {
+pub(crate) fn committed_frames_beyond_the_limit_are_kept<B: Subject>() {
     for limit in [0, 1, 32, len_of(1), len_of(2) + SOME_BYTES, len_of(3)] {
         let scene = Scene::<B>::new(4);
         let (writer, other) = (limited(&scene, Some(limit)), scene.user());
@@ -82,7 +82,7 @@ pub(crate) fn committed_frames_beyond_the_limit_are_kept<B: Backend>() {
     }
 }
 
-pub(crate) fn log_under_a_reader_is_not_cut<B: Backend>() {
+pub(crate) fn log_under_a_reader_is_not_cut<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = (limited(&scene, Some(0)), scene.user());
     (1..=5).for_each(|version| writer.commit(&[1, 2], version));
@@ -104,7 +104,7 @@ pub(crate) fn log_under_a_reader_is_not_cut<B: Backend>() {
 }
 
 /// The peer has read, and maybe mapped, more of the log than is left.
-pub(crate) fn log_that_a_peer_made_longer_is_cut<B: Backend>() {
+pub(crate) fn log_that_a_peer_made_longer_is_cut<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, peer) = (limited(&scene, Some(len_of(2))), scene.user());
     (1..=40).for_each(|version| peer.commit(&[1, 2], version));
@@ -126,7 +126,7 @@ pub(crate) fn log_that_a_peer_made_longer_is_cut<B: Backend>() {
     expect_recovered(&scene, &[90, 91]);
 }
 
-pub(crate) fn only_the_first_commit_of_a_generation_cuts_the_log<B: Backend>() {
+pub(crate) fn only_the_first_commit_of_a_generation_cuts_the_log<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let writer = limited(&scene, Some(len_of(2)));
     let roll_back = |frames: u32| {
@@ -164,7 +164,7 @@ pub(crate) fn only_the_first_commit_of_a_generation_cuts_the_log<B: Backend>() {
     expect_recovered(&scene, &[10, 10, 9]);
 }
 
-pub(crate) fn spilled_frames_of_a_commit_are_kept_by_the_limit<B: Backend>() {
+pub(crate) fn spilled_frames_of_a_commit_are_kept_by_the_limit<B: Subject>() {
     let scene = Scene::<B>::new(8);
     let writer = scene.user_with(|config| {
         config.log_size_limit = Some(0);
@@ -194,7 +194,7 @@ pub(crate) fn spilled_frames_of_a_commit_are_kept_by_the_limit<B: Backend>() {
 }
 
 /// A log with bytes behind its frames, as a crash may have left it.
-pub(crate) fn slack_behind_a_recovered_log_is_cut_at_a_restart<B: Backend>() {
+pub(crate) fn slack_behind_a_recovered_log_is_cut_at_a_restart<B: Subject>() {
     let scene = Scene::<B>::new(2);
     scene.user().commit(&[1, 2], 1);
     let (database, mut log) = scene.files();
@@ -214,7 +214,7 @@ pub(crate) fn slack_behind_a_recovered_log_is_cut_at_a_restart<B: Backend>() {
     }
 }
 
-pub(crate) fn failed_cut_costs_no_commit<B: Backend>() {
+pub(crate) fn failed_cut_costs_no_commit<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user_with(|config| {
         config.log_size_limit = Some(0);
@@ -236,7 +236,7 @@ pub(crate) fn failed_cut_costs_no_commit<B: Backend>() {
 }
 
 /// A cut needs no sync of its own.
-pub(crate) fn cut_log_is_synced_with_its_commit<B: Backend>() {
+pub(crate) fn cut_log_is_synced_with_its_commit<B: Subject>() {
     type Commit<B> = fn(&User<B>);
     let commits: [Commit<B>; 2] = [
         |user| user.commit(&[1], 6),
@@ -269,7 +269,7 @@ pub(crate) fn cut_log_is_synced_with_its_commit<B: Backend>() {
     }
 }
 
-pub(crate) fn writer_that_dies_around_a_cut_loses_nothing<B: Backend>() {
+pub(crate) fn writer_that_dies_around_a_cut_loses_nothing<B: Subject>() {
     for level in [Synchronous::Normal, Synchronous::Full] {
         at_every_call(|n| {
             let scene = Scene::<B>::new(3);

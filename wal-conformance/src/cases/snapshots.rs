@@ -1,12 +1,12 @@
 //! What a reader sees, and through which slot.
 
-use crate::backend::Backend;
 use crate::calls::{Awaited, Call};
 use crate::scene::{Scene, User, content, version, versions};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::types::{PageNo, ReadSlot};
 
-pub(crate) fn a_reader_keeps_its_snapshot_while_others_commit<B: Backend>() {
+pub(crate) fn a_reader_keeps_its_snapshot_while_others_commit<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let (writer, reader) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -22,7 +22,7 @@ pub(crate) fn a_reader_keeps_its_snapshot_while_others_commit<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_reader_keeps_its_snapshot_while_others_checkpoint<B: Backend>() {
+pub(crate) fn a_reader_keeps_its_snapshot_while_others_checkpoint<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, reader) = scene.two();
     let before_all = reader.read();
@@ -44,7 +44,7 @@ pub(crate) fn a_reader_keeps_its_snapshot_while_others_checkpoint<B: Backend>() 
 
 /// More frames than two blocks of the index have room for, with a reader at
 /// many points of the way.
-pub(crate) fn the_newest_version_up_to_the_snapshot_is_found_across_blocks<B: Backend>() {
+pub(crate) fn the_newest_version_up_to_the_snapshot_is_found_across_blocks<B: Subject>() {
     const PAGES: u32 = 90;
     let scene = Scene::<B>::new(PAGES);
     let (writer, reader) = scene.two();
@@ -72,7 +72,7 @@ pub(crate) fn the_newest_version_up_to_the_snapshot_is_found_across_blocks<B: Ba
     assert_eq!(reader.versions(), expected, "after the checkpoint");
 }
 
-pub(crate) fn a_mark_is_never_above_its_snapshot<B: Backend>() {
+pub(crate) fn a_mark_is_never_above_its_snapshot<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     let mut open = Vec::new();
@@ -93,7 +93,7 @@ pub(crate) fn a_mark_is_never_above_its_snapshot<B: Backend>() {
     }
 }
 
-pub(crate) fn more_readers_than_slots_share_marks<B: Backend>() {
+pub(crate) fn more_readers_than_slots_share_marks<B: Subject>() {
     let scene = Scene::<B>::new(1);
     let (writer, reader) = scene.two();
     let mut readers = Vec::new();
@@ -109,7 +109,7 @@ pub(crate) fn more_readers_than_slots_share_marks<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_reader_bypasses_a_log_that_is_backfilled<B: Backend>() {
+pub(crate) fn a_reader_bypasses_a_log_that_is_backfilled<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);
@@ -123,7 +123,7 @@ pub(crate) fn a_reader_bypasses_a_log_that_is_backfilled<B: Backend>() {
 
 /// Whoever is told of a commit, or sees its header, finds its frames: the
 /// index is there before the header.
-pub(crate) fn a_commit_is_found_from_the_moment_it_is_told<B: Backend>() {
+pub(crate) fn a_commit_is_found_from_the_moment_it_is_told<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, reader) = scene.two();
     writer.commit(&[1], 1);

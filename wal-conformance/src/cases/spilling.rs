@@ -3,17 +3,17 @@
 
 use super::deaths::{fails_at, others_go_on};
 use super::durability::log_writes;
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Scene, User, Writing, content, fill};
+use crate::subject::Subject;
 use wal_core::error::Error;
 use wal_core::protocol::Synchronous;
 use wal_core::testing::index::page_of_frame;
 use wal_core::types::PageNo;
 
 /// A user whose transactions keep `pages` changed pages in memory.
-pub(super) fn tight_user<B: Backend>(scene: &Scene<B>, pages: u64) -> User<B> {
+pub(super) fn tight_user<B: Subject>(scene: &Scene<B>, pages: u64) -> User<B> {
     scene.user_with(|config| config.cache_spill = pages * 512)
 }
 
@@ -22,14 +22,14 @@ pub(super) fn number(page: u32) -> PageNo {
 }
 
 /// Asserts that a recovery of the files finds `expected`.
-pub(super) fn expect_recovered<B: Backend>(scene: &Scene<B>, expected: &[u32]) {
+pub(super) fn expect_recovered<B: Subject>(scene: &Scene<B>, expected: &[u32]) {
     let (database, log) = scene.files();
     let recovered = Scene::<B>::from_files(&database, Some(&log));
     assert_eq!(recovered.user().versions(), expected, "recovered");
 }
 
 /// Asserts that `tx` sees `versions` on the first pages.
-pub(super) fn expect_pages<B: Backend>(tx: &Writing<B>, versions: &[u32]) {
+pub(super) fn expect_pages<B: Subject>(tx: &Writing<B>, versions: &[u32]) {
     for (page, &version) in (1..).zip(versions) {
         let found = tx.page(number(page)).expect("the page is read");
         assert_eq!(*found, *content(page, version), "page {page}");
@@ -37,14 +37,14 @@ pub(super) fn expect_pages<B: Backend>(tx: &Writing<B>, versions: &[u32]) {
 }
 
 /// How many entries the index has behind the published frame.
-pub(super) fn entries_behind<B: Backend>(user: &User<B>) -> usize {
+pub(super) fn entries_behind<B: Subject>(user: &User<B>) -> usize {
     let published = user.header().max_frame();
     (published + 1..published + 60)
         .filter(|&frame| page_of_frame(&user.wal, frame).unwrap() != 0)
         .count()
 }
 
-pub(crate) fn a_spilled_page_is_seen_by_its_transaction_and_by_nobody_else<B: Backend>() {
+pub(crate) fn a_spilled_page_is_seen_by_its_transaction_and_by_nobody_else<B: Subject>() {
     let scene = Scene::<B>::new(6);
     let (writer, other) = (tight_user(&scene, 2), scene.user());
     other.commit(&[1, 2], 1);
@@ -61,7 +61,7 @@ pub(crate) fn a_spilled_page_is_seen_by_its_transaction_and_by_nobody_else<B: Ba
     scene.assert_quiet();
 }
 
-pub(crate) fn a_budget_of_nothing_never_spills<B: Backend>() {
+pub(crate) fn a_budget_of_nothing_never_spills<B: Subject>() {
     let scene = Scene::<B>::new(60);
     let writer = tight_user(&scene, 0);
     let all: Vec<u32> = (1..=60).collect();
@@ -74,7 +74,7 @@ pub(crate) fn a_budget_of_nothing_never_spills<B: Backend>() {
 
 /// Pages that are changed again after a spill stay in their frames, and the
 /// checksums behind them are made right.
-pub(crate) fn a_spilled_page_is_overwritten_in_its_frame<B: Backend>() {
+pub(crate) fn a_spilled_page_is_overwritten_in_its_frame<B: Subject>() {
     let scene = Scene::<B>::new(6);
     let writer = tight_user(&scene, 3);
     writer.commit(&[5], 1);
@@ -96,7 +96,7 @@ pub(crate) fn a_spilled_page_is_overwritten_in_its_frame<B: Backend>() {
 
 /// A page whose newest frame is published gets another frame: readers are
 /// using that one.
-pub(crate) fn a_published_frame_is_not_overwritten_by_a_spill<B: Backend>() {
+pub(crate) fn a_published_frame_is_not_overwritten_by_a_spill<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let (writer, other) = (tight_user(&scene, 1), scene.user());
     other.commit(&[1, 2, 3], 1);
@@ -109,7 +109,7 @@ pub(crate) fn a_published_frame_is_not_overwritten_by_a_spill<B: Backend>() {
     assert_eq!(other.versions(), [2, 2, 2, 0]);
 }
 
-pub(crate) fn a_transaction_that_is_all_spilled_ends_with_a_commit_frame<B: Backend>() {
+pub(crate) fn a_transaction_that_is_all_spilled_ends_with_a_commit_frame<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let writer = scene.user();
     let mut tx = writer.write();
@@ -120,7 +120,7 @@ pub(crate) fn a_transaction_that_is_all_spilled_ends_with_a_commit_frame<B: Back
     expect_recovered(&scene, &[1; 4]);
 }
 
-pub(crate) fn the_log_is_restarted_once_by_the_first_spill<B: Backend>() {
+pub(crate) fn the_log_is_restarted_once_by_the_first_spill<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let writer = tight_user(&scene, 1);
     writer.commit(&[1, 2, 3, 4], 1);
@@ -145,7 +145,7 @@ pub(crate) fn the_log_is_restarted_once_by_the_first_spill<B: Backend>() {
 
 /// The header of the log before the first spilled frame, checksums before the
 /// commit frame, and everything before the sync of the commit.
-pub(crate) fn a_spilled_commit_is_written_and_synced_in_order<B: Backend>() {
+pub(crate) fn a_spilled_commit_is_written_and_synced_in_order<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let writer = scene.user_at(Synchronous::Full);
     let (_, trace) = writer.trace(|writer| {
@@ -176,7 +176,7 @@ pub(crate) fn a_spilled_commit_is_written_and_synced_in_order<B: Backend>() {
     expect_recovered(&scene, &[1, 2, 2]);
 }
 
-pub(crate) fn a_rollback_after_a_spill_leaves_nothing_in_the_index<B: Backend>() {
+pub(crate) fn a_rollback_after_a_spill_leaves_nothing_in_the_index<B: Subject>() {
     let scene = Scene::<B>::new(4);
     let (writer, other) = (tight_user(&scene, 1), scene.user());
     other.commit(&[1], 1);
@@ -199,7 +199,7 @@ pub(crate) fn a_rollback_after_a_spill_leaves_nothing_in_the_index<B: Backend>()
     expect_recovered(&scene, &[1, 0, 3, 0]);
 }
 
-pub(crate) fn a_rollback_names_every_page_that_was_changed<B: Backend>() {
+pub(crate) fn a_rollback_names_every_page_that_was_changed<B: Subject>() {
     let scene = Scene::<B>::new(8);
     let writer = tight_user(&scene, 2);
     writer.commit(&[8], 1);
@@ -215,7 +215,7 @@ pub(crate) fn a_rollback_names_every_page_that_was_changed<B: Backend>() {
 }
 
 /// A spill that goes over the end of an index block, and back.
-pub(crate) fn a_spill_across_blocks_is_rolled_back_and_done_again<B: Backend>() {
+pub(crate) fn a_spill_across_blocks_is_rolled_back_and_done_again<B: Subject>() {
     let scene = Scene::<B>::new(100);
     let writer = tight_user(&scene, 64);
     let all: Vec<u32> = (1..=100).collect();
@@ -241,7 +241,7 @@ pub(crate) fn a_spill_across_blocks_is_rolled_back_and_done_again<B: Backend>() 
 
 /// The write of the commit frame fails; what was spilled before stays without
 /// it.
-pub(crate) fn a_failed_commit_of_a_spilled_transaction_is_taken_back<B: Backend>() {
+pub(crate) fn a_failed_commit_of_a_spilled_transaction_is_taken_back<B: Subject>() {
     const LAST: usize = 24 + 512;
     for written in [0, 24, LAST - 1, LAST] {
         let scene = Scene::<B>::new(3);
@@ -276,7 +276,7 @@ pub(crate) fn a_failed_commit_of_a_spilled_transaction_is_taken_back<B: Backend>
 
 /// A transaction in which the first or the second spill fails at call `n`;
 /// false if there is no such call.
-fn go_on_after_failed_spill<B: Backend>(n: usize, first: bool, commits: bool) -> bool {
+fn go_on_after_failed_spill<B: Subject>(n: usize, first: bool, commits: bool) -> bool {
     let scene = Scene::<B>::new(3);
     let (writer, other) = (scene.user(), scene.user());
     other.commit(&[1, 2, 3], 1);
@@ -311,14 +311,14 @@ fn go_on_after_failed_spill<B: Backend>(n: usize, first: bool, commits: bool) ->
 
 /// A spill that fails costs nothing but itself, the first one of a log that
 /// begins anew too.
-pub(crate) fn a_transaction_goes_on_after_a_failed_spill<B: Backend>() {
+pub(crate) fn a_transaction_goes_on_after_a_failed_spill<B: Subject>() {
     for (first, commits) in [(true, true), (true, false), (false, true), (false, false)] {
         at_every_call(|n| go_on_after_failed_spill::<B>(n, first, commits));
     }
 }
 
 /// Spills, overwrites a frame, and commits.
-fn spill_and_commit<B: Backend>(writer: &User<B>) -> wal_core::Result<()> {
+fn spill_and_commit<B: Subject>(writer: &User<B>) -> wal_core::Result<()> {
     let mut tx = writer.wal.begin_write(std::time::Duration::ZERO)?;
     fill(&mut tx, &[1, 3], 5)?;
     tx.spill()?;
@@ -326,7 +326,7 @@ fn spill_and_commit<B: Backend>(writer: &User<B>) -> wal_core::Result<()> {
     tx.commit().map(drop)
 }
 
-pub(crate) fn a_spilling_writer_that_dies_at_any_call_commits_all_or_nothing<B: Backend>() {
+pub(crate) fn a_spilling_writer_that_dies_at_any_call_commits_all_or_nothing<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (writer, other) = (scene.user_at(Synchronous::Full), scene.user());
@@ -339,7 +339,7 @@ pub(crate) fn a_spilling_writer_that_dies_at_any_call_commits_all_or_nothing<B: 
     });
 }
 
-pub(crate) fn a_spilling_writer_that_dies_after_a_restart_loses_nothing<B: Backend>() {
+pub(crate) fn a_spilling_writer_that_dies_after_a_restart_loses_nothing<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (writer, other) = (scene.user_at(Synchronous::Full), scene.user());
@@ -353,7 +353,7 @@ pub(crate) fn a_spilling_writer_that_dies_after_a_restart_loses_nothing<B: Backe
     });
 }
 
-pub(crate) fn an_error_at_any_call_of_a_spilled_commit_leaves_no_lock<B: Backend>() {
+pub(crate) fn an_error_at_any_call_of_a_spilled_commit_leaves_no_lock<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (writer, other) = (scene.user_at(Synchronous::Full), scene.user());

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::{Then, at_every_call, nth};
 use crate::scene::{Scene, User, content, fill, versions};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;
 use wal_core::protocol::{Synchronous, Tail, TailFrames, TailPosition};
@@ -23,7 +23,7 @@ fn frames<C: WalCoordination>(frames: TailFrames<'_, C>) -> Vec<(u32, Option<u32
     seen.collect()
 }
 
-fn restarted<B: Backend>(
+fn restarted<B: Subject>(
     user: &User<B>,
     tail: &mut Tail<crate::interposed::Interposed<B::Coordination>>,
 ) -> bool {
@@ -32,7 +32,7 @@ fn restarted<B: Backend>(
     restarted.expect("nobody is in the way")
 }
 
-pub(crate) fn a_tail_gives_every_committed_frame_once<B: Backend>() {
+pub(crate) fn a_tail_gives_every_committed_frame_once<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, other) = scene.two();
     writer.commit(&[1], 1);
@@ -49,7 +49,7 @@ pub(crate) fn a_tail_gives_every_committed_frame_once<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_tail_shows_nothing_that_is_not_committed<B: Backend>() {
+pub(crate) fn a_tail_shows_nothing_that_is_not_committed<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, other) = scene.two();
     writer.commit(&[1], 1);
@@ -64,7 +64,7 @@ pub(crate) fn a_tail_shows_nothing_that_is_not_committed<B: Backend>() {
     assert_eq!(frames(tail.advance().expect("it goes on")), [(3, Some(3))]);
 }
 
-pub(crate) fn the_log_does_not_begin_anew_behind_a_tail<B: Backend>() {
+pub(crate) fn the_log_does_not_begin_anew_behind_a_tail<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     writer.commit(&[1, 2], 1);
@@ -89,7 +89,7 @@ pub(crate) fn the_log_does_not_begin_anew_behind_a_tail<B: Backend>() {
     );
 }
 
-pub(crate) fn a_tail_restarts_the_log_without_a_gap<B: Backend>() {
+pub(crate) fn a_tail_restarts_the_log_without_a_gap<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     let mut tail = other.wal.tail().expect("a tail begins");
@@ -117,7 +117,7 @@ pub(crate) fn a_tail_restarts_the_log_without_a_gap<B: Backend>() {
 
 /// A call of a restart by the tail fails, after which it may hold no mark. A writer
 /// that restarts the log then takes frames from it, which it must not pass over.
-pub(crate) fn tail_whose_restart_failed_misses_no_frame<B: Backend>() {
+pub(crate) fn tail_whose_restart_failed_misses_no_frame<B: Subject>() {
     let mut gone = 0;
     at_every_call(|n| {
         let scene = Scene::<B>::new(2);
@@ -148,7 +148,7 @@ pub(crate) fn tail_whose_restart_failed_misses_no_frame<B: Backend>() {
 }
 
 /// Its own restart is no reason to trust the backfill of a peer that does not sync.
-pub(crate) fn tail_syncs_a_peers_backfill_before_it_restarts_the_log<B: Backend>() {
+pub(crate) fn tail_syncs_a_peers_backfill_before_it_restarts_the_log<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (careless, careful) = (scene.user_at(Synchronous::Off), scene.user());
     careful.commit(&[1, 2], 1);
@@ -165,7 +165,7 @@ pub(crate) fn tail_syncs_a_peers_backfill_before_it_restarts_the_log<B: Backend>
     assert_ne!(careful.header().salts(), before.salts());
 }
 
-pub(crate) fn tail_whose_restart_failed_gives_no_frame_of_the_log<B: Backend>() {
+pub(crate) fn tail_whose_restart_failed_gives_no_frame_of_the_log<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, tailing) = scene.two();
     let mut tail = tailing.wal.tail().expect("a tail begins");
@@ -202,7 +202,7 @@ pub(crate) fn tail_whose_restart_failed_gives_no_frame_of_the_log<B: Backend>() 
     );
 }
 
-pub(crate) fn a_tail_goes_on_where_it_stood_while_the_log_is_the_same<B: Backend>() {
+pub(crate) fn a_tail_goes_on_where_it_stood_while_the_log_is_the_same<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     writer.commit(&[1], 1);
@@ -240,7 +240,7 @@ pub(crate) fn a_tail_goes_on_where_it_stood_while_the_log_is_the_same<B: Backend
     assert!(matches!(gone, Err(Error::SnapshotGone { .. })), "{gone:?}");
 }
 
-pub(crate) fn a_tail_is_not_resumed_where_the_log_has_lost_frames<B: Backend>() {
+pub(crate) fn a_tail_is_not_resumed_where_the_log_has_lost_frames<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let writer = scene.user();
     writer.commit(&[1], 1);
@@ -260,7 +260,7 @@ pub(crate) fn a_tail_is_not_resumed_where_the_log_has_lost_frames<B: Backend>() 
     assert_eq!(frames(resumed.missed()).len(), 2);
 }
 
-pub(crate) fn what_was_seen_of_an_empty_log_is_not_taken_for_another_one<B: Backend>() {
+pub(crate) fn what_was_seen_of_an_empty_log_is_not_taken_for_another_one<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user();
     let seen = *user.read().snapshot();
@@ -282,7 +282,7 @@ pub(crate) fn what_was_seen_of_an_empty_log_is_not_taken_for_another_one<B: Back
     assert_eq!(user.read().snapshot().save().compare(&saved), None);
 }
 
-pub(crate) fn a_replica_of_what_a_tail_gives_is_the_database<B: Backend>() {
+pub(crate) fn a_replica_of_what_a_tail_gives_is_the_database<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, other) = scene.two();
     let mut tail = other.wal.tail().expect("a tail begins");
@@ -319,7 +319,7 @@ pub(crate) fn a_replica_of_what_a_tail_gives_is_the_database<B: Backend>() {
 }
 
 /// At every call of a tail that moves on, another user commits and checkpoints.
-pub(crate) fn tail_keeps_its_state_whenever_a_checkpoint_comes<B: Backend>() {
+pub(crate) fn tail_keeps_its_state_whenever_a_checkpoint_comes<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(3);
         let (writer, other) = scene.two();
@@ -360,7 +360,7 @@ pub(crate) fn tail_keeps_its_state_whenever_a_checkpoint_comes<B: Backend>() {
     });
 }
 
-pub(crate) fn tail_beside_a_reader_in_its_slot_leaves_the_mark<B: Backend>() {
+pub(crate) fn tail_beside_a_reader_in_its_slot_leaves_the_mark<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     writer.commit(&[1], 1);

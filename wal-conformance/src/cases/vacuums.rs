@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use crate::backend::Backend;
 use crate::calls::{Call, Which};
 use crate::director::{Then, at_every_call, nth};
 use crate::interposed::Interposed;
 use crate::scene::{Scene, User, Writing, content, versions};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;
 use wal_core::protocol::{CheckpointMode, VacuumTx};
 use wal_core::types::{Lock, LockMode, PageNo};
 
 /// Keeps each second page, and gives it version 9.
-fn halve<B: Backend>(tx: &mut Writing<B>) {
+fn halve<B: Subject>(tx: &mut Writing<B>) {
     let rewritten = tx.rewrite(false, |old, new| {
         for page in (1..=old.page_count()).step_by(2) {
             let bytes = old.page(PageNo::new(page)?)?;
@@ -25,9 +25,9 @@ fn halve<B: Backend>(tx: &mut Writing<B>) {
     rewritten.expect("it is rewritten");
 }
 
-type Vacuuming<B> = VacuumTx<Interposed<<B as Backend>::Coordination>>;
+type Vacuuming<B> = VacuumTx<Interposed<<B as Subject>::Coordination>>;
 
-fn begin_and_halve<B: Backend>(user: &User<B>) -> Vacuuming<B> {
+fn begin_and_halve<B: Subject>(user: &User<B>) -> Vacuuming<B> {
     let locks = user.wal.try_begin_vacuum_checkpoint_lock(Duration::ZERO);
     let mut vacuum = locks
         .expect("nobody is there")
@@ -37,7 +37,7 @@ fn begin_and_halve<B: Backend>(user: &User<B>) -> Vacuuming<B> {
     vacuum
 }
 
-pub(crate) fn vacuum_checkpoint_lock_excludes_checkpoints_alone<B: Backend>() {
+pub(crate) fn vacuum_checkpoint_lock_excludes_checkpoints_alone<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (vacuuming, other) = scene.two();
     // Else the first reader would recover, for which it acquires `CKPT` too.
@@ -66,7 +66,7 @@ pub(crate) fn vacuum_checkpoint_lock_excludes_checkpoints_alone<B: Backend>() {
     other.checkpoint_all();
 }
 
-fn vacuum_exclusively<B: Backend>(user: &User<B>) {
+fn vacuum_exclusively<B: Subject>(user: &User<B>) {
     let vacuum = begin_and_halve::<B>(user);
     let locks = vacuum.commit().expect("it is committed");
     let report = locks
@@ -77,7 +77,7 @@ fn vacuum_exclusively<B: Backend>(user: &User<B>) {
 
 /// The caller has the transaction by an exclusive reference, so it can keep it and put
 /// that of another database in its place.
-pub(crate) fn vacuum_transaction_that_is_swapped_out_keeps_its_locks<B: Backend>() {
+pub(crate) fn vacuum_transaction_that_is_swapped_out_keeps_its_locks<B: Subject>() {
     let (scene, elsewhere) = (Scene::<B>::new(5), Scene::<B>::new(5));
     let (vacuuming, other) = scene.two();
     let mut swapped = elsewhere.user().write();
@@ -97,7 +97,7 @@ pub(crate) fn vacuum_transaction_that_is_swapped_out_keeps_its_locks<B: Backend>
     assert_eq!(other.versions(), [9; 3]);
 }
 
-pub(crate) fn a_rewrite_replaces_all_pages_while_readers_go_on<B: Backend>() {
+pub(crate) fn a_rewrite_replaces_all_pages_while_readers_go_on<B: Subject>() {
     let scene = Scene::<B>::new(5);
     let (writer, reader) = scene.two();
     writer.commit(&[1, 4], 1);
@@ -118,7 +118,7 @@ pub(crate) fn a_rewrite_replaces_all_pages_while_readers_go_on<B: Backend>() {
     assert_eq!(reader.versions(), [9, 9, 9]);
 }
 
-pub(crate) fn a_rewrite_can_make_a_database_longer<B: Backend>() {
+pub(crate) fn a_rewrite_can_make_a_database_longer<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user();
     let mut tx = writer.write();
@@ -130,7 +130,7 @@ pub(crate) fn a_rewrite_can_make_a_database_longer<B: Backend>() {
     assert_eq!(writer.versions(), [3, 3, 3, 3]);
 }
 
-pub(crate) fn a_rewrite_without_pages_or_with_part_of_one_is_refused<B: Backend>() {
+pub(crate) fn a_rewrite_without_pages_or_with_part_of_one_is_refused<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user();
     let nothing = writer.write().rewrite(false, |_, _| Ok(()));
@@ -142,7 +142,7 @@ pub(crate) fn a_rewrite_without_pages_or_with_part_of_one_is_refused<B: Backend>
     assert_eq!(writer.versions(), [0, 0]);
 }
 
-pub(crate) fn an_exclusive_vacuum_leaves_a_short_file_and_an_empty_log<B: Backend>() {
+pub(crate) fn an_exclusive_vacuum_leaves_a_short_file_and_an_empty_log<B: Subject>() {
     let scene = Scene::<B>::new(6);
     let (one, other) = scene.two();
     one.commit(&[1, 6], 1);
@@ -155,7 +155,7 @@ pub(crate) fn an_exclusive_vacuum_leaves_a_short_file_and_an_empty_log<B: Backen
     assert_eq!(one.versions(), [9, 10, 9]);
 }
 
-pub(crate) fn an_exclusive_vacuum_that_dies_at_any_call_is_whole_or_not_there<B: Backend>() {
+pub(crate) fn an_exclusive_vacuum_that_dies_at_any_call_is_whole_or_not_there<B: Subject>() {
     at_every_call(|n| {
         let scene = Scene::<B>::new(4);
         let (one, other) = scene.two();
@@ -182,7 +182,7 @@ pub(crate) fn an_exclusive_vacuum_that_dies_at_any_call_is_whole_or_not_there<B:
     });
 }
 
-pub(crate) fn a_vacuum_after_a_failed_sync_is_refused<B: Backend>() {
+pub(crate) fn a_vacuum_after_a_failed_sync_is_refused<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user();
     let mut vacuum = begin_and_halve::<B>(&user);

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::backend::Backend;
 use crate::calls::{Awaited, Call};
 use crate::scene::{BOUND, Scene, User, fill, until, version_in};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;
 use wal_core::protocol::{BusyHandler, Cancel};
@@ -18,7 +18,7 @@ use wal_core::wait::manual_clock::ManualClock;
 /// A turn is a millisecond; who has waited for this long is not taken for dead.
 pub(super) const LONGER_THAN_A_TURN: Duration = Duration::from_millis(2);
 
-pub(crate) fn a_writer_asks_again_until_its_handler_says_no<B: Backend>() {
+pub(crate) fn a_writer_asks_again_until_its_handler_says_no<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (holder, waiter) = scene.two();
     let writing = holder.write();
@@ -38,7 +38,7 @@ pub(crate) fn a_writer_asks_again_until_its_handler_says_no<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_writer_begins_when_its_handler_let_the_other_end<B: Backend>() {
+pub(crate) fn a_writer_begins_when_its_handler_let_the_other_end<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (holder, waiter) = scene.two();
     let writing = Mutex::new(Some(holder.write()));
@@ -50,18 +50,18 @@ pub(crate) fn a_writer_begins_when_its_handler_let_the_other_end<B: Backend>() {
 }
 
 /// How many writers wait in line.
-fn in_line<B: Backend>(user: &User<B>) -> usize {
+fn in_line<B: Subject>(user: &User<B>) -> usize {
     let room = user.wal.coordination().waiting_room();
     room.expect("a waiting room").line().occupied_slots()
 }
 
 /// Waits until `count` writers stand in line.
-pub(super) fn until_in_line<B: Backend>(user: &User<B>, count: usize) {
+pub(super) fn until_in_line<B: Subject>(user: &User<B>, count: usize) {
     until("writers line up", || in_line(user) == count);
 }
 
 /// Writes `version`, once it is its turn.
-fn write_in_turn<B: Backend>(user: &User<B>, version: u32) {
+fn write_in_turn<B: Subject>(user: &User<B>, version: u32) {
     let mut tx = user.wal.begin_write(BOUND).expect("its turn comes");
     fill(&mut tx, &[1], version).expect("it is filled");
     tx.commit().expect("it is committed");
@@ -69,7 +69,7 @@ fn write_in_turn<B: Backend>(user: &User<B>, version: u32) {
 
 /// The clock stands still, so that no writer is taken for dead while the system
 /// leaves it without a processor.
-pub(crate) fn writers_get_write_in_the_order_of_their_coming<B: Backend>() {
+pub(crate) fn writers_get_write_in_the_order_of_their_coming<B: Subject>() {
     let scene = Scene::<B>::new(5);
     let holder = scene.user();
     let order = Mutex::new(Vec::new());
@@ -96,7 +96,7 @@ pub(crate) fn writers_get_write_in_the_order_of_their_coming<B: Backend>() {
 
 /// The waiter is woken, but cannot try for Write before the busy writer has either
 /// lined up behind it or passed it.
-pub(crate) fn a_writer_whose_turn_is_over_does_not_pass_the_line<B: Backend>() {
+pub(crate) fn a_writer_whose_turn_is_over_does_not_pass_the_line<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (busy, waiter) = scene.two();
     let clock = ManualClock::default();
@@ -128,7 +128,7 @@ pub(crate) fn a_writer_whose_turn_is_over_does_not_pass_the_line<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_writer_that_gives_up_in_line_lets_the_next_one_go_on<B: Backend>() {
+pub(crate) fn a_writer_that_gives_up_in_line_lets_the_next_one_go_on<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (holder, impatient) = scene.two();
     let patient = scene.user();
@@ -153,7 +153,7 @@ pub(crate) fn a_writer_that_gives_up_in_line_lets_the_next_one_go_on<B: Backend>
     scene.assert_quiet();
 }
 
-pub(crate) fn a_busy_lock_names_its_holder<B: Backend>() {
+pub(crate) fn a_busy_lock_names_its_holder<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (holder, waiter) = scene.two();
     let _writing = holder.write();
@@ -163,7 +163,7 @@ pub(crate) fn a_busy_lock_names_its_holder<B: Backend>() {
     }
 }
 
-pub(crate) fn a_waiting_writer_is_cancelled_from_another_thread<B: Backend>() {
+pub(crate) fn a_waiting_writer_is_cancelled_from_another_thread<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (holder, waiter) = scene.two();
     let writing = holder.write();
@@ -181,7 +181,7 @@ pub(crate) fn a_waiting_writer_is_cancelled_from_another_thread<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_change_is_told_to_who_asks<B: Backend>() {
+pub(crate) fn a_change_is_told_to_who_asks<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, other) = scene.two();
     writer.commit(&[1], 1);
@@ -201,7 +201,7 @@ pub(crate) fn a_change_is_told_to_who_asks<B: Backend>() {
 
 /// The commit comes between the look and the sleep, where only its ticket can
 /// end the wait.
-pub(crate) fn who_waits_for_a_change_is_woken_by_a_commit<B: Backend>() {
+pub(crate) fn who_waits_for_a_change_is_woken_by_a_commit<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, waiter) = scene.two();
     writer.commit(&[1], 1);
@@ -214,7 +214,7 @@ pub(crate) fn who_waits_for_a_change_is_woken_by_a_commit<B: Backend>() {
     assert!(started.elapsed() < BOUND / 2, "nobody woke the waiter");
 }
 
-pub(crate) fn who_waits_for_a_change_is_cancelled<B: Backend>() {
+pub(crate) fn who_waits_for_a_change_is_cancelled<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let user = scene.user();
     let seen = *user.read().snapshot();

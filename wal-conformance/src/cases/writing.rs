@@ -5,9 +5,9 @@ use std::{fs, thread};
 
 use super::contract::unlock;
 use super::waiting::{LONGER_THAN_A_TURN, until_in_line};
-use crate::backend::Backend;
 use crate::calls::{Awaited, Call};
 use crate::scene::{BOUND, Scene, User, content, fill, version_in};
+use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};
 use wal_core::index::IndexHeader;
@@ -16,7 +16,7 @@ use wal_core::testing::index;
 use wal_core::types::{Lock, LockMode, PageNo, PageSize};
 use wal_core::wait::manual_clock::ManualClock;
 
-pub(crate) fn a_writer_shuts_out_writers_and_nobody_else<B: Backend>() {
+pub(crate) fn a_writer_shuts_out_writers_and_nobody_else<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (one, two) = scene.two();
     let mut tx = one.write();
@@ -40,7 +40,7 @@ pub(crate) fn a_writer_shuts_out_writers_and_nobody_else<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn a_writer_that_waits_is_woken<B: Backend>() {
+pub(crate) fn a_writer_that_waits_is_woken<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (one, two) = scene.two();
     two.versions();
@@ -69,7 +69,7 @@ pub(crate) fn a_writer_that_waits_is_woken<B: Backend>() {
 }
 
 /// A checkpointer that waits for Write must not be waited for with Write held.
-pub(crate) fn a_writer_that_cannot_recover_gives_write_back<B: Backend>() {
+pub(crate) fn a_writer_that_cannot_recover_gives_write_back<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (writer, checkpointer) = scene.two();
     writer.commit(&[1], 1);
@@ -88,7 +88,7 @@ pub(crate) fn a_writer_that_cannot_recover_gives_write_back<B: Backend>() {
     assert_eq!(writer.versions(), [1, 2]);
 }
 
-pub(crate) fn a_stale_reader_cannot_become_a_writer<B: Backend>() {
+pub(crate) fn a_stale_reader_cannot_become_a_writer<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (one, two) = scene.two();
     let read = one.read();
@@ -110,7 +110,7 @@ pub(crate) fn a_stale_reader_cannot_become_a_writer<B: Backend>() {
     two.commit(&[2], 2);
 }
 
-pub(crate) fn a_current_reader_becomes_a_writer<B: Backend>() {
+pub(crate) fn a_current_reader_becomes_a_writer<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (one, two) = scene.two();
     one.commit(&[1], 1);
@@ -131,7 +131,7 @@ pub(crate) fn a_current_reader_becomes_a_writer<B: Backend>() {
     scene.assert_quiet();
 }
 
-pub(crate) fn an_empty_commit_leaves_no_trace<B: Backend>() {
+pub(crate) fn an_empty_commit_leaves_no_trace<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user();
     writer.commit(&[1], 1);
@@ -140,7 +140,7 @@ pub(crate) fn an_empty_commit_leaves_no_trace<B: Backend>() {
     assert_eq!((writer.header(), scene.files()), (header, files));
 }
 
-pub(crate) fn a_rollback_leaves_no_trace<B: Backend>() {
+pub(crate) fn a_rollback_leaves_no_trace<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user();
     writer.commit(&[1], 1);
@@ -158,7 +158,7 @@ pub(crate) fn a_rollback_leaves_no_trace<B: Backend>() {
 
 /// Peers drop what they have cached when the 48 bytes differ, so a commit
 /// that writes the very same pages must change them too.
-pub(crate) fn each_commit_changes_the_header<B: Backend>() {
+pub(crate) fn each_commit_changes_the_header<B: Subject>() {
     let scene = Scene::<B>::new(1);
     let writer = scene.user();
     writer.commit(&[1], 1);
@@ -170,7 +170,7 @@ pub(crate) fn each_commit_changes_the_header<B: Backend>() {
     assert_eq!(second, first.wrapping_add(1));
 }
 
-pub(crate) fn a_commit_leaves_two_equal_headers<B: Backend>() {
+pub(crate) fn a_commit_leaves_two_equal_headers<B: Subject>() {
     let scene = Scene::<B>::new(1);
     let writer = scene.user();
     for version in 1..5 {
@@ -182,7 +182,7 @@ pub(crate) fn a_commit_leaves_two_equal_headers<B: Backend>() {
     }
 }
 
-pub(crate) fn a_database_grows_from_nothing<B: Backend>() {
+pub(crate) fn a_database_grows_from_nothing<B: Subject>() {
     let scene = Scene::<B>::empty(PageSize::MIN);
     let writer = scene.user();
     assert_eq!(writer.read().page_count(), 0);
@@ -192,7 +192,7 @@ pub(crate) fn a_database_grows_from_nothing<B: Backend>() {
     assert_eq!(scene.files().0.len(), 3 * 512);
 }
 
-pub(crate) fn a_database_grows_and_shrinks<B: Backend>() {
+pub(crate) fn a_database_grows_and_shrinks<B: Subject>() {
     let scene = Scene::<B>::new(3);
     let (writer, reader) = scene.two();
     writer.commit(&[3, 4, 5, 6], 1);
@@ -221,7 +221,7 @@ pub(crate) fn a_database_grows_and_shrinks<B: Backend>() {
     assert_eq!(reader.versions(), [0, 0, 2, 3]);
 }
 
-pub(crate) fn pages_beyond_the_end_are_refused<B: Backend>() {
+pub(crate) fn pages_beyond_the_end_are_refused<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let writer = scene.user();
     let three = PageNo::new(3).unwrap();
@@ -243,7 +243,7 @@ pub(crate) fn pages_beyond_the_end_are_refused<B: Backend>() {
 /// With pages of 65536 bytes the lock bytes are on page 16385; the files have
 /// holes where nothing was written.
 /// As many pages as SQLite numbers, in a file that is a hole but for its first page.
-pub(crate) fn database_has_no_more_pages_than_sqlite_numbers<B: Backend>() {
+pub(crate) fn database_has_no_more_pages_than_sqlite_numbers<B: Subject>() {
     let scene = Scene::<B>::new(1);
     let (writer, reader) = scene.two();
     let file = fs::OpenOptions::new().write(true).open(scene.path());
@@ -277,7 +277,7 @@ pub(crate) fn database_has_no_more_pages_than_sqlite_numbers<B: Backend>() {
     too_many(beyond.map(drop));
 }
 
-pub(crate) fn the_page_of_the_lock_bytes_is_passed_over_and_refused<B: Backend>() {
+pub(crate) fn the_page_of_the_lock_bytes_is_passed_over_and_refused<B: Subject>() {
     let scene = Scene::<B>::empty(PageSize::MAX);
     let lock_bytes = PageSize::MAX.lock_byte_page();
     let before = u64::from(lock_bytes.get() - 1) * 65536;
@@ -304,7 +304,7 @@ pub(crate) fn the_page_of_the_lock_bytes_is_passed_over_and_refused<B: Backend>(
     assert_eq!(writer.read().page(added).unwrap()[0], 7);
 }
 
-pub(crate) fn the_vacuum_lock_shuts_everyone_out_and_lets_nobody_be_overrun<B: Backend>() {
+pub(crate) fn the_vacuum_lock_shuts_everyone_out_and_lets_nobody_be_overrun<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (one, two) = scene.two();
     let reading = two.read();

@@ -1,4 +1,4 @@
-//! What the suite needs of a backend: how a database is attached.
+//! The backend under test: how the suite attaches to a database.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use wal_core::coordination::WalCoordination;
 use wal_core::error::Result;
 use wal_core::storage::Storage;
 
-/// What the suite needs of a backend.
-pub trait Backend: 'static {
+/// A backend under test.
+pub trait Subject: 'static {
     /// The coordination under test.
     type Coordination: WalCoordination;
 
@@ -19,7 +19,7 @@ pub trait Backend: 'static {
     /// Attaches to the page store at `path`, whose file is there.
     ///
     /// # Errors
-    /// What the backend gives.
+    /// Those of the backend.
     fn attach(path: &Path) -> Result<Attachment<Self::Coordination>>;
 }
 
