@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use libsql_ffi as ffi;
 
-use crate::options::{Backend, WalOptions};
+use crate::options::{BackendKind, WalOptions};
 
 /// The encoding of texts (`SQLITE_UTF8`).
 const UTF8: c_uchar = 1;
@@ -54,7 +54,7 @@ pub struct OpenOptions {
 impl OpenOptions {
     /// For reading and writing, made if it is not there, without waiting for
     /// others.
-    pub fn new(backend: Backend) -> Self {
+    pub fn new(backend: BackendKind) -> Self {
         OpenOptions {
             wal: WalOptions::new(backend),
             flags: ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE | ffi::SQLITE_OPEN_URI,
@@ -148,7 +148,7 @@ impl Connection {
     /// What the engine says.
     #[cfg(feature = "shm")]
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SqlError> {
-        OpenOptions::new(Backend::Shared)
+        OpenOptions::new(BackendKind::Shared)
             .busy_timeout(Duration::from_secs(5))
             .open(path)
     }

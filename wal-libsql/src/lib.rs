@@ -38,5 +38,5 @@ mod storage;
 
 pub use connection::{Connection, OpenOptions, SqlError, Statement, Value};
 pub use libsql_ffi as ffi;
-pub use options::{Backend, WalOptions};
+pub use options::{BackendKind, WalOptions};
 pub use wal_core::storage::LockKind;

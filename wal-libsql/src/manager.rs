@@ -25,7 +25,7 @@ use crate::log::{BackendLog, Log};
 use crate::methods::{
     METHODS, {self},
 };
-use crate::options::{Backend, WalOptions};
+use crate::options::{BackendKind, WalOptions};
 use crate::storage::EngineStorage;
 use crate::{code, handle, place};
 
@@ -114,10 +114,10 @@ unsafe fn open_engine_log(options: &WalOptions, file: &EngineFile, request: Requ
     match options.backend {
         #[cfg(feature = "inproc")]
         // SAFETY: as the caller says.
-        Backend::InProcess => unsafe { engine_log::open_alone(request, file) },
+        BackendKind::InProcess => unsafe { engine_log::open_alone(request, file) },
         // SAFETY: as the caller says.
         #[cfg(feature = "shm")]
-        Backend::Shared => unsafe { engine_log::open(request) },
+        BackendKind::Shared => unsafe { engine_log::open(request) },
     }
 }
 
@@ -142,7 +142,7 @@ fn open_ours(options: &'static WalOptions, file: &Arc<EngineFile>, request: Requ
         }
         Err(error) => {
             #[cfg(feature = "inproc")]
-            if options.backend == Backend::InProcess && !no_shm {
+            if options.backend == BackendKind::InProcess && !no_shm {
                 // It may have come as far as PENDING.
                 file.lock_shared_only();
             }
@@ -163,9 +163,9 @@ fn open_log(
         // The engine holds EXCLUSIVE already.
         _ if no_shm => open_on_heap(file, limit),
         #[cfg(feature = "shm")]
-        Backend::Shared => open_shared(options, file, limit),
+        BackendKind::Shared => open_shared(options, file, limit),
         #[cfg(feature = "inproc")]
-        Backend::InProcess => {
+        BackendKind::InProcess => {
             file.lock_exclusive()?;
             open_on_heap(file, limit)
         }

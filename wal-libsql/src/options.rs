@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use wal_core::storage::LockKind;
 
-/// Who may use a database at the same time.
+/// Which users can share a database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[non_exhaustive]
-pub enum Backend {
+pub enum BackendKind {
     /// Any number of processes and connections, those of stock SQLite too.
     #[cfg(feature = "shm")]
     Shared,
@@ -20,7 +20,7 @@ pub enum Backend {
 /// How logs are opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WalOptions {
-    pub(crate) backend: Backend,
+    pub(crate) backend: BackendKind,
     pub(crate) mapped: bool,
     pub(crate) network: bool,
     pub(crate) close_descriptors: bool,
@@ -32,7 +32,7 @@ pub struct WalOptions {
 
 impl WalOptions {
     /// Logs of databases that are used as `backend` says.
-    pub fn new(backend: Backend) -> Self {
+    pub fn new(backend: BackendKind) -> Self {
         WalOptions {
             backend,
             mapped: true,
@@ -45,7 +45,7 @@ impl WalOptions {
     }
 
     /// Whether pages of the log are read from a mapping, where its locks keep it still:
-    /// for [`Backend::Shared`], and not on a network file system. On unless told
+    /// for [`BackendKind::Shared`], and not on a network file system. On unless told
     /// otherwise. That assumes that no program, this one included, changes or cuts the
     /// log without SQLite's locks; off, nothing is assumed, and a log that was cut is an
     /// error and not a signal.
@@ -77,7 +77,7 @@ impl WalOptions {
     /// descriptions (WSL 1, some sandboxes) needs [`LockKind::Classic`], as the engine's log of
     /// errors says there. They vanish when anything in this process closes the file, so no
     /// other copy of SQLite in it, and no connection with libSQL's own log, may use the
-    /// database. [`Backend::Shared`] only; pages of the log are then copied.
+    /// database. [`BackendKind::Shared`] only; pages of the log are then copied.
     #[must_use]
     pub fn lock_kind(mut self, lock_kind: LockKind) -> Self {
         self.lock_kind = lock_kind;
@@ -86,7 +86,7 @@ impl WalOptions {
 
     /// How long a process that reads often may keep a read lock after a reader has ended,
     /// so that the next one needs no system call; 1 ms by default. Zero turns that off.
-    /// [`Backend::Shared`] only; the first connection of a process to a database decides
+    /// [`BackendKind::Shared`] only; the first connection of a process to a database decides
     /// for all.
     ///
     /// Other processes see the lock of a reader that has not ended yet. A checkpoint of

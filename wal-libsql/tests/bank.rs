@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use needs::Need;
 use wal::{CheckpointMode, PageNo};
-use wal_libsql::{Backend, Connection, OpenOptions, SqlError, Value};
+use wal_libsql::{BackendKind, Connection, OpenOptions, SqlError, Value};
 
 #[allow(dead_code, unreachable_pub)] // A library of all tests of the repository.
 #[path = "../../integration/src/needs.rs"]
@@ -51,7 +51,7 @@ fn member_with_sql() {
     let path = PathBuf::from(std::env::var_os("BANK").unwrap());
     let name = std::env::var("BANK_MEMBER").unwrap();
     let mut random = fastrand::Rng::with_seed(name.bytes().map(u64::from).sum());
-    let db = OpenOptions::new(Backend::Shared)
+    let db = OpenOptions::new(BackendKind::Shared)
         .busy_timeout(PATIENCE)
         .open(&path)
         .unwrap();

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use wal_core::Lock;
 use wal_core::storage::{ByteLocks, LockKind, beside, shm_bytes};
-use wal_libsql::{Backend, Connection, OpenOptions, WalOptions};
+use wal_libsql::{BackendKind, Connection, OpenOptions, WalOptions};
 
 /// Longer than any test: a lock that goes was not kept.
 const FOR_EVER: Duration = Duration::from_secs(1000);
 
 fn open(path: &Path, delay: Option<Duration>) -> Connection {
-    let wal = WalOptions::new(Backend::Shared);
+    let wal = WalOptions::new(BackendKind::Shared);
     let wal = delay.map_or(wal, |delay| wal.read_lock_delay(delay));
-    let options = OpenOptions::new(Backend::Shared).wal(wal);
+    let options = OpenOptions::new(BackendKind::Shared).wal(wal);
     let db = options.open(path).unwrap();
     db.execute("PRAGMA journal_mode = WAL; CREATE TABLE t(a); INSERT INTO t VALUES (1)")
         .unwrap();

@@ -17,7 +17,7 @@ use std::ptr::{
 
 use nix::errno::Errno;
 use nix::libc;
-use wal_libsql::{Backend, Connection, OpenOptions, Value, ffi};
+use wal_libsql::{BackendKind, Connection, OpenOptions, Value, ffi};
 
 /// What this thread does to files, and what is to fail.
 #[derive(Default)]
@@ -158,11 +158,11 @@ fn own_log(path: &Path) -> Connection {
 }
 
 fn our_log(path: &Path) -> Connection {
-    OpenOptions::new(Backend::Shared).open(path).unwrap()
+    OpenOptions::new(BackendKind::Shared).open(path).unwrap()
 }
 
 fn in_process(path: &Path) -> Connection {
-    OpenOptions::new(Backend::InProcess).open(path).unwrap()
+    OpenOptions::new(BackendKind::InProcess).open(path).unwrap()
 }
 
 const LOG: &str = "-wal";

@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, Once};
 use wal_core::sync::Unpoison;
 
 use layer::{Call, Layer};
-use wal_libsql::{Backend, Connection, OpenOptions, Value, WalOptions, ffi};
+use wal_libsql::{BackendKind, Connection, OpenOptions, Value, WalOptions, ffi};
 
 /// The calls on the database file, and the one that fails.
 struct Recorder(Mutex<Recorded>);
@@ -116,8 +116,8 @@ fn own_log(path: &Path) -> Result<Connection, c_int> {
 
 fn our_log(path: &Path) -> Result<Connection, c_int> {
     let name = format!("file:{}?vfs=recorder", path.display());
-    let wal = WalOptions::new(Backend::Shared).transparent_vfs(c"recorder");
-    let options = OpenOptions::new(Backend::Shared).wal(wal);
+    let wal = WalOptions::new(BackendKind::Shared).transparent_vfs(c"recorder");
+    let options = OpenOptions::new(BackendKind::Shared).wal(wal);
     options.open(name).map_err(|e| e.code)
 }
 
@@ -163,7 +163,7 @@ fn folder() -> tempfile::TempDir {
 fn run(open: Open, fault: Option<Fault>) -> (Outcome, Vec<(usize, Call)>, bool) {
     let dir = folder();
     let path = dir.path().join("db");
-    let plain = || OpenOptions::new(Backend::Shared).open(&path).unwrap();
+    let plain = || OpenOptions::new(BackendKind::Shared).open(&path).unwrap();
     plain()
         .execute(
             "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
@@ -403,7 +403,7 @@ fn failed_sync_of_the_database_makes_the_next_checkpoint_write_all_pages() {
         .unwrap();
     db.execute("INSERT INTO t VALUES (zeroblob(50000))")
         .unwrap();
-    let reader = OpenOptions::new(Backend::Shared).open(&path).unwrap();
+    let reader = OpenOptions::new(BackendKind::Shared).open(&path).unwrap();
     reader.execute("BEGIN; SELECT * FROM t").unwrap();
     db.execute("INSERT INTO u VALUES (zeroblob(50000))")
         .unwrap();

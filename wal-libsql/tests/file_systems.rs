@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use layer::{Call, Layer};
 use wal_core::storage::LOOK_IN_PLACE_EVERY;
-use wal_libsql::{Backend, Connection, OpenOptions, SqlError, Value, WalOptions, ffi};
+use wal_libsql::{BackendKind, Connection, OpenOptions, SqlError, Value, WalOptions, ffi};
 
 /// Opens what a name or a URI says.
 type Open = fn(&str) -> Result<Connection, SqlError>;
@@ -42,11 +42,11 @@ fn own_log(name: &str) -> Result<Connection, SqlError> {
 }
 
 fn our_log(name: &str) -> Result<Connection, SqlError> {
-    OpenOptions::new(Backend::Shared).open(name)
+    OpenOptions::new(BackendKind::Shared).open(name)
 }
 
 fn in_process(name: &str) -> Result<Connection, SqlError> {
-    OpenOptions::new(Backend::InProcess).open(name)
+    OpenOptions::new(BackendKind::InProcess).open(name)
 }
 
 /// What a statement gives: its rows, or the code of the error.
@@ -415,8 +415,8 @@ fn log_is_beside_the_file_that_a_link_leads_to() {
 }
 
 fn trusting(vfs: &'static CStr, name: &str) -> Connection {
-    let wal = WalOptions::new(Backend::Shared).transparent_vfs(vfs);
-    let options = OpenOptions::new(Backend::Shared).wal(wal);
+    let wal = WalOptions::new(BackendKind::Shared).transparent_vfs(vfs);
+    let options = OpenOptions::new(BackendKind::Shared).wal(wal);
     options.open(name).unwrap()
 }
 

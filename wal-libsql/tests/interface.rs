@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use needs::Need;
-use wal_libsql::{Backend, Connection, OpenOptions, Value, ffi};
+use wal_libsql::{BackendKind, Connection, OpenOptions, Value, ffi};
 
 #[allow(dead_code, unreachable_pub)] // A library of all tests of the repository.
 #[path = "../../integration/src/needs.rs"]
@@ -101,7 +101,7 @@ fn connections_of_a_process_see_snapshots_and_take_turns() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let one = new_database(&path);
-    let two = OpenOptions::new(Backend::Shared).open(&path).unwrap();
+    let two = OpenOptions::new(BackendKind::Shared).open(&path).unwrap();
     one.execute("INSERT INTO t VALUES (1, 1)").unwrap();
     two.execute("BEGIN").unwrap();
     assert_eq!(number(&two, "SELECT count(*) FROM t"), 1);
@@ -208,7 +208,7 @@ fn read_only_connections_read_beside_a_writer_and_alone() {
     let path = dir.path().join("db");
     let writer = new_database(&path);
     writer.execute("INSERT INTO t VALUES (1, 1)").unwrap();
-    let reader = OpenOptions::new(Backend::Shared)
+    let reader = OpenOptions::new(BackendKind::Shared)
         .read_only()
         .open(&path)
         .unwrap();
@@ -242,7 +242,7 @@ fn a_new_log_has_the_permissions_of_the_database() {
 fn a_connection_in_process_is_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    let in_process = OpenOptions::new(Backend::InProcess);
+    let in_process = OpenOptions::new(BackendKind::InProcess);
     let db = in_process.open(&path).unwrap();
     db.execute("PRAGMA journal_mode = WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
         .unwrap();
@@ -265,7 +265,7 @@ fn a_connection_in_process_is_alone() {
 /// them apart.
 #[test]
 fn handle_with_classic_locks_is_refused_beside_a_connection() {
-    for backend in [Backend::Shared, Backend::InProcess] {
+    for backend in [BackendKind::Shared, BackendKind::InProcess] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db");
         drop(new_database(&path));

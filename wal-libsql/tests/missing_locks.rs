@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use nix::errno::Errno;
 use nix::libc;
-use wal_libsql::{Backend, LockKind, OpenOptions, Value, WalOptions, ffi};
+use wal_libsql::{BackendKind, LockKind, OpenOptions, Value, WalOptions, ffi};
 
 // SAFETY: it does what the C library's does, but for two commands which fail. The third
 // argument is a number or a pointer, which a register holds.
@@ -34,7 +34,7 @@ unsafe extern "C" fn note(_: *mut c_void, _: c_int, message: *const c_char) {
 
 fn rows(options: WalOptions) -> Result<Vec<Vec<Value>>, c_int> {
     let dir = tempfile::tempdir().unwrap();
-    let open = OpenOptions::new(Backend::Shared).wal(options);
+    let open = OpenOptions::new(BackendKind::Shared).wal(options);
     let code = |e: wal_libsql::SqlError| e.code;
     let path = dir.path().join("db");
     for _ in 0..2 {
@@ -57,11 +57,11 @@ fn connection_names_the_option_and_works_with_it() {
     // SAFETY: the engine is not initialised yet; the option takes a function and a pointer.
     let code = unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOG, note, nowhere) };
     assert_eq!(code, ffi::SQLITE_OK);
-    rows(WalOptions::new(Backend::Shared)).unwrap_err();
+    rows(WalOptions::new(BackendKind::Shared)).unwrap_err();
     let noted = NOTED.lock().unwrap().clone();
     assert!(noted.contains("lock_kind(LockKind::Classic)"), "{noted}");
 
-    let classic = WalOptions::new(Backend::Shared).lock_kind(LockKind::Classic);
+    let classic = WalOptions::new(BackendKind::Shared).lock_kind(LockKind::Classic);
     let one = vec![Value::Integer(1)];
     assert_eq!(rows(classic).unwrap(), [one.clone(), one]);
 }

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, Once};
 
 use wal_core::sync::Unpoison;
 
-use wal_libsql::{Backend, Connection, OpenOptions, ffi};
+use wal_libsql::{BackendKind, Connection, OpenOptions, ffi};
 
 static NOTED: Mutex<Vec<(c_int, String)>> = Mutex::new(Vec::new());
 
@@ -57,11 +57,11 @@ fn own_log(name: &str) -> Connection {
 }
 
 fn our_log(name: &str) -> Connection {
-    OpenOptions::new(Backend::Shared).open(name).unwrap()
+    OpenOptions::new(BackendKind::Shared).open(name).unwrap()
 }
 
 fn in_process(name: &str) -> Connection {
-    OpenOptions::new(Backend::InProcess).open(name).unwrap()
+    OpenOptions::new(BackendKind::InProcess).open(name).unwrap()
 }
 
 /// A copy of a database that is in use, as a crash would leave it.

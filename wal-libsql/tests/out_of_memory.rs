@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use wal_core::sync::Unpoison;
 
-use wal_libsql::{Backend, Connection, OpenOptions, SqlError, Value, ffi};
+use wal_libsql::{BackendKind, Connection, OpenOptions, SqlError, Value, ffi};
 
 /// What is freed while a thread watches is kept, so that its address is used no more,
 /// and freeing it again is noticed.
@@ -237,7 +237,7 @@ struct Outcome {
 fn work(path: &Path) -> Outcome {
     let mut outcome = Outcome::default();
     let mut run = || -> Result<(), SqlError> {
-        let db = OpenOptions::new(Backend::Shared).open(path)?;
+        let db = OpenOptions::new(BackendKind::Shared).open(path)?;
         db.execute("PRAGMA cache_size = 5; BEGIN; DELETE FROM t")?;
         db.execute("SAVEPOINT s; INSERT INTO t VALUES (zeroblob(60000))")?;
         db.execute("ROLLBACK TO s; INSERT INTO t VALUES (7)")?;

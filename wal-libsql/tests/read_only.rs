@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
-use wal_libsql::{Backend, Connection, OpenOptions, SqlError, Value, ffi};
+use wal_libsql::{BackendKind, Connection, OpenOptions, SqlError, Value, ffi};
 
 /// "nobody", who owns nothing.
 const NOBODY: u32 = 65534;
@@ -57,7 +57,7 @@ struct Reader(Connection);
 
 impl Reader {
     fn open(path: &Path) -> Self {
-        let options = OpenOptions::new(Backend::Shared).read_only();
+        let options = OpenOptions::new(BackendKind::Shared).read_only();
         Reader(as_nobody(|| options.open(path)).unwrap())
     }
 

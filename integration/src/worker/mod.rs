@@ -29,6 +29,6 @@ pub use process::{WATCHDOG, Worker};
 pub use session::serve;
 pub use stamp::Stamp;
 pub use wire::{
-    Backend, Checkpoint, Command, HeldByte, Refusal, RefusalKind, Settings, SnapshotInfo,
+    BackendKind, Checkpoint, Command, HeldByte, Refusal, RefusalKind, Settings, SnapshotInfo,
     Synchronous,
 };

@@ -16,7 +16,7 @@ use wal_core::LockMode;
 use wal_core::storage::ByteLocks;
 
 use super::standard_streams::{answer, read_command};
-use super::wire::{Answer, Backend, Command, HeldByte, Refusal, Settings, SnapshotInfo};
+use super::wire::{Answer, BackendKind, Command, HeldByte, Refusal, Settings, SnapshotInfo};
 use super::{Stamp, fork, run_load};
 
 /// Carries out the commands on stdin until it ends, then closes what is open.
@@ -87,8 +87,10 @@ impl WorkerState {
 fn open(settings: &Settings) -> Result<Box<dyn Session>> {
     let options = settings.options()?;
     Ok(match settings.backend {
-        Backend::Shm => Box::new(Handle::new(options.open_shm(&settings.path)?, settings)),
-        Backend::InProcess => Box::new(Handle::new(options.open_inproc(&settings.path)?, settings)),
+        BackendKind::Shm => Box::new(Handle::new(options.open_shm(&settings.path)?, settings)),
+        BackendKind::InProcess => {
+            Box::new(Handle::new(options.open_inproc(&settings.path)?, settings))
+        }
     })
 }
 

@@ -114,7 +114,7 @@ pub struct Settings {
     /// Which database.
     pub path: PathBuf,
     /// Which coordination.
-    pub backend: Backend,
+    pub backend: BackendKind,
     /// The page size of a page store.
     pub page_size: u32,
     /// How much survives a power failure.
@@ -139,7 +139,7 @@ pub struct Settings {
 
 /// Which coordination a worker uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Backend {
+pub enum BackendKind {
     /// Shared between processes.
     Shm,
     /// Owned by one process.
@@ -188,7 +188,7 @@ impl Settings {
     pub fn new(path: &Path) -> Self {
         Settings {
             path: path.to_owned(),
-            backend: Backend::Shm,
+            backend: BackendKind::Shm,
             page_size: PageSize::DEFAULT.bytes(),
             synchronous: Synchronous::Full,
             group_commit: false,

@@ -18,7 +18,7 @@ use integration::folder::FolderState;
 use integration::kind::kind_at;
 use integration::needs::Need;
 use integration::stock::{StockKind, StockSqlite};
-use integration::worker::Backend;
+use integration::worker::BackendKind;
 use nix::sys::stat::{Mode, umask};
 use wal::{Options, PageNo, Synchronous};
 
@@ -39,12 +39,12 @@ fn database_of_mode(mode: u32) -> Copy {
 }
 
 /// Opens and changes the database, and looks at the files while it is open.
-fn while_open(backend: Backend, path: &Path, look: impl FnOnce()) {
+fn while_open(backend: BackendKind, path: &Path, look: impl FnOnce()) {
     let options = Options::new().kind(kind_at(path));
     let options = options.synchronous(Synchronous::Off);
     match backend {
-        Backend::Shm => commit_and(options.open_shm(path).unwrap(), look),
-        Backend::InProcess => commit_and(options.open_inproc(path).unwrap(), look),
+        BackendKind::Shm => commit_and(options.open_shm(path).unwrap(), look),
+        BackendKind::InProcess => commit_and(options.open_inproc(path).unwrap(), look),
     }
 }
 
@@ -56,15 +56,15 @@ fn commit_and<B: wal::Backend>(database: wal::generic::Database<B>, look: impl F
     database.close().unwrap();
 }
 
-fn names_beside(backend: Backend) -> &'static [&'static str] {
+fn names_beside(backend: BackendKind) -> &'static [&'static str] {
     match backend {
-        Backend::Shm => &["app.db-coord", "app.db-shm", "app.db-wal"],
-        Backend::InProcess => &["app.db-wal"],
+        BackendKind::Shm => &["app.db-coord", "app.db-shm", "app.db-wal"],
+        BackendKind::InProcess => &["app.db-wal"],
     }
 }
 
 /// Every file of the folder has the permissions and the owner of the database.
-fn all_are_like_the_database(backend: Backend, folder: &Path) {
+fn all_are_like_the_database(backend: BackendKind, folder: &Path) {
     let mut expected = vec![DATABASE];
     expected.extend(names_beside(backend));
     assert_eq!(FolderState::of(folder).unwrap().names(), expected);
@@ -87,7 +87,7 @@ fn all_are_like_the_database(backend: Backend, folder: &Path) {
 fn new_files_have_the_permissions_of_the_database_whatever_the_mask() {
     set_mask();
     for mode in [0o600, 0o640, 0o644, 0o660, 0o666] {
-        for backend in [Backend::Shm, Backend::InProcess] {
+        for backend in [BackendKind::Shm, BackendKind::InProcess] {
             let copy = database_of_mode(mode);
             while_open(backend, &copy.database(), || {
                 all_are_like_the_database(backend, copy.folder());
@@ -104,7 +104,7 @@ fn new_files_made_by_root_belong_to_the_owner_of_the_database() {
         return;
     }
     for mode in [0o600, 0o640] {
-        for backend in [Backend::Shm, Backend::InProcess] {
+        for backend in [BackendKind::Shm, BackendKind::InProcess] {
             let copy = database_of_mode(mode);
             chown(copy.database(), Some(OWNER.0), Some(OWNER.1)).unwrap();
             while_open(backend, &copy.database(), || {
@@ -117,7 +117,7 @@ fn new_files_made_by_root_belong_to_the_owner_of_the_database() {
 #[test]
 fn files_that_are_there_keep_their_permissions() {
     set_mask();
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         let copy = database_of_mode(0o640);
         for name in names_beside(backend) {
             let path = copy.folder().join(name);
@@ -136,7 +136,7 @@ fn files_that_are_there_keep_their_permissions() {
 #[test]
 fn a_new_database_has_what_the_mask_leaves_and_its_files_are_like_it() {
     set_mask();
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         let folder = tempfile::tempdir().unwrap();
         while_open(backend, &folder.path().join(DATABASE), || {
             all_are_like_the_database(backend, folder.path());

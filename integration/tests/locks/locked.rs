@@ -13,7 +13,7 @@ use demo::bank::{
     BankFacts, {self},
 };
 use integration::stock::{StockKind, StockSqlite};
-use integration::worker::{Backend, Command, RefusalKind, Settings, Worker};
+use integration::worker::{BackendKind, Command, RefusalKind, Settings, Worker};
 use tempfile::TempDir;
 use wal::{Error, Options, PageNo};
 use wal_core::LockMode;
@@ -46,7 +46,7 @@ fn at_once() -> Options {
     Options::new().create(false).busy_timeout(Duration::ZERO)
 }
 
-fn settings(path: &Path, backend: Backend) -> Settings {
+fn settings(path: &Path, backend: BackendKind) -> Settings {
     Settings {
         backend,
         busy_timeout: Duration::ZERO,
@@ -86,7 +86,7 @@ fn a_database_that_stock_sqlite_has_open_cannot_be_owned() {
 #[test]
 fn a_database_that_another_process_shares_cannot_be_owned() {
     let (_folder, path) = bank();
-    let mut sharer = Worker::open(&settings(&path, Backend::Shm)).unwrap();
+    let mut sharer = Worker::open(&settings(&path, BackendKind::Shm)).unwrap();
     assert!(is_locked(at_once().open_inproc(&path), &path));
     sharer.begin_read("r").unwrap();
     assert!(is_locked(at_once().open_inproc(&path), &path));
@@ -114,7 +114,7 @@ fn a_database_to_whose_index_somebody_is_attached_cannot_be_owned() {
 fn an_owned_database_is_busy_for_stock_sqlite() {
     for kind in StockKind::available() {
         let (_folder, path) = bank();
-        let mut owner = Worker::open(&settings(&path, Backend::InProcess)).unwrap();
+        let mut owner = Worker::open(&settings(&path, BackendKind::InProcess)).unwrap();
         let mut stock = StockSqlite::spawn(kind, &path, None).unwrap();
         for sql in ["SELECT count(*) FROM account", "BEGIN IMMEDIATE"] {
             let error = stock.run(sql).unwrap().unwrap_err();
@@ -131,17 +131,17 @@ fn an_owned_database_is_busy_for_stock_sqlite() {
 #[test]
 fn an_owned_database_is_locked_for_both_backends_in_other_processes() {
     let (_folder, path) = bank();
-    let mut owner = Worker::open(&settings(&path, Backend::InProcess)).unwrap();
+    let mut owner = Worker::open(&settings(&path, BackendKind::InProcess)).unwrap();
     assert!(is_locked(at_once().open_shm(&path), &path));
     assert!(is_locked(at_once().open_inproc(&path), &path));
     let mut third = Worker::spawn().unwrap();
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         let refused = third.refused(Command::Open(settings(&path, backend)));
         assert_eq!(refused.unwrap(), RefusalKind::Locked, "{backend:?}");
     }
     owner.kill().unwrap();
     third
-        .run(Command::Open(settings(&path, Backend::Shm)))
+        .run(Command::Open(settings(&path, BackendKind::Shm)))
         .unwrap();
     third.run(Command::Close).unwrap();
     assert_sound(&path);
@@ -155,13 +155,13 @@ fn one_process_cannot_own_a_database_twice_nor_own_and_share_it() {
     assert!(is_locked(at_once().open_shm(&path), &path));
     // The refused openers gave up no lock of the owner's.
     let mut other = Worker::spawn().unwrap();
-    let refused = other.refused(Command::Open(settings(&path, Backend::Shm)));
+    let refused = other.refused(Command::Open(settings(&path, BackendKind::Shm)));
     assert_eq!(refused.unwrap(), RefusalKind::Locked);
     owner.close().unwrap();
 
     let sharer = at_once().open_shm(&path).unwrap();
     assert!(is_locked(at_once().open_inproc(&path), &path));
-    let refused = other.refused(Command::Open(settings(&path, Backend::InProcess)));
+    let refused = other.refused(Command::Open(settings(&path, BackendKind::InProcess)));
     assert_eq!(refused.unwrap(), RefusalKind::Locked);
     sharer.close().unwrap();
     at_once().open_inproc(&path).unwrap().close().unwrap();
@@ -173,12 +173,12 @@ fn opening_waits_as_long_as_the_busy_timeout_and_no_longer() {
     let (_folder, path) = bank();
     let owner = at_once().open_inproc(&path).unwrap();
     let timeout = Duration::from_millis(150);
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         let options = at_once().busy_timeout(timeout);
         let began = Instant::now();
         let locked = match backend {
-            Backend::Shm => is_locked(options.open_shm(&path), &path),
-            Backend::InProcess => is_locked(options.open_inproc(&path), &path),
+            BackendKind::Shm => is_locked(options.open_shm(&path), &path),
+            BackendKind::InProcess => is_locked(options.open_inproc(&path), &path),
         };
         assert!(locked, "{backend:?}");
         let waited = began.elapsed();
@@ -189,7 +189,7 @@ fn opening_waits_as_long_as_the_busy_timeout_and_no_longer() {
 
 #[test]
 fn an_opener_that_waits_gets_the_database_when_its_owner_closes() {
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         let (_folder, path) = bank();
         let owner = at_once().open_inproc(&path).unwrap();
         assert!(is_locked(at_once().open_shm(&path), &path));
@@ -293,7 +293,7 @@ fn without_a_usable_side_file_writers_still_take_turns_and_readers_still_see() {
         let mut other = Worker::open(&Settings {
             side_file: !matches!(side, Side::Unwanted),
             busy_timeout: WAIT,
-            ..settings(&path, Backend::Shm)
+            ..settings(&path, BackendKind::Shm)
         })
         .unwrap();
         let ours = Options::new()
@@ -342,7 +342,7 @@ fn a_side_file_that_turns_to_garbage_in_use_costs_only_time() {
     let (_folder, path) = bank();
     let mut other = Worker::open(&Settings {
         busy_timeout: WAIT,
-        ..settings(&path, Backend::Shm)
+        ..settings(&path, BackendKind::Shm)
     })
     .unwrap();
     let ours = Options::new().open_shm(&path).unwrap();

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
 
-use integration::worker::{Backend, Checkpoint, Command, Refusal, Settings, Stamp, Worker};
+use integration::worker::{BackendKind, Checkpoint, Command, Refusal, Settings, Stamp, Worker};
 use tempfile::TempDir;
 use wal_core::storage::beside;
 
@@ -41,7 +41,7 @@ impl Scene {
         Worker::spawn_with(&variables).unwrap()
     }
 
-    fn settings(&self, backend: Backend, classic_locks: bool) -> Settings {
+    fn settings(&self, backend: BackendKind, classic_locks: bool) -> Settings {
         let mut settings = Settings::new(&self.path());
         settings.backend = backend;
         settings.classic_locks = classic_locks;
@@ -56,7 +56,7 @@ impl Scene {
     }
 }
 
-const BACKENDS: [Backend; 2] = [Backend::Shm, Backend::InProcess];
+const BACKENDS: [BackendKind; 2] = [BackendKind::Shm, BackendKind::InProcess];
 
 #[test]
 fn open_without_locks_of_descriptions_names_the_option() {

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use integration::worker::{
-    Backend, Command, Load, LoadReport, Role, Settings, Stamp, WATCHDOG, Worker, run_load,
+    BackendKind, Command, Load, LoadReport, Role, Settings, Stamp, WATCHDOG, Worker, run_load,
 };
 use serial_test::serial;
 use wal::PageNo;
@@ -39,7 +39,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(page_size: u32, backend: Backend) -> Self {
+    fn new(page_size: u32, backend: BackendKind) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut settings = Settings::new(&directory.path().join("pages"));
         settings.page_size = page_size;
@@ -115,7 +115,7 @@ fn make_pages<B: wal::Backend>(database: &Database<B>, pages: &Range<u32>) {
 }
 
 fn between_processes(page_size: u32) {
-    let run = Run::new(page_size, Backend::Shm);
+    let run = Run::new(page_size, BackendKind::Shm);
     let pages = pages(page_size);
     let keeper = run
         .settings
@@ -198,7 +198,7 @@ fn processes_that_share_the_largest_pages_are_isolated() {
 #[test]
 #[serial]
 fn threads_of_one_process_are_isolated_by_the_shared_backend() {
-    let run = Run::new(4096, Backend::Shm);
+    let run = Run::new(4096, BackendKind::Shm);
     let options = run.settings.options().unwrap();
     between_threads(&run, options.open_shm(&run.settings.path).unwrap());
 }
@@ -206,7 +206,7 @@ fn threads_of_one_process_are_isolated_by_the_shared_backend() {
 #[test]
 #[serial]
 fn threads_of_one_process_are_isolated_by_the_in_process_backend() {
-    let run = Run::new(4096, Backend::InProcess);
+    let run = Run::new(4096, BackendKind::InProcess);
     let options = run.settings.options().unwrap();
     between_threads(&run, options.open_inproc(&run.settings.path).unwrap());
 }

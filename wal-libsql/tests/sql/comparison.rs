@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use wal_libsql::{Backend, Value};
+use wal_libsql::{BackendKind, Value};
 
 use crate::needs::Need;
 use crate::shell::Shell;
@@ -21,17 +21,17 @@ pub(crate) struct Outcome {
 /// and on stock SQLite, each in a directory of its own with the database
 /// `main.db`.
 pub(crate) fn same_on_both(script: &str) -> Outcome {
-    same_as_stock(Backend::Shared, script)
+    same_as_stock(BackendKind::Shared, script)
 }
 
 /// As [`same_on_both`], for a script with one connection, on each backend.
 pub(crate) fn same_on_each_backend(script: &str) -> Outcome {
     #[cfg(feature = "inproc")]
-    same_as_stock(Backend::InProcess, script);
+    same_as_stock(BackendKind::InProcess, script);
     same_on_both(script)
 }
 
-fn same_as_stock(backend: Backend, script: &str) -> Outcome {
+fn same_as_stock(backend: BackendKind, script: &str) -> Outcome {
     let (ours_dir, stock_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let ours_path = ours_dir.path().join("main.db");
     let stock_path = stock_dir.path().join("main.db");
@@ -89,7 +89,7 @@ impl Outcome {
 /// Statements that show all tables of the database but statistics, which the
 /// engines keep in different ones.
 fn dump(path: &Path) -> String {
-    let mut db = Shell::open(Backend::Shared, path);
+    let mut db = Shell::open(BackendKind::Shared, path);
     let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' \
         AND name NOT LIKE 'sqlite_stat%' ORDER BY name";
     let mut dump = "SELECT type, name, sql FROM sqlite_schema \
@@ -105,10 +105,10 @@ fn dump(path: &Path) -> String {
 }
 
 pub(crate) fn ours(path: &Path, script: &str) -> Outcome {
-    ours_on(Backend::Shared, path, script)
+    ours_on(BackendKind::Shared, path, script)
 }
 
-fn ours_on(backend: Backend, path: &Path, script: &str) -> Outcome {
+fn ours_on(backend: BackendKind, path: &Path, script: &str) -> Outcome {
     let mut shell = Shell::open(backend, path);
     let mut outcome = Outcome::default();
     let here = path.parent().unwrap().display().to_string();

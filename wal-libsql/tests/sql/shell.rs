@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wal_libsql::{Backend, Connection, OpenOptions, SqlError, Value, ffi};
+use wal_libsql::{BackendKind, Connection, OpenOptions, SqlError, Value, ffi};
 
 /// Connections that a script has open, and the one that it is at.
 pub(crate) struct Shell {
-    backend: Backend,
+    backend: BackendKind,
     connections: BTreeMap<usize, Connection>,
     at: usize,
 }
 
 impl Shell {
-    pub(crate) fn open(backend: Backend, path: &Path) -> Self {
+    pub(crate) fn open(backend: BackendKind, path: &Path) -> Self {
         let mut shell = Shell {
             backend,
             connections: BTreeMap::new(),

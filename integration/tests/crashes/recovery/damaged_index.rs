@@ -6,7 +6,7 @@ use std::fs;
 
 use fixtures::{Fixture, INDEX};
 use integration::reading::{Contents, Opener};
-use integration::worker::Backend;
+use integration::worker::BackendKind;
 
 use super::forged_index::{ForgedIndex, MAX_FRAME, PAGE_COUNT};
 use super::peer::Peer;
@@ -91,7 +91,7 @@ fn a_damaged_index_is_mended_in_place_while_a_peer_is_attached() {
         let fixture = fixtures::named(name).unwrap();
         for (case, index) in damaged() {
             for opener in Opener::ALL {
-                if opener.backend == Backend::InProcess {
+                if opener.backend == BackendKind::InProcess {
                     continue;
                 }
                 let copy = fixture.copy().unwrap();
@@ -120,7 +120,7 @@ fn two_sound_headers_that_differ_are_mended_in_place() {
         index[..48].copy_from_slice(&first[..48]);
         index[48..96].copy_from_slice(&second[..48]);
         for opener in Opener::ALL {
-            if opener.backend == Backend::InProcess {
+            if opener.backend == BackendKind::InProcess {
                 continue;
             }
             let copy = fixture.copy().unwrap();
@@ -137,7 +137,7 @@ fn two_sound_headers_that_differ_are_mended_in_place() {
 fn a_live_index_with_a_partial_backfill_is_used_as_it_is() {
     let fixture = fixtures::named("with-shm").unwrap();
     for opener in Opener::ALL {
-        if opener.backend == Backend::InProcess {
+        if opener.backend == BackendKind::InProcess {
             continue;
         }
         let copy = fixture.copy().unwrap();

@@ -6,7 +6,7 @@ use std::fs;
 use fixtures::{DATABASE, INDEX, LOG, copy_folder, file_digests};
 use integration::folder::FolderState;
 use integration::reading::{Contents, Opener};
-use integration::worker::Backend;
+use integration::worker::BackendKind;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -86,7 +86,7 @@ fn a_log_of_three_index_blocks_is_recovered_and_checkpointed() {
 fn stock_sqlites_own_index_of_three_blocks_is_read() {
     let log = LongLog::write();
     for opener in Opener::ALL {
-        if opener.backend == Backend::InProcess {
+        if opener.backend == BackendKind::InProcess {
             continue;
         }
         let copy = log.copy();

@@ -10,7 +10,7 @@ use std::{fs, thread};
 
 use integration::needs::Need;
 use integration::spawn::spawn;
-use integration::worker::Backend;
+use integration::worker::BackendKind;
 use wal::{DatabaseKind, PAGE_STORE_HEADER_LEN, PageNo};
 
 use super::{expect_rows, options, refused, refused_saying, try_open};
@@ -37,14 +37,14 @@ fn empty_file_is_left_alone_unless_pages_are_asked_for() {
         refused(&asked.immutable(true), folder.path(), &path);
     }
     super::sqlite_database(&path);
-    try_open(Backend::Shm, &options(), &path).unwrap();
+    try_open(BackendKind::Shm, &options(), &path).unwrap();
     expect_rows(&path);
 }
 
 #[test]
 fn empty_file_becomes_a_page_store_if_asked_for_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         let path = folder.path().join(format!("{backend:?}"));
         fs::write(&path, "").unwrap();
         try_open(backend, &options().kind(DatabaseKind::PageStore), &path).unwrap();
@@ -64,7 +64,7 @@ fn empty_file_that_stock_reads_does_not_become_pages() {
         stock.run(sql).unwrap().unwrap();
     }
     let asked = options().kind(DatabaseKind::PageStore);
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         let refused = try_open(backend, &asked, &path).unwrap_err();
         assert!(matches!(refused, wal::Error::Locked { .. }), "{refused:?}");
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use integration::stock::{StockKind, StockSqlite};
-use integration::worker::Backend;
+use integration::worker::BackendKind;
 use wal::{CheckpointMode, Error, Options, PageNo};
 use wal_core::format::{ByteOrder, FRAME_HEADER_LEN, LOG_HEADER_LEN};
 use wal_core::storage::beside;
@@ -18,10 +18,10 @@ fn refusing() -> Options {
 }
 
 /// Opens `path` and reads.
-fn read(backend: Backend, options: &wal::Options, path: &Path) -> wal::Result<u32> {
+fn read(backend: BackendKind, options: &wal::Options, path: &Path) -> wal::Result<u32> {
     let count = match backend {
-        Backend::Shm => options.open_shm(path)?.begin_read()?.page_count(),
-        Backend::InProcess => options.open_inproc(path)?.begin_read()?.page_count(),
+        BackendKind::Shm => options.open_shm(path)?.begin_read()?.page_count(),
+        BackendKind::InProcess => options.open_inproc(path)?.begin_read()?.page_count(),
     };
     Ok(count)
 }
@@ -75,7 +75,7 @@ fn pair(database: &[u8], log: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) 
 }
 
 fn expect_foreign(database: &[u8], log: &[u8]) {
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         let (_folder, path) = pair(database, log);
         let error = read(backend, &refusing(), &path).unwrap_err();
         assert!(matches!(error, Error::ForeignLog { .. }), "{error:?}");
@@ -89,7 +89,7 @@ fn expect_foreign(database: &[u8], log: &[u8]) {
 }
 
 fn expect_own(database: &[u8], log: &[u8]) {
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         let (_folder, path) = pair(database, log);
         read(backend, &refusing(), &path).unwrap();
     }
@@ -221,7 +221,7 @@ fn page_one_of_the_log_that_is_no_header_is_never_moved() {
         (21, &[1]),
     ] {
         let log = forge(&scene.log(), page_size, at, content);
-        for backend in [Backend::Shm, Backend::InProcess] {
+        for backend in [BackendKind::Shm, BackendKind::InProcess] {
             for refuse in [false, true] {
                 let (_folder, path) = pair(&database, &log);
                 let options = options().refuse_foreign_log(refuse);

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 use integration::folder::FolderState;
-use integration::worker::Backend;
+use integration::worker::BackendKind;
 use wal::{DatabaseKind, Error, Options, Synchronous};
 
 /// Nothing is waited for or synced.
@@ -23,10 +23,10 @@ fn options() -> Options {
 }
 
 /// Opens and closes a database.
-fn try_open(backend: Backend, options: &Options, path: &Path) -> wal::Result<()> {
+fn try_open(backend: BackendKind, options: &Options, path: &Path) -> wal::Result<()> {
     match backend {
-        Backend::Shm => options.open_shm(path)?.close(),
-        Backend::InProcess => options.open_inproc(path)?.close(),
+        BackendKind::Shm => options.open_shm(path)?.close(),
+        BackendKind::InProcess => options.open_inproc(path)?.close(),
     }
 }
 
@@ -34,7 +34,7 @@ fn try_open(backend: Backend, options: &Options, path: &Path) -> wal::Result<()>
 /// the errors.
 fn refused(options: &Options, folder: &Path, path: &Path) -> [Error; 2] {
     let before = FolderState::of(folder).unwrap();
-    let errors = [Backend::Shm, Backend::InProcess]
+    let errors = [BackendKind::Shm, BackendKind::InProcess]
         .map(|backend| try_open(backend, options, path).unwrap_err());
     let after = FolderState::of(folder).unwrap();
     assert_eq!(before.changes(&after), [""; 0], "{errors:?}");
@@ -95,7 +95,7 @@ fn absent_file_is_created_as_pages_and_only_by_name() {
         refused(&options.clone().create(false), folder.path(), &path);
         refused(&options.clone().immutable(true), folder.path(), &path);
         refused(&options.clone().read_only(true), folder.path(), &path);
-        for backend in [Backend::Shm, Backend::InProcess] {
+        for backend in [BackendKind::Shm, BackendKind::InProcess] {
             try_open(backend, &options, &path).unwrap();
             assert_eq!(FolderState::of(folder.path()).unwrap().names(), ["absent"]);
             assert_eq!(fs::metadata(&path).unwrap().len(), 4096, "{kind:?}");
@@ -129,7 +129,7 @@ fn file_of_random_bytes_is_opened_only_as_raw_pages() {
         }
     }
     let raw = options().kind(DatabaseKind::RawPages);
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         try_open(backend, &raw, &path).unwrap();
     }
     let database = raw.page_size(wal::PageSize::MIN).open(&path).unwrap();
@@ -154,7 +154,7 @@ fn database_of_one_kind_is_refused_as_another() {
     let (sqlite, store) = (folder.path().join("app.db"), folder.path().join("pages"));
     sqlite_database(&sqlite);
     try_open(
-        Backend::Shm,
+        BackendKind::Shm,
         &options().kind(DatabaseKind::PageStore),
         &store,
     )
@@ -174,7 +174,7 @@ fn database_of_one_kind_is_refused_as_another() {
         );
     }
     for path in [&sqlite, &store] {
-        for backend in [Backend::Shm, Backend::InProcess] {
+        for backend in [BackendKind::Shm, BackendKind::InProcess] {
             try_open(backend, &options(), path).unwrap();
         }
     }
@@ -197,7 +197,7 @@ fn database_that_stock_opens_is_opened() {
         let len = file.metadata().unwrap().len();
         file.write_all_at(&vec![7; tail], len).unwrap();
         drop(file);
-        for backend in [Backend::Shm, Backend::InProcess] {
+        for backend in [BackendKind::Shm, BackendKind::InProcess] {
             try_open(backend, &options(), &path).unwrap();
         }
         let database = options().open(&path).unwrap();

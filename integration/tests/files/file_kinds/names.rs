@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use integration::disk::{FileSystem, with_disk};
-use integration::worker::Backend;
+use integration::worker::BackendKind;
 use nix::mount::{MsFlags, mount};
 use wal::{DatabaseKind, Options, PageNo};
 use wal_core::storage::beside;
@@ -26,7 +26,7 @@ fn hard_link_is_refused_by_either_name() {
         refused_saying(&options(), name, &says);
         let reader = options().read_only(true).open(name).unwrap_err();
         assert!(reader.to_string().contains("hard links"), "{reader}");
-        for backend in [Backend::Shm, Backend::InProcess] {
+        for backend in [BackendKind::Shm, BackendKind::InProcess] {
             try_open(backend, &allowed(), name).unwrap();
         }
         // It has no log.
@@ -38,7 +38,7 @@ fn hard_link_is_refused_by_either_name() {
             .unwrap();
     }
     fs::remove_file(&link).unwrap();
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         try_open(backend, &options(), &path).unwrap();
     }
     expect_rows(&path);
@@ -71,7 +71,7 @@ fn file_that_is_mounted_by_itself_is_refused() {
         for suffix in ["-wal", "-shm", "-coord"] {
             assert!(!beside(&mounted, suffix).exists(), "{suffix}");
         }
-        try_open(Backend::Shm, &allowed(), &mounted).unwrap();
+        try_open(BackendKind::Shm, &allowed(), &mounted).unwrap();
 
         // A directory that is mounted twice is one directory, with one log.
         let directory = disk.join("directory");

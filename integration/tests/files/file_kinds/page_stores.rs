@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use integration::folder::FolderState;
-use integration::worker::Backend;
+use integration::worker::BackendKind;
 use wal::{Database, DatabaseKind, Error, Options, PAGE_STORE_HEADER_LEN, PageNo, PageSize};
 use wal_core::storage::beside;
 
@@ -134,7 +134,7 @@ fn store_whose_maker_died_is_made_by_the_next() {
     let path = folder.path().join("pages");
     made(&path, 512).close().unwrap();
     let header = fs::read(&path).unwrap()[..PAGE_STORE_HEADER_LEN].to_vec();
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         fs::write(&path, &header).unwrap();
         refused(&options(), folder.path(), &path);
         try_open(backend, &store(), &path).unwrap();
@@ -170,11 +170,11 @@ fn log_of_another_store_is_refused_by_its_page_one() {
     let log = fs::read(beside(&other, "-wal")).unwrap();
     database.close().unwrap();
     let before = fs::read(&own).unwrap();
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         fs::write(beside(&own, "-wal"), &log).unwrap();
         let read = match backend {
-            Backend::Shm => (store().open_shm(&own)).and_then(|own| own.begin_read().map(drop)),
-            Backend::InProcess => {
+            BackendKind::Shm => (store().open_shm(&own)).and_then(|own| own.begin_read().map(drop)),
+            BackendKind::InProcess => {
                 (store().open_inproc(&own)).and_then(|own| own.begin_read().map(drop))
             }
         };

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 use std::{fs, thread};
 
-use integration::worker::Backend;
+use integration::worker::BackendKind;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use wal::{Database, Error, PageNo};
@@ -28,7 +28,7 @@ fn pipe_in_place_of_a_journal_holds_no_open_up() {
     mkfifo(&beside(&path, "-journal"), Mode::S_IRWXU).unwrap();
     let (opens, opened) = channel();
     thread::spawn(move || {
-        for backend in [Backend::Shm, Backend::InProcess] {
+        for backend in [BackendKind::Shm, BackendKind::InProcess] {
             opens.send(try_open(backend, &options(), &path)).unwrap();
         }
     });

@@ -14,7 +14,7 @@ use fixtures::{DATABASE, LOG};
 use integration::folder::FolderState;
 use integration::reading::Opener;
 use integration::rights::as_nobody;
-use integration::worker::Backend;
+use integration::worker::BackendKind;
 use nix::unistd::geteuid;
 use wal::{Error, Result};
 
@@ -99,8 +99,8 @@ fn a_folder_in_which_no_file_can_be_made_is_refused_by_name() {
             set_mode(folder, 0o555);
         });
         let names = match opener.backend {
-            Backend::Shm => "app.db-shm",
-            Backend::InProcess => LOG,
+            BackendKind::Shm => "app.db-shm",
+            BackendKind::InProcess => LOG,
         };
         denied(names).check(&error);
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use fixtures::DATABASE;
 use integration::folder::FolderState;
 use integration::reading::{Contents, Opener};
-use integration::worker::Backend;
+use integration::worker::BackendKind;
 use wal::{Error, Options, PageNo, ReadStrategy, Synchronous};
 
 use super::refusal::Refusal;
@@ -66,14 +66,14 @@ fn a_link_to_a_file_that_is_not_there_yet_is_refused() {
         names: "link.db",
         says: &["a symbolic link", "make"],
     };
-    for backend in [Backend::Shm, Backend::InProcess] {
+    for backend in [BackendKind::Shm, BackendKind::InProcess] {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("link.db");
         symlink(folder.path().join("absent.db"), &link).unwrap();
         let options = options().create(true);
         let error = match backend {
-            Backend::Shm => options.open_shm(&link).map(drop).unwrap_err(),
-            Backend::InProcess => options.open_inproc(&link).map(drop).unwrap_err(),
+            BackendKind::Shm => options.open_shm(&link).map(drop).unwrap_err(),
+            BackendKind::InProcess => options.open_inproc(&link).map(drop).unwrap_err(),
         };
         refusal.check(&error);
         assert_eq!(names(folder.path()), ["link.db"]);
