@@ -95,7 +95,7 @@ impl Options {
 
     /// True if nothing is to be written.
     pub(crate) fn only_reads(&self) -> bool {
-        self.read_only || self.immutable
+        self.config.read_only || self.immutable
     }
 
     /// The files of `database`, once the backend has attached to it.
@@ -134,21 +134,17 @@ impl Options {
             page_size: self.page_size,
             read_only: self.only_reads(),
         };
-        let mut config = if self.immutable {
+        let found = if self.immutable {
             inspect_immutable(database, expected)?
         } else {
             inspect(database, expected)?
         };
-        config.synchronous = self.synchronous;
-        config.group_commit = self.group_commit;
-        config.log_size_limit = self.log_size_limit;
-        config.cache_spill = self.cache_spill;
-        config.snapshot_age_limit = self.snapshot_age_limit;
-        config.max_log_frames = self.max_log_frames;
-        config.persistent_log = self.persistent_log;
-        config.read_only = self.only_reads();
-        config.strict_log = self.refuse_foreign_log;
-        config.auto_actions = self.auto_actions;
+        let config = WalConfig {
+            kind: found.kind,
+            page_size: found.page_size,
+            read_only: self.only_reads(),
+            ..self.config
+        };
         if is_unmade(database, &config)? {
             if self.makes().is_none() {
                 let reason = "it is empty; to make it a file of pages, open it for writing, with \
@@ -196,7 +192,7 @@ impl Backend for wal_shm::ShmWalCoordination {
         shm.allow_other_names = options.allow_other_names;
         shm.mapped = options.is_mapped();
         shm.close_descriptors = options.close_descriptors;
-        shm.access = match (options.immutable, options.read_only) {
+        shm.access = match (options.immutable, options.config.read_only) {
             (true, _) => wal_shm::Access::Immutable,
             (false, true) => wal_shm::Access::ReadOnly,
             (false, false) => wal_shm::Access::ReadWrite,

@@ -295,7 +295,7 @@ impl<B: Backend> Database<B> {
 
     /// True if the index may be one of its own, which others do not update.
     pub(crate) fn only_reads(&self) -> bool {
-        self.opened.options.read_only || self.opened.options.immutable
+        self.opened.options.only_reads()
     }
 
     /// The handle for this thread.

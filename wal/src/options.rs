@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wal_core::PageSize;
-use wal_core::protocol::{
-    BusyHandler, CACHE_SPILL, DatabaseKind, Synchronous, WalAutoActions, WalConfig,
-};
+use wal_core::protocol::{BusyHandler, DatabaseKind, Synchronous, WalConfig};
 use wal_core::storage::{LockKind, OsFile};
 
 /// How long to wait unless told otherwise.
@@ -51,29 +49,22 @@ pub enum ReadStrategy {
 /// ```
 #[derive(Clone)]
 pub struct Options {
+    /// What the attachment is configured with, but for the kind and the page size, which
+    /// are those of the file.
+    pub(crate) config: WalConfig,
     pub(crate) kind: Option<DatabaseKind>,
     pub(crate) page_size: Option<PageSize>,
-    pub(crate) synchronous: Synchronous,
-    pub(crate) group_commit: bool,
     pub(crate) busy: BusyHandler,
     pub(crate) busy_timeout: Duration,
     pub(crate) create: bool,
     pub(crate) read_strategy: ReadStrategy,
-    pub(crate) auto_actions: WalAutoActions,
     pub(crate) checkpoint_thread: bool,
-    pub(crate) log_size_limit: Option<u64>,
-    pub(crate) cache_spill: u64,
-    pub(crate) snapshot_age_limit: Option<Duration>,
-    pub(crate) max_log_frames: u32,
-    pub(crate) persistent_log: bool,
     pub(crate) side_file: bool,
     pub(crate) read_lock_delay: Duration,
     pub(crate) lock_kind: LockKind,
     pub(crate) close_descriptors: bool,
     pub(crate) allow_network_file_system: bool,
     pub(crate) allow_other_names: bool,
-    pub(crate) refuse_foreign_log: bool,
-    pub(crate) read_only: bool,
     pub(crate) immutable: bool,
     /// The attachment that is replaced, for a handle that goes on reading.
     pub(crate) replaces: Option<Replaced>,
@@ -90,29 +81,20 @@ pub(crate) struct Replaced {
 impl Default for Options {
     fn default() -> Self {
         Options {
+            config: WalConfig::new(DatabaseKind::PageStore, PageSize::DEFAULT),
             kind: None,
             page_size: None,
-            synchronous: Synchronous::default(),
-            group_commit: false,
             busy: BusyHandler::timeout(BUSY_TIMEOUT),
             busy_timeout: BUSY_TIMEOUT,
             create: true,
             read_strategy: ReadStrategy::default(),
-            auto_actions: WalAutoActions::default(),
             checkpoint_thread: false,
-            log_size_limit: None,
-            cache_spill: CACHE_SPILL,
-            snapshot_age_limit: None,
-            max_log_frames: 0,
-            persistent_log: false,
             side_file: true,
             read_lock_delay: READ_LOCK_DELAY,
             lock_kind: LockKind::default(),
             close_descriptors: false,
             allow_network_file_system: false,
             allow_other_names: false,
-            refuse_foreign_log: false,
-            read_only: false,
             immutable: false,
             replaces: None,
         }
@@ -124,38 +106,38 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let default = Options::default();
         let mut fields = f.debug_struct("Options");
-        macro_rules! told {
-            ($($field:ident),* $(,)?) => {$(
-                let (told, usual) = (format!("{:?}", self.$field), format!("{:?}", default.$field));
-                if told != usual {
-                    fields.field(stringify!($field), &format_args!("{told}"));
+        macro_rules! configured {
+            ($($field:ident $(in $part:ident)?),* $(,)?) => {$(
+                let value = format!("{:?}", self $(.$part)? .$field);
+                if value != format!("{:?}", default $(.$part)? .$field) {
+                    fields.field(stringify!($field), &format_args!("{value}"));
                 }
             )*};
         }
-        told!(
+        configured!(
             kind,
             page_size,
-            synchronous,
-            group_commit,
+            synchronous in config,
+            group_commit in config,
             busy,
             busy_timeout,
             create,
             read_strategy,
-            auto_actions,
+            auto_actions in config,
             checkpoint_thread,
-            log_size_limit,
-            cache_spill,
-            snapshot_age_limit,
-            max_log_frames,
-            persistent_log,
+            log_size_limit in config,
+            cache_spill in config,
+            snapshot_age_limit in config,
+            max_log_frames in config,
+            persistent_log in config,
             side_file,
             read_lock_delay,
             lock_kind,
             close_descriptors,
             allow_network_file_system,
             allow_other_names,
-            refuse_foreign_log,
-            read_only,
+            strict_log in config,
+            read_only in config,
             immutable,
         );
         fields.finish_non_exhaustive()
@@ -197,7 +179,7 @@ impl Options {
     /// otherwise.
     #[must_use]
     pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
-        self.synchronous = synchronous;
+        self.config.synchronous = synchronous;
         self
     }
 
@@ -213,7 +195,7 @@ impl Options {
     /// ([`Options::side_file`]) it does nothing.
     #[must_use]
     pub fn group_commit(mut self, group_commit: bool) -> Self {
-        self.group_commit = group_commit;
+        self.config.group_commit = group_commit;
         self
     }
 
@@ -266,7 +248,7 @@ impl Options {
     /// done.
     #[must_use]
     pub fn auto_checkpoint(mut self, frames: u32) -> Self {
-        self.auto_actions.checkpoint = frames;
+        self.config.auto_actions.checkpoint = frames;
         self
     }
 
@@ -285,7 +267,7 @@ impl Options {
     /// [`Options::auto_checkpoint`]. Other processes have their own setting.
     #[must_use]
     pub fn auto_restart(mut self, restart: bool) -> Self {
-        self.auto_actions.restart = restart;
+        self.config.auto_actions.restart = restart;
         self
     }
 
@@ -295,7 +277,7 @@ impl Options {
     /// to be overwritten.
     #[must_use]
     pub fn log_size_limit(mut self, bytes: u64) -> Self {
-        self.log_size_limit = Some(bytes);
+        self.config.log_size_limit = Some(bytes);
         self
     }
 
@@ -305,7 +287,7 @@ impl Options {
     /// on the heap, however many they are.
     #[must_use]
     pub fn cache_spill(mut self, bytes: u64) -> Self {
-        self.cache_spill = bytes;
+        self.config.cache_spill = bytes;
         self
     }
 
@@ -315,7 +297,7 @@ impl Options {
     /// ended. Unless told otherwise it may last.
     #[must_use]
     pub fn snapshot_age_limit(mut self, limit: Duration) -> Self {
-        self.snapshot_age_limit = Some(limit);
+        self.config.snapshot_age_limit = Some(limit);
         self
     }
 
@@ -328,7 +310,7 @@ impl Options {
     /// processes have their own setting, stock SQLite none.
     #[must_use]
     pub fn max_log_frames(mut self, frames: u32) -> Self {
-        self.max_log_frames = frames;
+        self.config.max_log_frames = frames;
         self
     }
 
@@ -337,7 +319,7 @@ impl Options {
     /// log size limit the log that is left is empty.
     #[must_use]
     pub fn persistent_log(mut self, persistent: bool) -> Self {
-        self.persistent_log = persistent;
+        self.config.persistent_log = persistent;
         self
     }
 
@@ -429,7 +411,7 @@ impl Options {
     /// `tracing` event and counted, with the feature `observe`.
     #[must_use]
     pub fn refuse_foreign_log(mut self, refuse: bool) -> Self {
-        self.refuse_foreign_log = refuse;
+        self.config.strict_log = refuse;
         self
     }
 
@@ -444,7 +426,7 @@ impl Options {
     /// killed. With classic locks such a process has to be there.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
-        self.read_only = read_only;
+        self.config.read_only = read_only;
         self
     }
 
