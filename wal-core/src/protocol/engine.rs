@@ -60,7 +60,7 @@ impl<C: WalCoordination> WriteTx<C> {
         let wal = self.wal().clone();
         let own = self.begin_own_frames()?;
         let placed = wal.place(own, None, pages.iter().copied())?;
-        let written = wal.write_placed(own, &placed);
+        let written = write_placed(&wal, own, &placed);
         if written.is_err() {
             wal.forget_leftovers(own);
         }
@@ -87,7 +87,7 @@ impl<C: WalCoordination> WriteTx<C> {
         let own = self.begin_own_frames()?;
         let first = own.first();
         let placed = wal.place(own, None, pages.iter().copied())?;
-        wal.check_supplied(own, placed.1.len(), page_count)?;
+        check_supplied(&wal, own, placed.1.len(), page_count)?;
         let committed = wal.commit_placed(own, placed, page_count, CommitSync::BeforeVisible);
         if let Err(e) = committed {
             wal.forget_leftovers(own);
@@ -230,7 +230,7 @@ impl<C: WalCoordination> WriteTx<C> {
         }
         match &self.own {
             Some(own) if mark.frames < self.own_frames() => {
-                let end = self.wal().end_behind(own, mark.frames)?;
+                let end = end_behind(self.wal(), own, mark.frames)?;
                 self.cut_own_frames(end);
                 self.cuts.cut(mark.frames);
                 Ok(())
@@ -302,49 +302,56 @@ impl<C: WalCoordination> WriteTx<C> {
     }
 }
 
-impl<C: WalCoordination> Wal<C> {
-    /// Writes `placed` pages to the log. A call that fails has added no frame.
-    fn write_placed(&self, own: &mut OwnFrames, placed: &Placed<'_>) -> Result<()> {
-        let (overwritten, appended) = placed;
-        let prepared = self.prepare_frames(own, appended, None)?;
-        if let Some(prepared) = &prepared {
-            self.index_frames(own, appended)?;
-            self.write_frames(prepared, Point::SpillWrite)?;
-        }
-        self.overwrite_frames(own, overwritten)?;
-        own.settle(overwritten);
-        if let Some(prepared) = &prepared {
-            own.advance_to(prepared.end_after(own.end, appended.len()));
-        }
-        own.of_engine = true;
-        Ok(())
+/// Writes `placed` pages to the log. A call that fails has added no frame.
+fn write_placed<C: WalCoordination>(
+    wal: &Wal<C>,
+    own: &mut OwnFrames,
+    placed: &Placed<'_>,
+) -> Result<()> {
+    let (overwritten, appended) = placed;
+    let prepared = wal.prepare_frames(own, appended, None)?;
+    if let Some(prepared) = &prepared {
+        wal.index_frames(own, appended)?;
+        wal.write_frames(prepared, Point::SpillWrite)?;
     }
+    wal.overwrite_frames(own, overwritten)?;
+    own.settle(overwritten);
+    if let Some(prepared) = &prepared {
+        own.advance_to(prepared.end_after(own.end, appended.len()));
+    }
+    own.of_engine = true;
+    Ok(())
+}
 
-    /// The end of the log behind the first `frames` frames of the transaction. If a page
-    /// before it was overwritten, the commit corrects the checksum.
-    fn end_behind(&self, own: &OwnFrames, frames: u32) -> Result<LogEnd> {
-        let max_frame = own.start.max_frame().saturating_add(frames);
-        Ok(LogEnd {
-            max_frame,
-            checksum: self.checksum_behind(own, max_frame)?,
-        })
-    }
+/// The end of the log behind the first `frames` frames of the transaction. If a page
+/// before it was overwritten, the commit corrects the checksum.
+fn end_behind<C: WalCoordination>(wal: &Wal<C>, own: &OwnFrames, frames: u32) -> Result<LogEnd> {
+    let max_frame = own.start.max_frame().saturating_add(frames);
+    Ok(LogEnd {
+        max_frame,
+        checksum: wal.checksum_behind(own, max_frame)?,
+    })
+}
 
-    /// Refuses a commit of more pages than the database file, the log and `added` more
-    /// frames hold, which a checkpoint would call corrupt.
-    fn check_supplied(&self, own: &OwnFrames, added: usize, page_count: u32) -> Result<()> {
-        if page_count <= own.start.page_count() {
-            return Ok(());
-        }
-        let added = u32::try_from(added.max(1)).unwrap_or(u32::MAX);
-        let max_frame = own.end.max_frame.saturating_add(added);
-        if self.lacks_pages(self.storage().database().len()?, max_frame, page_count) {
-            let reason = format!(
-                "the file and {max_frame} frames hold fewer than {page_count} pages; pass each \
-                page that is added"
-            );
-            return Err(Error::refused(self.path(), COMMIT, reason));
-        }
-        Ok(())
+/// Refuses a commit of more pages than the database file, the log and `added` more
+/// frames hold, which a checkpoint would call corrupt.
+fn check_supplied<C: WalCoordination>(
+    wal: &Wal<C>,
+    own: &OwnFrames,
+    added: usize,
+    page_count: u32,
+) -> Result<()> {
+    if page_count <= own.start.page_count() {
+        return Ok(());
     }
+    let added = u32::try_from(added.max(1)).unwrap_or(u32::MAX);
+    let max_frame = own.end.max_frame.saturating_add(added);
+    if wal.lacks_pages(wal.storage().database().len()?, max_frame, page_count) {
+        let reason = format!(
+            "the file and {max_frame} frames hold fewer than {page_count} pages; pass each \
+            page that is added"
+        );
+        return Err(Error::refused(wal.path(), COMMIT, reason));
+    }
+    Ok(())
 }

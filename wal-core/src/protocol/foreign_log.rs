@@ -41,10 +41,10 @@ impl<C: WalCoordination> Wal<C> {
     /// caller holds `WRITE` and `CKPT`, so neither file changes; a private index may be behind
     /// its log.
     pub(super) fn check_log_follows(&self, scan: &LogScan) -> Result<()> {
-        let found = self.pair().why_log_does_not_follow(scan);
+        let found = pair(self).why_log_does_not_follow(scan);
         if !matches!(found, Ok(None))
             && self.config().read_only
-            && self.pair().log_has_changed(scan)?
+            && pair(self).log_has_changed(scan)?
         {
             // A writer has come. The reader asks afterwards whether this is the index of the log.
             return Ok(());
@@ -65,14 +65,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Refuses a page 1 in `frame` of the log that is none of this kind of database, before a
     /// checkpoint moves it over the one that is there. The caller keeps the frame in the log.
     pub(super) fn check_page_one_in_log(&self, frame: FrameNo) -> Result<()> {
-        self.pair().check_page_one(frame)
-    }
-
-    fn pair(&self) -> Pair<'_> {
-        Pair {
-            storage: self.storage(),
-            config: self.config(),
-        }
+        pair(self).check_page_one(frame)
     }
 }
 
@@ -173,4 +166,11 @@ fn frames_of_page_one(scan: &LogScan) -> impl DoubleEndedIterator<Item = FrameNo
         false => None,
     };
     scan.pages.iter().enumerate().filter_map(of_page_one)
+}
+
+fn pair<C: WalCoordination>(wal: &Wal<C>) -> Pair<'_> {
+    Pair {
+        storage: wal.storage(),
+        config: wal.config(),
+    }
 }

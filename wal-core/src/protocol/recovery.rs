@@ -45,14 +45,14 @@ impl<C: WalCoordination> Wal<C> {
         };
         let scan = format::scan(self.storage().log())?;
         if let Some(scan) = &scan {
-            self.check_log_page_size(scan)?;
+            check_log_page_size(self, scan)?;
             self.check_log_follows(scan)?;
             self.checkpoint_state().set_sequence(scan.header.sequence);
         }
-        self.rebuild_blocks(scan.as_ref().map_or(&[], |scan| &scan.pages))?;
+        rebuild_blocks(self, scan.as_ref().map_or(&[], |scan| &scan.pages))?;
         // Whatever damaged the index may have come to the map too.
         self.read_state().forget_map();
-        let header = self.publish_recovered(scan.as_ref())?;
+        let header = publish_recovered(self, scan.as_ref())?;
         self.storage().log_recovered(header.max_frame());
         observe!(
             self,
@@ -61,65 +61,6 @@ impl<C: WalCoordination> Wal<C> {
             }
         );
         Ok(Some(header))
-    }
-
-    fn check_log_page_size(&self, scan: &LogScan) -> Result<()> {
-        let (expected, found) = (self.config().page_size, scan.header.page_size);
-        // A log without a commit says nothing about the database.
-        if found == expected || scan.pages.is_empty() {
-            return Ok(());
-        }
-        Err(Error::PageSizeMismatch {
-            path: self.storage().log().path().to_owned(),
-            expected: expected.bytes(),
-            found: found.bytes(),
-        })
-    }
-
-    fn rebuild_blocks(&self, mut pages: &[u32]) -> Result<()> {
-        for index in 0.. {
-            let before = if index == 0 {
-                0
-            } else {
-                last_frame_of_block(index - 1)
-            };
-            let room = (last_frame_of_block(index) - before) as usize;
-            let (here, rest) = pages.split_at(room.min(pages.len()));
-            index::build_block(self.coordination().grow(index)?, index, here);
-            pages = rest;
-            if pages.is_empty() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn publish_recovered(self: &Arc<Self>, scan: Option<&LogScan>) -> Result<IndexHeader> {
-        let header = scan.map_or_else(IndexHeader::of_empty_log, recovered_header);
-        let block_zero = self.writable_block_zero()?;
-        rule!(RecoveryResetsBackfilled, {
-            block_zero.set_backfilled(0);
-        });
-        rule!(RecoveryRaisesAttempted, {
-            block_zero.set_attempted(header.max_frame());
-        });
-        for slot in ReadSlot::MARKED {
-            // A slot in use keeps its mark: its reader still relies on it.
-            let exclusive = self.try_lock(Lock::Read(slot), LockMode::Exclusive)?;
-            if rule!(BusyMarksStay, exclusive.is_some()) {
-                let first = slot == ReadSlot::MARKED[0] && header.max_frame() > 0;
-                self.set_mark(
-                    slot,
-                    if first {
-                        header.max_frame()
-                    } else {
-                        MARK_NOT_USED
-                    },
-                );
-            }
-        }
-        self.writable_block_zero()?.store_header(&header);
-        Ok(header)
     }
 }
 
@@ -133,4 +74,66 @@ fn recovered_header(scan: &LogScan) -> IndexHeader {
         return generation;
     }
     generation.recovered(scan.header.page_size, scan.max_frame(), scan.page_count)
+}
+
+fn check_log_page_size<C: WalCoordination>(wal: &Wal<C>, scan: &LogScan) -> Result<()> {
+    let (expected, found) = (wal.config().page_size, scan.header.page_size);
+    // A log without a commit says nothing about the database.
+    if found == expected || scan.pages.is_empty() {
+        return Ok(());
+    }
+    Err(Error::PageSizeMismatch {
+        path: wal.storage().log().path().to_owned(),
+        expected: expected.bytes(),
+        found: found.bytes(),
+    })
+}
+
+fn rebuild_blocks<C: WalCoordination>(wal: &Wal<C>, mut pages: &[u32]) -> Result<()> {
+    for index in 0.. {
+        let before = if index == 0 {
+            0
+        } else {
+            last_frame_of_block(index - 1)
+        };
+        let room = (last_frame_of_block(index) - before) as usize;
+        let (here, rest) = pages.split_at(room.min(pages.len()));
+        index::build_block(wal.coordination().grow(index)?, index, here);
+        pages = rest;
+        if pages.is_empty() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn publish_recovered<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    scan: Option<&LogScan>,
+) -> Result<IndexHeader> {
+    let header = scan.map_or_else(IndexHeader::of_empty_log, recovered_header);
+    let block_zero = wal.writable_block_zero()?;
+    rule!(RecoveryResetsBackfilled, {
+        block_zero.set_backfilled(0);
+    });
+    rule!(RecoveryRaisesAttempted, {
+        block_zero.set_attempted(header.max_frame());
+    });
+    for slot in ReadSlot::MARKED {
+        // A slot in use keeps its mark: its reader still relies on it.
+        let exclusive = wal.try_lock(Lock::Read(slot), LockMode::Exclusive)?;
+        if rule!(BusyMarksStay, exclusive.is_some()) {
+            let first = slot == ReadSlot::MARKED[0] && header.max_frame() > 0;
+            wal.set_mark(
+                slot,
+                if first {
+                    header.max_frame()
+                } else {
+                    MARK_NOT_USED
+                },
+            );
+        }
+    }
+    wal.writable_block_zero()?.store_header(&header);
+    Ok(header)
 }

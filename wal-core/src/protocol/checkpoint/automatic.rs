@@ -80,9 +80,9 @@ impl<C: WalCoordination> Wal<C> {
                 .restarts()
                 .is_due(generation, frames)
         {
-            let caught_up = match self.may_begin_anew() {
+            let caught_up = match may_begin_anew(self) {
                 Ok(true) => Ok(CaughtUp::NotNow),
-                Ok(false) => self.catch_up(threshold),
+                Ok(false) => catch_up(self, threshold),
                 Err(e) => Err(e),
             };
             let outcome = *caught_up.as_ref().unwrap_or(&CaughtUp::NotNow);
@@ -99,20 +99,6 @@ impl<C: WalCoordination> Wal<C> {
     pub(in crate::protocol) fn keeps_short(&self, log_frames: u32) -> bool {
         let actions = self.config().auto_actions;
         actions.restart && log_frames < actions.checkpoint.saturating_mul(STILL_SHORT)
-    }
-
-    /// True if all is in the database file and nobody reads the log, so that the
-    /// next writer begins it anew.
-    fn may_begin_anew(self: &Arc<Self>) -> Result<bool> {
-        if self.frames_to_move()? > 0 {
-            return Ok(false);
-        }
-        // Held so that no checkpoint finds the marks taken.
-        let Some(_checkpoint) = self.try_lock(Lock::Checkpoint, LockMode::Exclusive)? else {
-            return Ok(false);
-        };
-        let nobody_reads = self.try_lock(Lock::ReadMarks, LockMode::Exclusive)?;
-        Ok(nobody_reads.is_some())
     }
 
     /// True if [`Wal::checkpoint_automatically`] would do something: so many frames
@@ -139,66 +125,7 @@ impl<C: WalCoordination> Wal<C> {
         let Ok(header) = self.header_cell()?.load() else {
             return Ok(false);
         };
-        Ok(self.not_moved(&header)? >= threshold || actions.restart && is_long(&header))
-    }
-
-    /// How many frames are published and not in the database file; none if the
-    /// header cannot be loaded, which the next commit will tell.
-    fn frames_to_move(&self) -> Result<u32> {
-        match self.header_cell()?.load() {
-            Ok(header) => self.not_moved(&header),
-            Err(_) => Ok(0),
-        }
-    }
-
-    /// How many frames of `header` are not in the database file.
-    fn not_moved(&self, header: &IndexHeader) -> Result<u32> {
-        let backfilled = self.checkpoint_info()?.backfilled_of(header);
-        Ok(header.max_frame().saturating_sub(backfilled))
-    }
-
-    /// Moves what is left with Write held, waits for readers of the log, and
-    /// begins it anew.
-    fn catch_up(self: &Arc<Self>, threshold: u32) -> Result<CaughtUp> {
-        if self.tuning().synchronous() != Synchronous::Off && self.frames_to_move()? > 0 {
-            // So that little is left to sync while writers wait.
-            self.sync_database_beside_checkpoints()?;
-        }
-        let mut for_checkpoint = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_CHECKPOINT));
-        let Some(checkpoint) = self.wait_for_lock(Lock::Checkpoint, &mut for_checkpoint)? else {
-            return Ok(CaughtUp::NotNow);
-        };
-        let mut for_write = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_WRITE));
-        let Some(write) = self.wait_for_lock(Lock::Write, &mut for_write)? else {
-            return Ok(CaughtUp::NotNow);
-        };
-        let held = Held {
-            write: Some(&write),
-            checkpoint: Some(&checkpoint),
-        };
-        let header = self.settled_header(&held)?;
-        if header.max_frame() < threshold {
-            // Somebody else has begun it anew meanwhile.
-            return Ok(CaughtUp::Yes);
-        }
-        self.mend_log_for_checkpoint(&header, true)?;
-        if self.frames_to_move()? > threshold.saturating_mul(WHILE_WRITERS_WAIT) {
-            return Ok(CaughtUp::NotNow);
-        }
-        let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));
-        let mut backfill = Backfill::new(self, header, None, &mut for_readers, true);
-        backfill.names_holders = false;
-        if !backfill.run(u32::MAX)?.is_complete() {
-            return Ok(CaughtUp::InVain);
-        }
-        // New readers of what is complete do not read the log.
-        let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));
-        let Some(_nobody_reads) = self.wait_for_lock(Lock::ReadMarks, &mut for_readers)? else {
-            return Ok(CaughtUp::InVain);
-        };
-        let proof = self.backfill_proof(&header)?;
-        self.publish_restart(&header, &proof, header.salts().next())?;
-        Ok(CaughtUp::Yes)
+        Ok(not_moved(self, &header)? >= threshold || actions.restart && is_long(&header))
     }
 }
 
@@ -206,4 +133,77 @@ impl<C: WalCoordination> Wal<C> {
 fn generation(header: &IndexHeader) -> u32 {
     let Salts([a, b, c, d, ..]) = header.salts();
     u32::from_be_bytes([a, b, c, d])
+}
+
+/// True if all is in the database file and nobody reads the log, so that the
+/// next writer begins it anew.
+fn may_begin_anew<C: WalCoordination>(wal: &Arc<Wal<C>>) -> Result<bool> {
+    if frames_to_move(wal)? > 0 {
+        return Ok(false);
+    }
+    // Held so that no checkpoint finds the marks taken.
+    let Some(_checkpoint) = wal.try_lock(Lock::Checkpoint, LockMode::Exclusive)? else {
+        return Ok(false);
+    };
+    let nobody_reads = wal.try_lock(Lock::ReadMarks, LockMode::Exclusive)?;
+    Ok(nobody_reads.is_some())
+}
+
+/// How many frames are published and not in the database file; none if the
+/// header cannot be loaded, which the next commit will tell.
+fn frames_to_move<C: WalCoordination>(wal: &Wal<C>) -> Result<u32> {
+    match wal.header_cell()?.load() {
+        Ok(header) => not_moved(wal, &header),
+        Err(_) => Ok(0),
+    }
+}
+
+/// How many frames of `header` are not in the database file.
+fn not_moved<C: WalCoordination>(wal: &Wal<C>, header: &IndexHeader) -> Result<u32> {
+    let backfilled = wal.checkpoint_info()?.backfilled_of(header);
+    Ok(header.max_frame().saturating_sub(backfilled))
+}
+
+/// Moves what is left with Write held, waits for readers of the log, and
+/// begins it anew.
+fn catch_up<C: WalCoordination>(wal: &Arc<Wal<C>>, threshold: u32) -> Result<CaughtUp> {
+    if wal.tuning().synchronous() != Synchronous::Off && frames_to_move(wal)? > 0 {
+        // So that little is left to sync while writers wait.
+        wal.sync_database_beside_checkpoints()?;
+    }
+    let mut for_checkpoint = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_CHECKPOINT));
+    let Some(checkpoint) = wal.wait_for_lock(Lock::Checkpoint, &mut for_checkpoint)? else {
+        return Ok(CaughtUp::NotNow);
+    };
+    let mut for_write = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_WRITE));
+    let Some(write) = wal.wait_for_lock(Lock::Write, &mut for_write)? else {
+        return Ok(CaughtUp::NotNow);
+    };
+    let held = Held {
+        write: Some(&write),
+        checkpoint: Some(&checkpoint),
+    };
+    let header = wal.settled_header(&held)?;
+    if header.max_frame() < threshold {
+        // Somebody else has begun it anew meanwhile.
+        return Ok(CaughtUp::Yes);
+    }
+    wal.mend_log_for_checkpoint(&header, true)?;
+    if frames_to_move(wal)? > threshold.saturating_mul(WHILE_WRITERS_WAIT) {
+        return Ok(CaughtUp::NotNow);
+    }
+    let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));
+    let mut backfill = Backfill::new(wal, header, None, &mut for_readers, true);
+    backfill.names_holders = false;
+    if !backfill.run(u32::MAX)?.is_complete() {
+        return Ok(CaughtUp::InVain);
+    }
+    // New readers of what is complete do not read the log.
+    let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));
+    let Some(_nobody_reads) = wal.wait_for_lock(Lock::ReadMarks, &mut for_readers)? else {
+        return Ok(CaughtUp::InVain);
+    };
+    let proof = wal.backfill_proof(&header)?;
+    wal.publish_restart(&header, &proof, header.salts().next())?;
+    Ok(CaughtUp::Yes)
 }

@@ -247,8 +247,8 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         }
         self.copy_pages(&frames)?;
         match self.finish(safe)? {
-            Some(proof) => wal.publish_backfill(Backfilled::Complete(&proof))?,
-            None => wal.publish_backfill(Backfilled::Partial(safe))?,
+            Some(proof) => publish_backfill(wal, Backfilled::Complete(&proof))?,
+            None => publish_backfill(wal, Backfilled::Partial(safe))?,
         }
         Ok((safe, None))
     }
@@ -394,17 +394,6 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// Says how many frames are in the database file. The caller holds
-    /// Checkpoint and exclusive Read 0.
-    fn publish_backfill(&self, backfilled: Backfilled<'_>) -> Result<()> {
-        let frames = match backfilled {
-            Backfilled::Partial(frames) => frames,
-            Backfilled::Complete(proof) => proof.max_frame(),
-        };
-        self.writable_block_zero()?.set_backfilled(frames);
-        Ok(())
-    }
-
     /// True if a database file of `len` bytes and `max_frame` frames cannot have
     /// `page_count` pages. Only the page of the lock bytes may be missing from both.
     pub(in crate::protocol) fn lacks_pages(
@@ -416,4 +405,15 @@ impl<C: WalCoordination> Wal<C> {
         let bytes = |pages: u32| u64::from(pages) * u64::from(self.config().page_size.bytes());
         len.saturating_add(65536 + bytes(max_frame)) < bytes(page_count)
     }
+}
+
+/// Says how many frames are in the database file. The caller holds
+/// Checkpoint and exclusive Read 0.
+fn publish_backfill<C: WalCoordination>(wal: &Wal<C>, backfilled: Backfilled<'_>) -> Result<()> {
+    let frames = match backfilled {
+        Backfilled::Partial(frames) => frames,
+        Backfilled::Complete(proof) => proof.max_frame(),
+    };
+    wal.writable_block_zero()?.set_backfilled(frames);
+    Ok(())
 }

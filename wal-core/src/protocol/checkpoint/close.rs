@@ -46,16 +46,16 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(());
         }
         let is_promised = report.log_frames > 0 && self.tuning().synchronous() != Synchronous::Off;
-        if is_promised && !rule!(CloseProvesBackfill, self.prove_all_backfilled()?) {
+        if is_promised && !rule!(CloseProvesBackfill, prove_all_backfilled(self)?) {
             return Ok(());
         }
         if self.tuning().persistent_log() {
-            return self.keep_log();
+            return keep_log(self);
         }
         let was_empty = self.storage().log().is_empty()?;
-        match self.remove_files() {
+        match remove_files(self) {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
-                return self.empty_log_that_stays();
+                return empty_log_that_stays(self);
             }
             removed => removed?,
         }
@@ -67,46 +67,46 @@ impl<C: WalCoordination> Wal<C> {
         }
         Ok(())
     }
+}
 
-    /// Removes the wal-index, then the log.
-    fn remove_files(&self) -> Result<()> {
-        step(Point::ShmRemove);
-        self.coordination().remove()?;
-        step(Point::LogRemove);
-        self.storage().remove_log()
+/// Removes the wal-index, then the log.
+fn remove_files<C: WalCoordination>(wal: &Wal<C>) -> Result<()> {
+    step(Point::ShmRemove);
+    wal.coordination().remove()?;
+    step(Point::LogRemove);
+    wal.storage().remove_log()
+}
+
+/// A limit that is not its end would leave frames that the header does
+/// not fit, so the log that stays is as it is, or empty. While a transaction of this
+/// process is open, it stays as it is: its pages may be those of a mapping.
+fn keep_log<C: WalCoordination>(wal: &Arc<Wal<C>>) -> Result<()> {
+    match wal.tuning().log_size_limit() {
+        Some(_) => empty_log_that_stays(wal),
+        None => Ok(()),
     }
+}
 
-    /// A limit that is not its end would leave frames that the header does
-    /// not fit, so the log that stays is as it is, or empty. While a transaction of this
-    /// process is open, it stays as it is: its pages may be those of a mapping.
-    fn keep_log(self: &Arc<Self>) -> Result<()> {
-        match self.tuning().log_size_limit() {
-            Some(_) => self.empty_log_that_stays(),
-            None => Ok(()),
-        }
+/// A process that has given up its rights since it opened the database may write the files
+/// and not remove them. An empty log says as little as none.
+fn empty_log_that_stays<C: WalCoordination>(wal: &Arc<Wal<C>>) -> Result<()> {
+    if wal.storage().log().is_empty()? {
+        return Ok(());
     }
+    let alone = |lock| wal.try_lock(lock, LockMode::Exclusive);
+    let (Some(_write), Some(_readers)) = (alone(Lock::Write)?, alone(Lock::ReadMarks)?) else {
+        return Ok(());
+    };
+    step(Point::LogTruncate);
+    wal.empty_log()
+}
 
-    /// A process that has given up its rights since it opened the database may write the files
-    /// and not remove them. An empty log says as little as none.
-    fn empty_log_that_stays(self: &Arc<Self>) -> Result<()> {
-        if self.storage().log().is_empty()? {
-            return Ok(());
-        }
-        let alone = |lock| self.try_lock(lock, LockMode::Exclusive);
-        let (Some(_write), Some(_readers)) = (alone(Lock::Write)?, alone(Lock::ReadMarks)?) else {
-            return Ok(());
-        };
-        step(Point::LogTruncate);
-        self.empty_log()
-    }
-
-    /// Makes the database file durable, which a peer that does not sync may have
-    /// backfilled. False if the header cannot be read, which says what that is to be
-    /// durable for: then the log stays, and the next opener recovers it.
-    fn prove_all_backfilled(self: &Arc<Self>) -> Result<bool> {
-        match self.header_cell()?.load() {
-            Ok(header) => self.backfill_proof(&header).map(|_| true),
-            Err(_) => Ok(false),
-        }
+/// Makes the database file durable, which a peer that does not sync may have
+/// backfilled. False if the header cannot be read, which says what that is to be
+/// durable for: then the log stays, and the next opener recovers it.
+fn prove_all_backfilled<C: WalCoordination>(wal: &Arc<Wal<C>>) -> Result<bool> {
+    match wal.header_cell()?.load() {
+        Ok(header) => wal.backfill_proof(&header).map(|_| true),
+        Err(_) => Ok(false),
     }
 }

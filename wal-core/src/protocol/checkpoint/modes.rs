@@ -63,7 +63,7 @@ impl<C: WalCoordination> Wal<C> {
         self.check_writable()?;
         #[cfg(feature = "observe")]
         let mode = options.mode;
-        let report = self.run_checkpoint(options)?;
+        let report = run_checkpoint(self, options)?;
         observe!(
             self,
             Checkpointed {
@@ -75,69 +75,6 @@ impl<C: WalCoordination> Wal<C> {
         Ok(report)
     }
 
-    fn run_checkpoint(
-        self: &Arc<Self>,
-        options: CheckpointOptions<'_>,
-    ) -> Result<CheckpointReport> {
-        let mut waiter = Waiter::new(options.busy);
-        let guard =
-            self.acquire_checkpoint_guard(options.mode, options.names_holders, &mut waiter)?;
-        let held = Held {
-            write: guard.write.as_ref(),
-            checkpoint: Some(&guard.checkpoint),
-        };
-        let header = self.settled_header(&held)?;
-        self.mend_log_for_checkpoint(&header, guard.write.is_some())?;
-        let progress = options.progress.map(|progress| progress as _);
-        // Dropped before `guard`.
-        let _staying = guard
-            .write
-            .as_ref()
-            .map(|_| self.own_write().begin_operation());
-        // Without Write nobody is waited for: new readers and commits would
-        // come for ever.
-        let patient = guard.write.is_some();
-        let mut backfill = Backfill::new(self, header, progress, &mut waiter, patient);
-        backfill.names_holders = options.names_holders;
-        let mut report = backfill.run(options.up_to)?;
-        if options.mode == CheckpointMode::Passive {
-            return Ok(report);
-        }
-        if guard.write.is_none() {
-            report.held_back_by = Some(self.held_back(Lock::Write, None));
-        } else if report.is_complete() && options.mode >= CheckpointMode::Restart {
-            let then = match options.mode {
-                CheckpointMode::Truncate => ThenLog::IsCut,
-                _ if options.begins_anew => ThenLog::BeginsAnew,
-                _ => ThenLog::Stays,
-            };
-            backfill.shut_readers_out(then, &mut report)?;
-        }
-        Ok(report)
-    }
-
-    /// Acquires `CKPT` without waiting, and `WRITE` for a mode beyond Passive, waiting as
-    /// `waiter` says. `READ(0)` is acquired only where there is something to copy
-    /// ([`Backfill`]).
-    fn acquire_checkpoint_guard(
-        self: &Arc<Self>,
-        mode: CheckpointMode,
-        names_holders: bool,
-        waiter: &mut Waiter,
-    ) -> Result<CheckpointGuard<C>> {
-        let checkpoint = self
-            .try_lock(Lock::Checkpoint, LockMode::Exclusive)?
-            .ok_or_else(|| match names_holders {
-                true => self.busy(Lock::Checkpoint),
-                false => self.busy_again(Lock::Checkpoint),
-            })?;
-        let write = match mode {
-            CheckpointMode::Passive => None,
-            _ => self.wait_for_lock(Lock::Write, waiter)?,
-        };
-        Ok(CheckpointGuard { write, checkpoint })
-    }
-
     pub(in crate::protocol) fn held_back(&self, lock: Lock, mark: Option<u32>) -> HeldBack {
         HeldBack {
             lock,
@@ -145,4 +82,66 @@ impl<C: WalCoordination> Wal<C> {
             holders: self.coordination().holders(lock),
         }
     }
+}
+
+fn run_checkpoint<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    options: CheckpointOptions<'_>,
+) -> Result<CheckpointReport> {
+    let mut waiter = Waiter::new(options.busy);
+    let guard = acquire_checkpoint_guard(wal, options.mode, options.names_holders, &mut waiter)?;
+    let held = Held {
+        write: guard.write.as_ref(),
+        checkpoint: Some(&guard.checkpoint),
+    };
+    let header = wal.settled_header(&held)?;
+    wal.mend_log_for_checkpoint(&header, guard.write.is_some())?;
+    let progress = options.progress.map(|progress| progress as _);
+    // Dropped before `guard`.
+    let _staying = guard
+        .write
+        .as_ref()
+        .map(|_| wal.own_write().begin_operation());
+    // Without Write nobody is waited for: new readers and commits would
+    // come for ever.
+    let patient = guard.write.is_some();
+    let mut backfill = Backfill::new(wal, header, progress, &mut waiter, patient);
+    backfill.names_holders = options.names_holders;
+    let mut report = backfill.run(options.up_to)?;
+    if options.mode == CheckpointMode::Passive {
+        return Ok(report);
+    }
+    if guard.write.is_none() {
+        report.held_back_by = Some(wal.held_back(Lock::Write, None));
+    } else if report.is_complete() && options.mode >= CheckpointMode::Restart {
+        let then = match options.mode {
+            CheckpointMode::Truncate => ThenLog::IsCut,
+            _ if options.begins_anew => ThenLog::BeginsAnew,
+            _ => ThenLog::Stays,
+        };
+        backfill.shut_readers_out(then, &mut report)?;
+    }
+    Ok(report)
+}
+
+/// Acquires `CKPT` without waiting, and `WRITE` for a mode beyond Passive, waiting as
+/// `waiter` says. `READ(0)` is acquired only where there is something to copy
+/// ([`Backfill`]).
+fn acquire_checkpoint_guard<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    mode: CheckpointMode,
+    names_holders: bool,
+    waiter: &mut Waiter,
+) -> Result<CheckpointGuard<C>> {
+    let checkpoint = wal
+        .try_lock(Lock::Checkpoint, LockMode::Exclusive)?
+        .ok_or_else(|| match names_holders {
+            true => wal.busy(Lock::Checkpoint),
+            false => wal.busy_again(Lock::Checkpoint),
+        })?;
+    let write = match mode {
+        CheckpointMode::Passive => None,
+        _ => wal.wait_for_lock(Lock::Write, waiter)?,
+    };
+    Ok(CheckpointGuard { write, checkpoint })
 }

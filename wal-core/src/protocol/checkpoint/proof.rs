@@ -90,7 +90,7 @@ impl<C: WalCoordination> Wal<C> {
             salts: header.salts(),
             max_frame: header.max_frame(),
             page_count: header.page_count(),
-            page_one: self.page_one_digest()?,
+            page_one: page_one_digest(self)?,
             synced,
         };
         self.checkpoint_state().proofs().set(proof);
@@ -111,19 +111,19 @@ impl<C: WalCoordination> Wal<C> {
             ProofMatchesDatabase,
             proof.page_count == header.page_count()
                 && self.storage().database().len()? >= len
-                && self.page_one_digest()? == proof.page_one
+                && page_one_digest(self)? == proof.page_one
         );
         if !is_same {
             return Err(proof.refused("the database file is not as it was"));
         }
         Ok(())
     }
+}
 
-    /// CRC-32C of page 1 in the database file; of nothing, if there is none.
-    fn page_one_digest(&self) -> Result<u32> {
-        let mut page = vec![0; self.config().page_size.len()];
-        let offset = PageNo::ONE.offset(self.config().page_size);
-        let read = self.storage().database().read_at(&mut page, offset)?;
-        Ok(crc32c::crc32c(&page[..read]))
-    }
+/// CRC-32C of page 1 in the database file; of nothing, if there is none.
+fn page_one_digest<C: WalCoordination>(wal: &Wal<C>) -> Result<u32> {
+    let mut page = vec![0; wal.config().page_size.len()];
+    let offset = PageNo::ONE.offset(wal.config().page_size);
+    let read = wal.storage().database().read_at(&mut page, offset)?;
+    Ok(crc32c::crc32c(&page[..read]))
 }

@@ -67,7 +67,7 @@ impl<C: WalCoordination> Wal<C> {
         proof: &BackfillProof,
         busy: impl Into<BusyHandler>,
     ) -> Result<()> {
-        let (header, _locks) = self.shut_out_log_users(busy.into())?;
+        let (header, _locks) = shut_out_log_users(self, busy.into())?;
         self.check_proof(proof, &header)?;
         self.publish_restart(&header, proof, header.salts().next())
             .map(drop)
@@ -83,30 +83,9 @@ impl<C: WalCoordination> Wal<C> {
         proof: &BackfillProof,
         busy: impl Into<BusyHandler>,
     ) -> Result<()> {
-        let (header, _locks) = self.shut_out_log_users(busy.into())?;
+        let (header, _locks) = shut_out_log_users(self, busy.into())?;
         self.check_proof(proof, &header)?;
         self.truncate_log_held(&header, proof).map(drop)
-    }
-
-    /// Takes Checkpoint, Write and Read 1–4, in this order, and tells what is
-    /// published then.
-    fn shut_out_log_users(
-        self: &Arc<Self>,
-        busy: BusyHandler,
-    ) -> Result<(IndexHeader, [LockGuard<C>; 3])> {
-        self.check_writable()?;
-        let mut waiter = Waiter::new(busy);
-        let mut take = |lock| self.lock_or_busy(lock, &mut waiter);
-        let checkpoint = take(Lock::Checkpoint)?;
-        let write = take(Lock::Write)?;
-        let readers = take(Lock::ReadMarks)?;
-        let held = Held {
-            write: Some(&write),
-            checkpoint: Some(&checkpoint),
-        };
-        let header = self.settled_header(&held)?;
-        // The guards are dropped in this order.
-        Ok((header, [readers, write, checkpoint]))
     }
 
     /// Begins the log anew and cuts it to nothing; tells how long it was. The
@@ -191,4 +170,25 @@ impl<C: WalCoordination> Wal<C> {
         observe!(self, LogRestarted { salts });
         Ok(next)
     }
+}
+
+/// Takes Checkpoint, Write and Read 1–4, in this order, and tells what is
+/// published then.
+fn shut_out_log_users<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    busy: BusyHandler,
+) -> Result<(IndexHeader, [LockGuard<C>; 3])> {
+    wal.check_writable()?;
+    let mut waiter = Waiter::new(busy);
+    let mut take = |lock| wal.lock_or_busy(lock, &mut waiter);
+    let checkpoint = take(Lock::Checkpoint)?;
+    let write = take(Lock::Write)?;
+    let readers = take(Lock::ReadMarks)?;
+    let held = Held {
+        write: Some(&write),
+        checkpoint: Some(&checkpoint),
+    };
+    let header = wal.settled_header(&held)?;
+    // The guards are dropped in this order.
+    Ok((header, [readers, write, checkpoint]))
 }

@@ -80,102 +80,110 @@ impl<C: WalCoordination> Wal<C> {
         room: &WaitingRoom,
         published: &IndexHeader,
     ) -> Result<()> {
-        let synced = self.wait_until_synced(room.synced(), published);
+        let synced = wait_until_synced(self, room.synced(), published);
         synced.map_err(|source| Error::DurabilityUnknown {
             path: self.storage().log().path().to_owned(),
             source: Box::new(source),
         })
     }
 
-    fn wait_until_synced(self: &Arc<Self>, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
-        let (salts, frame) = (published.salts(), published.max_frame());
-        loop {
-            // Before it is asked how far the log is synced: what a sync that failed has
-            // lost may be missing behind a later one that did not.
-            if !rule!(FailedGroupSyncIsFinal, !log.has_failed(salts)) {
-                self.poison();
-                return Err(self.failed_elsewhere());
-            }
-            // A sync by this attachment would fail, and be told of a log that others may
-            // have mended by now.
-            if !rule!(LeaderIsNotPoisoned, !self.is_poisoned()) {
-                return Err(self.failed_elsewhere());
-            }
-            // Without a name neither a sync nor the end of the generation is known.
-            if log.covers(salts, frame) || salts.names_none() {
-                return self.sync_database_if_gone(salts);
-            }
-            if let Some(lead) = log.try_lead(now()) {
-                let led = self.lead(log, published);
-                step(Point::Wake);
-                if log.step_down(lead) {
-                    self.coordination().wake(log.done().word());
-                }
-                led?;
-                continue;
-            }
-            if comes_soon(|| log.covers(salts, frame) || !log.is_led(now())) {
-                continue;
-            }
-            let seen = log.done().expect();
-            // Looked at again once the wish to be woken is there to be seen.
-            if log.is_led(now()) && !log.covers(salts, frame) && !log.has_failed(salts) {
-                step(Point::WaitForSync);
-                self.sleep(Some((log.done().word(), seen)), Instant::now() + LEASE);
-            }
-        }
-    }
-
-    /// Syncs the log for all that is published by now, and tells how far.
-    fn lead(&self, log: &SyncedLog, published: &IndexHeader) -> Result<()> {
-        // A thread of this process that took over from another waits for it
-        // here, and may find that it has nothing left to do.
-        let _one_at_a_time = self.durability_state().lead();
-        let salts = published.salts();
-        // Looked at again as the leader: the one before tells of a failure
-        // before it steps down.
-        let is_sound = rule!(FailedGroupSyncIsFinal, !log.has_failed(salts));
-        if !is_sound || log.covers(salts, published.max_frame()) {
-            return Ok(());
-        }
-        let up_to = self.published_in(salts);
-        rule!(CommitSync, {
-            step(Point::CommitSync);
-            self.sync_log()?;
-        });
-        // Its own frames were published before it came here, whatever the
-        // header says by now. If their generation is gone, this ends the wait,
-        // and the look at the header that follows decides.
-        log.raise(salts, up_to.unwrap_or(0).max(published.max_frame()));
-        Ok(())
-    }
-
-    /// If the log is not of generation `salts` any more, or it cannot be told,
-    /// makes durable what was moved to the database file, and what is in the
-    /// log.
-    fn sync_database_if_gone(self: &Arc<Self>, salts: Salts) -> Result<()> {
-        if rule!(SyncedGenerationCheck, self.published_in(salts).is_some()) {
-            return Ok(());
-        }
-        self.sync_database_beside_checkpoints()?;
-        self.sync_log()
-    }
-
-    /// How far generation `salts` is published; `None` if the log is of another
-    /// one, or if the header cannot be made out.
-    fn published_in(&self, salts: Salts) -> Option<u32> {
-        for attempt in 1..=LOOKS {
-            pause_before(attempt);
-            if let Ok(header) = self.header_cell().ok()?.load() {
-                let is_there = header.salts().name_same(salts);
-                return is_there.then(|| header.max_frame());
-            }
-        }
-        None
-    }
-
     pub(super) fn failed_elsewhere(&self) -> Error {
         let source = std::io::Error::other("it failed for another user of the log");
         Error::io(self.storage().log().path(), "sync", source)
     }
+}
+
+fn wait_until_synced<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    log: &SyncedLog,
+    published: &IndexHeader,
+) -> Result<()> {
+    let (salts, frame) = (published.salts(), published.max_frame());
+    loop {
+        // Before it is asked how far the log is synced: what a sync that failed has
+        // lost may be missing behind a later one that did not.
+        if !rule!(FailedGroupSyncIsFinal, !log.has_failed(salts)) {
+            wal.poison();
+            return Err(wal.failed_elsewhere());
+        }
+        // A sync by this attachment would fail, and be told of a log that others may
+        // have mended by now.
+        if !rule!(LeaderIsNotPoisoned, !wal.is_poisoned()) {
+            return Err(wal.failed_elsewhere());
+        }
+        // Without a name neither a sync nor the end of the generation is known.
+        if log.covers(salts, frame) || salts.names_none() {
+            return sync_database_if_gone(wal, salts);
+        }
+        if let Some(lead) = log.try_lead(now()) {
+            let led = lead_sync(wal, log, published);
+            step(Point::Wake);
+            if log.step_down(lead) {
+                wal.coordination().wake(log.done().word());
+            }
+            led?;
+            continue;
+        }
+        if comes_soon(|| log.covers(salts, frame) || !log.is_led(now())) {
+            continue;
+        }
+        let seen = log.done().expect();
+        // Looked at again once the wish to be woken is there to be seen.
+        if log.is_led(now()) && !log.covers(salts, frame) && !log.has_failed(salts) {
+            step(Point::WaitForSync);
+            wal.sleep(Some((log.done().word(), seen)), Instant::now() + LEASE);
+        }
+    }
+}
+
+/// Syncs the log for all that is published by now, and tells how far.
+fn lead_sync<C: WalCoordination>(
+    wal: &Wal<C>,
+    log: &SyncedLog,
+    published: &IndexHeader,
+) -> Result<()> {
+    // A thread of this process that took over from another waits for it
+    // here, and may find that it has nothing left to do.
+    let _one_at_a_time = wal.durability_state().lead();
+    let salts = published.salts();
+    // Looked at again as the leader: the one before tells of a failure
+    // before it steps down.
+    let is_sound = rule!(FailedGroupSyncIsFinal, !log.has_failed(salts));
+    if !is_sound || log.covers(salts, published.max_frame()) {
+        return Ok(());
+    }
+    let up_to = published_in(wal, salts);
+    rule!(CommitSync, {
+        step(Point::CommitSync);
+        wal.sync_log()?;
+    });
+    // Its own frames were published before it came here, whatever the
+    // header says by now. If their generation is gone, this ends the wait,
+    // and the look at the header that follows decides.
+    log.raise(salts, up_to.unwrap_or(0).max(published.max_frame()));
+    Ok(())
+}
+
+/// If the log is not of generation `salts` any more, or it cannot be told,
+/// makes durable what was moved to the database file, and what is in the
+/// log.
+fn sync_database_if_gone<C: WalCoordination>(wal: &Arc<Wal<C>>, salts: Salts) -> Result<()> {
+    if rule!(SyncedGenerationCheck, published_in(wal, salts).is_some()) {
+        return Ok(());
+    }
+    wal.sync_database_beside_checkpoints()?;
+    wal.sync_log()
+}
+
+/// How far generation `salts` is published; `None` if the log is of another
+/// one, or if the header cannot be made out.
+fn published_in<C: WalCoordination>(wal: &Wal<C>, salts: Salts) -> Option<u32> {
+    for attempt in 1..=LOOKS {
+        pause_before(attempt);
+        if let Ok(header) = wal.header_cell().ok()?.load() {
+            let is_there = header.salts().name_same(salts);
+            return is_there.then(|| header.max_frame());
+        }
+    }
+    None
 }

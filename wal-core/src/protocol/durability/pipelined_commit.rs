@@ -68,9 +68,9 @@ impl<C: WalCoordination> Unpublished<C> {
     /// Returns once it is durable, and published. Write was given up before.
     ///
     /// # Errors
-    /// As [`Wal::wait_until_published`].
+    /// As [`wait_until_published`].
     pub(in crate::protocol) fn wait(mut self) -> Result<()> {
-        let waited = self.wal.wait_until_published(self.number);
+        let waited = wait_until_published(&self.wal, self.number);
         self.is_waited_for = true;
         waited
     }
@@ -87,7 +87,7 @@ impl<C: WalCoordination> Drop for Unpublished<C> {
             let mut state = self.wal.durability_state().pipeline().state();
             state.has_failed = true;
             rule!(PanicSettles, {
-                self.wal.settle(state);
+                settle(&self.wal, state);
             });
         }
     }
@@ -140,23 +140,8 @@ impl<C: WalCoordination> Wal<C> {
         let is_over = state.has_failed && rule!(LeaderKeepsWrite, !state.is_led);
         let is_kept = state.unpublished().is_some() && !is_over;
         state.is_kept = is_kept;
-        self.wake_heir(state);
+        wake_heir(self, state);
         is_kept
-    }
-
-    /// Wakes the thread that has waited longest, if it may take Write over.
-    fn wake_heir(&self, state: MutexGuard<'_, State>) {
-        let heir = state.heirs.front().filter(|_| state.is_kept).copied();
-        drop(state);
-        if let Some(place) = heir
-            && let Some(room) = self.coordination().waiting_room()
-            && self.turn_goes_on()
-        {
-            rule!(SuccessorNotified, {
-                step(Point::Wake);
-                self.coordination().wake(room.line().call(place));
-            });
-        }
     }
 
     /// True if the attachment has Write, and no thread writes.
@@ -180,14 +165,6 @@ impl<C: WalCoordination> Wal<C> {
         self.durability_state().pipeline().state().heirs.len()
     }
 
-    fn turn_goes_on(&self) -> bool {
-        let room = self.coordination().waiting_room();
-        rule!(
-            InheritWithinTimeSlice,
-            room.is_some_and(|room| room.line().turn_goes_on(now()))
-        )
-    }
-
     /// Lets the thread at `place` in line take Write over.
     pub(in crate::protocol) fn line_up_as_heir(&self, place: Place) {
         self.durability_state()
@@ -204,7 +181,7 @@ impl<C: WalCoordination> Wal<C> {
         rule!(LeaverIsNoSuccessor, {
             state.heirs.retain(|&heir| heir != place);
         });
-        self.wake_heir(state);
+        wake_heir(self, state);
     }
 
     /// Write, if it is kept and the turn goes on, whoever's it is; with the commit to
@@ -221,58 +198,10 @@ impl<C: WalCoordination> Wal<C> {
         }
         let mut state = self.durability_state().pipeline().state();
         let is_sound = rule!(InheritUnlessFailed, !state.has_failed);
-        let may_be_had = state.is_kept && is_sound && self.turn_goes_on();
+        let may_be_had = state.is_kept && is_sound && turn_goes_on(self);
         let newest = state.newest.filter(|_| may_be_had)?;
         state.is_kept = false;
         Some((self.write_guard(), newest))
-    }
-
-    /// Returns once the commit of that number is durable, and published.
-    ///
-    /// # Errors
-    /// [`Error::CommitOutcomeUnknown`] if a sync has failed.
-    fn wait_until_published(self: &Arc<Self>, number: u64) -> Result<()> {
-        loop {
-            let mut state = self.durability_state().pipeline().state();
-            if state.is_published(number) {
-                return Ok(());
-            }
-            if state.has_failed {
-                return Err(self.outcome_unknown(self.failed_elsewhere()));
-            }
-            if !state.is_led
-                && let Some(newest) = state.newest
-            {
-                state.is_led = true;
-                drop(state);
-                self.lead_to(newest)?;
-                continue;
-            }
-            // They change behind the state, which is looked at again.
-            let seen = self
-                .durability_state()
-                .pipeline()
-                .changes
-                .load(Ordering::Relaxed);
-            drop(state);
-            let changes = || {
-                self.durability_state()
-                    .pipeline()
-                    .changes
-                    .load(Ordering::Relaxed)
-                    != seen
-            };
-            if !comes_soon(changes) {
-                let mut state = self.durability_state().pipeline().state();
-                let waits = |state: &mut State| {
-                    state.is_led && !state.is_published(number) && !state.has_failed
-                };
-                step(Point::WaitForSync);
-                state.sleepers += 1;
-                let changed = &self.durability_state().pipeline().changed;
-                wait_while(changed, state, waits).sleepers -= 1;
-            }
-        }
     }
 
     /// Returns once nothing is unpublished. The caller has Write.
@@ -293,7 +222,7 @@ impl<C: WalCoordination> Wal<C> {
         unpublished.map_or(Ok(()), |commit| self.wait_for_base(commit.number))
     }
 
-    /// As [`Wal::wait_until_published`], for who has not made that commit, and
+    /// As [`wait_until_published`], for who has not made that commit, and
     /// begins on it.
     ///
     /// # Errors
@@ -303,47 +232,7 @@ impl<C: WalCoordination> Wal<C> {
         let poisoned = |_| Error::Poisoned {
             path: self.path().to_owned(),
         };
-        self.wait_until_published(number).map_err(poisoned)
-    }
-
-    /// Syncs the log, which has the frames up to `commit`, and publishes that.
-    fn lead_to(self: &Arc<Self>, commit: Commit) -> Result<()> {
-        let mut lead = Lead {
-            wal: self,
-            reached: None,
-        };
-        let block_zero = self
-            .writable_block_zero()
-            .map_err(|e| self.outcome_unknown(e))?;
-        rule!(CommitSync, {
-            step(Point::CommitSync);
-            self.sync_log().map_err(|e| self.outcome_unknown(e))?;
-        });
-        self.commit_prepared_frames(block_zero, &commit.header);
-        lead.reached = Some(commit.number);
-        Ok(())
-    }
-
-    /// Gives Write back if it is kept for nothing any more, and tells those who
-    /// wait what has become of `state`.
-    fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        let is_over = state.unpublished().is_none() || state.has_failed;
-        let gives_back = state.is_kept && is_over && !state.is_led;
-        state.is_kept &= !gives_back;
-        self.durability_state().pipeline().tell_unpublished(&state);
-        self.durability_state()
-            .pipeline()
-            .changes
-            .fetch_add(1, Ordering::Relaxed);
-        // A thread that counts itself later looks at the changed state first.
-        let wakes = state.sleepers > 0;
-        drop(state);
-        if gives_back {
-            drop(self.write_guard());
-        }
-        if wakes {
-            self.durability_state().pipeline().changed.notify_all();
-        }
+        wait_until_published(self, number).map_err(poisoned)
     }
 }
 
@@ -361,6 +250,114 @@ impl<C: WalCoordination> Drop for Lead<'_, C> {
             Some(number) => state.published = number,
             None => state.has_failed = true,
         }
-        self.wal.settle(state);
+        settle(self.wal, state);
+    }
+}
+
+/// Wakes the thread that has waited longest, if it may take Write over.
+fn wake_heir<C: WalCoordination>(wal: &Wal<C>, state: MutexGuard<'_, State>) {
+    let heir = state.heirs.front().filter(|_| state.is_kept).copied();
+    drop(state);
+    if let Some(place) = heir
+        && let Some(room) = wal.coordination().waiting_room()
+        && turn_goes_on(wal)
+    {
+        rule!(SuccessorNotified, {
+            step(Point::Wake);
+            wal.coordination().wake(room.line().call(place));
+        });
+    }
+}
+
+fn turn_goes_on<C: WalCoordination>(wal: &Wal<C>) -> bool {
+    let room = wal.coordination().waiting_room();
+    rule!(
+        InheritWithinTimeSlice,
+        room.is_some_and(|room| room.line().turn_goes_on(now()))
+    )
+}
+
+/// Returns once the commit of that number is durable, and published.
+///
+/// # Errors
+/// [`Error::CommitOutcomeUnknown`] if a sync has failed.
+fn wait_until_published<C: WalCoordination>(wal: &Arc<Wal<C>>, number: u64) -> Result<()> {
+    loop {
+        let mut state = wal.durability_state().pipeline().state();
+        if state.is_published(number) {
+            return Ok(());
+        }
+        if state.has_failed {
+            return Err(wal.outcome_unknown(wal.failed_elsewhere()));
+        }
+        if !state.is_led
+            && let Some(newest) = state.newest
+        {
+            state.is_led = true;
+            drop(state);
+            lead_to(wal, newest)?;
+            continue;
+        }
+        // They change behind the state, which is looked at again.
+        let seen = wal
+            .durability_state()
+            .pipeline()
+            .changes
+            .load(Ordering::Relaxed);
+        drop(state);
+        let changes = || {
+            wal.durability_state()
+                .pipeline()
+                .changes
+                .load(Ordering::Relaxed)
+                != seen
+        };
+        if !comes_soon(changes) {
+            let mut state = wal.durability_state().pipeline().state();
+            let waits = |state: &mut State| {
+                state.is_led && !state.is_published(number) && !state.has_failed
+            };
+            step(Point::WaitForSync);
+            state.sleepers += 1;
+            let changed = &wal.durability_state().pipeline().changed;
+            wait_while(changed, state, waits).sleepers -= 1;
+        }
+    }
+}
+
+/// Syncs the log, which has the frames up to `commit`, and publishes that.
+fn lead_to<C: WalCoordination>(wal: &Arc<Wal<C>>, commit: Commit) -> Result<()> {
+    let mut lead = Lead { wal, reached: None };
+    let block_zero = wal
+        .writable_block_zero()
+        .map_err(|e| wal.outcome_unknown(e))?;
+    rule!(CommitSync, {
+        step(Point::CommitSync);
+        wal.sync_log().map_err(|e| wal.outcome_unknown(e))?;
+    });
+    wal.commit_prepared_frames(block_zero, &commit.header);
+    lead.reached = Some(commit.number);
+    Ok(())
+}
+
+/// Gives Write back if it is kept for nothing any more, and tells those who
+/// wait what has become of `state`.
+fn settle<C: WalCoordination>(wal: &Arc<Wal<C>>, mut state: MutexGuard<'_, State>) {
+    let is_over = state.unpublished().is_none() || state.has_failed;
+    let gives_back = state.is_kept && is_over && !state.is_led;
+    state.is_kept &= !gives_back;
+    wal.durability_state().pipeline().tell_unpublished(&state);
+    wal.durability_state()
+        .pipeline()
+        .changes
+        .fetch_add(1, Ordering::Relaxed);
+    // A thread that counts itself later looks at the changed state first.
+    let wakes = state.sleepers > 0;
+    drop(state);
+    if gives_back {
+        drop(wal.write_guard());
+    }
+    if wakes {
+        wal.durability_state().pipeline().changed.notify_all();
     }
 }

@@ -48,15 +48,6 @@ impl<C: WalCoordination> Wal<C> {
         }
     }
 
-    /// True if no sync has failed in generation `salts`.
-    fn no_log_sync_failed(&self, salts: Salts) -> bool {
-        let room = self.coordination().waiting_room();
-        rule!(
-            UnsyncedLogIsRewritten,
-            !room.is_some_and(|room| room.synced().has_failed(salts))
-        )
-    }
-
     /// Mends the log, if it needs that, before the first frame of a transaction
     /// whose commit is to be durable. The caller holds Write.
     ///
@@ -64,7 +55,7 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Error::Corrupt`] if the system has lost what it could not write,
     /// [`Error::Io`].
     pub(in crate::protocol) fn mend_log_for_frames(self: &Arc<Self>, salts: Salts) -> Result<()> {
-        if self.tuning().synchronous() < Synchronous::Full || self.no_log_sync_failed(salts) {
+        if self.tuning().synchronous() < Synchronous::Full || no_log_sync_failed(self, salts) {
             return Ok(());
         }
         // Frames of other threads that are not published may be those that are
@@ -72,7 +63,7 @@ impl<C: WalCoordination> Wal<C> {
         rule!(PublishBeforeRewrite, {
             self.publish_all()?;
         });
-        self.mend_log()
+        mend_log(self)
     }
 
     /// Mends the log, if it needs that, before a commit that is to be durable.
@@ -93,7 +84,7 @@ impl<C: WalCoordination> Wal<C> {
             });
             return Ok(());
         }
-        if self.tuning().synchronous() < Synchronous::Full || self.no_log_sync_failed(generation) {
+        if self.tuning().synchronous() < Synchronous::Full || no_log_sync_failed(self, generation) {
             return Ok(());
         }
         let reason = "a sync of the log failed while it was under way; run it again".to_owned();
@@ -111,7 +102,7 @@ impl<C: WalCoordination> Wal<C> {
         has_write: bool,
     ) -> Result<()> {
         if self.tuning().synchronous() == Synchronous::Off
-            || self.no_log_sync_failed(header.salts())
+            || no_log_sync_failed(self, header.salts())
         {
             return Ok(());
         }
@@ -122,70 +113,79 @@ impl<C: WalCoordination> Wal<C> {
                 Some(write.ok_or_else(|| self.busy(Lock::Write))?)
             }
         };
-        self.mend_log()
-    }
-
-    /// Writes the log again, durably. The caller holds Write.
-    fn mend_log(&self) -> Result<()> {
-        let Some(room) = self.coordination().waiting_room() else {
-            return Ok(());
-        };
-        let failure = room.synced().failure();
-        let log = self.storage().log();
-        if let Some(last) = self.scan_published()? {
-            rule!(RewriteForgetsFailures, {
-                log.forget_failures();
-            });
-            self.write_again(frame_end(last, self.config().page_size))?;
-            step(Point::CommitSync);
-            self.sync_log()?;
-            // What was written may have been read from the disk by then.
-            rule!(RewriteCheck, {
-                self.scan_published()?;
-            });
-        }
-        room.synced().mended(failure);
-        Ok(())
-    }
-
-    /// The last frame of the log as it is in the file, by its checksums; it must
-    /// have all that is published.
-    fn scan_published(&self) -> Result<Option<FrameNo>> {
-        let log = self.storage().log();
-        let scan = format::scan(log)?;
-        let published = self.header_cell()?.load().ok();
-        if let Some(published) = published
-            && published.max_frame() > 0
-            && !rule!(
-                RewriteCoversPublished,
-                scan.as_ref().is_some_and(|scan| covers(scan, &published))
-            )
-        {
-            let reason = "a sync failed, and the system has lost what it could not write";
-            return Err(Error::corrupt(log.path(), reason));
-        }
-        Ok(scan.and_then(|scan| FrameNo::new(scan.max_frame())))
-    }
-
-    /// Writes the first `len` bytes of the log to where they are.
-    fn write_again(&self, len: u64) -> Result<()> {
-        let log = self.storage().log();
-        let mut offset = 0;
-        let mut run = Vec::new();
-        while offset < len {
-            let rest = usize::try_from(RUN_LEN.min(len - offset)).unwrap_or(0);
-            run.resize(rest, 0);
-            if log.read_at(&mut run, offset)? < rest {
-                return Err(Error::corrupt(log.path(), "it was cut while it was read"));
-            }
-            step(Point::FramesWrite);
-            log.write_all_at(&mut [IoSlice::new(&run)], offset)?;
-            offset += rest as u64;
-        }
-        Ok(())
+        mend_log(self)
     }
 }
 
 fn covers(scan: &LogScan, published: &IndexHeader) -> bool {
     scan.header.salts == published.salts() && scan.max_frame() >= published.max_frame()
+}
+
+/// True if no sync has failed in generation `salts`.
+fn no_log_sync_failed<C: WalCoordination>(wal: &Wal<C>, salts: Salts) -> bool {
+    let room = wal.coordination().waiting_room();
+    rule!(
+        UnsyncedLogIsRewritten,
+        !room.is_some_and(|room| room.synced().has_failed(salts))
+    )
+}
+
+/// Writes the log again, durably. The caller holds Write.
+fn mend_log<C: WalCoordination>(wal: &Wal<C>) -> Result<()> {
+    let Some(room) = wal.coordination().waiting_room() else {
+        return Ok(());
+    };
+    let failure = room.synced().failure();
+    let log = wal.storage().log();
+    if let Some(last) = scan_published(wal)? {
+        rule!(RewriteForgetsFailures, {
+            log.forget_failures();
+        });
+        write_again(wal, frame_end(last, wal.config().page_size))?;
+        step(Point::CommitSync);
+        wal.sync_log()?;
+        // What was written may have been read from the disk by then.
+        rule!(RewriteCheck, {
+            scan_published(wal)?;
+        });
+    }
+    room.synced().mended(failure);
+    Ok(())
+}
+
+/// The last frame of the log as it is in the file, by its checksums; it must
+/// have all that is published.
+fn scan_published<C: WalCoordination>(wal: &Wal<C>) -> Result<Option<FrameNo>> {
+    let log = wal.storage().log();
+    let scan = format::scan(log)?;
+    let published = wal.header_cell()?.load().ok();
+    if let Some(published) = published
+        && published.max_frame() > 0
+        && !rule!(
+            RewriteCoversPublished,
+            scan.as_ref().is_some_and(|scan| covers(scan, &published))
+        )
+    {
+        let reason = "a sync failed, and the system has lost what it could not write";
+        return Err(Error::corrupt(log.path(), reason));
+    }
+    Ok(scan.and_then(|scan| FrameNo::new(scan.max_frame())))
+}
+
+/// Writes the first `len` bytes of the log to where they are.
+fn write_again<C: WalCoordination>(wal: &Wal<C>, len: u64) -> Result<()> {
+    let log = wal.storage().log();
+    let mut offset = 0;
+    let mut run = Vec::new();
+    while offset < len {
+        let rest = usize::try_from(RUN_LEN.min(len - offset)).unwrap_or(0);
+        run.resize(rest, 0);
+        if log.read_at(&mut run, offset)? < rest {
+            return Err(Error::corrupt(log.path(), "it was cut while it was read"));
+        }
+        step(Point::FramesWrite);
+        log.write_all_at(&mut [IoSlice::new(&run)], offset)?;
+        offset += rest as u64;
+    }
+    Ok(())
 }

@@ -196,7 +196,7 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<Option<LockGuard<C>>> {
         self.observe_wait(lock, waiter, |waiter| match lock {
             Lock::Write => self.wait_for_write(waiter),
-            _ => self.look_until_free(lock, waiter),
+            _ => look_until_free(self, lock, waiter),
         })
     }
 
@@ -241,25 +241,6 @@ impl<C: WalCoordination> Wal<C> {
         Ok(waited_for)
     }
 
-    fn look_until_free(
-        self: &Arc<Self>,
-        lock: Lock,
-        waiter: &mut Waiter,
-    ) -> Result<Option<LockGuard<C>>> {
-        let mut tried = self.try_lock_or_reclaim(lock, &mut Reclaim::default())?;
-        // Most holders release within less than the longest pause.
-        let mut pause = FIRST_LOOK;
-        while tried.is_none() {
-            self.reclaim(lock);
-            if !waiter.pause(lock, pause)? {
-                break;
-            }
-            pause = POLL_INTERVAL.min(pause * 2);
-            tried = self.try_lock(lock, LockMode::Exclusive)?;
-        }
-        Ok(tried)
-    }
-
     /// Rings, and wakes those who may sleep on it.
     pub(in crate::protocol) fn ring(&self, bell: &Bell) {
         if bell.ring() {
@@ -286,4 +267,23 @@ impl<C: WalCoordination> Wal<C> {
             }
         }
     }
+}
+
+fn look_until_free<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    lock: Lock,
+    waiter: &mut Waiter,
+) -> Result<Option<LockGuard<C>>> {
+    let mut tried = wal.try_lock_or_reclaim(lock, &mut Reclaim::default())?;
+    // Most holders release within less than the longest pause.
+    let mut pause = FIRST_LOOK;
+    while tried.is_none() {
+        wal.reclaim(lock);
+        if !waiter.pause(lock, pause)? {
+            break;
+        }
+        pause = POLL_INTERVAL.min(pause * 2);
+        tried = wal.try_lock(lock, LockMode::Exclusive)?;
+    }
+    Ok(tried)
 }

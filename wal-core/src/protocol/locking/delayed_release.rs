@@ -81,12 +81,7 @@ impl<C: WalCoordination> Wal<C> {
     ) -> bool {
         let max_frame = header.max_frame();
         slot == ReadSlot::DATABASE
-            || min_frame <= max_frame && (max_frame < CHECKPOINTED || self.is_cared_for(header))
-    }
-
-    fn is_cared_for(&self, header: &IndexHeader) -> bool {
-        let room = self.coordination().waiting_room();
-        room.is_some_and(|room| room.cared_for().is_said(header.change()))
+            || min_frame <= max_frame && (max_frame < CHECKPOINTED || is_cared_for(self, header))
     }
 
     /// Acquires `lock`, which is one of readers, exclusively. If it is busy because peers
@@ -97,7 +92,7 @@ impl<C: WalCoordination> Wal<C> {
         reclaim: &mut Reclaim,
     ) -> Result<Option<LockGuard<C>>> {
         let mut tried = self.try_lock(lock, LockMode::Exclusive)?;
-        if tried.is_some() || !self.is_release_delayed(lock) {
+        if tried.is_some() || !is_release_delayed(self, lock) {
             return Ok(tried);
         }
         let deadline = *reclaim.deadline.get_or_insert_with(|| {
@@ -113,13 +108,6 @@ impl<C: WalCoordination> Wal<C> {
         Ok(tried)
     }
 
-    /// True if a process may hold a slot of `lock` without using it. No lock but those of
-    /// readers is ever noted.
-    fn is_release_delayed(&self, lock: Lock) -> bool {
-        let room = self.coordination().waiting_room();
-        room.is_some_and(|room| room.delayed().includes(lock))
-    }
-
     /// If `lock` is one of readers, asks all peers to release what they do not use. For other
     /// locks that would only do harm: the holder of CKPT may be a foreign peer that waits
     /// for a slot.
@@ -131,4 +119,16 @@ impl<C: WalCoordination> Wal<C> {
             self.ring(room.reclaim());
         }
     }
+}
+
+fn is_cared_for<C: WalCoordination>(wal: &Wal<C>, header: &IndexHeader) -> bool {
+    let room = wal.coordination().waiting_room();
+    room.is_some_and(|room| room.cared_for().is_said(header.change()))
+}
+
+/// True if a process may hold a slot of `lock` without using it. No lock but those of
+/// readers is ever noted.
+fn is_release_delayed<C: WalCoordination>(wal: &Wal<C>, lock: Lock) -> bool {
+    let room = wal.coordination().waiting_room();
+    room.is_some_and(|room| room.delayed().includes(lock))
 }

@@ -73,7 +73,7 @@ impl<C: WalCoordination> Wal<C> {
             .waiting_room()
             .filter(|_| !waiter.is_asked())
         else {
-            let write = self.wait_for_write_out_of_line(waiter)?;
+            let write = wait_for_write_out_of_line(self, waiter)?;
             return Ok(write.map(HeldWrite::of_lock));
         };
         let mut waiting = InLine {
@@ -123,24 +123,6 @@ impl<C: WalCoordination> Wal<C> {
         self: &Arc<Self>,
     ) -> Result<Option<LockGuard<C>>> {
         self.try_lock(Lock::Write, LockMode::Exclusive)
-    }
-
-    fn wait_for_write_out_of_line(
-        self: &Arc<Self>,
-        waiter: &mut Waiter,
-    ) -> Result<Option<LockGuard<C>>> {
-        loop {
-            if let Some(write) = self.try_begin_write_tx()? {
-                return Ok(Some(write));
-            }
-            if self.waits_for_itself(waiter) {
-                return Ok(None);
-            }
-            step(Point::WaitForWrite);
-            if !waiter.again(Lock::Write, |until| self.sleep(None, until))? {
-                return Ok(None);
-            }
-        }
     }
 
     /// Wakes the first in line, once Write is released.
@@ -247,6 +229,24 @@ impl<C: WalCoordination> Drop for InLine<'_, C> {
         if self.place.is_some() {
             self.leave();
             self.wal.wake_next_writer();
+        }
+    }
+}
+
+fn wait_for_write_out_of_line<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    waiter: &mut Waiter,
+) -> Result<Option<LockGuard<C>>> {
+    loop {
+        if let Some(write) = wal.try_begin_write_tx()? {
+            return Ok(Some(write));
+        }
+        if wal.waits_for_itself(waiter) {
+            return Ok(None);
+        }
+        step(Point::WaitForWrite);
+        if !waiter.again(Lock::Write, |until| wal.sleep(None, until))? {
+            return Ok(None);
         }
     }
 }

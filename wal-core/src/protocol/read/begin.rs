@@ -288,7 +288,7 @@ impl<C: WalCoordination> Wal<C> {
             let Some(header) = self.load_snapshot(held)? else {
                 continue;
             };
-            if let Some(protection) = self.try_begin_read_tx(&header)? {
+            if let Some(protection) = try_begin_read_tx(self, &header)? {
                 return self.read_protected(protection, &header);
             }
         }
@@ -298,33 +298,7 @@ impl<C: WalCoordination> Wal<C> {
         })
     }
 
-    /// Acquires the slot that protects a snapshot of the state that `header` publishes;
-    /// `None` if the state has changed, or no slot could be had.
-    #[inline(always)]
-    fn try_begin_read_tx(
-        self: &Arc<Self>,
-        header: &IndexHeader,
-    ) -> Result<Option<ReadProtection<C>>> {
-        let is_backfilled = self.checkpoint_info()?.backfilled() == header.max_frame();
-        let slot_zero = match is_backfilled {
-            true => self.try_lock(Lock::Read(ReadSlot::DATABASE), LockMode::Shared)?,
-            false => None,
-        };
-        let Some(guard) = slot_zero else {
-            return self.try_marked_slot(*header);
-        };
-        // Kept only if the header is still the one for which all was
-        // backfilled: a later writer may have restarted the log, which
-        // slot 0 does not prevent, and committed.
-        let is_same = rule!(SlotZeroRecheck, self.header_cell()?.is(header));
-        Ok(is_same.then(|| ReadProtection {
-            guard,
-            slot: ReadSlot::DATABASE,
-            min_frame: header.max_frame().saturating_add(1),
-        }))
-    }
-
-    /// As [`Wal::try_begin_read_tx`], at a slot with a mark, which prevents a restart of
+    /// As [`try_begin_read_tx`], at a slot with a mark, which prevents a restart of
     /// the log.
     // Out of line, and the header a copy, so that the code for slot 0 stays short.
     #[inline(never)]
@@ -389,4 +363,30 @@ impl<C: WalCoordination> Wal<C> {
             expires: None,
         })
     }
+}
+
+/// Acquires the slot that protects a snapshot of the state that `header` publishes;
+/// `None` if the state has changed, or no slot could be had.
+#[inline(always)]
+fn try_begin_read_tx<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    header: &IndexHeader,
+) -> Result<Option<ReadProtection<C>>> {
+    let is_backfilled = wal.checkpoint_info()?.backfilled() == header.max_frame();
+    let slot_zero = match is_backfilled {
+        true => wal.try_lock(Lock::Read(ReadSlot::DATABASE), LockMode::Shared)?,
+        false => None,
+    };
+    let Some(guard) = slot_zero else {
+        return wal.try_marked_slot(*header);
+    };
+    // Kept only if the header is still the one for which all was
+    // backfilled: a later writer may have restarted the log, which
+    // slot 0 does not prevent, and committed.
+    let is_same = rule!(SlotZeroRecheck, wal.header_cell()?.is(header));
+    Ok(is_same.then(|| ReadProtection {
+        guard,
+        slot: ReadSlot::DATABASE,
+        min_frame: header.max_frame().saturating_add(1),
+    }))
 }

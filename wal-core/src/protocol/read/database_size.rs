@@ -26,18 +26,6 @@ use crate::types::Salts;
 const MIXER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl<C: WalCoordination> Wal<C> {
-    /// A number that goes up while the log is as it was when it was recovered
-    /// empty: it may have been another one, and have been recovered again. `None`
-    /// if nothing tells, because others do not keep up the index of who only
-    /// reads.
-    fn commits_behind_an_empty_log(&self) -> Option<u32> {
-        let room = self
-            .coordination()
-            .waiting_room()
-            .filter(|_| !self.config().read_only);
-        room.map(|room| room.commits().word().load(Ordering::SeqCst))
-    }
-
     /// A checkpoint of a peer may have cut the database file between two
     /// snapshots, never within one: so its length is looked at again when a
     /// checkpoint may have begun or ended since, or the database has another size.
@@ -58,7 +46,7 @@ impl<C: WalCoordination> Wal<C> {
                 .rotate_left(29)
         };
         let commits = match header.page_count() {
-            0 => self.commits_behind_an_empty_log(),
+            0 => commits_behind_an_empty_log(self),
             _ => Some(0),
         };
         let words = [
@@ -140,4 +128,16 @@ impl<C: WalCoordination> Kept<'_, C> {
         self.read_page_one(&mut page_one)?;
         Ok(DatabaseHeader::decode(&page_one).and_then(|header| header.page_count))
     }
+}
+
+/// A number that goes up while the log is as it was when it was recovered
+/// empty: it may have been another one, and have been recovered again. `None`
+/// if nothing tells, because others do not keep up the index of who only
+/// reads.
+fn commits_behind_an_empty_log<C: WalCoordination>(wal: &Wal<C>) -> Option<u32> {
+    let room = wal
+        .coordination()
+        .waiting_room()
+        .filter(|_| !wal.config().read_only);
+    room.map(|room| room.commits().word().load(Ordering::SeqCst))
 }

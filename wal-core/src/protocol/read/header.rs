@@ -51,40 +51,15 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<Option<IndexHeader>> {
         // Once more if it was mended; the callers try again, with pauses.
         for mended in [false, true] {
-            if let Some(header) = self.load_header()? {
-                self.check_page_size(&header)?;
+            if let Some(header) = load_header(self)? {
+                check_page_size(self, &header)?;
                 return Ok(Some(header));
             }
-            if mended || !self.recover_or_wait(held)? {
+            if mended || !recover_or_wait(self, held)? {
                 break;
             }
         }
         Ok(None)
-    }
-
-    /// Called with a header that is not whole; true if it is by now, false if it is
-    /// being written. The header is not handed on from here, so that one which is whole
-    /// at once stays in registers.
-    #[cold]
-    fn recover_or_wait(self: &Arc<Self>, held: &Held<'_, C>) -> Result<bool> {
-        if held.write.is_some() {
-            let recovered = self.recover_if_still_bad(held)?;
-            return match recovered {
-                Some(_) => Ok(true),
-                None => Err(self.busy(Lock::CheckpointAndRecover)),
-            };
-        }
-        let header = match self.try_lock(Lock::Write, LockMode::Exclusive)? {
-            Some(write) => {
-                let held = Held {
-                    write: Some(&write),
-                    checkpoint: held.checkpoint,
-                };
-                self.recover_if_still_bad(&held)?
-            }
-            None => self.wait_for_recovery()?,
-        };
-        Ok(header.is_some())
     }
 
     /// The published header, for who writes or checkpoints, and is not held up
@@ -101,70 +76,98 @@ impl<C: WalCoordination> Wal<C> {
         }
         Err(self.busy(Lock::Write))
     }
+}
 
-    /// The header if it is whole.
-    #[inline(always)]
-    fn load_header(&self) -> Result<Option<IndexHeader>> {
-        let Some(block) = self.block_zero()? else {
-            return Ok(None);
+/// Called with a header that is not whole; true if it is by now, false if it is
+/// being written. The header is not handed on from here, so that one which is whole
+/// at once stays in registers.
+#[cold]
+fn recover_or_wait<C: WalCoordination>(wal: &Arc<Wal<C>>, held: &Held<'_, C>) -> Result<bool> {
+    if held.write.is_some() {
+        let recovered = recover_if_still_bad(wal, held)?;
+        return match recovered {
+            Some(_) => Ok(true),
+            None => Err(wal.busy(Lock::CheckpointAndRecover)),
         };
-        match HeaderCell::of(block).load() {
-            Ok(header) => Ok(Some(header)),
-            Err(crate::index::BadHeader::Damaged) => Ok(None),
-            Err(crate::index::BadHeader::UnknownVersion(version)) => Err(Error::cannot_open(
-                self.path(),
-                format!("wal-index version {version} is not known; a newer program wrote it"),
-            )),
-        }
     }
-
-    /// With Write held nobody else is storing the header, so one that is not
-    /// whole now has no writer any more.
-    fn recover_if_still_bad(self: &Arc<Self>, held: &Held<'_, C>) -> Result<Option<IndexHeader>> {
-        match self.load_header()? {
-            Some(header) => Ok(Some(header)),
-            None => self.recover(held),
-        }
-    }
-
-    /// Somebody holds Write and the header is not whole: a commit is being
-    /// published, which takes no time, or a recovery is running, which may
-    /// take long. Who may not write gets no exclusive lock, though nobody
-    /// holds Write; a shared one then shows that nobody will finish the
-    /// header (`SQLITE_READONLY_RECOVERY`).
-    fn wait_for_recovery(self: &Arc<Self>) -> Result<Option<IndexHeader>> {
-        if self.config().read_only
-            && let Some(_nobody_writes) = self.try_lock(Lock::Write, LockMode::Shared)?
-        {
-            let needs_recovery = || Error::NeedsRecovery {
-                path: self.path().to_owned(),
+    let header = match wal.try_lock(Lock::Write, LockMode::Exclusive)? {
+        Some(write) => {
+            let held = Held {
+                write: Some(&write),
+                checkpoint: held.checkpoint,
             };
-            return self.load_header()?.ok_or_else(needs_recovery).map(Some);
+            recover_if_still_bad(wal, &held)?
         }
-        match self.try_lock(Lock::Recover, LockMode::Shared)? {
-            Some(_recovery_is_over) => Ok(None),
-            None => Err(self.busy(Lock::Recover)),
-        }
-    }
+        None => wait_for_recovery(wal)?,
+    };
+    Ok(header.is_some())
+}
 
-    #[inline]
-    fn check_page_size(&self, header: &IndexHeader) -> Result<()> {
-        match header.page_size() {
-            Some(found) if found == self.config().page_size => Ok(()),
-            None if header.max_frame() == 0 => Ok(()),
-            other => Err(self.refuse_page_size(other)),
-        }
+/// The header if it is whole.
+#[inline(always)]
+fn load_header<C: WalCoordination>(wal: &Wal<C>) -> Result<Option<IndexHeader>> {
+    let Some(block) = wal.block_zero()? else {
+        return Ok(None);
+    };
+    match HeaderCell::of(block).load() {
+        Ok(header) => Ok(Some(header)),
+        Err(crate::index::BadHeader::Damaged) => Ok(None),
+        Err(crate::index::BadHeader::UnknownVersion(version)) => Err(Error::cannot_open(
+            wal.path(),
+            format!("wal-index version {version} is not known; a newer program wrote it"),
+        )),
     }
+}
 
-    #[cold]
-    fn refuse_page_size(&self, found: Option<PageSize>) -> Error {
-        match found {
-            Some(found) => Error::PageSizeMismatch {
-                path: self.path().to_owned(),
-                expected: self.config().page_size.bytes(),
-                found: found.bytes(),
-            },
-            None => Error::corrupt(self.path(), "the wal-index holds no legal page size"),
-        }
+/// With Write held nobody else is storing the header, so one that is not
+/// whole now has no writer any more.
+fn recover_if_still_bad<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    held: &Held<'_, C>,
+) -> Result<Option<IndexHeader>> {
+    match load_header(wal)? {
+        Some(header) => Ok(Some(header)),
+        None => wal.recover(held),
+    }
+}
+
+/// Somebody holds Write and the header is not whole: a commit is being
+/// published, which takes no time, or a recovery is running, which may
+/// take long. Who may not write gets no exclusive lock, though nobody
+/// holds Write; a shared one then shows that nobody will finish the
+/// header (`SQLITE_READONLY_RECOVERY`).
+fn wait_for_recovery<C: WalCoordination>(wal: &Arc<Wal<C>>) -> Result<Option<IndexHeader>> {
+    if wal.config().read_only
+        && let Some(_nobody_writes) = wal.try_lock(Lock::Write, LockMode::Shared)?
+    {
+        let needs_recovery = || Error::NeedsRecovery {
+            path: wal.path().to_owned(),
+        };
+        return load_header(wal)?.ok_or_else(needs_recovery).map(Some);
+    }
+    match wal.try_lock(Lock::Recover, LockMode::Shared)? {
+        Some(_recovery_is_over) => Ok(None),
+        None => Err(wal.busy(Lock::Recover)),
+    }
+}
+
+#[inline]
+fn check_page_size<C: WalCoordination>(wal: &Wal<C>, header: &IndexHeader) -> Result<()> {
+    match header.page_size() {
+        Some(found) if found == wal.config().page_size => Ok(()),
+        None if header.max_frame() == 0 => Ok(()),
+        other => Err(refuse_page_size(wal, other)),
+    }
+}
+
+#[cold]
+fn refuse_page_size<C: WalCoordination>(wal: &Wal<C>, found: Option<PageSize>) -> Error {
+    match found {
+        Some(found) => Error::PageSizeMismatch {
+            path: wal.path().to_owned(),
+            expected: wal.config().page_size.bytes(),
+            found: found.bytes(),
+        },
+        None => Error::corrupt(wal.path(), "the wal-index holds no legal page size"),
     }
 }

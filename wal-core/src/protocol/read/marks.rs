@@ -52,7 +52,7 @@ impl<C: WalCoordination> Wal<C> {
         {
             return Ok(Some(guard));
         }
-        match (self.claim_mark(max_frame)?, best) {
+        match (claim_mark(self, max_frame)?, best) {
             (Some(exclusive), _) => {
                 let downgraded = exclusive.downgrade();
                 // The mark before the header that is compared then: a checkpoint that
@@ -78,23 +78,23 @@ impl<C: WalCoordination> Wal<C> {
     pub(in crate::protocol) fn leave_usable_mark(self: &Arc<Self>, max_frame: u32) -> Result<()> {
         let usable = |&slot: &ReadSlot| self.coordination().mark(slot) <= max_frame;
         if !ReadSlot::MARKED.iter().any(usable) {
-            self.claim_mark(max_frame)?;
+            claim_mark(self, max_frame)?;
         }
         Ok(())
     }
+}
 
-    /// Sets the mark of a slot that nobody uses, and holds that exclusively.
-    fn claim_mark(self: &Arc<Self>, mark: u32) -> Result<Option<LockGuard<C>>> {
-        for slot in ReadSlot::MARKED {
-            let lock = Lock::Read(slot);
-            let Some(exclusive) = self.try_lock(lock, LockMode::Exclusive)? else {
-                continue;
-            };
-            // Nobody reads at the slot while we hold it alone, so its mark
-            // may change. It is stored before others get in.
-            self.set_mark(slot, mark);
-            return Ok(Some(exclusive));
-        }
-        Ok(None)
+/// Sets the mark of a slot that nobody uses, and holds that exclusively.
+fn claim_mark<C: WalCoordination>(wal: &Arc<Wal<C>>, mark: u32) -> Result<Option<LockGuard<C>>> {
+    for slot in ReadSlot::MARKED {
+        let lock = Lock::Read(slot);
+        let Some(exclusive) = wal.try_lock(lock, LockMode::Exclusive)? else {
+            continue;
+        };
+        // Nobody reads at the slot while we hold it alone, so its mark
+        // may change. It is stored before others get in.
+        wal.set_mark(slot, mark);
+        return Ok(Some(exclusive));
     }
+    Ok(None)
 }

@@ -101,53 +101,11 @@ impl<C: WalCoordination> Wal<C> {
                 continue;
             }
             in_the_way = Lock::ReadMarks;
-            if let Some(tx) = self.try_open_snapshot(saved)? {
+            if let Some(tx) = try_open_snapshot(self, saved)? {
                 return Ok(tx.aging());
             }
         }
         Err(self.busy(in_the_way))
-    }
-
-    fn try_open_snapshot(self: &Arc<Self>, saved: &SavedSnapshot) -> Result<Option<ReadTx<C>>> {
-        let checkpoint = self.try_lock(Lock::Checkpoint, LockMode::Shared)?;
-        if !rule!(OpenSnapshotHoldsCkpt, checkpoint.is_some()) {
-            return Err(self.busy(Lock::Checkpoint));
-        }
-        let header = *saved.header();
-        let Some(guard) = self.lock_some_mark(header.max_frame())? else {
-            return Ok(None);
-        };
-        let Lock::Read(slot) = guard.lock() else {
-            return Ok(None);
-        };
-        // Behind the lock, which keeps the log from being restarted and any
-        // later checkpoint from going beyond the mark.
-        fence(Ordering::SeqCst);
-        let Ok(live) = self.header_cell()?.load() else {
-            return Ok(None);
-        };
-        let info = self.checkpoint_info()?;
-        let there = live.salts().name_same(header.salts())
-            && rule!(
-                SavedSnapshotIsPublished,
-                live.max_frame() >= header.max_frame()
-            )
-            && rule!(
-                AttemptedWithinSnapshot,
-                info.attempted() <= header.max_frame()
-            );
-        // A state that a writer has handed on and that was never published may have
-        // other frames in its place.
-        // SAFETY: `guard` is held until this returns, and with it the log, unless it is of
-        // slot 0, at which nothing is looked at.
-        let kept = unsafe { self.kept(1, header.max_frame()) };
-        if !there || slot == ReadSlot::DATABASE || !kept.has_frames_of(&header)? {
-            return Err(self.snapshot_gone());
-        }
-        // From the first frame on, whatever is backfilled: a checkpoint that
-        // saw a newer frame of a page, beyond this snapshot, has left older
-        // ones of it out.
-        self.read_tx(guard, &header, Some(slot), 1).map(Some)
     }
 
     pub(in crate::protocol) fn snapshot_gone(&self) -> Error {
@@ -169,4 +127,49 @@ impl<C: WalCoordination> Kept<'_, C> {
             self.checksum_at(header.max_frame())? == header.frame_checksum()
         ))
     }
+}
+
+fn try_open_snapshot<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    saved: &SavedSnapshot,
+) -> Result<Option<ReadTx<C>>> {
+    let checkpoint = wal.try_lock(Lock::Checkpoint, LockMode::Shared)?;
+    if !rule!(OpenSnapshotHoldsCkpt, checkpoint.is_some()) {
+        return Err(wal.busy(Lock::Checkpoint));
+    }
+    let header = *saved.header();
+    let Some(guard) = wal.lock_some_mark(header.max_frame())? else {
+        return Ok(None);
+    };
+    let Lock::Read(slot) = guard.lock() else {
+        return Ok(None);
+    };
+    // Behind the lock, which keeps the log from being restarted and any
+    // later checkpoint from going beyond the mark.
+    fence(Ordering::SeqCst);
+    let Ok(live) = wal.header_cell()?.load() else {
+        return Ok(None);
+    };
+    let info = wal.checkpoint_info()?;
+    let there = live.salts().name_same(header.salts())
+        && rule!(
+            SavedSnapshotIsPublished,
+            live.max_frame() >= header.max_frame()
+        )
+        && rule!(
+            AttemptedWithinSnapshot,
+            info.attempted() <= header.max_frame()
+        );
+    // A state that a writer has handed on and that was never published may have
+    // other frames in its place.
+    // SAFETY: `guard` is held until this returns, and with it the log, unless it is of
+    // slot 0, at which nothing is looked at.
+    let kept = unsafe { wal.kept(1, header.max_frame()) };
+    if !there || slot == ReadSlot::DATABASE || !kept.has_frames_of(&header)? {
+        return Err(wal.snapshot_gone());
+    }
+    // From the first frame on, whatever is backfilled: a checkpoint that
+    // saw a newer frame of a page, beyond this snapshot, has left older
+    // ones of it out.
+    wal.read_tx(guard, &header, Some(slot), 1).map(Some)
 }

@@ -318,7 +318,7 @@ impl<C: WalCoordination> ApplyTx<C> {
                     wal.sync_log()?;
                 });
             }
-            wal.write_log_header(&header)?;
+            write_log_header(&wal, &header)?;
         }
         if wal.tuning().synchronous() == Synchronous::Full {
             rule!(ApplySync, {
@@ -458,9 +458,9 @@ impl<C: WalCoordination> ApplyTx<C> {
             wal.mend_log_for_frames(self.own.start.salts())?;
         });
         match &self.header {
-            Header::GoesFirst(header) => wal.write_log_header(header)?,
+            Header::GoesFirst(header) => write_log_header(wal, header)?,
             Header::GoesLast(_) => rule!(CopyErasesOldHeader, {
-                wal.write_log_header(&[0; LOG_HEADER_LEN])?;
+                write_log_header(wal, &[0; LOG_HEADER_LEN])?;
             }),
             Header::IsThere | Header::IsMissing => {}
         }
@@ -490,11 +490,9 @@ impl<C: WalCoordination> ApplyTx<C> {
     }
 }
 
-impl<C: WalCoordination> Wal<C> {
-    fn write_log_header(&self, header: &[u8; LOG_HEADER_LEN]) -> Result<()> {
-        step(Point::LogHeaderWrite);
-        self.storage()
-            .log()
-            .write_all_at(&mut [IoSlice::new(header)], 0)
-    }
+fn write_log_header<C: WalCoordination>(wal: &Wal<C>, header: &[u8; LOG_HEADER_LEN]) -> Result<()> {
+    step(Point::LogHeaderWrite);
+    wal.storage()
+        .log()
+        .write_all_at(&mut [IoSlice::new(header)], 0)
 }

@@ -144,7 +144,7 @@ impl<C: WalCoordination> Tail<C> {
             write: None,
             checkpoint: Some(&checkpoint),
         };
-        match wal.backfill_beside_writers(&held, &mut waiter) {
+        match backfill_beside_writers(&wal, &held, &mut waiter) {
             Err(Error::Busy { lock, .. }) => return Ok(held_back(lock)),
             moved => moved?,
         }
@@ -196,8 +196,7 @@ impl<C: WalCoordination> Tail<C> {
         let too_late = Cancel::new();
         let handler = BusyHandler::timeout(hold).cancelled_by(&too_late);
         let mut waiter = Waiter::new(handler);
-        let restarted = wal
-            .backfill_rest(&header, &mut waiter, &too_late, hold)
+        let restarted = backfill_rest(&wal, &header, &mut waiter, &too_late, hold)
             .and_then(|()| self.restart_backfilled(held, &header, &mut waiter));
         match restarted {
             Ok(()) => Ok(Drained::Restarted { end }),
@@ -212,51 +211,49 @@ fn held_back(by: Lock) -> Drained {
     Drained::HeldBack { by }
 }
 
-impl<C: WalCoordination> Wal<C> {
-    /// Backfills what readers allow, durably, so that little is left for the time in which
-    /// writers wait. The caller holds `CKPT`.
-    fn backfill_beside_writers(
-        self: &Arc<Self>,
-        held: &Held<'_, C>,
-        waiter: &mut Waiter,
-    ) -> Result<()> {
-        let header = self.settled_header(held)?;
-        self.mend_log_for_checkpoint(&header, false)?;
-        let before = self.checkpoint_info()?.backfilled();
-        let mut backfill = Backfill::new(self, header, None, waiter, false);
-        backfill.names_holders = false;
-        let report = backfill.run(u32::MAX)?;
-        if report.backfilled != before && self.tuning().synchronous() != Synchronous::Off {
-            self.sync_database()?;
-        }
-        Ok(())
+/// Backfills what readers allow, durably, so that little is left for the time in which
+/// writers wait. The caller holds `CKPT`.
+fn backfill_beside_writers<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    held: &Held<'_, C>,
+    waiter: &mut Waiter,
+) -> Result<()> {
+    let header = wal.settled_header(held)?;
+    wal.mend_log_for_checkpoint(&header, false)?;
+    let before = wal.checkpoint_info()?.backfilled();
+    let mut backfill = Backfill::new(wal, header, None, waiter, false);
+    backfill.names_holders = false;
+    let report = backfill.run(u32::MAX)?;
+    if report.backfilled != before && wal.tuning().synchronous() != Synchronous::Off {
+        wal.sync_database()?;
     }
+    Ok(())
+}
 
-    /// Backfills all of the log. The caller holds `CKPT` and `WRITE`.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] if readers do not allow it until `waiter` gives up, and
-    /// [`Error::Cancelled`], by `too_late`, if `hold` is over between two writes.
-    fn backfill_rest(
-        self: &Arc<Self>,
-        header: &IndexHeader,
-        waiter: &mut Waiter,
-        too_late: &Cancel,
-        hold: Duration,
-    ) -> Result<()> {
-        self.mend_log_for_checkpoint(header, true)?;
-        let until = deadline_after(hold);
-        let mut look_at_clock = |_| {
-            if Instant::now() >= until {
-                too_late.cancel();
-            }
-        };
-        let mut backfill = Backfill::new(self, *header, Some(&mut look_at_clock), waiter, true);
-        backfill.names_holders = false;
-        let report = backfill.run(u32::MAX)?;
-        match report.held_back_by {
-            Some(held) => Err(self.busy_again(held.lock)),
-            None => Ok(()),
+/// Backfills all of the log. The caller holds `CKPT` and `WRITE`.
+///
+/// # Errors
+/// [`Error::Busy`] if readers do not allow it until `waiter` gives up, and
+/// [`Error::Cancelled`], by `too_late`, if `hold` is over between two writes.
+fn backfill_rest<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    header: &IndexHeader,
+    waiter: &mut Waiter,
+    too_late: &Cancel,
+    hold: Duration,
+) -> Result<()> {
+    wal.mend_log_for_checkpoint(header, true)?;
+    let until = deadline_after(hold);
+    let mut look_at_clock = |_| {
+        if Instant::now() >= until {
+            too_late.cancel();
         }
+    };
+    let mut backfill = Backfill::new(wal, *header, Some(&mut look_at_clock), waiter, true);
+    backfill.names_holders = false;
+    let report = backfill.run(u32::MAX)?;
+    match report.held_back_by {
+        Some(held) => Err(wal.busy_again(held.lock)),
+        None => Ok(()),
     }
 }

@@ -178,12 +178,12 @@ impl<C: WalCoordination> Wal<C> {
         // Found before the commit frame is written: nothing may fail between
         // the commit and its becoming visible.
         let block_zero = self.writable_block_zero()?;
-        self.write_commit(&prepared)?;
+        write_commit(self, &prepared)?;
         if begins_anew {
             self.limit_log_size(prepared.last);
         }
         if sync == CommitSync::BeforeVisible {
-            self.sync_commit()?;
+            sync_commit(self)?;
         }
         let LogEnd {
             max_frame,
@@ -341,59 +341,12 @@ impl<C: WalCoordination> Wal<C> {
         started
     }
 
-    /// Writes frames that end with the commit frame.
-    ///
-    /// # Errors
-    /// [`Error::CommitOutcomeUnknown`] if the commit frame may have been
-    /// written and could not be taken back.
-    fn write_commit(&self, prepared: &PreparedFrames<'_>) -> Result<()> {
-        self.write_frames(prepared, Point::FramesWrite)
-            .map_err(|e| self.take_back(prepared, e))
-    }
-
-    /// After a failed write, makes sure that a recovery does not find the
-    /// transaction: the header of its commit frame is overwritten with zeros,
-    /// durably. What was spilled is no danger without it.
-    fn take_back(&self, prepared: &PreparedFrames<'_>, failure: Error) -> Error {
-        let log = self.storage().log();
-        let commit = frame_offset(prepared.last, self.config().page_size);
-        let end = frame_end(prepared.last, self.config().page_size);
-        let never_complete = log.len().is_ok_and(|len| len < end);
-        let zeros = [0; FRAME_HEADER_LEN];
-        let taken_back = never_complete
-            || rule!(
-                FailedFrameIsZeroed,
-                log.write_all_at(&mut [IoSlice::new(&zeros)], commit)
-                    .is_ok()
-                    && rule!(ZeroedFrameSync, self.sync_log().is_ok())
-            );
-        if taken_back {
-            failure
-        } else {
-            self.outcome_unknown(failure)
-        }
-    }
-
     pub(in crate::protocol) fn outcome_unknown(&self, source: Error) -> Error {
         let path = self.storage().log().path().to_owned();
         Error::CommitOutcomeUnknown {
             path,
             source: Box::new(source),
         }
-    }
-
-    /// Makes the frames that were written as durable as was asked for.
-    ///
-    /// # Errors
-    /// [`Error::CommitOutcomeUnknown`] if the sync failed.
-    fn sync_commit(&self) -> Result<()> {
-        if self.tuning().synchronous() == Synchronous::Full {
-            rule!(CommitSync, {
-                step(Point::CommitSync);
-                self.sync_log().map_err(|e| self.outcome_unknown(e))?;
-            });
-        }
-        Ok(())
     }
 
     /// Cuts off what a longer generation of the log has left behind `last`, the
@@ -453,6 +406,57 @@ impl PreparedFrames<'_> {
 fn filled_parts(start: u64, end: u64) -> Option<Range<u64>> {
     let (first, behind) = (start / PART, end / PART);
     (first < behind).then(|| first * PART..behind * PART)
+}
+
+/// Writes frames that end with the commit frame.
+///
+/// # Errors
+/// [`Error::CommitOutcomeUnknown`] if the commit frame may have been
+/// written and could not be taken back.
+fn write_commit<C: WalCoordination>(wal: &Wal<C>, prepared: &PreparedFrames<'_>) -> Result<()> {
+    wal.write_frames(prepared, Point::FramesWrite)
+        .map_err(|e| take_back(wal, prepared, e))
+}
+
+/// After a failed write, makes sure that a recovery does not find the
+/// transaction: the header of its commit frame is overwritten with zeros,
+/// durably. What was spilled is no danger without it.
+fn take_back<C: WalCoordination>(
+    wal: &Wal<C>,
+    prepared: &PreparedFrames<'_>,
+    failure: Error,
+) -> Error {
+    let log = wal.storage().log();
+    let commit = frame_offset(prepared.last, wal.config().page_size);
+    let end = frame_end(prepared.last, wal.config().page_size);
+    let never_complete = log.len().is_ok_and(|len| len < end);
+    let zeros = [0; FRAME_HEADER_LEN];
+    let taken_back = never_complete
+        || rule!(
+            FailedFrameIsZeroed,
+            log.write_all_at(&mut [IoSlice::new(&zeros)], commit)
+                .is_ok()
+                && rule!(ZeroedFrameSync, wal.sync_log().is_ok())
+        );
+    if taken_back {
+        failure
+    } else {
+        wal.outcome_unknown(failure)
+    }
+}
+
+/// Makes the frames that were written as durable as was asked for.
+///
+/// # Errors
+/// [`Error::CommitOutcomeUnknown`] if the sync failed.
+fn sync_commit<C: WalCoordination>(wal: &Wal<C>) -> Result<()> {
+    if wal.tuning().synchronous() == Synchronous::Full {
+        rule!(CommitSync, {
+            step(Point::CommitSync);
+            wal.sync_log().map_err(|e| wal.outcome_unknown(e))?;
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

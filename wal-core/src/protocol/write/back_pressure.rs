@@ -27,8 +27,8 @@ const FOR_READERS: Duration = Duration::from_millis(1);
 impl<C: WalCoordination> Wal<C> {
     /// Waits until the log has less than [`crate::protocol::WalConfig::max_log_frames`].
     pub(super) fn wait_for_room(self: &Arc<Self>, waiter: &mut Waiter) -> Result<()> {
-        while let Some(frames) = self.too_many_frames()? {
-            let Some(lock) = self.lock_in_the_way()? else {
+        while let Some(frames) = too_many_frames(self)? {
+            let Some(lock) = lock_in_the_way(self)? else {
                 return Ok(());
             };
             if lock == Lock::Write && self.waits_for_itself(waiter) {
@@ -46,33 +46,33 @@ impl<C: WalCoordination> Wal<C> {
         }
         Ok(())
     }
+}
 
-    /// The length of the log, if it is too long.
-    fn too_many_frames(&self) -> Result<Option<u32>> {
-        let most = self.config().max_log_frames;
-        if most == 0 || self.block_zero()?.is_none() {
-            return Ok(None);
-        }
-        // Whoever begins to write mends a header that is not whole.
-        let header = self.header_cell()?.load().ok();
-        let frames = header.map(|header| header.max_frame());
-        Ok(frames.filter(|&frames| !rule!(LogFrameLimit, frames < most)))
+/// The length of the log, if it is too long.
+fn too_many_frames<C: WalCoordination>(wal: &Wal<C>) -> Result<Option<u32>> {
+    let most = wal.config().max_log_frames;
+    if most == 0 || wal.block_zero()?.is_none() {
+        return Ok(None);
     }
+    // Whoever begins to write mends a header that is not whole.
+    let header = wal.header_cell()?.load().ok();
+    let frames = header.map(|header| header.max_frame());
+    Ok(frames.filter(|&frames| !rule!(LogFrameLimit, frames < most)))
+}
 
-    /// Begins the log anew; `Some` is the lock that is not to be had for it. Who
-    /// has left that to others waits for them.
-    fn lock_in_the_way(self: &Arc<Self>) -> Result<Option<Lock>> {
-        if !self.config().auto_actions.restart {
-            return Ok(Some(Lock::ReadMarks));
-        }
-        let options = CheckpointOptions {
-            begins_anew: true,
-            ..CheckpointOptions::new(CheckpointMode::Restart).busy(FOR_READERS)
-        };
-        match self.checkpoint_with(options) {
-            Ok(report) => Ok(report.held_back_by.map(|held| held.lock)),
-            Err(Error::Busy { lock, .. }) => Ok(Some(lock)),
-            Err(e) => Err(e),
-        }
+/// Begins the log anew; `Some` is the lock that is not to be had for it. Who
+/// has left that to others waits for them.
+fn lock_in_the_way<C: WalCoordination>(wal: &Arc<Wal<C>>) -> Result<Option<Lock>> {
+    if !wal.config().auto_actions.restart {
+        return Ok(Some(Lock::ReadMarks));
+    }
+    let options = CheckpointOptions {
+        begins_anew: true,
+        ..CheckpointOptions::new(CheckpointMode::Restart).busy(FOR_READERS)
+    };
+    match wal.checkpoint_with(options) {
+        Ok(report) => Ok(report.held_back_by.map(|held| held.lock)),
+        Err(Error::Busy { lock, .. }) => Ok(Some(lock)),
+        Err(e) => Err(e),
     }
 }

@@ -72,7 +72,7 @@ impl<C: WalCoordination> WriteTx<C> {
         let kept = self.changes.kept_in_log().map(|end| end.max_frame);
         #[cfg(feature = "observe")]
         let before = own.end.max_frame;
-        let result = wal.spill_history(own, kept, &self.changes.history());
+        let result = spill_history(&wal, own, kept, &self.changes.history());
         match result {
             Ok(ref ends) => {
                 observe!(
@@ -168,7 +168,7 @@ impl<C: WalCoordination> Wal<C> {
         self.check_log_room(own.end.max_frame, pages.len())?;
         // An entry behind a leftover in a chain is lost when the next writer clears the
         // leftover.
-        self.trim_leftovers(own)?;
+        trim_leftovers(self, own)?;
         own.has_leftovers = true;
         // `prepare_frames` has checked that the last frame has a number.
         let mut made = None;
@@ -187,15 +187,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Clears the index entries behind the frames of the transaction. If that fails, the
     /// next call that adds frames clears them, or the next writer.
     pub(in crate::protocol) fn forget_leftovers(&self, own: &mut OwnFrames) {
-        let _ = self.trim_leftovers(own);
-    }
-
-    fn trim_leftovers(&self, own: &mut OwnFrames) -> Result<()> {
-        if own.has_leftovers {
-            self.trim_own_frames(own.end.max_frame)?;
-            own.has_leftovers = false;
-        }
-        Ok(())
+        let _ = trim_leftovers(self, own);
     }
 
     /// Clears the index entries behind `max_frame`. The caller holds Write.
@@ -235,40 +227,48 @@ impl<C: WalCoordination> Wal<C> {
         }
         Ok((overwritten, appended))
     }
+}
 
-    /// Writes `history` to the log, and tells where each part of it ends but
-    /// the last.
-    fn spill_history(
-        &self,
-        own: &mut OwnFrames,
-        kept: Option<u32>,
-        history: &History<'_>,
-    ) -> Result<Vec<LogEnd>> {
-        let base = history.base.iter().copied();
-        let (overwritten, mut appended) = self.place(own, kept, base)?;
-        let mut lens = Vec::with_capacity(history.later.len());
-        for part in &history.later {
-            lens.push(appended.len());
-            appended.extend(part);
-        }
-        // The new frames first: if that fails, they are cut off again.
-        let prepared = self.prepare_frames(own, &appended, None)?;
-        if let Some(prepared) = &prepared {
-            self.index_frames(own, &appended)?;
-            self.write_frames(prepared, Point::SpillWrite)?;
-            if self.tuning().synchronous() != Synchronous::Off {
-                self.start_writeback(prepared.first, prepared.last)?;
-            }
-        }
-        self.overwrite_frames(own, &overwritten)?;
-        own.settle(&overwritten);
-        let before = own.end;
-        let end_after = |len: usize| match &prepared {
-            Some(prepared) => prepared.end_after(before, len),
-            None => before,
-        };
-        let ends = lens.into_iter().map(end_after).collect();
-        own.advance_to(end_after(appended.len()));
-        Ok(ends)
+fn trim_leftovers<C: WalCoordination>(wal: &Wal<C>, own: &mut OwnFrames) -> Result<()> {
+    if own.has_leftovers {
+        wal.trim_own_frames(own.end.max_frame)?;
+        own.has_leftovers = false;
     }
+    Ok(())
+}
+
+/// Writes `history` to the log, and tells where each part of it ends but
+/// the last.
+fn spill_history<C: WalCoordination>(
+    wal: &Wal<C>,
+    own: &mut OwnFrames,
+    kept: Option<u32>,
+    history: &History<'_>,
+) -> Result<Vec<LogEnd>> {
+    let base = history.base.iter().copied();
+    let (overwritten, mut appended) = wal.place(own, kept, base)?;
+    let mut lens = Vec::with_capacity(history.later.len());
+    for part in &history.later {
+        lens.push(appended.len());
+        appended.extend(part);
+    }
+    // The new frames first: if that fails, they are cut off again.
+    let prepared = wal.prepare_frames(own, &appended, None)?;
+    if let Some(prepared) = &prepared {
+        wal.index_frames(own, &appended)?;
+        wal.write_frames(prepared, Point::SpillWrite)?;
+        if wal.tuning().synchronous() != Synchronous::Off {
+            wal.start_writeback(prepared.first, prepared.last)?;
+        }
+    }
+    wal.overwrite_frames(own, &overwritten)?;
+    own.settle(&overwritten);
+    let before = own.end;
+    let end_after = |len: usize| match &prepared {
+        Some(prepared) => prepared.end_after(before, len),
+        None => before,
+    };
+    let ends = lens.into_iter().map(end_after).collect();
+    own.advance_to(end_after(appended.len()));
+    Ok(ends)
 }

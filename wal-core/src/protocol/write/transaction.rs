@@ -79,7 +79,7 @@ impl<C: WalCoordination> Wal<C> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.try_begin_fresh_write(waiter, on) {
+            match try_begin_fresh_write(self, waiter, on) {
                 // Not Write, which was waited for already.
                 Err(Error::Busy { lock, .. })
                     if lock != Lock::Write
@@ -87,70 +87,6 @@ impl<C: WalCoordination> Wal<C> {
                 begun => return begun,
             }
         }
-    }
-
-    /// Takes Write, then a snapshot. If that needs a recovery and a
-    /// checkpointer is in the way, Write is given back: the checkpointer may
-    /// be waiting for it.
-    fn try_begin_fresh_write(
-        self: &Arc<Self>,
-        waiter: &mut Waiter,
-        on: Begin,
-    ) -> Result<WriteTx<C>> {
-        let held =
-            self.observe_wait(Lock::Write, waiter, |waiter| self.wait_for_turn(waiter, on))?;
-        let HeldWrite { write, after } =
-            held.ok_or_else(|| self.busy_after(Lock::Write, waiter))?;
-        if let Some(commit) = after {
-            return self.begin_on(write, commit);
-        }
-        let held = Held {
-            write: Some(&write),
-            checkpoint: None,
-        };
-        let header = self.settled_header(&held)?;
-        self.mend_backfilled(&header)?;
-        index::trim(&**self, header.max_frame())?;
-        // Behind Write, so no restart sets it back; a checkpoint may raise it,
-        // and what it has moved by then is in the log too.
-        let min_frame = self.first_in_log(&header)?;
-        let read = self.read_tx(write.lent(), &header, None, min_frame)?;
-        Ok(WriteTx::new(read, write))
-    }
-
-    /// Begins on `commit` of another thread, from which `write` was taken over. It
-    /// has left nothing to mend but the entries of a rollback, or of one that panicked.
-    fn begin_on(self: &Arc<Self>, write: LockGuard<C>, commit: Commit) -> Result<WriteTx<C>> {
-        let header = commit.header;
-        rule!(InheritTrimsIndex, {
-            index::trim(&**self, header.max_frame())?;
-        });
-        // What a checkpoint moves meanwhile is published, and in the log too; and
-        // that does not begin anew while something is unpublished.
-        let min_frame = self.first_in_log(&header)?;
-        let read = self.read_tx(write.lent(), &header, None, min_frame)?;
-        let mut tx = WriteTx::new(read, write);
-        tx.begun_on = Some(commit.number);
-        Ok(tx)
-    }
-
-    fn write_lock_for(self: &Arc<Self>, read: &ReadTx<C>) -> Result<LockGuard<C>> {
-        self.check_writable()?;
-        let write = self
-            .try_begin_write_tx()?
-            .ok_or_else(|| self.busy_again(Lock::Write))?;
-        // Compared once Write is held: from here on the header stands still.
-        if !rule!(
-            WriterOnNewestSnapshot,
-            self.header_cell()?.is(&read.snapshot.header)
-        ) {
-            return Err(Error::BusySnapshot);
-        }
-        if self.mend_backfilled(&read.snapshot.header)? {
-            return Err(Error::BusySnapshot);
-        }
-        index::trim(&**self, read.snapshot.max_frame())?;
-        Ok(write)
     }
 }
 
@@ -163,27 +99,12 @@ impl<C: WalCoordination> ReadTx<C> {
     /// [`Error::Busy`] if somebody is writing, and what [`Wal::begin_write`]
     /// gives; each with this transaction, which can go on.
     pub fn upgrade(mut self) -> Result<WriteTx<C>, Box<UpgradeRefused<C>>> {
-        match self.wal().write_lock_for(&self) {
+        match write_lock_for(self.wal(), &self) {
             Ok(write) => {
                 self.lasts();
                 Ok(WriteTx::new(self, write))
             }
             Err(error) => Err(Box::new(UpgradeRefused { read: self, error })),
-        }
-    }
-}
-
-impl<C: WalCoordination> Wal<C> {
-    /// Lets the disk begin with what a commit that is not synced has added to the
-    /// log, which turned the state `before` into `published`. If it cannot, that is
-    /// no failure of the commit: it was promised no more than to be seen.
-    fn let_disk_begin(&self, before: &IndexHeader, published: &IndexHeader) {
-        let first = last_frame_before(before, published).saturating_add(1);
-        if let (Some(first), Some(last)) =
-            (FrameNo::new(first), FrameNo::new(published.max_frame()))
-        {
-            // Whoever syncs the log next hears of it.
-            let _ = self.start_writeback(first, last);
         }
     }
 }
@@ -254,7 +175,7 @@ impl<C: WalCoordination> WriteTx<C> {
         } else {
             drop(self);
             if wal.tuning().synchronous() == Synchronous::Normal {
-                wal.let_disk_begin(&before, &committed);
+                let_disk_begin(&wal, &before, &committed);
             }
         }
         wal.tell_opener();
@@ -336,5 +257,82 @@ impl<C: WalCoordination> Drop for WriteTx<C> {
             // That it never is can be told to who has committed it only.
             let _ = self.end_on_published();
         }
+    }
+}
+
+/// Takes Write, then a snapshot. If that needs a recovery and a
+/// checkpointer is in the way, Write is given back: the checkpointer may
+/// be waiting for it.
+fn try_begin_fresh_write<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    waiter: &mut Waiter,
+    on: Begin,
+) -> Result<WriteTx<C>> {
+    let held = wal.observe_wait(Lock::Write, waiter, |waiter| wal.wait_for_turn(waiter, on))?;
+    let HeldWrite { write, after } = held.ok_or_else(|| wal.busy_after(Lock::Write, waiter))?;
+    if let Some(commit) = after {
+        return begin_on(wal, write, commit);
+    }
+    let held = Held {
+        write: Some(&write),
+        checkpoint: None,
+    };
+    let header = wal.settled_header(&held)?;
+    wal.mend_backfilled(&header)?;
+    index::trim(&**wal, header.max_frame())?;
+    // Behind Write, so no restart sets it back; a checkpoint may raise it,
+    // and what it has moved by then is in the log too.
+    let min_frame = wal.first_in_log(&header)?;
+    let read = wal.read_tx(write.lent(), &header, None, min_frame)?;
+    Ok(WriteTx::new(read, write))
+}
+
+/// Begins on `commit` of another thread, from which `write` was taken over. It
+/// has left nothing to mend but the entries of a rollback, or of one that panicked.
+fn begin_on<C: WalCoordination>(
+    wal: &Arc<Wal<C>>,
+    write: LockGuard<C>,
+    commit: Commit,
+) -> Result<WriteTx<C>> {
+    let header = commit.header;
+    rule!(InheritTrimsIndex, {
+        index::trim(&**wal, header.max_frame())?;
+    });
+    // What a checkpoint moves meanwhile is published, and in the log too; and
+    // that does not begin anew while something is unpublished.
+    let min_frame = wal.first_in_log(&header)?;
+    let read = wal.read_tx(write.lent(), &header, None, min_frame)?;
+    let mut tx = WriteTx::new(read, write);
+    tx.begun_on = Some(commit.number);
+    Ok(tx)
+}
+
+fn write_lock_for<C: WalCoordination>(wal: &Arc<Wal<C>>, read: &ReadTx<C>) -> Result<LockGuard<C>> {
+    wal.check_writable()?;
+    let write = wal
+        .try_begin_write_tx()?
+        .ok_or_else(|| wal.busy_again(Lock::Write))?;
+    // Compared once Write is held: from here on the header stands still.
+    if !rule!(
+        WriterOnNewestSnapshot,
+        wal.header_cell()?.is(&read.snapshot.header)
+    ) {
+        return Err(Error::BusySnapshot);
+    }
+    if wal.mend_backfilled(&read.snapshot.header)? {
+        return Err(Error::BusySnapshot);
+    }
+    index::trim(&**wal, read.snapshot.max_frame())?;
+    Ok(write)
+}
+
+/// Lets the disk begin with what a commit that is not synced has added to the
+/// log, which turned the state `before` into `published`. If it cannot, that is
+/// no failure of the commit: it was promised no more than to be seen.
+fn let_disk_begin<C: WalCoordination>(wal: &Wal<C>, before: &IndexHeader, published: &IndexHeader) {
+    let first = last_frame_before(before, published).saturating_add(1);
+    if let (Some(first), Some(last)) = (FrameNo::new(first), FrameNo::new(published.max_frame())) {
+        // Whoever syncs the log next hears of it.
+        let _ = wal.start_writeback(first, last);
     }
 }
