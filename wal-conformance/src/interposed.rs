@@ -20,7 +20,7 @@ use wal_core::error::{Error, Result};
 use wal_core::index::{IndexBlock, WritableBlock};
 use wal_core::storage::{File, FileSyncType, MappedFile, Storage};
 use wal_core::types::{Lock, LockMode, ReadSlot};
-use wal_core::wait::WaitingRoom;
+use wal_core::wait::WaitState;
 
 /// An attachment that several users may share.
 pub(super) struct SharedAttachment<C> {
@@ -206,8 +206,8 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
         }
     }
 
-    fn waiting_room(&self) -> Option<&WaitingRoom> {
-        self.0.inner().waiting_room()
+    fn wait_state(&self) -> Option<&WaitState> {
+        self.0.inner().wait_state()
     }
 
     fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
@@ -243,9 +243,11 @@ impl<C: WalCoordination> WalCoordination for Interposed<C> {
 
 impl<C: WalCoordination> Interposed<C> {
     fn awaited(&self, word: &AtomicU32) -> Awaited {
-        match self.waiting_room() {
-            Some(room) if std::ptr::eq(room.commits().word(), word) => Awaited::Commit,
-            Some(room) if std::ptr::eq(room.synced().done().word(), word) => Awaited::Sync,
+        match self.wait_state() {
+            Some(wait_state) if std::ptr::eq(wait_state.commits().word(), word) => Awaited::Commit,
+            Some(wait_state) if std::ptr::eq(wait_state.synced().done().word(), word) => {
+                Awaited::Sync
+            }
             _ => Awaited::Turn,
         }
     }

@@ -19,7 +19,7 @@ use wal_core::index::{IndexBlock, MARK_NOT_USED, WritableBlock};
 use wal_core::once_table::OnceTable;
 use wal_core::storage::{OpenMode, OsFile, OsStorage};
 use wal_core::sync::Unpoison;
-use wal_core::wait::WaitingRoom;
+use wal_core::wait::WaitState;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
 /// What the users of one database share.
@@ -29,7 +29,7 @@ struct Meeting {
     /// How each lock is held: −1 for exclusively, else by how many.
     locks: Mutex<[i32; Lock::COUNT]>,
     marks: [AtomicU32; 5],
-    room: WaitingRoom,
+    wait_state: WaitState,
     sleepers: Mutex<()>,
     woken: Condvar,
 }
@@ -165,8 +165,8 @@ impl WalCoordination for Table {
         self.meeting.marks[slot.index()].store(mark, Ordering::Relaxed);
     }
 
-    fn waiting_room(&self) -> Option<&WaitingRoom> {
-        Some(&self.meeting.room)
+    fn wait_state(&self) -> Option<&WaitState> {
+        Some(&self.meeting.wait_state)
     }
 
     fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {

@@ -37,8 +37,8 @@
 //!     last reader, and only
 //!     - for a process that reads often, not after a few reads,
 //!     - while the slot [serves the newest state](crate::protocol::serves_newest),
-//!     - with a note in [`WaitingRoom::delayed`], and until [`WaitingRoom::reclaim`] is
-//!       notified, where there is a waiting room.
+//!     - with a note in [`WaitState::delayed`], and until [`WaitState::reclaim`] is
+//!       notified, where there is a wait state.
 //!
 //!     A backend may refuse a slot with a mark for a moment although it is free, so that a
 //!     peer gets it; not to a caller that holds it already.
@@ -58,7 +58,7 @@ use crate::error::Result;
 use crate::index::{IndexBlock, WritableBlock};
 use crate::sync::AtomicU32;
 use crate::types::{Lock, LockMode, ReadSlot};
-use crate::wait::WaitingRoom;
+use crate::wait::WaitState;
 
 /// Memory, locks, read slots and wake-ups between all users of one database.
 ///
@@ -201,15 +201,15 @@ pub trait WalCoordination: Send + Sync + 'static {
 
     // Wake-ups: sleeping on a word that other users change.
 
-    /// Whether some users may not know the waiting room, as stock SQLite: these wake no
+    /// Whether some users may not know the wait state, as stock SQLite: these wake no
     /// waiter when they commit or release a lock.
     const HAS_FOREIGN_PEERS: bool;
 
     /// The memory in which the users wait for each other. `None` if there is
     /// none: a waiter then checks its condition at intervals.
-    fn waiting_room(&self) -> Option<&WaitingRoom>;
+    fn wait_state(&self) -> Option<&WaitState>;
 
-    /// Sleeps until `word` of the waiting room is not `seen` any more and
+    /// Sleeps until `word` of the wait state is not `seen` any more and
     /// its sleepers are woken, or until `deadline`, or less (rules 9 and 10).
     fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant);
 

@@ -28,7 +28,7 @@ use wal_core::storage::{
     refuse_other_names, shm_bytes,
 };
 use wal_core::sync::AtomicU32;
-use wal_core::wait::WaitingRoom;
+use wal_core::wait::WaitState;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
 use crate::packed_lock::PackedLock;
@@ -130,7 +130,7 @@ pub struct InProcessWalCoordination {
     /// Write, Checkpoint and Recover.
     locks: [CachePadded<PackedLock>; FIRST_SLOT],
     slots: [SlotLock; ReadSlot::ALL.len()],
-    waiting_room: Box<WaitingRoom>,
+    wait_state: Box<WaitState>,
     sleepers: Sleepers,
 }
 
@@ -183,7 +183,7 @@ impl InProcessWalCoordination {
             blocks: OnceTable::new(),
             locks: std::array::from_fn(|_| CachePadded::new(PackedLock::new(0))),
             slots: ReadSlot::ALL.map(|slot| SlotLock::new(mark(slot))),
-            waiting_room: Box::default(),
+            wait_state: Box::default(),
             sleepers: Sleepers::default(),
         }
     }
@@ -301,8 +301,8 @@ impl WalCoordination for InProcessWalCoordination {
         self.slot(slot).set_mark(mark);
     }
 
-    fn waiting_room(&self) -> Option<&WaitingRoom> {
-        Some(&self.waiting_room)
+    fn wait_state(&self) -> Option<&WaitState> {
+        Some(&self.wait_state)
     }
 
     fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {

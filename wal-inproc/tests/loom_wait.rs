@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
-use wal_core::wait::{Turn, WaitingRoom};
+use wal_core::wait::{Position, WaitState};
 use wal_core::{Lock, LockMode, WalCoordination};
 use wal_inproc::InProcessWalCoordination;
 
@@ -40,8 +40,8 @@ impl Scene {
         }
     }
 
-    fn state(&self) -> &WaitingRoom {
-        self.coordination.waiting_room().unwrap()
+    fn state(&self) -> &WaitState {
+        self.coordination.wait_state().unwrap()
     }
 
     fn try_write(&self) -> bool {
@@ -51,17 +51,17 @@ impl Scene {
 
     /// Waits in the queue as a writer does, and acquires `WRITE`.
     fn acquire(&self, thread: u32) {
-        let queue = self.state().line();
-        let place = queue.enter(0).unwrap();
+        let queue = self.state().writer_queue();
+        let slot = queue.enter(0).unwrap();
         loop {
-            let word = queue.word(place);
+            let word = queue.word(slot);
             let seen = word.load(Ordering::SeqCst);
-            if queue.turn(place, 0) == Turn::Try && self.try_write() {
-                queue.begin_turn(thread, 0, true);
-                queue.leave(place);
+            if queue.position(slot, 0) == Position::First && self.try_write() {
+                queue.begin_slice(thread, 0, true);
+                queue.leave(slot);
                 return;
             }
-            assert_eq!(queue.be_patient(place, AFTER_SLICE), None);
+            assert_eq!(queue.defer_wake_up(slot, AFTER_SLICE), None);
             self.coordination.sleep(word, seen, self.far);
         }
     }
@@ -72,7 +72,11 @@ impl Scene {
         unsafe {
             self.coordination.unlock(Lock::Write, LockMode::Exclusive);
         }
-        if let Some(word) = self.state().line().next(thread, || AFTER_SLICE) {
+        if let Some(word) = self
+            .state()
+            .writer_queue()
+            .next_to_wake(thread, || AFTER_SLICE)
+        {
             self.coordination.wake(word);
         }
     }
@@ -109,7 +113,7 @@ fn explore<const THREADS: usize>(
 fn wait(scene: &Scene) {
     let commits = scene.state().commits();
     loop {
-        let seen = commits.expect();
+        let seen = commits.prepare_wait();
         if scene.happened.load(Ordering::Relaxed) {
             return;
         }
@@ -120,7 +124,7 @@ fn wait(scene: &Scene) {
 fn tell(scene: &Scene) {
     scene.happened.store(true, Ordering::Relaxed);
     let commits = scene.state().commits();
-    if commits.ring() {
+    if commits.notify() {
         scene.coordination.wake(commits.word());
     }
 }
@@ -136,7 +140,7 @@ fn event_count_loses_no_wake_up() {
 
 fn hold_write(scene: &Scene) {
     assert!(scene.try_write());
-    scene.state().line().begin_turn(1, 0, false);
+    scene.state().writer_queue().begin_slice(1, 0, false);
 }
 
 fn write(scene: &Scene) {
@@ -161,12 +165,12 @@ fn writer_queue_loses_no_wake_up() {
 #[test]
 fn writer_that_enters_an_emptied_queue_is_woken() {
     fn bypass(scene: &Scene) {
-        if scene.state().line().may_pass(4, AFTER_SLICE) && scene.try_write() {
+        if scene.state().writer_queue().may_bypass(4, AFTER_SLICE) && scene.try_write() {
             scene.release(4);
         }
     }
     let leave_queue = |scene: &Scene| {
-        let queue = scene.state().line();
+        let queue = scene.state().writer_queue();
         queue.leave(queue.enter(0).unwrap());
         hold_write(scene);
     };

@@ -361,7 +361,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
     /// share that the log has to be written again.
     fn can_heal(&self) -> bool {
         let is_between = matches!(self.tx, Tx::None);
-        is_between && self.wal.is_poisoned() && self.wal.coordination().waiting_room().is_some()
+        is_between && self.wal.is_poisoned() && self.wal.coordination().wait_state().is_some()
     }
 
     fn settings(&self) -> Settings {
@@ -378,11 +378,11 @@ impl<C: WalCoordination> Log for BackendLog<C> {
         let Settings { limit, exclusive } = predecessor.settings();
         self.wal.tuning().set_log_size_limit(limit);
         self.exclusive = exclusive;
-        if let Some(room) = self.wal.coordination().waiting_room()
+        if let Some(wait_state) = self.wal.coordination().wait_state()
             && self.on_heap
             && predecessor.can_heal()
         {
-            room.synced().fail_all();
+            wait_state.synced().fail_all();
             self.cut_log(predecessor.frame_count()?)?;
         }
         Ok(())

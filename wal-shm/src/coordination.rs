@@ -10,7 +10,7 @@ use wal_core::index::{IndexBlock, WritableBlock, forget_header};
 use wal_core::protocol::serves_newest;
 use wal_core::storage::{OpenMode, OsFile, shm_bytes};
 use wal_core::sync::{AtomicBool, AtomicU32, Ordering};
-use wal_core::wait::WaitingRoom;
+use wal_core::wait::WaitState;
 use wal_core::{Error, Lock, LockMode, ReadSlot, Result, WalCoordination};
 
 use crate::attachment::Attachment;
@@ -254,8 +254,8 @@ impl WalCoordination for ShmWalCoordination {
         }
     }
 
-    fn waiting_room(&self) -> Option<&WaitingRoom> {
-        self.attachment.side.as_ref()?.waiting_room()
+    fn wait_state(&self) -> Option<&WaitState> {
+        self.attachment.side.as_ref()?.wait_state()
     }
 
     fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {

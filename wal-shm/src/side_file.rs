@@ -11,7 +11,7 @@
 //! |---|---|
 //! | 0 | magic |
 //! | 1 | version |
-//! | 16 … | [`WaitingRoom`] |
+//! | 16 … | [`WaitState`] |
 //! | behind it | [`ProcessTable`] |
 //!
 //! The first opener is found by a lock on byte 2^20, behind the contents.
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use wal_core::storage::{ByteLocks, File, OsFile};
 use wal_core::sync::{AtomicU32, Ordering};
-use wal_core::wait::{POLL_INTERVAL, WaitingRoom};
+use wal_core::wait::{POLL_INTERVAL, WaitState};
 use wal_core::{Error, Lock, Result};
 
 use crate::main_file::MainFile;
@@ -49,7 +49,7 @@ pub(crate) struct SideMemory {
     magic: AtomicU32,
     version: AtomicU32,
     unused: [AtomicU32; 14],
-    waiting_room: WaitingRoom,
+    wait_state: WaitState,
     processes: [AtomicU32; PROCESS_WORDS],
 }
 
@@ -57,7 +57,7 @@ wal_core::shared_memory!(SideMemory {
     magic,
     version,
     unused,
-    waiting_room,
+    wait_state,
     processes,
 });
 
@@ -112,8 +112,8 @@ impl SideFile {
     }
 
     /// Where the users wait for each other; `None` in a forked child.
-    pub(crate) fn waiting_room(&self) -> Option<&WaitingRoom> {
-        Some(&self.memory.get()?.waiting_room)
+    pub(crate) fn wait_state(&self) -> Option<&WaitState> {
+        Some(&self.memory.get()?.wait_state)
     }
 
     fn processes(&self) -> Option<ProcessTable<'_>> {
@@ -142,7 +142,7 @@ impl SideMemory {
     }
 }
 
-/// Sleeps until `word` of the waiting room is not `seen`, or until `deadline`.
+/// Sleeps until `word` of the wait state is not `seen`, or until `deadline`.
 pub(crate) fn sleep(word: &AtomicU32, seen: u32, deadline: Instant) {
     let left = deadline.saturating_duration_since(Instant::now());
     futex::wait(word, seen, left);
@@ -203,12 +203,17 @@ mod tests {
         let (_dir, database) = database();
         let sleeper = SideFile::open(&database, LOCKS).unwrap();
         let waker = SideFile::open(&database, LOCKS).unwrap();
-        let place = sleeper.waiting_room().unwrap().line().enter(0).unwrap();
-        let word = sleeper.waiting_room().unwrap().line().word(place);
+        let place = sleeper
+            .wait_state()
+            .unwrap()
+            .writer_queue()
+            .enter(0)
+            .unwrap();
+        let word = sleeper.wait_state().unwrap().writer_queue().word(place);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let line = waker.waiting_room().unwrap().line();
-                futex::wake_all(line.next(1, || 0).unwrap());
+                let queue = waker.wait_state().unwrap().writer_queue();
+                futex::wake_all(queue.next_to_wake(1, || 0).unwrap());
             });
             let deadline = Instant::now() + Duration::from_secs(20);
             while word.load(Ordering::SeqCst) == 0 {

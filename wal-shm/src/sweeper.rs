@@ -4,7 +4,7 @@
 //! It is started when release is delayed for the first time, and ends with the last
 //! attachment for which it was. It sleeps without a timer while no release is delayed. While
 //! one is, it looks at its lock table twice within the delay, and a checkpoint of any process
-//! wakes it ([`WaitingRoom::reclaim`]).
+//! wakes it ([`WaitState::reclaim`]).
 //!
 //! # Protocol
 //! Lock order: [`Process::control`], [`Process::swept`], then the mutex of a lock table. The
@@ -12,7 +12,7 @@
 //! what it sleeps on; an attachment that is dropped wakes it and waits until it has let go of
 //! them, so that no file is closed later than its attachment.
 //!
-//! [`WaitingRoom::reclaim`]: wal_core::wait::WaitingRoom::reclaim
+//! [`WaitState::reclaim`]: wal_core::wait::WaitState::reclaim
 
 use std::sync::Arc;
 use std::thread::{
@@ -27,7 +27,7 @@ use wal_core::once_table::OnceTable;
 use wal_core::sync::{
     AtomicBool, AtomicU32, Condvar, Mutex, MutexGuard, Ordering, Unpoison, wait_while,
 };
-use wal_core::wait::Bell;
+use wal_core::wait::EventCount;
 
 use crate::futex;
 use crate::index::Index;
@@ -61,7 +61,7 @@ struct Swept {
     /// What the last look has seen.
     seen: Seen,
     next_look: Instant,
-    /// The state of [`WaitingRoom::reclaim`](wal_core::wait::WaitingRoom::reclaim) since
+    /// The state of [`WaitState::reclaim`](wal_core::wait::WaitState::reclaim) since
     /// which no checkpoint has reclaimed the locks.
     answered: Option<u32>,
 }
@@ -221,7 +221,7 @@ impl Swept {
         Swept {
             seen: locks.table.seen(),
             next_look: Instant::now() + locks.delay.between_looks(),
-            answered: locks.reclaim().map(Bell::expect),
+            answered: locks.reclaim().map(EventCount::prepare_wait),
             locks: locks.clone(),
         }
     }
@@ -238,7 +238,7 @@ impl Swept {
             // The last user of the attachment has ended it.
             return false;
         }
-        let is_reclaimed = self.locks.reclaim().map(Bell::expect) != self.answered;
+        let is_reclaimed = self.locks.reclaim().map(EventCount::prepare_wait) != self.answered;
         let now = Instant::now();
         let is_due = now >= self.next_look;
         if is_reclaimed || is_due && !table.look(&**index, &mut self.seen) {
@@ -253,9 +253,9 @@ impl Swept {
 }
 
 impl Locks {
-    fn reclaim(&self) -> Option<&Bell> {
-        let room = self.side.as_ref()?.waiting_room()?;
-        Some(room.reclaim())
+    fn reclaim(&self) -> Option<&EventCount> {
+        let wait_state = self.side.as_ref()?.wait_state()?;
+        Some(wait_state.reclaim())
     }
 }
 

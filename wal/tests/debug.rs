@@ -14,7 +14,7 @@ use wal::{
 use wal_core::WalCoordination;
 use wal_core::format::scan;
 use wal_core::storage::{File, MemoryFile, OpenMode, OsFile, OsStorage, beside};
-use wal_core::wait::WaitingRoom;
+use wal_core::wait::WaitState;
 
 /// Without the path of a database.
 const MOST_BYTES: usize = 300;
@@ -224,9 +224,9 @@ fn debug_of_core_types_is_one_short_line() {
     let memory = MemoryFile::new(&path, vec![BYTE; 100_000]);
     sweep.look("MemoryFile", &memory);
     assert_eq!(memory.len().unwrap(), 100_000);
-    sweep.look("WaitingRoom", &WaitingRoom::default());
-    sweep.look("Line", WaitingRoom::default().line());
-    sweep.look("SyncedLog", WaitingRoom::default().synced());
+    sweep.look("WaitState", &WaitState::default());
+    sweep.look("WriterQueue", WaitState::default().writer_queue());
+    sweep.look("SyncedLog", WaitState::default().synced());
     let lock = wal_inproc::slot_lock::SlotLock::with_stripes(16, u32::MAX);
     sweep.look("SlotLock", &lock);
     sweep.look("InProcessOptions", &wal_inproc::InProcessOptions::default());

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use wal_core::index::{IndexBlock, WritableBlock};
-use wal_core::wait::WaitingRoom;
+use wal_core::wait::WaitState;
 use wal_core::{Lock, LockMode, ReadSlot, Result, WalCoordination};
 use wal_inproc::InProcessWalCoordination;
 
@@ -70,8 +70,8 @@ impl WalCoordination for Shared {
         unsafe { self.0.set_mark(slot, mark) };
     }
 
-    fn waiting_room(&self) -> Option<&WaitingRoom> {
-        self.0.waiting_room()
+    fn wait_state(&self) -> Option<&WaitState> {
+        self.0.wait_state()
     }
 
     fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {

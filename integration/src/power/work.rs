@@ -519,11 +519,12 @@ fn commit_on_a_thread(
 ) -> Result<JoinHandle<wal_core::Result<()>>> {
     let deadline = Instant::now() + PATIENCE;
     let mut tx = loop {
-        // Write is passed on within a turn, however long it took to come here.
-        let room = wal.coordination().waiting_room();
-        room.context("no waiting room")?
-            .line()
-            .begin_turn(1, micros()?, true);
+        // WRITE is passed on within a time slice, however long it took to come here.
+        let wait_state = wal.coordination().wait_state();
+        wait_state
+            .context("no wait state")?
+            .writer_queue()
+            .begin_slice(1, micros()?, true);
         match wal.begin_write(Duration::ZERO) {
             Err(wal_core::Error::Busy { .. }) if Instant::now() < deadline => thread::yield_now(),
             begun => break begun?,

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use wal_core::index::{IndexBlock, WritableBlock};
 use wal_core::storage::{File, FileSyncType, MemoryFile, Storage};
-use wal_core::wait::WaitingRoom;
+use wal_core::wait::WaitState;
 use wal_core::{Lock, LockMode, ReadSlot, Result, WalCoordination};
 use wal_inproc::InProcessWalCoordination;
 
@@ -74,8 +74,8 @@ impl WalCoordination for Yielding {
         unsafe { self.0.set_mark(slot, mark) };
     }
 
-    fn waiting_room(&self) -> Option<&WaitingRoom> {
-        self.0.waiting_room()
+    fn wait_state(&self) -> Option<&WaitState> {
+        self.0.wait_state()
     }
 
     /// Others run meanwhile, which is all that a sleep is for.

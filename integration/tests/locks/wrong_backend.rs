@@ -17,7 +17,7 @@ use integration::stock::{StockKind, StockSqlite};
 use wal_core::index::{IndexBlock, WritableBlock};
 use wal_core::protocol::{CheckpointMode, Expected, Wal, WalConfig, inspect};
 use wal_core::storage::{OpenMode, OsFile, OsStorage};
-use wal_core::wait::WaitingRoom;
+use wal_core::wait::WaitState;
 use wal_core::{Error, Lock, LockMode, PageNo, ReadSlot, Result, WalCoordination};
 use wal_shm::{Access, ShmOptions, ShmWalCoordination};
 
@@ -59,7 +59,7 @@ impl WalCoordination for Granting {
 
     unsafe fn set_mark(&self, _slot: ReadSlot, _mark: u32) {}
 
-    fn waiting_room(&self) -> Option<&WaitingRoom> {
+    fn wait_state(&self) -> Option<&WaitState> {
         None
     }
 

@@ -190,9 +190,9 @@ pub(crate) fn apply_does_not_begin_on_an_unpublished_commit<B: Subject>() {
     strict.before(|call| *call == SYNC, {
         let strict = strict.clone();
         move || {
-            let room = strict.wal.coordination().waiting_room();
-            let line = room.expect("a waiting room").line();
-            line.begin_turn(wal_core::wait::who(), wal_core::wait::now(), true);
+            let wait_state = strict.wal.coordination().wait_state();
+            let queue = wait_state.expect("a wait state").writer_queue();
+            queue.begin_slice(wal_core::wait::thread_number(), wal_core::wait::now(), true);
             match strict.wal.begin_apply(Duration::ZERO) {
                 Err(Error::Busy { lock, .. }) => assert_eq!(lock, Lock::Write),
                 Ok(tx) => {
@@ -211,8 +211,8 @@ pub(crate) fn apply_does_not_begin_on_an_unpublished_commit<B: Subject>() {
 }
 
 fn fail_sync<B: Subject>(user: &User<B>) {
-    let room = user.wal.coordination().waiting_room();
-    let synced = room.expect("a waiting room").synced();
+    let wait_state = user.wal.coordination().wait_state();
+    let synced = wait_state.expect("a wait state").synced();
     synced.fail(user.header().salts());
 }
 

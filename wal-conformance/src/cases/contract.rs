@@ -392,26 +392,26 @@ pub(crate) fn mark_is_raised_under_no_reader_of_the_old_one<B: Subject>() {
 pub(crate) fn a_sleep_ends_when_its_word_was_changed_and_woken<B: Subject>() {
     let (_scene, one, two) = two_at_an_index::<B>();
     let sleeper = one.wal.coordination();
-    let room = sleeper.waiting_room().expect("a waiting room");
+    let wait_state = sleeper.wait_state().expect("a wait state");
     for _ in 0..200 {
         let deadline = Instant::now() + BOUND;
-        let seen = room.commits().expect();
+        let seen = wait_state.commits().prepare_wait();
         thread::scope(|threads| {
             threads.spawn(|| {
                 let waker = two.wal.coordination();
-                let room = waker.waiting_room().expect("a waiting room");
-                assert!(room.commits().ring(), "the sleeper is not seen");
-                waker.wake(room.commits().word());
+                let wait_state = waker.wait_state().expect("a wait state");
+                assert!(wait_state.commits().notify(), "the sleeper is not seen");
+                waker.wake(wait_state.commits().word());
             });
             // A sleep may end early, but a wake-up may not be lost: with it
             // lost, this would go on to the deadline.
-            while room.commits().word().load(Ordering::SeqCst) == seen {
-                sleeper.sleep(room.commits().word(), seen, deadline);
+            while wait_state.commits().word().load(Ordering::SeqCst) == seen {
+                sleeper.sleep(wait_state.commits().word(), seen, deadline);
                 assert!(Instant::now() < deadline, "a wake-up was lost");
             }
         });
         // It has happened, so this does not sleep at all.
-        sleeper.sleep(room.commits().word(), seen, deadline);
+        sleeper.sleep(wait_state.commits().word(), seen, deadline);
         assert!(Instant::now() < deadline, "the word was not looked at");
     }
 }
@@ -420,12 +420,12 @@ pub(crate) fn a_sleep_ends_at_its_deadline<B: Subject>() {
     let (_scene, one, _two) = two_at_an_index::<B>();
     let begun = Instant::now();
     let coordination = one.wal.coordination();
-    let room = coordination.waiting_room().expect("a waiting room");
-    let seen = room.commits().expect();
+    let wait_state = coordination.wait_state().expect("a wait state");
+    let seen = wait_state.commits().prepare_wait();
     let deadline = Instant::now() + Duration::from_millis(3);
-    coordination.sleep(room.commits().word(), seen, deadline);
+    coordination.sleep(wait_state.commits().word(), seen, deadline);
     // A deadline that has passed already.
-    coordination.sleep(room.commits().word(), seen, begun);
+    coordination.sleep(wait_state.commits().word(), seen, begun);
     assert!(begun.elapsed() < BOUND, "a sleep outlived its deadline");
 }
 

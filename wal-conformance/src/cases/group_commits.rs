@@ -43,8 +43,8 @@ fn is_told_synced<B: Subject>(user: &User<B>, header: &IndexHeader) -> bool {
 }
 
 fn synced_log<B: Subject>(user: &User<B>) -> &SyncedLog {
-    let room = user.wal.coordination().waiting_room();
-    room.expect("a waiting room").synced()
+    let wait_state = user.wal.coordination().wait_state();
+    wait_state.expect("a wait state").synced()
 }
 
 pub(crate) fn a_group_commit_is_visible_and_write_free_before_its_sync<B: Subject>() {

@@ -20,8 +20,8 @@ use wal_core::wait::SyncedLog;
 const IN_FRAME_ONE: u64 = 32 + 24 + 100;
 
 fn synced_log<B: Subject>(user: &User<B>) -> &SyncedLog {
-    let room = user.wal.coordination().waiting_room();
-    room.expect("a waiting room").synced()
+    let wait_state = user.wal.coordination().wait_state();
+    wait_state.expect("a wait state").synced()
 }
 
 /// A user at `Full` whose log has a commit, and a failure that another one has told.

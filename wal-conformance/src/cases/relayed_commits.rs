@@ -13,7 +13,7 @@ use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};
 use wal_core::protocol::Synchronous;
 use wal_core::types::PageNo;
-use wal_core::wait::{now, who};
+use wal_core::wait::{now, thread_number};
 
 /// What is made while a sync waits, and looked at once it is over.
 pub(super) type Kept<T> = Arc<Mutex<Vec<T>>>;
@@ -40,10 +40,10 @@ pub(super) fn scene<B: Subject>() -> (Scene<B>, User<B>, User<B>) {
 pub(super) fn begin_beside_a_sync<B: Subject>(user: &User<B>) -> Writing<B> {
     let deadline = Instant::now() + BOUND;
     loop {
-        let room = user.wal.coordination().waiting_room();
+        let wait_state = user.wal.coordination().wait_state();
         // However long it took to come here.
-        let line = room.expect("a waiting room").line();
-        line.begin_turn(who(), now(), true);
+        let queue = wait_state.expect("a wait state").writer_queue();
+        queue.begin_slice(thread_number(), now(), true);
         match user.wal.begin_write(Duration::ZERO) {
             Err(Error::Busy { .. }) if Instant::now() < deadline => std::thread::yield_now(),
             begun => return begun.expect("Write is passed on"),
@@ -233,10 +233,10 @@ pub(crate) fn write_is_not_taken_over_when_the_turn_is_over<B: Subject>() {
     strict.before(|call| *call == SYNC, {
         let (strict, begun) = (strict.clone(), outcome.clone());
         move || {
-            let room = strict.wal.coordination().waiting_room();
-            let line = room.expect("a waiting room").line();
+            let wait_state = strict.wal.coordination().wait_state();
+            let queue = wait_state.expect("a wait state").writer_queue();
             // Two milliseconds ago, and a turn is one.
-            line.begin_turn(who(), now().wrapping_sub(2000), true);
+            queue.begin_slice(thread_number(), now().wrapping_sub(2000), true);
             keep(&begun, strict.wal.begin_write(Duration::ZERO));
         }
     });
@@ -298,9 +298,9 @@ pub(crate) fn a_rollback_beside_a_sync_takes_nothing_from_the_next_one<B: Subjec
 pub(crate) fn a_log_does_not_begin_anew_before_its_leader_is_done<B: Subject>() {
     let (scene, strict, other) = scene::<B>();
     let threads = Kept::default();
-    let room = strict.wal.coordination().waiting_room();
+    let wait_state = strict.wal.coordination().wait_state();
     // Somebody waits for a commit, so that it is told by a call.
-    room.expect("a waiting room").commits().expect();
+    wait_state.expect("a wait state").commits().prepare_wait();
     strict.before(|call| *call == Call::Wake(Awaited::Commit), {
         let (strict, other, threads) = (strict.clone(), other.clone(), threads.clone());
         move || {

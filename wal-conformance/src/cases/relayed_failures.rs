@@ -53,8 +53,8 @@ pub(crate) fn a_log_is_not_written_again_over_unpublished_frames<B: Subject>() {
     strict.before(|call| *call == SYNC, {
         let (strict, other, threads) = (strict.clone(), other.clone(), threads.clone());
         move || {
-            let room = strict.wal.coordination().waiting_room();
-            let synced = room.expect("a waiting room").synced();
+            let wait_state = strict.wal.coordination().wait_state();
+            let synced = wait_state.expect("a wait state").synced();
             synced.fail(strict.header().salts());
             let tx = begin_beside_a_sync(&strict);
             strict.before(writes_log, move || {

@@ -25,7 +25,7 @@ use wal_core::coordination::WalCoordination;
 use wal_core::error::{Error, Result};
 use wal_core::types::Lock;
 use wal_core::wait::manual_clock::ManualClock;
-use wal_core::wait::who;
+use wal_core::wait::thread_number;
 
 const WAKES_HEIR: Call = Call::Wake(Awaited::Turn);
 
@@ -173,9 +173,9 @@ pub(crate) fn write_is_kept_while_a_leader_may_store_a_header<B: Subject>() {
             assert_write_is_held(&other, "a header may yet be stored");
             // From now on the waiter would inherit Write, if there were something to
             // inherit. It looks whenever it is about to sleep.
-            let room = strict.wal.coordination().waiting_room();
-            let line = room.expect("a waiting room").line();
-            line.begin_turn(who(), late.run(wal_core::wait::now), true);
+            let wait_state = strict.wal.coordination().wait_state();
+            let queue = wait_state.expect("a wait state").writer_queue();
+            queue.begin_slice(thread_number(), late.run(wal_core::wait::now), true);
             for _ in 0..3 {
                 let looked = Arc::new(AtomicBool::new(false));
                 let looks = looked.clone();
@@ -343,8 +343,8 @@ pub(crate) fn leader_that_dies_at_any_call_keeps_no_lock<B: Subject>() {
         let other = scene.user();
         strict.commit(&[1, 2, 3], 1);
         // Somebody waits for a commit, so that it is told by a call.
-        let room = strict.wal.coordination().waiting_room();
-        room.expect("a waiting room").commits().expect();
+        let wait_state = strict.wal.coordination().wait_state();
+        wait_state.expect("a wait state").commits().prepare_wait();
         if !strict.dies(nth(n), |strict| strict.commit(&[1], 2)) {
             return false;
         }

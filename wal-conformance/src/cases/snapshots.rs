@@ -142,8 +142,8 @@ pub(crate) fn a_commit_is_found_from_the_moment_it_is_told<B: Subject>() {
     };
     writer.before(told, reads);
     // Somebody sleeps, so there is somebody to be told.
-    let room = writer.wal.coordination().waiting_room();
-    room.expect("a waiting room").commits().expect();
+    let wait_state = writer.wal.coordination().wait_state();
+    wait_state.expect("a wait state").commits().prepare_wait();
     writer.commit(&[1, 2], 2);
     writer.assert_stepped_in();
 }

@@ -51,8 +51,11 @@ pub(crate) fn a_writer_begins_when_its_handler_let_the_other_end<B: Subject>() {
 
 /// How many writers wait in line.
 fn in_line<B: Subject>(user: &User<B>) -> usize {
-    let room = user.wal.coordination().waiting_room();
-    room.expect("a waiting room").line().occupied_slots()
+    let wait_state = user.wal.coordination().wait_state();
+    wait_state
+        .expect("a wait state")
+        .writer_queue()
+        .occupied_slots()
 }
 
 /// Waits until `count` writers stand in line.

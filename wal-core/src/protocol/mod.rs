@@ -22,7 +22,7 @@
 //!
 //! There are five exceptions. `handle` holds the states of `locking`, `read`, `checkpoint` and
 //! `durability`, each a struct to whose fields only its own folder has access. And a writer in
-//! the queue (`locking::turn`) may inherit `WRITE` together with a commit that `durability` has
+//! the queue (`locking::queued_write`) may inherit `WRITE` together with a commit that `durability` has
 //! not published.
 //!
 //! Methods of [`Wal`] are operations of the whole attachment, so a lower row may call one that

@@ -1,9 +1,8 @@
-//! How far the log is synced, for those who share a sync.
+//! How far the log is synced, for commits that share a sync.
 //!
 //! # Protocol
-//! One of those who wait *leads*: it syncs the log, tells how far, and wakes
-//! the others. Two who lead at a time do no harm, so a leader that has been at
-//! it for long is taken for dead.
+//! One of the waiters *leads*: it syncs the log, records how far, and wakes the other waiters.
+//! Two leaders at a time do no harm, so a leader whose [`LEASE`] is over counts as dead.
 //!
 //! The position is three words: both salts of a generation, and its last synced frame.
 //! The low half of each word is a *tag*, which a leader draws for a generation and no
@@ -16,8 +15,8 @@
 //! failure is recorded for every generation.
 //!
 //! # Ordering
-//! All of it is sequentially consistent. A leader tells of a failure before it
-//! steps down, so who begins to lead behind it finds that.
+//! All of it is sequentially consistent. A leader records a failure before it steps down, so
+//! the next leader sees the failure.
 //!
 //! # Crash
 //! Zeros record no position. Nor does garbage, unless three words have one tag and the
@@ -26,12 +25,12 @@
 
 use std::time::Duration;
 
-use super::Bell;
+use super::EventCount;
 use super::clock::between;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::types::Salts;
 
-/// Who leads for longer is taken for dead; in a model nobody is.
+/// After this time a leader counts as dead; in a model no leader does.
 pub const LEASE: Duration = match cfg!(loom) {
     true => Duration::from_secs(3600),
     false => Duration::from_millis(20),
@@ -44,16 +43,16 @@ pub struct SyncedLog {
     /// The first salt, the second, and the last frame that is synced, in the high halves;
     /// the tag in the low ones.
     synced: [AtomicU64; 3],
-    /// The salts of the generation in which a sync has failed; 0 for none, and
-    /// all ones for whichever it is.
+    /// The salts of the generation in which a sync has failed; 0 for none, and all ones for
+    /// an unknown one.
     failed: AtomicU64,
-    /// Since when somebody leads, by the monotonic clock; 0 for nobody.
+    /// When the leader began, by the monotonic clock; 0 without a leader.
     led_since: AtomicU32,
     /// The tag that was drawn last.
     tags: AtomicU32,
     /// Up to a cache line.
     unused: [AtomicU32; 5],
-    done: Bell,
+    done: EventCount,
 }
 
 crate::shared_memory!(SyncedLog {
@@ -139,29 +138,29 @@ impl SyncedLog {
         }
     }
 
-    /// Tells that a sync has failed, in a generation that nobody knows.
+    /// Records that a sync has failed in an unknown generation.
     pub fn fail_all(&self) {
         self.failed.store(u64::MAX, Ordering::SeqCst);
     }
 
-    /// What is known of failures, for [`SyncedLog::mended`].
+    /// Returns the recorded failure, for [`SyncedLog::forget_failure`].
     pub fn failure(&self) -> u64 {
         self.failed.load(Ordering::SeqCst)
     }
 
-    /// Tells that the log was written again, and synced, after `failure` was
-    /// looked at. A failure of another generation stays; one of the same is
-    /// told once more by whoever has it next.
-    pub fn mended(&self, failure: u64) {
+    /// Forgets `failure`: the caller has rewritten and synced the log after it loaded that. A
+    /// failure of another generation stays; one of the same is recorded again by the next
+    /// thread whose sync fails.
+    pub fn forget_failure(&self, failure: u64) {
         let _ = self
             .failed
             .compare_exchange(failure, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 
-    /// Begins to lead at `now`, unless somebody does.
+    /// Begins to lead at `now`, unless another thread leads.
     pub fn try_lead(&self, now: u32) -> Option<Lead> {
         let since = self.led_since.load(Ordering::SeqCst);
-        // Never 0, which is nobody.
+        // Never 0, which is no leader.
         let lead = now | 1;
         if is_led(since, now) {
             return None;
@@ -172,23 +171,24 @@ impl SyncedLog {
             .map(|_| Lead(lead))
     }
 
-    /// True if somebody leads at `now`.
+    /// True if a thread leads at `now`.
     pub fn is_led(&self, now: u32) -> bool {
         is_led(self.led_since.load(Ordering::SeqCst), now)
     }
 
-    /// Steps down; true if somebody is to be woken.
+    /// Steps down. If it returns true, a waiter may be asleep, and the caller wakes the
+    /// sleepers of [`SyncedLog::done`].
     #[must_use]
     pub fn step_down(&self, Lead(lead): Lead) -> bool {
-        // Who took over leads on.
+        // A leader that began after the lease was over leads on.
         let _ = self
             .led_since
             .compare_exchange(lead, 0, Ordering::SeqCst, Ordering::SeqCst);
-        self.done.ring()
+        self.done.notify()
     }
 
-    /// Rings when a leader has stepped down.
-    pub fn done(&self) -> &Bell {
+    /// Notified when a leader has stepped down.
+    pub fn done(&self) -> &EventCount {
         &self.done
     }
 }
@@ -277,7 +277,7 @@ mod tests {
         log.fail(zeros);
         assert!(log.has_failed(zeros));
         assert!(log.has_failed(OLD), "it may be that one");
-        log.mended(log.failure());
+        log.forget_failure(log.failure());
         assert!(!log.has_failed(zeros));
     }
 
@@ -335,23 +335,23 @@ mod tests {
         assert!(!log.has_failed(NEW));
         log.fail_all();
         assert!(log.has_failed(NEW));
-        log.mended(0);
+        log.forget_failure(0);
         assert!(log.has_failed(NEW), "that was another one");
-        log.mended(log.failure());
+        log.forget_failure(log.failure());
         assert!(!log.has_failed(OLD));
         assert!(!log.has_failed(Salts([0; 8])), "0 says nothing");
     }
 
     #[test]
-    fn one_leads_until_it_steps_down_or_is_taken_for_dead() {
+    fn leader_leads_until_it_steps_down_or_its_lease_ends() {
         let log = SyncedLog::default();
         let first = log.try_lead(0).unwrap();
         assert!(log.is_led(19 * MS));
         assert_eq!(log.try_lead(19 * MS), None);
         let second = log.try_lead(21 * MS).unwrap();
-        assert!(!log.step_down(first), "nobody sleeps");
+        assert!(!log.step_down(first), "no waiter sleeps");
         assert!(log.is_led(22 * MS), "the second leads on");
-        log.done().expect();
+        log.done().prepare_wait();
         assert!(log.step_down(second));
         assert!(!log.is_led(22 * MS));
     }

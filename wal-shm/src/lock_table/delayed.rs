@@ -84,9 +84,9 @@ impl LockTable {
     /// Notes that `slot` may be kept without a reader. The process may be ahead of the note
     /// by an instant, which costs a checkpoint of that instant its completeness.
     pub(super) fn note_delayed(&self, slot: ReadSlot) {
-        let room = self.side.as_ref().and_then(|side| side.waiting_room());
-        if let (Some(delay), Some(room)) = (self.delay, room) {
-            room.delayed().note(slot, delay.longest() + LATE);
+        let wait_state = self.side.as_ref().and_then(|side| side.wait_state());
+        if let (Some(delay), Some(wait_state)) = (self.delay, wait_state) {
+            wait_state.delayed().note(slot, delay.longest() + LATE);
         }
     }
 

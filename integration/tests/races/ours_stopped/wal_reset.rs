@@ -14,7 +14,7 @@ use wal::{CheckpointMode, Salts};
 use wal_core::index::{IndexBlock, WritableBlock};
 use wal_core::protocol::{Expected, Wal, inspect};
 use wal_core::storage::{OpenMode, OsFile, OsStorage};
-use wal_core::wait::WaitingRoom;
+use wal_core::wait::WaitState;
 use wal_core::{Lock, LockMode, ReadSlot, Result, WalCoordination};
 use wal_shm::{ShmOptions, ShmWalCoordination};
 
@@ -99,8 +99,8 @@ impl WalCoordination for WithGap {
         unsafe { self.shm.set_mark(slot, mark) };
     }
 
-    fn waiting_room(&self) -> Option<&WaitingRoom> {
-        self.shm.waiting_room()
+    fn wait_state(&self) -> Option<&WaitState> {
+        self.shm.wait_state()
     }
 
     fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {

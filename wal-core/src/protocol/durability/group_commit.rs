@@ -47,7 +47,7 @@ use crate::protocol::handle::Wal;
 use crate::protocol::locking::pause::pause_before;
 use crate::testing::{Point, rule, step};
 use crate::types::Salts;
-use crate::wait::{LEASE, SyncedLog, WaitingRoom, comes_soon, now};
+use crate::wait::{LEASE, SyncedLog, WaitState, now, yield_until};
 
 /// How often a header that is being stored is looked at again.
 const LOOKS: u32 = 8;
@@ -66,9 +66,9 @@ pub(in crate::protocol) enum CommitSync {
 
 impl<C: WalCoordination> Wal<C> {
     /// Where a commit that begins now shares its sync, if it does.
-    pub(in crate::protocol) fn shared_sync(&self) -> Option<&WaitingRoom> {
+    pub(in crate::protocol) fn shared_sync(&self) -> Option<&WaitState> {
         let shares = self.config().group_commit && self.tuning().synchronous() == Synchronous::Full;
-        self.coordination().waiting_room().filter(|_| shares)
+        self.coordination().wait_state().filter(|_| shares)
     }
 
     /// Returns once what `published` covers is durable. Write is not held.
@@ -77,10 +77,10 @@ impl<C: WalCoordination> Wal<C> {
     /// [`Error::DurabilityUnknown`] if a sync has failed.
     pub(in crate::protocol) fn sync_with_others(
         self: &Arc<Self>,
-        room: &WaitingRoom,
+        wait_state: &WaitState,
         published: &IndexHeader,
     ) -> Result<()> {
-        let synced = wait_until_synced(self, room.synced(), published);
+        let synced = wait_until_synced(self, wait_state.synced(), published);
         synced.map_err(|source| Error::DurabilityUnknown {
             path: self.storage().log().path().to_owned(),
             source: Box::new(source),
@@ -124,10 +124,10 @@ fn wait_until_synced<C: WalCoordination>(
             led?;
             continue;
         }
-        if comes_soon(|| log.covers(salts, frame) || !log.is_led(now())) {
+        if yield_until(|| log.covers(salts, frame) || !log.is_led(now())) {
             continue;
         }
-        let seen = log.done().expect();
+        let seen = log.done().prepare_wait();
         // Looked at again once the wish to be woken is there to be seen.
         if log.is_led(now()) && !log.covers(salts, frame) && !log.has_failed(salts) {
             step(Point::WaitForSync);

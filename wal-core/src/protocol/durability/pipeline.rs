@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::index::IndexHeader;
 use crate::sync::{AtomicBool, AtomicU32, Condvar, Mutex, MutexGuard, Ordering, Unpoison};
-use crate::wait::Place;
+use crate::wait::QueueSlot;
 
 /// A commit of this attachment, counted from 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,7 +29,7 @@ pub(super) struct State {
     /// or somebody leads though it has failed: who ends that gives Write back.
     pub(super) is_kept: bool,
     /// The places in line of threads that would take it over.
-    pub(super) heirs: VecDeque<Place>,
+    pub(super) heirs: VecDeque<QueueSlot>,
     /// How many threads sleep until the leader, or a failure, changes the state.
     pub(super) sleepers: u32,
 }

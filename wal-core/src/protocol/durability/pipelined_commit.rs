@@ -14,7 +14,7 @@
 //! 3. publishes it, and the older ones with it.
 //!
 //! The lock is given back once all is published and no thread writes. Until then it
-//! is taken over within one turn only ([`crate::wait::Line`]), so that others
+//! is taken over within one turn only ([`crate::wait::WriterQueue`]), so that others
 //! wait for that, for the transaction that runs at its end, for what is left of a
 //! sync, and for one more.
 //!
@@ -55,7 +55,7 @@ use crate::protocol::handle::Wal;
 use crate::protocol::locking::guard::LockGuard;
 use crate::sync::{MutexGuard, Ordering, wait_while};
 use crate::testing::{Point, rule, step};
-use crate::wait::{Place, comes_soon, now};
+use crate::wait::{QueueSlot, now, yield_until};
 
 /// A commit that its thread has left unpublished, and waits for.
 pub(in crate::protocol) struct Unpublished<C: WalCoordination> {
@@ -166,7 +166,7 @@ impl<C: WalCoordination> Wal<C> {
     }
 
     /// Lets the thread at `place` in line take Write over.
-    pub(in crate::protocol) fn line_up_as_heir(&self, place: Place) {
+    pub(in crate::protocol) fn line_up_as_heir(&self, place: QueueSlot) {
         self.durability_state()
             .pipeline()
             .state()
@@ -176,7 +176,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// The thread at `place` does not wait any more. It may have been woken for
     /// nothing, and another one is.
-    pub(in crate::protocol) fn step_out_as_heir(&self, place: Place) {
+    pub(in crate::protocol) fn step_out_as_heir(&self, place: QueueSlot) {
         let mut state = self.durability_state().pipeline().state();
         rule!(LeaverIsNoSuccessor, {
             state.heirs.retain(|&heir| heir != place);
@@ -198,7 +198,7 @@ impl<C: WalCoordination> Wal<C> {
         }
         let mut state = self.durability_state().pipeline().state();
         let is_sound = rule!(InheritUnlessFailed, !state.has_failed);
-        let may_be_had = state.is_kept && is_sound && turn_goes_on(self);
+        let may_be_had = state.is_kept && is_sound && slice_runs(self);
         let newest = state.newest.filter(|_| may_be_had)?;
         state.is_kept = false;
         Some((self.write_guard(), newest))
@@ -259,21 +259,22 @@ fn wake_heir<C: WalCoordination>(wal: &Wal<C>, state: MutexGuard<'_, State>) {
     let heir = state.heirs.front().filter(|_| state.is_kept).copied();
     drop(state);
     if let Some(place) = heir
-        && let Some(room) = wal.coordination().waiting_room()
-        && turn_goes_on(wal)
+        && let Some(wait_state) = wal.coordination().wait_state()
+        && slice_runs(wal)
     {
         rule!(SuccessorNotified, {
             step(Point::Wake);
-            wal.coordination().wake(room.line().call(place));
+            wal.coordination()
+                .wake(wait_state.writer_queue().signal(place));
         });
     }
 }
 
-fn turn_goes_on<C: WalCoordination>(wal: &Wal<C>) -> bool {
-    let room = wal.coordination().waiting_room();
+fn slice_runs<C: WalCoordination>(wal: &Wal<C>) -> bool {
+    let wait_state = wal.coordination().wait_state();
     rule!(
         InheritWithinTimeSlice,
-        room.is_some_and(|room| room.line().turn_goes_on(now()))
+        wait_state.is_some_and(|wait_state| wait_state.writer_queue().slice_runs(now()))
     )
 }
 
@@ -312,7 +313,7 @@ fn wait_until_published<C: WalCoordination>(wal: &Arc<Wal<C>>, number: u64) -> R
                 .load(Ordering::Relaxed)
                 != seen
         };
-        if !comes_soon(changes) {
+        if !yield_until(changes) {
             let mut state = wal.durability_state().pipeline().state();
             let waits = |state: &mut State| {
                 state.is_led && !state.is_published(number) && !state.has_failed

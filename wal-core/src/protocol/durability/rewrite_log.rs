@@ -4,7 +4,7 @@
 //! A system that cannot write pages of a file may count them as written all the
 //! same, and tells of it once: the next sync succeeds, and frames are missing
 //! from the disk below those that it has made durable. Who hears of a failure is
-//! poisoned, and tells the others by a word in the waiting room. So before
+//! poisoned, and tells the others by a word in the wait state. So before
 //! somebody at [`Synchronous::Full`] commits to such a log, or somebody moves it
 //! to the database file, it is read, compared with its checksums, and written
 //! again to where it is, byte for byte, and synced. Readers see the same bytes
@@ -36,14 +36,14 @@ const RUN_LEN: u64 = 1 << 20;
 impl<C: WalCoordination> Wal<C> {
     /// Tells the others that a sync of the log has failed.
     pub(in crate::protocol) fn tell_failed_log_sync(&self) {
-        let Some(room) = self.coordination().waiting_room() else {
+        let Some(wait_state) = self.coordination().wait_state() else {
             return;
         };
         match self.header_cell().map(|cell| cell.load()) {
-            Ok(Ok(header)) => room.synced().fail(header.salts()),
+            Ok(Ok(header)) => wait_state.synced().fail(header.salts()),
             // It is being published, so its generation cannot be told.
             _ => rule!(UnknownFailureCountsForAll, {
-                room.synced().fail_all();
+                wait_state.synced().fail_all();
             }),
         }
     }
@@ -123,19 +123,19 @@ fn covers(scan: &LogScan, published: &IndexHeader) -> bool {
 
 /// True if no sync has failed in generation `salts`.
 fn no_log_sync_failed<C: WalCoordination>(wal: &Wal<C>, salts: Salts) -> bool {
-    let room = wal.coordination().waiting_room();
+    let wait_state = wal.coordination().wait_state();
     rule!(
         UnsyncedLogIsRewritten,
-        !room.is_some_and(|room| room.synced().has_failed(salts))
+        !wait_state.is_some_and(|wait_state| wait_state.synced().has_failed(salts))
     )
 }
 
 /// Writes the log again, durably. The caller holds Write.
 fn mend_log<C: WalCoordination>(wal: &Wal<C>) -> Result<()> {
-    let Some(room) = wal.coordination().waiting_room() else {
+    let Some(wait_state) = wal.coordination().wait_state() else {
         return Ok(());
     };
-    let failure = room.synced().failure();
+    let failure = wait_state.synced().failure();
     let log = wal.storage().log();
     if let Some(last) = scan_published(wal)? {
         rule!(RewriteForgetsFailures, {
@@ -149,7 +149,7 @@ fn mend_log<C: WalCoordination>(wal: &Wal<C>) -> Result<()> {
             scan_published(wal)?;
         });
     }
-    room.synced().mended(failure);
+    wait_state.synced().forget_failure(failure);
     Ok(())
 }
 

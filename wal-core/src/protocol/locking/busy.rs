@@ -2,7 +2,7 @@
 //!
 //! # Protocol
 //! Locks are only ever tried. Between two tries an operation sleeps: for Write
-//! in line with others ([`crate::protocol::locking::turn`]), for the end of readers, which is not
+//! in line with others ([`crate::protocol::locking::queued_write`]), for the end of readers, which is not
 //! told, a moment.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::protocol::locking::pause::deadline_after;
 use crate::protocol::locking::write_note::SelfWait;
 use crate::sync::{AtomicBool, AtomicU32, Ordering};
 use crate::types::{Lock, LockMode};
-use crate::wait::{Bell, POLL_INTERVAL};
+use crate::wait::{EventCount, POLL_INTERVAL};
 
 /// How soon a cancellation is noticed by who sleeps.
 const LOOK_FOR_CANCEL: Duration = Duration::from_millis(10);
@@ -241,10 +241,10 @@ impl<C: WalCoordination> Wal<C> {
         Ok(waited_for)
     }
 
-    /// Rings, and wakes those who may sleep on it.
-    pub(in crate::protocol) fn ring(&self, bell: &Bell) {
-        if bell.ring() {
-            self.coordination().wake(bell.word());
+    /// Notifies of `event`, and wakes the waiters that may sleep on it.
+    pub(in crate::protocol) fn notify(&self, event: &EventCount) {
+        if event.notify() {
+            self.coordination().wake(event.word());
         }
     }
 

@@ -17,7 +17,7 @@
 //!   Stock SQLite tries once after each commit and does not wait.
 //! - A process that acquires another slot releases every lock that it does not use.
 //! - A checkpoint of this library *reclaims* such locks: it notifies
-//!   [`WaitState::reclaim`](crate::wait::WaitingRoom::reclaim), on which the sweepers of
+//!   [`WaitState::reclaim`](crate::wait::WaitState::reclaim), on which the sweepers of
 //!   all processes wait, and retries for a bounded moment, whatever its mode and its busy
 //!   handler ([`Reclaim`]). It does so only where a sweeper has noted that the release of
 //!   that slot is delayed now, so a checkpoint that a real reader holds back does not wait.
@@ -81,7 +81,8 @@ impl<C: WalCoordination> Wal<C> {
     ) -> bool {
         let max_frame = header.max_frame();
         slot == ReadSlot::DATABASE
-            || min_frame <= max_frame && (max_frame < CHECKPOINTED || is_cared_for(self, header))
+            || min_frame <= max_frame
+                && (max_frame < CHECKPOINTED || is_of_checkpointing_writer(self, header))
     }
 
     /// Acquires `lock`, which is one of readers, exclusively. If it is busy because peers
@@ -113,22 +114,22 @@ impl<C: WalCoordination> Wal<C> {
     /// for a slot.
     pub(in crate::protocol) fn reclaim(&self, lock: Lock) {
         let of_readers = matches!(lock, Lock::Read(_) | Lock::ReadMarks | Lock::Readers);
-        if let Some(room) = self.coordination().waiting_room()
+        if let Some(wait_state) = self.coordination().wait_state()
             && of_readers
         {
-            self.ring(room.reclaim());
+            self.notify(wait_state.reclaim());
         }
     }
 }
 
-fn is_cared_for<C: WalCoordination>(wal: &Wal<C>, header: &IndexHeader) -> bool {
-    let room = wal.coordination().waiting_room();
-    room.is_some_and(|room| room.cared_for().is_said(header.change()))
+fn is_of_checkpointing_writer<C: WalCoordination>(wal: &Wal<C>, header: &IndexHeader) -> bool {
+    let wait_state = wal.coordination().wait_state();
+    wait_state.is_some_and(|wait_state| wait_state.checkpointing_commit().matches(header.change()))
 }
 
 /// True if a process may hold a slot of `lock` without using it. No lock but those of
 /// readers is ever noted.
 fn is_release_delayed<C: WalCoordination>(wal: &Wal<C>, lock: Lock) -> bool {
-    let room = wal.coordination().waiting_room();
-    room.is_some_and(|room| room.delayed().includes(lock))
+    let wait_state = wal.coordination().wait_state();
+    wait_state.is_some_and(|wait_state| wait_state.delayed().includes(lock))
 }

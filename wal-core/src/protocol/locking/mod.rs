@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `guard` | holds a lock, and releases it exactly once |
 //! | `busy` | waits for a lock, until a deadline or a handler ends that |
-//! | `turn` | acquires WRITE in the order of the writer queue |
+//! | `queued_write` | acquires WRITE in the order of the writer queue |
 //! | `write_note` | notes which thread began a write transaction |
 //! | `own_write` | finds that a thread waits for its own write transaction |
 //! | `delayed_release` | which read locks are kept for the next reader, and how a checkpoint reclaims them |
@@ -15,5 +15,5 @@ pub(in crate::protocol) mod delayed_release;
 pub(in crate::protocol) mod guard;
 mod own_write;
 pub(in crate::protocol) mod pause;
-pub(in crate::protocol) mod turn;
+pub(in crate::protocol) mod queued_write;
 pub(in crate::protocol) mod write_note;

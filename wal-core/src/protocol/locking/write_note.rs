@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::fork::ProcessGeneration;
 use crate::sync::{AtomicU64, Ordering};
-use crate::wait::who;
+use crate::wait::thread_number;
 
 /// Beside the number of a thread: the transaction cannot be moved to another one.
 const STAYS: u64 = 1;
@@ -61,7 +61,7 @@ impl OwnWrite {
 
     /// Notes that this thread has begun a write transaction, and returns its number.
     pub(in crate::protocol) fn begin(self: &Arc<Self>) -> u32 {
-        let thread = who();
+        let thread = thread_number();
         self.thread.store(u64::from(thread) << 1, Ordering::Relaxed);
         // A thread that ends has no list any more, and does not wait for itself.
         let _ = NOTES.try_with(|notes| {
@@ -86,7 +86,9 @@ impl OwnWrite {
     /// Clears the note of a transaction that `thread` began, if another thread calls this.
     #[inline]
     pub(in crate::protocol) fn touch(&self, thread: u32) {
-        if self.thread.load(Ordering::Relaxed) == u64::from(thread) << 1 && who() != thread {
+        if self.thread.load(Ordering::Relaxed) == u64::from(thread) << 1
+            && thread_number() != thread
+        {
             self.thread.store(0, Ordering::Relaxed);
         }
     }
@@ -111,7 +113,7 @@ impl OwnWrite {
     /// What the calling thread knows of the transaction that has `WRITE` of the database at
     /// `path`.
     pub(super) fn of_thread(path: &Path) -> Own {
-        let thread = who();
+        let thread = thread_number();
         let of_this_database = |note: Weak<OwnWrite>| {
             let note = note.upgrade().filter(|note| note.path == path);
             note.map(|note| note.is_of(thread))

@@ -57,8 +57,13 @@ impl<C: WalCoordination> Wal<C> {
     ) -> Result<bool> {
         let mut waiter = Waiter::new(until.into());
         loop {
-            let room = self.coordination().waiting_room();
-            let on = room.map(|room| (room.commits().word(), room.commits().expect()));
+            let wait_state = self.coordination().wait_state();
+            let on = wait_state.map(|wait_state| {
+                (
+                    wait_state.commits().word(),
+                    wait_state.commits().prepare_wait(),
+                )
+            });
             if happened()? {
                 return Ok(true);
             }

@@ -135,9 +135,9 @@ impl<C: WalCoordination> Kept<'_, C> {
 /// if nothing tells, because others do not keep up the index of who only
 /// reads.
 fn commits_behind_an_empty_log<C: WalCoordination>(wal: &Wal<C>) -> Option<u32> {
-    let room = wal
+    let wait_state = wal
         .coordination()
-        .waiting_room()
+        .wait_state()
         .filter(|_| !wal.config().read_only);
-    room.map(|room| room.commits().word().load(Ordering::SeqCst))
+    wait_state.map(|wait_state| wait_state.commits().word().load(Ordering::SeqCst))
 }

@@ -34,7 +34,7 @@ use crate::index;
 use crate::protocol::config::Synchronous;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
-use crate::protocol::locking::turn::Begin;
+use crate::protocol::locking::queued_write::Begin;
 use crate::protocol::replication::tail::{TailFrames, TailPosition};
 use crate::protocol::write::append::PreparedFrames;
 use crate::protocol::write::own_frames::{LogEnd, OwnFrames};

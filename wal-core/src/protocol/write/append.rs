@@ -376,17 +376,17 @@ impl<C: WalCoordination> Wal<C> {
         block_zero: &WritableBlock,
         committed: &IndexHeader,
     ) {
-        let room = self.coordination().waiting_room();
-        if let Some(room) = room
+        let wait_state = self.coordination().wait_state();
+        if let Some(wait_state) = wait_state
             && self.keeps_short(committed.max_frame())
         {
-            room.cared_for().say(committed.change());
+            wait_state.checkpointing_commit().record(committed.change());
         }
         block_zero.store_header(committed);
         step(Point::Wake);
-        if let Some(room) = room {
+        if let Some(wait_state) = wait_state {
             rule!(CommitNotifiesWaiters, {
-                self.ring(room.commits());
+                self.notify(wait_state.commits());
             });
         }
     }

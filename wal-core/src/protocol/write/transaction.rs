@@ -37,7 +37,7 @@ use crate::protocol::durability::pipeline::Commit;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::locking::guard::LockGuard;
-use crate::protocol::locking::turn::{Begin, HeldWrite};
+use crate::protocol::locking::queued_write::{Begin, HeldWrite};
 use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::header::Held;
 use crate::protocol::read::snapshot::SavedSnapshot;
@@ -45,7 +45,7 @@ use crate::protocol::write::append;
 use crate::protocol::write::write_tx::{UpgradeRefused, WriteTx};
 use crate::testing::rule;
 use crate::types::{FrameNo, Lock, PageNo};
-use crate::wait::who;
+use crate::wait::thread_number;
 
 impl<C: WalCoordination> Wal<C> {
     /// Begins a write transaction on the newest state of the database, after
@@ -156,10 +156,10 @@ impl<C: WalCoordination> WriteTx<C> {
             return Ok(SavedSnapshot::of(before));
         };
         // Others write while this one has to do with the disk.
-        if let Some(room) = shared {
-            room.line().end_turn(who());
+        if let Some(wait_state) = shared {
+            wait_state.writer_queue().end_slice(thread_number());
             drop(self);
-            wal.sync_with_others(room, &committed)?;
+            wal.sync_with_others(wait_state, &committed)?;
         } else if sync == CommitSync::InRelay {
             let commit = wal.leave_unpublished(committed)?;
             self.begun_on = None;
@@ -268,7 +268,9 @@ fn try_begin_fresh_write<C: WalCoordination>(
     waiter: &mut Waiter,
     on: Begin,
 ) -> Result<WriteTx<C>> {
-    let held = wal.observe_wait(Lock::Write, waiter, |waiter| wal.wait_for_turn(waiter, on))?;
+    let held = wal.observe_wait(Lock::Write, waiter, |waiter| {
+        wal.wait_for_held_write(waiter, on)
+    })?;
     let HeldWrite { write, after } = held.ok_or_else(|| wal.busy_after(Lock::Write, waiter))?;
     if let Some(commit) = after {
         return begin_on(wal, write, commit);

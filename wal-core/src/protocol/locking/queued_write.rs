@@ -1,15 +1,15 @@
-//! Takes Write when it is one's turn.
+//! Acquires `WRITE` in the order of the writer queue.
 //!
 //! # Protocol
-//! Write is a lock that is only tried, so who tries most often gets it: a
-//! process that waits starves beside one that is busy. So those of ours that
-//! wait stand in a [line](crate::wait::Line), and who comes goes to its
-//! end. The lock alone decides: stock SQLite does not see the line, and who
-//! gives up tries once more, whoever's turn it is. A busy handler that asks
-//! has pauses of its own, and does not line up.
+//! `WRITE` is a lock that is only tried, so the process that tries most often gets it, and one
+//! that waits starves beside a busy one. So the waiting writers of this library are in a
+//! [queue](crate::wait::WriterQueue), and each new one goes to its end. The lock alone
+//! decides: stock SQLite does not see the queue, and a writer that gives up tries once more,
+//! wherever it is in the queue. A busy handler that asks has pauses of its own, and does not
+//! queue.
 //!
 //! # Crash
-//! Who dies in line is passed over after a moment; see [`crate::wait`].
+//! A waiter that dies in the queue is skipped after a moment; see [`crate::wait`].
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,26 +23,26 @@ use crate::protocol::locking::guard::LockGuard;
 use crate::sync::{AtomicU32, Ordering};
 use crate::testing::{Point, rule, step};
 use crate::types::{Lock, LockMode};
-use crate::wait::{Line, Place, STILL_HERE, Turn, now, who};
+use crate::wait::{HEARTBEAT, Position, QueueSlot, WriterQueue, now, thread_number};
 
 /// On which state a write transaction begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::protocol) enum Begin {
-    /// On what another thread has just committed, if it passes Write on.
+    /// On what another thread has just committed, if it passes `WRITE` on.
     OnNewest,
     OnPublished,
 }
 
-/// Somebody who wants Write, and its place in line, if it has one.
-struct InLine<'l, C: WalCoordination> {
+/// A writer that waits for `WRITE`, and its slot in the queue, if it has one.
+struct QueuedWriter<'l, C: WalCoordination> {
     wal: &'l Arc<Wal<C>>,
-    line: &'l Line,
-    who: u32,
-    place: Option<Place>,
+    queue: &'l WriterQueue,
+    thread: u32,
+    slot: Option<QueueSlot>,
     on: Begin,
 }
 
-/// Write, as who waited has got it.
+/// `WRITE`, as a waiter has acquired it.
 #[derive(Debug)]
 pub(in crate::protocol) struct HeldWrite<C: WalCoordination> {
     pub(in crate::protocol) write: LockGuard<C>,
@@ -52,39 +52,39 @@ pub(in crate::protocol) struct HeldWrite<C: WalCoordination> {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// Takes Write; `None` if it stayed busy until the waiter gave up.
+    /// Acquires `WRITE`; `None` if it stayed busy until the waiter gave up.
     pub(super) fn wait_for_write(
         self: &Arc<Self>,
         waiter: &mut Waiter,
     ) -> Result<Option<LockGuard<C>>> {
-        let held = self.wait_for_turn(waiter, Begin::OnPublished)?;
+        let held = self.wait_for_held_write(waiter, Begin::OnPublished)?;
         Ok(held.map(|held| held.write))
     }
 
     /// As [`Wal::wait_for_write`]; with [`Begin::OnNewest`] it may be taken over
     /// from another thread ([`crate::protocol::durability::pipelined_commit`]).
-    pub(in crate::protocol) fn wait_for_turn(
+    pub(in crate::protocol) fn wait_for_held_write(
         self: &Arc<Self>,
         waiter: &mut Waiter,
         on: Begin,
     ) -> Result<Option<HeldWrite<C>>> {
-        let Some(room) = self
+        let Some(wait_state) = self
             .coordination()
-            .waiting_room()
+            .wait_state()
             .filter(|_| !waiter.is_asked())
         else {
-            let write = wait_for_write_out_of_line(self, waiter)?;
+            let write = wait_for_write_unqueued(self, waiter)?;
             return Ok(write.map(HeldWrite::of_lock));
         };
-        let mut waiting = InLine {
+        let mut waiting = QueuedWriter {
             wal: self,
-            line: room.line(),
-            who: who(),
-            place: None,
+            queue: wait_state.writer_queue(),
+            thread: thread_number(),
+            slot: None,
             on,
         };
         loop {
-            // The word is read before the try: a release after it ends the
+            // The word is loaded before the try: a release after it ends the
             // sleep at once.
             let word = waiting.word();
             if let Some(held) = waiting.take_over() {
@@ -97,10 +97,10 @@ impl<C: WalCoordination> Wal<C> {
             if waiting.enters() {
                 continue;
             }
-            if waiting.place.is_none()
+            if waiting.slot.is_none()
                 && let Some(held) = waiting.try_write()?
             {
-                // The line is full, and does without order.
+                // The queue is full, and this writer does without order.
                 return Ok(Some(held));
             }
             if self.waits_for_itself(waiter) {
@@ -125,10 +125,10 @@ impl<C: WalCoordination> Wal<C> {
         self.try_lock(Lock::Write, LockMode::Exclusive)
     }
 
-    /// Wakes the first in line, once Write is released.
+    /// Wakes the first writer in the queue, once `WRITE` is released.
     pub(super) fn wake_next_writer(&self) {
-        if let Some(room) = self.coordination().waiting_room()
-            && let Some(word) = room.line().next(who(), now)
+        if let Some(wait_state) = self.coordination().wait_state()
+            && let Some(word) = wait_state.writer_queue().next_to_wake(thread_number(), now)
         {
             self.coordination().wake(word);
         }
@@ -141,50 +141,50 @@ impl<C: WalCoordination> HeldWrite<C> {
     }
 }
 
-impl<'l, C: WalCoordination> InLine<'l, C> {
-    /// What there is to sleep on.
+impl<'l, C: WalCoordination> QueuedWriter<'l, C> {
+    /// Returns the word to sleep on, and its value.
     fn word(&self) -> Option<(&'l AtomicU32, u32)> {
-        let word = self.line.word(self.place?);
+        let word = self.queue.word(self.slot?);
         Some((word, word.load(Ordering::SeqCst)))
     }
 
-    /// True if it is this one's turn to try.
+    /// True if this writer may try to acquire `WRITE`.
     fn may_try(&mut self) -> bool {
-        let Some(place) = self.place else {
-            return rule!(WriterQueueOrder, self.line.may_pass(self.who, now()));
+        let Some(slot) = self.slot else {
+            return rule!(WriterQueueOrder, self.queue.may_bypass(self.thread, now()));
         };
-        let turn = self.line.turn(place, now());
-        if turn == Turn::Lost {
+        let position = self.queue.position(slot, now());
+        if position == Position::Removed {
             self.leave();
         }
-        turn == Turn::Try
+        position == Position::First
     }
 
-    /// Lines up; false if it is in line already, or nobody else can be.
+    /// Queues; false if this writer is in the queue already, or the queue is full.
     fn enters(&mut self) -> bool {
-        if self.place.is_none() {
-            self.place = self.line.enter(now());
-            if let Some(place) = self.place
+        if self.slot.is_none() {
+            self.slot = self.queue.enter(now());
+            if let Some(slot) = self.slot
                 && self.on == Begin::OnNewest
             {
-                self.wal.line_up_as_heir(place);
+                self.wal.line_up_as_heir(slot);
             }
-            return self.place.is_some();
+            return self.slot.is_some();
         }
         false
     }
 
-    /// Gives up the place, which may be another one's by now.
+    /// Leaves the queue. The slot may be another waiter's by now.
     fn leave(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.line.leave(place);
+        if let Some(slot) = self.slot.take() {
+            self.queue.leave(slot);
             if self.on == Begin::OnNewest {
-                self.wal.step_out_as_heir(place);
+                self.wal.step_out_as_heir(slot);
             }
         }
     }
 
-    /// Takes Write over from another thread that has left something unpublished.
+    /// Takes `WRITE` over from another thread that has left something unpublished.
     fn take_over(&mut self) -> Option<HeldWrite<C>> {
         if self.on == Begin::OnPublished {
             return None;
@@ -197,13 +197,12 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
         })
     }
 
-    /// How long to sleep, at most until `until`: `tried` in vain, or not at
-    /// the head of the line. Those further back wait for the ones before them,
-    /// who stand in line as well.
+    /// Until when this writer, which has `tried` unsuccessfully or is not the first in the
+    /// queue, sleeps: at most until `until`. The one before it in the queue wakes it.
     fn sleep_until(&self, tried: bool, until: Instant) -> Instant {
-        let until = until.min(Instant::now() + STILL_HERE);
-        match self.place {
-            Some(place) if tried => match self.line.be_patient(place, now()) {
+        let until = until.min(Instant::now() + HEARTBEAT);
+        match self.slot {
+            Some(slot) if tried => match self.queue.defer_wake_up(slot, now()) {
                 Some(left) => until.min(Instant::now() + left),
                 None => Wal::<C>::before_foreign_peers(until),
             },
@@ -211,29 +210,29 @@ impl<'l, C: WalCoordination> InLine<'l, C> {
         }
     }
 
-    /// Tries to take Write, and begins the turn.
+    /// Tries to acquire `WRITE`, and begins the time slice.
     fn try_write(&mut self) -> Result<Option<HeldWrite<C>>> {
         let write = self.wal.try_begin_write_tx()?;
         if write.is_some() {
-            let from_line = self.place.is_some();
-            self.line.begin_turn(self.who, now(), from_line);
+            let from_queue = self.slot.is_some();
+            self.queue.begin_slice(self.thread, now(), from_queue);
             self.leave();
         }
         Ok(write.map(HeldWrite::of_lock))
     }
 }
 
-impl<C: WalCoordination> Drop for InLine<'_, C> {
-    /// Who gives up may have been woken for its turn, and passes that on.
+impl<C: WalCoordination> Drop for QueuedWriter<'_, C> {
+    /// A writer that gives up may have been woken to try, and wakes the next one.
     fn drop(&mut self) {
-        if self.place.is_some() {
+        if self.slot.is_some() {
             self.leave();
             self.wal.wake_next_writer();
         }
     }
 }
 
-fn wait_for_write_out_of_line<C: WalCoordination>(
+fn wait_for_write_unqueued<C: WalCoordination>(
     wal: &Arc<Wal<C>>,
     waiter: &mut Waiter,
 ) -> Result<Option<LockGuard<C>>> {
