@@ -102,13 +102,15 @@ fn wait_until_synced<C: WalCoordination>(
     loop {
         // Before it is asked how far the log is synced: what a sync that failed has
         // lost may be missing behind a later one that did not.
-        if !rule!(FailedGroupSyncIsFinal, !log.has_failed(salts)) {
+        let is_sound = rule!(FailedGroupSyncIsFinal, !log.has_failed(salts));
+        if !is_sound {
             wal.poison();
             return Err(wal.failed_elsewhere());
         }
         // A sync by this attachment would fail, and be told of a log that others may
         // have mended by now.
-        if !rule!(LeaderIsNotPoisoned, !wal.is_poisoned()) {
+        let may_lead = rule!(LeaderIsNotPoisoned, !wal.is_poisoned());
+        if !may_lead {
             return Err(wal.failed_elsewhere());
         }
         // Without a name neither a sync nor the end of the generation is known.

@@ -189,8 +189,8 @@ impl<C: WalCoordination> Wal<C> {
     /// Stores the mark of `slot`, which the caller holds exclusively.
     pub(in crate::protocol) fn set_mark(&self, slot: ReadSlot, mark: u32) {
         step(Point::MarkStore);
-        // SAFETY: the callers hold the slot exclusively, and the conformance suite looks
-        // at each call. A mutation that does not is for tests alone.
+        // SAFETY: the callers hold the slot exclusively, and the conformance suite checks
+        // each call. They do not where a test has broken the rule, which no release can.
         unsafe { self.coordination().set_mark(slot, mark) };
     }
 
