@@ -308,10 +308,11 @@ impl<B: Backend> Database<B> {
     pub(crate) fn begin_reading<T>(&self, begin: impl Fn(&Arc<Wal<B>>) -> Result<T>) -> Result<T> {
         self.wal().check_process()?;
         let started = Instant::now();
-        // A thread that looks while another one mends a private index may be refused.
-        let begin = |wal: &Arc<Wal<B>>, left| loop {
+        let timeout = self.opened.options.busy_timeout;
+        // A thread that reads while another one rebuilds a private index may be refused.
+        let begin = |wal: &Arc<Wal<B>>, _| loop {
             match begin(wal) {
-                Err(Error::NeedsRecovery { .. }) if started.elapsed() < left => {
+                Err(Error::NeedsRecovery { .. }) if started.elapsed() < timeout => {
                     std::thread::sleep(POLL_INTERVAL);
                 }
                 begun => return begun,

@@ -58,7 +58,7 @@ impl<C: WalCoordination> WriteTx<C> {
             return Ok(());
         }
         let wal = self.wal().clone();
-        let own = self.begin_own_frames()?;
+        let (own, _) = self.begin_own_frames()?;
         let placed = wal.place(own, None, pages.iter().copied())?;
         let written = write_placed(&wal, own, &placed);
         if written.is_err() {
@@ -84,16 +84,18 @@ impl<C: WalCoordination> WriteTx<C> {
         self.check_frames(COMMIT, pages)?;
         self.check_size(pages, page_count)?;
         let wal = self.wal().clone();
-        let own = self.begin_own_frames()?;
+        let (own, _) = self.begin_own_frames()?;
         let first = own.first();
         let placed = wal.place(own, None, pages.iter().copied())?;
         check_supplied(&wal, own, placed.1.len(), page_count)?;
         let committed = wal.commit_placed(own, placed, page_count, CommitSync::BeforeVisible);
-        if let Err(e) = committed {
-            wal.forget_leftovers(own);
-            return Err(e);
-        }
-        let published = own.start;
+        let published = match committed {
+            Ok(published) => published,
+            Err(e) => {
+                wal.forget_leftovers(own);
+                return Err(e);
+            }
+        };
         self.continue_at(published, first);
         Ok(published.max_frame())
     }

@@ -134,6 +134,6 @@ fn publish_recovered<C: WalCoordination>(
             );
         }
     }
-    wal.writable_block_zero()?.store_header(&header);
+    block_zero.store_header(&header);
     Ok(header)
 }

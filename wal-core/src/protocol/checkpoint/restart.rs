@@ -147,15 +147,15 @@ impl<C: WalCoordination> Wal<C> {
         salts: Salts,
     ) -> Result<IndexHeader> {
         debug_assert!(proof.covers(header));
+        let block_zero = self.writable_block_zero()?;
         self.checkpoint_state().count_restart();
         let next = header.restarted(salts);
-        let block_zero = self.writable_block_zero()?;
         // The count first: a count of the old generation beside a header of the
         // new one would pass frames for backfilled that are not, and if we
         // died in between it would stay. The old header with a count of 0 only
         // sends readers to the log, which nobody can join for the moment.
         block_zero.set_backfilled(0);
-        self.writable_block_zero()?.store_header(&next);
+        block_zero.store_header(&next);
         self.read_state().forget_map();
         // Only now: under the old header frames up to here were attempted.
         rule!(RestartResetsAttempted, {

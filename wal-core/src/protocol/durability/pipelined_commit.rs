@@ -45,6 +45,8 @@
 //! commit that died before its sync. After a sync that failed nothing of it is
 //! published any more, and the attachment is poisoned.
 
+#![allow(unsafe_code)] // `WRITE` is held for a while without a guard.
+
 use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
@@ -201,7 +203,10 @@ impl<C: WalCoordination> Wal<C> {
         let may_be_had = state.is_kept && is_sound && slice_runs(self);
         let newest = state.newest.filter(|_| may_be_had)?;
         state.is_kept = false;
-        Some((self.write_guard(), newest))
+        // SAFETY: `is_kept` said that the attachment holds `WRITE` without a guard, and was
+        // cleared under the mutex, so no other thread takes it.
+        let write = unsafe { self.assume_write() };
+        Some((write, newest))
     }
 
     /// Returns once nothing is unpublished. The caller has Write.
@@ -356,7 +361,8 @@ fn settle<C: WalCoordination>(wal: &Arc<Wal<C>>, mut state: MutexGuard<'_, State
     let wakes = state.sleepers > 0;
     drop(state);
     if gives_back {
-        drop(wal.write_guard());
+        // SAFETY: as in `take_write_over`: `is_kept` was set, and is cleared now.
+        drop(unsafe { wal.assume_write() });
     }
     if wakes {
         wal.durability_state().pipeline().changed.notify_all();

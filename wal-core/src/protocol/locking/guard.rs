@@ -135,9 +135,11 @@ impl<C: WalCoordination> Wal<C> {
         }))
     }
 
-    /// A guard for Write, which this attachment holds and no other guard gives
-    /// back.
-    pub(in crate::protocol) fn write_guard(self: &Arc<Self>) -> LockGuard<C> {
+    /// A guard for `WRITE`, which this attachment holds.
+    ///
+    /// # Safety
+    /// The attachment holds `WRITE`, and no other guard releases it.
+    pub(in crate::protocol) unsafe fn assume_write(self: &Arc<Self>) -> LockGuard<C> {
         LockGuard {
             wal: self.clone(),
             lock: Lock::Write,

@@ -81,16 +81,13 @@ pub(in crate::protocol) fn commit<C: WalCoordination>(
         return Ok(None);
     }
     stamp_page_one(tx)?;
-    tx.begin_own_frames()?;
     let wal = tx.wal().clone();
-    let Some(own) = &mut tx.own else {
-        return Ok(None);
-    };
-    let pages = tx.changes.dirty().iter();
+    let (own, changes) = tx.begin_own_frames()?;
+    let pages = changes.dirty().iter();
     let pages = pages.map(|(&page, content)| (page, &**content));
     let placed = wal.place(own, None, pages)?;
-    wal.commit_placed(own, placed, tx.changes.page_count(), sync)?;
-    Ok(Some(own.start))
+    wal.commit_placed(own, placed, changes.page_count(), sync)
+        .map(Some)
 }
 
 /// A SQLite database's page 1 tells its size. It is logged with every change
@@ -142,7 +139,8 @@ fn check_page_one<C: WalCoordination>(tx: &WriteTx<C>) -> Result<()> {
 }
 
 impl<C: WalCoordination> Wal<C> {
-    /// Commits what the transaction has in the log together with the placed pages.
+    /// Commits what the transaction has in the log together with the placed pages, and
+    /// returns the header that publishes it, or will once it is durable.
     ///
     /// # Errors
     /// Those of [`WriteTx::commit_frames`].
@@ -152,7 +150,7 @@ impl<C: WalCoordination> Wal<C> {
         (mut overwritten, mut appended): Placed<'_>,
         page_count: u32,
         sync: CommitSync,
-    ) -> Result<()> {
+    ) -> Result<IndexHeader> {
         if sync != CommitSync::InRelay {
             self.publish_all()?;
         }
@@ -207,7 +205,7 @@ impl<C: WalCoordination> Wal<C> {
                 }
             );
         }
-        Ok(())
+        Ok(committed)
     }
 
     /// Writes the log header if the log is empty, and gives the state that

@@ -31,7 +31,7 @@ use crate::protocol::config::Synchronous;
 use crate::protocol::handle::Wal;
 use crate::protocol::read::page_ref::PageRef;
 use crate::protocol::read::retained::Kept;
-use crate::protocol::write::dirty_pages::History;
+use crate::protocol::write::dirty_pages::{Changes, History};
 use crate::protocol::write::own_frames::{LogEnd, OwnFrames};
 use crate::protocol::write::write_tx::WriteTx;
 use crate::testing::{Point, rule, step};
@@ -64,15 +64,12 @@ impl<C: WalCoordination> WriteTx<C> {
         if self.changes.len() == 0 {
             return Ok(());
         }
-        self.begin_own_frames()?;
         let wal = self.wal().clone();
-        let Some(own) = &mut self.own else {
-            return Ok(());
-        };
-        let kept = self.changes.kept_in_log().map(|end| end.max_frame);
+        let (own, changes) = self.begin_own_frames()?;
+        let kept = changes.kept_in_log().map(|end| end.max_frame);
         #[cfg(feature = "observe")]
         let before = own.end.max_frame;
-        let result = spill_history(&wal, own, kept, &self.changes.history());
+        let result = spill_history(&wal, own, kept, &changes.history());
         match result {
             Ok(ref ends) => {
                 observe!(
@@ -82,21 +79,23 @@ impl<C: WalCoordination> WriteTx<C> {
                     }
                 );
                 own.of_engine = false;
-                self.changes.spilled(ends);
+                changes.spilled(ends);
             }
             Err(_) => wal.forget_leftovers(own),
         }
         result.map(drop)
     }
 
-    /// Restarts the log if that can be done, and sees to its header: once,
-    /// before the first frame of the transaction.
-    pub(in crate::protocol) fn begin_own_frames(&mut self) -> Result<&mut OwnFrames> {
+    /// What the transaction has in the log, and on the heap. Before its first frame this
+    /// restarts the log if that can be done, and writes the log header if the log is empty.
+    pub(in crate::protocol) fn begin_own_frames(
+        &mut self,
+    ) -> Result<(&mut OwnFrames, &mut Changes)> {
         let own = match self.own.take() {
             Some(own) => own,
             None => self.no_own_frames()?,
         };
-        Ok(self.own.insert(own))
+        Ok((self.own.insert(own), &mut self.changes))
     }
 
     fn no_own_frames(&mut self) -> Result<OwnFrames> {
