@@ -7,9 +7,7 @@ use anyhow::Result;
 use rusqlite::Connection;
 
 use crate::measure::{Bench, Scale, megabytes_a_second};
-use crate::systems::{
-    Durability, Settings, System, {self},
-};
+use crate::systems::{self, Durability, Settings, System};
 
 /// C1. Without syncs by SQLite's OFF, and ours.
 pub(crate) fn checkpoint(

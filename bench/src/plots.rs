@@ -5,12 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::goals::{
-    Row, {self},
-};
-use crate::report::{
-    Line, {self},
-};
+use crate::goals::{self, Row};
+use crate::report::{self, Line};
 
 const BEGIN: &str = "<!-- table -->";
 const END: &str = "<!-- end of table -->";

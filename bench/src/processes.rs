@@ -11,12 +11,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::measure::{Bench, Scale, of_latencies};
 use crate::report::Sample;
-use crate::systems::{
-    Settings, Store, System, {self},
-};
-use crate::worker::{
-    Order, Role, Told, {self},
-};
+use crate::systems::{self, Settings, Store, System};
+use crate::worker::{self, Order, Role, Told};
 
 /// How many records there are.
 const RECORDS: u32 = 1000;

@@ -5,9 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::measure::{Bench, Scale, mean};
-use crate::systems::{
-    Durability, Settings, System, {self},
-};
+use crate::systems::{self, Durability, Settings, System};
 
 /// How many records there are.
 const RECORDS: u32 = 10_000;

@@ -9,9 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::processes;
-use crate::systems::{
-    Durability, Settings, System, {self},
-};
+use crate::systems::{self, Durability, Settings, System};
 use crate::worker::{Order, Role};
 
 const TIMES: u32 = 1000;

@@ -9,9 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::measure::of_latencies;
-use crate::systems::{
-    Settings, Store, System, {self},
-};
+use crate::systems::{self, Settings, Store, System};
 
 /// What a worker does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

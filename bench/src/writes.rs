@@ -7,9 +7,7 @@ use anyhow::Result;
 
 use crate::measure::{Bench, Scale, latencies, megabytes_a_second, nanos};
 use crate::report::Sample;
-use crate::systems::{
-    Durability, Settings, Store, System, {self},
-};
+use crate::systems::{self, Durability, Settings, Store, System};
 
 /// How many records there are.
 const RECORDS: u32 = 1000;

@@ -4,9 +4,7 @@
 //! programs do not see it. The processes that the thread starts do. It is gone with the
 //! last of them, whatever becomes of them.
 
-use std::io::{
-    Write, {self},
-};
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -3,9 +3,7 @@
 //! Waiting is `poll` in the calling thread: no reader thread is needed, and
 //! what has arrived can be taken without waiting for more.
 
-use std::io::{
-    Read, {self},
-};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 

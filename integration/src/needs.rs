@@ -7,9 +7,7 @@
 
 use std::env;
 use std::fs::OpenOptions;
-use std::io::{
-    Write, {self},
-};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 

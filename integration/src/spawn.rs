@@ -12,9 +12,7 @@
 // `pre_exec` runs its closure between `fork` and `exec`.
 #![allow(unsafe_code)]
 
-use std::fs::{
-    File, {self},
-};
+use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::OnceLock;

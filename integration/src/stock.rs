@@ -13,9 +13,7 @@ mod shell;
 pub mod wire;
 
 use std::fmt;
-use std::io::{
-    Write, {self},
-};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};

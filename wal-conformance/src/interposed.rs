@@ -2,9 +2,7 @@
 #![allow(unsafe_code)] // What gives a lock up is handed on.
 
 use std::fmt;
-use std::io::{
-    IoSlice, {self},
-};
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;

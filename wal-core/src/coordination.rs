@@ -36,7 +36,7 @@
 //!     attachment. A backend may keep its lock from peers for a bounded time after the
 //!     last reader, and only
 //!     - for a process that reads often, not after a few reads,
-//!     - while the slot [serves the newest state](crate::protocol::serves_newest),
+//!     - while the slot [serves the newest state](crate::index::serves_newest),
 //!     - with a note in [`WaitState::delayed`], and until [`WaitState::reclaim`] is
 //!       notified, where there is a wait state.
 //!

@@ -1,9 +1,7 @@
 //! Our errors as the engine's result codes.
 
 use std::ffi::{CString, c_int};
-use std::io::{
-    ErrorKind, {self},
-};
+use std::io::{self, ErrorKind};
 use std::{error, fmt};
 
 use libsql_ffi as ffi;

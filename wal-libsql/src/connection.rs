@@ -5,9 +5,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_uchar};
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::ptr::{
-    NonNull, {self},
-};
+use std::ptr::{self, NonNull};
 use std::slice;
 use std::time::Duration;
 

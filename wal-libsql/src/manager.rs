@@ -17,14 +17,10 @@ use wal_core::sync::Unpoison;
 use wal_inproc::InProcessWalCoordination;
 
 use crate::engine_file::EngineFile;
-use crate::engine_log::{
-    Request, {self},
-};
+use crate::engine_log::{self, Request};
 use crate::guard::guarded;
 use crate::log::{BackendLog, Log};
-use crate::methods::{
-    METHODS, {self},
-};
+use crate::methods::{self, METHODS};
 use crate::options::{BackendKind, WalOptions};
 use crate::storage::EngineStorage;
 use crate::{code, handle, place};

@@ -13,9 +13,7 @@ use wal_core::protocol::{BusyHandler, CheckpointMode};
 use wal_core::{PageNo, Result};
 
 use crate::code;
-use crate::handle::{
-    Handle, ask, with, {self},
-};
+use crate::handle::{self, Handle, ask, with};
 use crate::log::{Checkpoint, Exclusive, Log};
 
 /// The code of an outcome.

@@ -11,9 +11,7 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
-use std::ptr::{
-    NonNull, {self},
-};
+use std::ptr::{self, NonNull};
 
 use nix::errno::Errno;
 use nix::libc;

@@ -8,9 +8,7 @@ mod layer;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_int};
 use std::path::Path;
-use std::ptr::{
-    NonNull, {self},
-};
+use std::ptr::{self, NonNull};
 use std::sync::{Mutex, MutexGuard, Once};
 
 use wal_core::sync::Unpoison;

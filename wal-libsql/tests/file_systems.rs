@@ -10,9 +10,7 @@ use std::ffi::{CStr, CString, c_int, c_uint};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::ptr::{
-    NonNull, {self},
-};
+use std::ptr::{self, NonNull};
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;

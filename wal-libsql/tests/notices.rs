@@ -6,9 +6,7 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
 use std::path::Path;
-use std::ptr::{
-    NonNull, {self},
-};
+use std::ptr::{self, NonNull};
 use std::sync::{Mutex, MutexGuard, Once};
 
 use wal_core::sync::Unpoison;

@@ -7,9 +7,7 @@
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::fs;
 use std::path::Path;
-use std::ptr::{
-    NonNull, {self},
-};
+use std::ptr::{self, NonNull};
 
 use wal_libsql::{Connection, Value, ffi};
 

@@ -5,9 +5,7 @@
 #![cfg(feature = "shm")]
 #![allow(clippy::unwrap_used)]
 
-use std::fs::{
-    Permissions, {self},
-};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 

@@ -12,9 +12,7 @@ use crate::file_system;
 use crate::index::Index;
 use crate::main_file::MainFile;
 use crate::options::{Access, ShmOptions};
-use crate::registry::{
-    Member, {self},
-};
+use crate::registry::{self, Member};
 
 /// Attaches to the database at `path`, or joins the attachment that this
 /// process has. `look` is called with SHARED held and nothing else touched;

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use wal_core::index::serves_newest;
 use wal_core::index::{IndexBlock, WritableBlock, forget_header};
-use wal_core::protocol::serves_newest;
 use wal_core::storage::{OpenMode, OsFile, shm_bytes};
 use wal_core::sync::{AtomicBool, AtomicU32, Ordering};
 use wal_core::wait::WaitState;

@@ -13,9 +13,7 @@ use wal_core::storage::{ByteLocks, File, OpenMode, OsFile, shm_bytes};
 use wal_core::{Error, Result};
 
 use crate::file_system;
-use crate::first_opener::{
-    Joined, {self},
-};
+use crate::first_opener::{self, Joined};
 use crate::lock_table::Beyond;
 use crate::main_file::MainFile;
 use crate::private_index::PrivateIndex;

@@ -18,7 +18,7 @@
 //! | `sweeper` | releases the read locks that were kept and are not used |
 //! | `private_index` | reading safely beside writers that come later, without writing `-shm` |
 //! | `shm_file` | the mapped blocks of the wal-index |
-//! | `room` | blocks on the disk for what is mapped to be written |
+//! | `allocate` | blocks on the disk for what is mapped to be written |
 //! | `lock_table` | who holds what within this process |
 //! | `lock_byte` | the same of one lock byte, for threads that read side by side |
 //! | `side_file` | wake-ups and names, for which SQLite's format has no room |
@@ -32,6 +32,7 @@ compile_error!("wal-shm needs POSIX byte-range locks and shared mappings; use wa
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("wal-shm maps whole logs and needs a 64-bit address space; use wal-inproc here");
 
+mod allocate;
 mod attach;
 mod attachment;
 mod coordination;
@@ -50,7 +51,6 @@ mod private_index;
 mod process_table;
 mod read_rate;
 mod registry;
-mod room;
 mod shm_file;
 mod side_file;
 mod sweeper;

@@ -8,9 +8,7 @@
 //! are not touched. The last user of a process asks the engine for EXCLUSIVE.
 
 use std::fmt;
-use std::io::{
-    ErrorKind, {self},
-};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -30,7 +30,7 @@ use wal_core::{Error, LockMode, Result};
 use crate::lock_table::Beyond;
 use crate::main_file::MainFile;
 use crate::mapping::Shared;
-use crate::{first_opener, room};
+use crate::{allocate, first_opener};
 
 /// What the first opener leaves of the file (`unixLockSharedMemory`): fewer
 /// bytes than a header, but not zero, so that a cut by SQLite can be told
@@ -93,7 +93,7 @@ impl ShmFile {
         let file = OsFile::open_for_locks_at(place, database.create_like())?;
         let attached = first_opener::attach(&file, locks, shm_bytes::DMS, || {
             step(Point::ShmTruncate);
-            room::empty(&file)?;
+            allocate::empty(&file)?;
             file.set_len(RESET_LEN)
         })?;
         let blocks = Blocks::Writable(OnceTable::new());
@@ -177,7 +177,7 @@ impl ShmFile {
         }
         let (len, end) = (self.file.len()?, end_of(index));
         if len < end {
-            room::allocate(&self.file, len, end)?;
+            allocate::allocate(&self.file, len, end)?;
         }
         let block = blocks.get_or_try_make(index, || Block::map(&self.file, index))?;
         block.with_room(&self.file)

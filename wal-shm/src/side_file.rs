@@ -30,7 +30,7 @@ use crate::main_file::MainFile;
 use crate::mapping::Shared;
 use crate::namespaces::Namespaces;
 use crate::process_table::{Entry, ProcessTable};
-use crate::{first_opener, futex, process_table, room};
+use crate::{allocate, first_opener, futex, process_table};
 
 const MAGIC: u32 = 0x4c41_5743;
 const VERSION: u32 = 7;
@@ -171,8 +171,8 @@ fn reset(file: &OsFile) -> Result<()> {
     if !is_ours || names > 1 {
         return Err(Error::cannot_open(file.path(), "it is no side file"));
     }
-    room::empty(file)?;
-    room::allocate(file, 0, LEN)?;
+    allocate::empty(file)?;
+    allocate::allocate(file, 0, LEN)?;
     let words: Vec<u8> = [MAGIC, VERSION]
         .iter()
         .flat_map(|word| word.to_ne_bytes())

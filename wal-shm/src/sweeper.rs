@@ -15,9 +15,7 @@
 //! [`WaitState::reclaim`]: wal_core::wait::WaitState::reclaim
 
 use std::sync::Arc;
-use std::thread::{
-    JoinHandle, {self},
-};
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use nix::sys::signal::SigSet;

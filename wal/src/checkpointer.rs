@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{
-    JoinHandle, {self},
-};
+use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::SigSet;
 use wal_core::fork::ProcessGeneration;

@@ -12,9 +12,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{
-    BufRead, BufWriter, Write, {self},
-};
+use std::io::{self, BufRead, BufWriter, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -3,9 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread::{
-    JoinHandle, {self},
-};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};

@@ -15,9 +15,7 @@
 //! the process goes on and never stops again.
 
 use std::fmt;
-use std::io::{
-    Write, {self},
-};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};

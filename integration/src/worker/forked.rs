@@ -2,9 +2,7 @@
 //! open.
 #![allow(unsafe_code)] // `fork` is unsafe in a process with threads, and a child must leave by `_exit`.
 
-use std::io::{
-    Write, {self},
-};
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 

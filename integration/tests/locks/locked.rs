@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use demo::bank::{
-    BankFacts, {self},
-};
+use demo::bank::{self, BankFacts};
 use integration::stock::{StockKind, StockSqlite};
 use integration::worker::{BackendKind, Command, RefusalKind, Settings, Worker};
 use tempfile::TempDir;

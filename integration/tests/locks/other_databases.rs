@@ -3,14 +3,10 @@
 
 #![cfg(target_os = "linux")]
 
-use std::fs::{
-    File, {self},
-};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{
-    Receiver, Sender, {self},
-};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};

@@ -10,8 +10,10 @@
 
 use super::block::{IndexBlock, Word, WritableBlock};
 use super::header::IndexHeader;
+use crate::index::HeaderCell;
 use crate::sync::Ordering;
 use crate::testing::{Point, rule, step};
+use crate::types::ReadSlot;
 
 const BACKFILLED: usize = 24;
 const ATTEMPTED: usize = 32;
@@ -69,4 +71,18 @@ impl WritableBlock {
         step(Point::AttemptedStore);
         self.store_word(ATTEMPTED, frames, Ordering::Release);
     }
+}
+
+/// True if a reader of the newest state would take `slot` again: its mark is the end of the
+/// log or, for slot 0, all of the log is in the database file. `block` is block 0.
+///
+/// It takes no lock, so the answer may be out of date at once.
+#[inline]
+#[must_use]
+pub fn serves_newest(block: &IndexBlock, slot: ReadSlot) -> bool {
+    let covered = match slot {
+        ReadSlot::DATABASE => CheckpointInfo::of(block).backfilled(),
+        _ => block.mark(slot),
+    };
+    covered == HeaderCell::of(block).max_frame_hint()
 }

@@ -9,9 +9,7 @@
 //! (`walBeginShmUnreliable`).
 
 use crate::error::Result;
-use crate::format::{
-    Covered, {self},
-};
+use crate::format::{self, Covered};
 use crate::index::{HeaderCell, IndexBlock, WritableBlock};
 use crate::storage::File;
 use crate::types::Salts;

@@ -23,7 +23,7 @@
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::format::{
-    DatabaseHeader, FRAME_HEADER_LEN, LogScan, PageStoreHeader, frame_offset, {self},
+    self, DatabaseHeader, FRAME_HEADER_LEN, LogScan, PageStoreHeader, frame_offset,
 };
 use crate::protocol::config::{DatabaseKind, WalConfig};
 use crate::protocol::handle::Wal;

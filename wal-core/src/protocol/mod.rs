@@ -62,7 +62,6 @@ pub use checkpoint::options::{
 pub use config::{CACHE_SPILL, DatabaseKind, Synchronous, Tuning, WalAutoActions, WalConfig};
 pub use handle::{Opener, Wal};
 pub use locking::busy::{BusyHandler, Cancel};
-pub use locking::delayed_release::serves_newest;
 pub use locking::guard::LockGuard;
 #[cfg(feature = "observe")]
 pub use observe::Counters;

@@ -19,21 +19,20 @@ use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::format::{
-    LogScan, {self},
-};
-use crate::index::{
-    IndexHeader, MARK_NOT_USED, last_frame_of_block, {self},
-};
+use crate::format::{self, LogScan};
+use crate::index::{self, IndexHeader, MARK_NOT_USED, last_frame_of_block};
 use crate::protocol::handle::Wal;
-use crate::protocol::read::header::Held;
+use crate::protocol::locking::guard::LocksHeld;
 use crate::testing::rule;
 use crate::types::{Lock, LockMode, ReadSlot};
 
 impl<C: WalCoordination> Wal<C> {
     /// Rebuilds the index. The caller holds Write. `None` if a checkpointer
     /// is in the way, which goes away by itself.
-    pub(super) fn recover(self: &Arc<Self>, held: &Held<'_, C>) -> Result<Option<IndexHeader>> {
+    pub(super) fn recover(
+        self: &Arc<Self>,
+        held: &LocksHeld<'_, C>,
+    ) -> Result<Option<IndexHeader>> {
         debug_assert!(held.write.is_some());
         let beside_write = if held.checkpoint.is_some() {
             Lock::Recover

@@ -30,8 +30,8 @@ use crate::protocol::durability::group_commit::CommitSync;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::locking::guard::LockGuard;
+use crate::protocol::locking::guard::LocksHeld;
 use crate::protocol::read::begin::ReadTx;
-use crate::protocol::read::header::Held;
 use crate::protocol::read::page_ref::PageRef;
 use crate::protocol::read::pages::pages;
 use crate::protocol::read::snapshot::Snapshot;
@@ -230,7 +230,7 @@ impl<C: WalCoordination> VacuumCheckpointLock<C> {
         } = self;
         let wal = checkpoint.wal();
         let write = wal.lock_or_busy(Lock::Write, &mut waiter)?;
-        let held = Held {
+        let held = LocksHeld {
             write: Some(&write),
             checkpoint: Some(&checkpoint),
         };
@@ -269,7 +269,7 @@ impl<C: WalCoordination> VacuumLockGuard<C> {
     pub fn vacuum_checkpoint_with_held_lock(&self) -> Result<CheckpointReport> {
         let wal = self.checkpoint.wal();
         wal.check_writable()?;
-        let held = Held {
+        let held = LocksHeld {
             write: Some(&self.write),
             checkpoint: Some(&self.checkpoint),
         };
@@ -291,7 +291,7 @@ impl<C: WalCoordination> VacuumLockGuard<C> {
         if !report.is_complete() {
             return Err(wal.busy(Lock::Readers));
         }
-        let held = Held {
+        let held = LocksHeld {
             write: Some(&self.write),
             checkpoint: Some(&self.checkpoint),
         };

@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, io};
 
 use super::file_id::FileId;
-use super::parking::{
-    Parkable, Reach, {self},
-};
+use super::parking::{self, Parkable, Reach};
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
 

@@ -13,9 +13,7 @@
 #![allow(unsafe_code)] // A number that may not be open is no `BorrowedFd`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{
-    Seek, SeekFrom, {self},
-};
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 

@@ -11,7 +11,7 @@
 //! # Protocol
 //! A file is mapped by safe code: nothing of it is seen by that. To see its
 //! bytes as a slice is unsafe, because others may write the file; what keeps
-//! them still is the business of the protocol (`protocol/read/retained.rs`).
+//! them still is the business of the protocol (`protocol/read/kept.rs`).
 #![allow(unsafe_code)] // Mapping a file, and seeing mapped bytes as a slice, is unsafe in Rust.
 
 use std::fmt;

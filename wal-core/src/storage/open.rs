@@ -10,9 +10,7 @@ use super::OsFile;
 use super::descriptor::Descriptor;
 use super::held_path::HeldPath;
 use super::low_numbers::MayCarry;
-use super::parking::{
-    Reach, {self},
-};
+use super::parking::{self, Reach};
 use crate::error::{Error, Result};
 
 /// Whether a file may be made by opening it, and written.

@@ -32,9 +32,7 @@ use std::sync::{Mutex, MutexGuard};
 use nix::errno::Errno;
 
 use super::file_id::FileId;
-use super::low_numbers::{
-    MayCarry, {self},
-};
+use super::low_numbers::{self, MayCarry};
 use crate::fork::{ClosedInChild, ProcessGeneration};
 use crate::once_table::OnceTable;
 use crate::storage::byte_lock::{ByteLocks, LockKind};

@@ -13,9 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8 as Unseen;
 
 use loom::cell::UnsafeCell;
-use loom::thread::{
-    JoinHandle, {self},
-};
+use loom::thread::{self, JoinHandle};
 
 use super::*;
 

@@ -40,9 +40,7 @@ mod wire;
 mod worker;
 mod writer;
 
-use std::io::{
-    Write, {self},
-};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 

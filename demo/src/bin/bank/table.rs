@@ -3,9 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::{
-    IsTerminal, Write as _, {self},
-};
+use std::io::{self, IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;

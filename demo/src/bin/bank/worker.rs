@@ -1,9 +1,7 @@
 //! The life of one process, whatever its role: open the bank, tell that it is
 //! ready, wait for the others, work until told to stop, close the bank.
 
-use std::io::{
-    BufRead, BufReader, Write, {self},
-};
+use std::io::{self, BufRead, BufReader, Write};
 
 use anyhow::{Context, Result};
 

@@ -4,9 +4,7 @@
 //! user: on Linux that is a matter of the thread, and the rest of the process
 //! stays root.
 
-use std::fs::{
-    Permissions, {self},
-};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 

@@ -12,9 +12,7 @@ use tempfile::TempDir;
 use wal::{Database, Lock, Options, PageNo, ReadTx, Synchronous, WriteTx};
 use wal_core::storage::{beside, database_bytes, shm_bytes};
 
-use crate::locks::{
-    Owner, {self},
-};
+use crate::locks::{self, Owner};
 use integration::stamped;
 
 /// The lock byte of writers.

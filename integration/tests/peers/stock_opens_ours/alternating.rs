@@ -10,9 +10,7 @@ use integration::stock::{StockKind, StockSqlite};
 use wal::shm::Database;
 use wal::{CheckpointMode, PageNo, ReadStrategy, Salts};
 
-use super::ours::{
-    Model, checkpoint_by_stock, new_bank, read_by_stock, transfer, {self},
-};
+use super::ours::{self, Model, checkpoint_by_stock, new_bank, read_by_stock, transfer};
 
 const TURNS: usize = 80;
 

@@ -10,9 +10,7 @@ use integration::stock::StockKind;
 use tempfile::TempDir;
 use wal::generic::Database;
 
-use super::ours::{
-    Model, digests_by_new_stock, new_bank, read_by_new_stock, transfer, {self},
-};
+use super::ours::{self, Model, digests_by_new_stock, new_bank, read_by_new_stock, transfer};
 
 const PAGE_SIZES: [u32; 4] = [512, 1024, 4096, 65536];
 

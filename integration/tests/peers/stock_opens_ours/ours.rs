@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use demo::bank::{
-    Layout, OFFSET, {self},
-};
+use demo::bank::{self, Layout, OFFSET};
 use fixtures::file_digests;
 use integration::stock::{StockKind, StockSqlite};
 use rusqlite::types::Value;

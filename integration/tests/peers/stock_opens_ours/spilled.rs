@@ -7,9 +7,7 @@ use wal::Savepoint;
 use wal::shm::WriteTx;
 
 use super::copies::stock_agrees;
-use super::ours::{
-    Model, new_bank, read_by_stock, transfer_in, {self},
-};
+use super::ours::{self, Model, new_bank, read_by_stock, transfer_in};
 
 const PAGE_SIZES: [u32; 3] = [512, 1024, 4096];
 

@@ -35,7 +35,7 @@ use crate::protocol::checkpoint::pace::CaughtUp;
 use crate::protocol::config::{Synchronous, WalAutoActions};
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
-use crate::protocol::read::header::Held;
+use crate::protocol::locking::guard::LocksHeld;
 use crate::types::{Lock, LockMode, Salts};
 
 /// How long the committer that does it waits for a checkpoint that runs.
@@ -179,7 +179,7 @@ fn catch_up<C: WalCoordination>(wal: &Arc<Wal<C>>, threshold: u32) -> Result<Cau
     let Some(write) = wal.wait_for_lock(Lock::Write, &mut for_write)? else {
         return Ok(CaughtUp::NotNow);
     };
-    let held = Held {
+    let held = LocksHeld {
         write: Some(&write),
         checkpoint: Some(&checkpoint),
     };

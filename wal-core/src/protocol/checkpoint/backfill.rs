@@ -28,9 +28,7 @@ use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::index::{
-    IndexHeader, MARK_NOT_USED, {self},
-};
+use crate::index::{self, IndexHeader, MARK_NOT_USED};
 use crate::protocol::checkpoint::backfill_proof::BackfillProof;
 use crate::protocol::checkpoint::options::{CheckpointProgress, CheckpointReport, HeldBack};
 use crate::protocol::config::Synchronous;

@@ -27,7 +27,7 @@ use crate::protocol::checkpoint::options::{
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::Waiter;
 use crate::protocol::locking::guard::LockGuard;
-use crate::protocol::read::header::Held;
+use crate::protocol::locking::guard::LocksHeld;
 use crate::types::{Lock, LockMode};
 
 /// The locks of a checkpoint, released in this order.
@@ -90,7 +90,7 @@ fn run_checkpoint<C: WalCoordination>(
 ) -> Result<CheckpointReport> {
     let mut waiter = Waiter::new(options.busy);
     let guard = acquire_checkpoint_guard(wal, options.mode, options.names_holders, &mut waiter)?;
-    let held = Held {
+    let held = LocksHeld {
         write: guard.write.as_ref(),
         checkpoint: Some(&guard.checkpoint),
     };

@@ -18,7 +18,7 @@ use crate::protocol::checkpoint::backfill_proof::BackfillProof;
 use crate::protocol::config::Synchronous;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
-use crate::protocol::read::header::Held;
+use crate::protocol::locking::guard::LocksHeld;
 use crate::testing::rule;
 use crate::types::{Lock, PageNo};
 
@@ -38,7 +38,7 @@ impl<C: WalCoordination> Wal<C> {
         self.check_writable()?;
         let mut waiter = Waiter::new(busy.into());
         let checkpoint = self.lock_or_busy(Lock::Checkpoint, &mut waiter)?;
-        let held = Held {
+        let held = LocksHeld {
             write: None,
             checkpoint: Some(&checkpoint),
         };

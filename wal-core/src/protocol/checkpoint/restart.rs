@@ -42,7 +42,7 @@ use crate::protocol::config::Synchronous;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::locking::guard::LockGuard;
-use crate::protocol::read::header::Held;
+use crate::protocol::locking::guard::LocksHeld;
 use crate::testing::{Point, rule, step};
 use crate::types::{Lock, ReadSlot, Salts};
 
@@ -184,7 +184,7 @@ fn shut_out_log_users<C: WalCoordination>(
     let checkpoint = take(Lock::Checkpoint)?;
     let write = take(Lock::Write)?;
     let readers = take(Lock::ReadMarks)?;
-    let held = Held {
+    let held = LocksHeld {
         write: Some(&write),
         checkpoint: Some(&checkpoint),
     };

@@ -59,7 +59,7 @@ pub(in crate::protocol) enum CommitSync {
     BeforeVisible,
     /// Before anybody sees them, with those of other threads, after Write was
     /// passed on: they are left unpublished.
-    InRelay,
+    Pipelined,
     /// After everybody sees them, with those of others.
     Shared,
 }

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
-use crate::index::{CheckpointInfo, HeaderCell, IndexBlock, IndexHeader};
+use crate::index::IndexHeader;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::guard::LockGuard;
 use crate::types::{Lock, LockMode, ReadSlot};
@@ -49,20 +49,6 @@ const CHECKPOINTED: u32 = 1000;
 const RECLAIM_WAIT: Duration = Duration::from_millis(2);
 /// How long it sleeps before the first retry; each later sleep is twice as long.
 const FIRST_RETRY: Duration = Duration::from_micros(20);
-
-/// True if a reader of the newest state would take `slot` again: its mark is the end of the
-/// log or, for slot 0, all of the log is in the database file. `block` is block 0.
-///
-/// It takes no lock, so the answer may be out of date at once.
-#[inline]
-#[must_use]
-pub fn serves_newest(block: &IndexBlock, slot: ReadSlot) -> bool {
-    let covered = match slot {
-        ReadSlot::DATABASE => CheckpointInfo::of(block).backfilled(),
-        _ => block.mark(slot),
-    };
-    covered == HeaderCell::of(block).max_frame_hint()
-}
 
 /// One operation that reclaims read locks: once, and with one deadline for all of them.
 #[derive(Debug, Default)]

@@ -116,6 +116,20 @@ impl<C: WalCoordination> Drop for LockGuard<C> {
     }
 }
 
+/// The locks that the caller of an operation holds already.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::protocol) struct LocksHeld<'a, C: WalCoordination> {
+    pub(in crate::protocol) write: Option<&'a LockGuard<C>>,
+    pub(in crate::protocol) checkpoint: Option<&'a LockGuard<C>>,
+}
+
+impl<C: WalCoordination> LocksHeld<'_, C> {
+    pub(in crate::protocol) const NOTHING: Self = LocksHeld {
+        write: None,
+        checkpoint: None,
+    };
+}
+
 impl<C: WalCoordination> Wal<C> {
     /// Takes `lock`; `None` if another holder conflicts.
     #[inline(always)]

@@ -29,12 +29,14 @@ use crate::error::{Error, Result};
 use crate::index::IndexHeader;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::guard::LockGuard;
+use crate::protocol::locking::guard::LocksHeld;
 use crate::protocol::locking::pause::{deadline_after, pause_before};
-use crate::protocol::read::header::Held;
-use crate::protocol::read::retained::Kept;
+use crate::protocol::read::kept::Kept;
+use crate::protocol::read::page_ref::PageRef;
 use crate::protocol::read::snapshot::Snapshot;
 use crate::protocol::read::taken_map::TakenMap;
 use crate::testing::rule;
+use crate::types::{FrameNo, PageNo};
 use crate::types::{Lock, LockMode, ReadSlot};
 
 /// After this many attempts the protocol is taken for broken
@@ -129,7 +131,7 @@ impl<C: WalCoordination> ReadTx<C> {
             // Nobody else writes as long as Write is held, so that is the state,
             // once it is published.
             wal.publish_all()?;
-            return Ok(wal.begin_read_holding(&Held::NOTHING)?.aging());
+            return Ok(wal.begin_read_holding(&LocksHeld::NOTHING)?.aging());
         }
         let guard = wal.relock_shared(&self.guard)?;
         Ok(ReadTx {
@@ -176,7 +178,7 @@ impl<C: WalCoordination> ReadTx<C> {
     /// afterwards but to be dropped. The caller still holds Write.
     pub(in crate::protocol) fn hand_over(&mut self) -> Result<Self> {
         if self.snapshot.slot.is_none() {
-            return self.wal().begin_read_holding(&Held::NOTHING);
+            return self.wal().begin_read_holding(&LocksHeld::NOTHING);
         }
         Ok(ReadTx {
             guard: self.take_lock(),
@@ -217,6 +219,31 @@ impl<C: WalCoordination> ReadTx<C> {
         // mark or its frames is not asked for, by the checks of `begin_read_holding`.
         unsafe { self.wal().kept(first, self.snapshot.max_frame()) }
     }
+
+    /// The newest frame of the snapshot that holds `page`; `None` if the page
+    /// is in the database file.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] if the wal-index contradicts itself,
+    /// [`crate::Error::SnapshotTooOld`] beyond the age limit,
+    /// [`crate::Error::UsedAfterFork`] in a forked child.
+    pub fn find_frame(&self, page: PageNo) -> Result<Option<FrameNo>> {
+        self.wal().check_process()?;
+        self.check_age()?;
+        self.kept()
+            .find_frame(&self.snapshot, Some(&self.map), page)
+    }
+
+    /// The content of `page`: without a copy, if the files are mapped.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSuchPage`] beyond the end of the snapshot,
+    /// [`crate::Error::SnapshotTooOld`] beyond the age limit, [`crate::Error::UsedAfterFork`] in a forked child, [`crate::Error::Corrupt`] if a
+    /// file is shorter than the snapshot says, [`crate::Error::Io`].
+    pub fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
+        self.check_age()?;
+        self.kept().page(&self.snapshot, Some(&self.map), page)
+    }
 }
 
 impl<C: WalCoordination> ReadTx<C> {
@@ -240,7 +267,7 @@ impl<C: WalCoordination> Wal<C> {
     pub fn begin_read(self: &Arc<Self>) -> Result<ReadTx<C>> {
         // Changed where it is: each copy of what was only just written makes the
         // processor wait.
-        let mut begun = self.begin_read_holding(&Held::NOTHING);
+        let mut begun = self.begin_read_holding(&LocksHeld::NOTHING);
         if let Ok(tx) = &mut begun {
             tx.begin_to_age();
             observe!(
@@ -280,7 +307,7 @@ impl<C: WalCoordination> Wal<C> {
     #[inline(always)]
     pub(in crate::protocol) fn begin_read_holding(
         self: &Arc<Self>,
-        held: &Held<'_, C>,
+        held: &LocksHeld<'_, C>,
     ) -> Result<ReadTx<C>> {
         self.check_process()?;
         for attempt in 1..=MAX_ATTEMPTS {

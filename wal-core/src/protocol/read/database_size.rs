@@ -18,7 +18,7 @@ use crate::format::DatabaseHeader;
 use crate::index::IndexHeader;
 use crate::protocol::config::DatabaseKind;
 use crate::protocol::handle::Wal;
-use crate::protocol::read::retained::Kept;
+use crate::protocol::read::kept::Kept;
 use crate::sync::Ordering;
 use crate::types::Salts;
 

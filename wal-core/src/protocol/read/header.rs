@@ -13,7 +13,7 @@ use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::index::{HeaderCell, IndexHeader};
 use crate::protocol::handle::Wal;
-use crate::protocol::locking::guard::LockGuard;
+use crate::protocol::locking::guard::LocksHeld;
 use crate::protocol::locking::pause::pause_before;
 
 use crate::types::{Lock, LockMode, PageSize};
@@ -22,20 +22,6 @@ use crate::types::{Lock, LockMode, PageSize};
 /// which a few looks are enough. Its writer may have been stopped, and others
 /// are not to wait for a checkpoint that waits for that.
 const MAX_ATTEMPTS: u32 = 12;
-
-/// The locks that the caller of an operation holds already.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::protocol) struct Held<'a, C: WalCoordination> {
-    pub(in crate::protocol) write: Option<&'a LockGuard<C>>,
-    pub(in crate::protocol) checkpoint: Option<&'a LockGuard<C>>,
-}
-
-impl<C: WalCoordination> Held<'_, C> {
-    pub(in crate::protocol) const NOTHING: Self = Held {
-        write: None,
-        checkpoint: None,
-    };
-}
 
 impl<C: WalCoordination> Wal<C> {
     /// The published header; `None` if it is worth trying again at once.
@@ -47,7 +33,7 @@ impl<C: WalCoordination> Wal<C> {
     #[inline(always)]
     pub(in crate::protocol) fn load_snapshot(
         self: &Arc<Self>,
-        held: &Held<'_, C>,
+        held: &LocksHeld<'_, C>,
     ) -> Result<Option<IndexHeader>> {
         // Once more if it was mended; the callers try again, with pauses.
         for mended in [false, true] {
@@ -66,7 +52,7 @@ impl<C: WalCoordination> Wal<C> {
     /// for long by somebody who is just publishing one.
     pub(in crate::protocol) fn settled_header(
         self: &Arc<Self>,
-        held: &Held<'_, C>,
+        held: &LocksHeld<'_, C>,
     ) -> Result<IndexHeader> {
         for attempt in 1..=MAX_ATTEMPTS {
             pause_before(attempt);
@@ -82,7 +68,7 @@ impl<C: WalCoordination> Wal<C> {
 /// being written. The header is not handed on from here, so that one which is whole
 /// at once stays in registers.
 #[cold]
-fn recover_or_wait<C: WalCoordination>(wal: &Arc<Wal<C>>, held: &Held<'_, C>) -> Result<bool> {
+fn recover_or_wait<C: WalCoordination>(wal: &Arc<Wal<C>>, held: &LocksHeld<'_, C>) -> Result<bool> {
     if held.write.is_some() {
         let recovered = recover_if_still_bad(wal, held)?;
         return match recovered {
@@ -92,7 +78,7 @@ fn recover_or_wait<C: WalCoordination>(wal: &Arc<Wal<C>>, held: &Held<'_, C>) ->
     }
     let header = match wal.try_lock(Lock::Write, LockMode::Exclusive)? {
         Some(write) => {
-            let held = Held {
+            let held = LocksHeld {
                 write: Some(&write),
                 checkpoint: held.checkpoint,
             };
@@ -123,7 +109,7 @@ fn load_header<C: WalCoordination>(wal: &Wal<C>) -> Result<Option<IndexHeader>> 
 /// whole now has no writer any more.
 fn recover_if_still_bad<C: WalCoordination>(
     wal: &Arc<Wal<C>>,
-    held: &Held<'_, C>,
+    held: &LocksHeld<'_, C>,
 ) -> Result<Option<IndexHeader>> {
     match load_header(wal)? {
         Some(header) => Ok(Some(header)),

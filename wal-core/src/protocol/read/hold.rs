@@ -23,15 +23,13 @@ use crate::sync::Unpoison;
 /// begun on it again and again, for a bounded time. After that it is given up,
 /// whatever its holder does meanwhile.
 pub struct HeldSnapshot<C: WalCoordination> {
-    held: Arc<Held<C>>,
+    held: Arc<Mutex<Option<ReadTx<C>>>>,
     snapshot: Snapshot,
     path: PathBuf,
     process: ProcessGeneration,
     /// Its end ends the thread that gives the snapshot up. `None` in `drop` only.
     ends: Option<Sender<()>>,
 }
-
-type Held<C> = Mutex<Option<ReadTx<C>>>;
 
 impl<C: WalCoordination> ReadTx<C> {
     /// Holds the state that this transaction sees for `at_most`.
@@ -107,6 +105,6 @@ impl<C: WalCoordination> Drop for HeldSnapshot<C> {
     }
 }
 
-fn lock<C: WalCoordination>(held: &Held<C>) -> MutexGuard<'_, Option<ReadTx<C>>> {
+fn lock<C: WalCoordination>(held: &Mutex<Option<ReadTx<C>>>) -> MutexGuard<'_, Option<ReadTx<C>>> {
     held.lock().unpoison()
 }

@@ -3,16 +3,16 @@
 //! | file | what it does |
 //! |---|---|
 //! | `state` | what the readers of one attachment share |
-//! | `begin` | begins a read transaction, which is checked again under its lock |
+//! | `begin` | a read transaction, whose begin is checked again under its lock |
 //! | `header` | loads the header, and rebuilds it when its writer died |
 //! | `marks` | which slot a reader takes, and with which mark |
 //! | `raise` | moves a read transaction to the newest state within its slot |
-//! | `page`, `pages` | a page of a snapshot; what has pages |
-//! | `retained` | what a lock keeps of the two files; reads pages there |
-//! | `shared_map` | which private map of pages to frames a transaction uses, and who extends it |
+//! | `pages` | what has pages |
+//! | `kept` | what a lock keeps of the two files; reads pages there |
+//! | `find_frame` | which private map of pages to frames a transaction uses, and who extends it |
 //! | `database_size` | when the length of the database file is looked at again |
 //! | `hold` | a snapshot that is held for a bounded time |
-//! | `saved_snapshot` | a snapshot as a value, opened again while the log has it |
+//! | `open_snapshot` | a snapshot as a value, opened again while the log has it |
 //! | `change` | waits until the database has changed |
 //! | `snapshot` | snapshots as values |
 //! | `taken_map` | the private map that a transaction uses |
@@ -21,16 +21,15 @@
 pub(in crate::protocol) mod begin;
 mod change;
 mod database_size;
+mod find_frame;
 pub(in crate::protocol) mod header;
 pub(in crate::protocol) mod hold;
+pub(in crate::protocol) mod kept;
 mod marks;
-mod page;
+mod open_snapshot;
 pub(in crate::protocol) mod page_ref;
 pub(in crate::protocol) mod pages;
 pub(in crate::protocol) mod raise;
-pub(in crate::protocol) mod retained;
-mod saved_snapshot;
-mod shared_map;
 pub(in crate::protocol) mod snapshot;
 pub(in crate::protocol) mod state;
 mod taken_map;

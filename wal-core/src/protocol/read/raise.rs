@@ -21,8 +21,8 @@
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
+use crate::protocol::locking::guard::LocksHeld;
 use crate::protocol::read::begin::ReadTx;
-use crate::protocol::read::header::Held;
 use crate::protocol::read::snapshot::Snapshot;
 use crate::protocol::read::taken_map::TakenMap;
 use crate::testing::rule;
@@ -42,7 +42,7 @@ impl<C: WalCoordination> ReadTx<C> {
         let Some(slot) = marked.filter(|_| !wal.config().read_only) else {
             return Ok(false);
         };
-        let Some(header) = wal.load_snapshot(&Held::NOTHING)? else {
+        let Some(header) = wal.load_snapshot(&LocksHeld::NOTHING)? else {
             return Ok(false);
         };
         // A recovery may have found less than was published; what is read of it takes a

@@ -1,4 +1,4 @@
-//! The private map of pages to frames that a transaction uses: see [`super::shared_map`].
+//! The private map of pages to frames that a transaction uses: see [`super::find_frame`].
 
 use std::sync::{Arc, OnceLock};
 

@@ -30,8 +30,8 @@ use crate::protocol::checkpoint::backfill::Backfill;
 use crate::protocol::config::Synchronous;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Cancel, Waiter};
+use crate::protocol::locking::guard::LocksHeld;
 use crate::protocol::locking::pause::deadline_after;
-use crate::protocol::read::header::Held;
 use crate::protocol::replication::tail::{Tail, TailFrames, TailPosition};
 use crate::types::Lock;
 
@@ -140,7 +140,7 @@ impl<C: WalCoordination> Tail<C> {
         let Some(checkpoint) = wal.wait_for_lock(Lock::Checkpoint, &mut waiter)? else {
             return Ok(held_back(Lock::Checkpoint));
         };
-        let held = Held {
+        let held = LocksHeld {
             write: None,
             checkpoint: Some(&checkpoint),
         };
@@ -151,7 +151,7 @@ impl<C: WalCoordination> Tail<C> {
         let Some(write) = wal.wait_for_lock(Lock::Write, &mut waiter)? else {
             return Ok(held_back(Lock::Write));
         };
-        let held = Held {
+        let held = LocksHeld {
             write: Some(&write),
             checkpoint: Some(&checkpoint),
         };
@@ -167,7 +167,7 @@ impl<C: WalCoordination> Tail<C> {
     /// Hands out what is left, and moves the tail behind it. The caller holds `WRITE`.
     fn hand_out_rest<E: From<Error>>(
         &mut self,
-        held: &Held<'_, C>,
+        held: &LocksHeld<'_, C>,
         hand_out: impl FnOnce(TailFrames<'_, C>) -> Result<(), E>,
     ) -> Result<(), E> {
         let numbers = self.numbers();
@@ -185,7 +185,7 @@ impl<C: WalCoordination> Tail<C> {
 
     /// Moves what is left to the database file, and restarts the log. The caller holds
     /// `CKPT` and `WRITE`, and the tail has handed everything out.
-    fn restart_drained(&mut self, held: &Held<'_, C>, hold: Duration) -> Result<Drained> {
+    fn restart_drained(&mut self, held: &LocksHeld<'_, C>, hold: Duration) -> Result<Drained> {
         let wal = self.at.wal().clone();
         let header = self.at.snapshot().header;
         let end = self.position();
@@ -215,7 +215,7 @@ fn held_back(by: Lock) -> Drained {
 /// writers wait. The caller holds `CKPT`.
 fn backfill_beside_writers<C: WalCoordination>(
     wal: &Arc<Wal<C>>,
-    held: &Held<'_, C>,
+    held: &LocksHeld<'_, C>,
     waiter: &mut Waiter,
 ) -> Result<()> {
     let header = wal.settled_header(held)?;

@@ -26,11 +26,11 @@ use crate::format::{FRAME_HEADER_LEN, FrameHeader, LOG_HEADER_LEN};
 use crate::index::IndexHeader;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
+use crate::protocol::locking::guard::LocksHeld;
 use crate::protocol::locking::pause::pause_before;
 use crate::protocol::read::begin::ReadTx;
-use crate::protocol::read::header::Held;
+use crate::protocol::read::kept::Kept;
 use crate::protocol::read::page_ref::PageRef;
-use crate::protocol::read::retained::Kept;
 use crate::testing::rule;
 use crate::types::{FrameNo, Lock, PageNo, Salts};
 
@@ -123,7 +123,7 @@ impl<C: WalCoordination> Wal<C> {
     /// # Errors
     /// Those of [`Wal::begin_read`].
     pub fn tail(self: &Arc<Self>) -> Result<Tail<C>> {
-        let at = self.pin_newest(&Held::NOTHING)?;
+        let at = self.pin_newest(&LocksHeld::NOTHING)?;
         Ok(Tail { at })
     }
 
@@ -134,7 +134,7 @@ impl<C: WalCoordination> Wal<C> {
     /// power failure, or was empty as SQLite leaves it; and those of
     /// [`Wal::begin_read`].
     pub fn resume_tail(self: &Arc<Self>, position: TailPosition) -> Result<ResumedTail<C>> {
-        let at = self.pin_newest(&Held::NOTHING)?;
+        let at = self.pin_newest(&LocksHeld::NOTHING)?;
         let there = at.snapshot().salts().name_same(position.salts)
             && position.frame <= at.snapshot().max_frame();
         if !there || !has_frame(&at, position)? {
@@ -148,7 +148,7 @@ impl<C: WalCoordination> Wal<C> {
 
     /// A read transaction at a marked slot, on the newest state, though all of
     /// it be backfilled: slot 0 does not keep the log from beginning anew.
-    pub(super) fn pin_newest(self: &Arc<Self>, held: &Held<'_, C>) -> Result<ReadTx<C>> {
+    pub(super) fn pin_newest(self: &Arc<Self>, held: &LocksHeld<'_, C>) -> Result<ReadTx<C>> {
         self.check_process()?;
         for attempt in 1..=MAX_ATTEMPTS {
             pause_before(attempt);
@@ -255,7 +255,7 @@ impl<C: WalCoordination> Tail<C> {
                 numbers,
             });
         }
-        let pinned = wal.pin_newest(&Held::NOTHING)?;
+        let pinned = wal.pin_newest(&LocksHeld::NOTHING)?;
         self.check_follows(&pinned)?;
         // The old mark is given back when the new one is held.
         self.at = pinned;
@@ -296,7 +296,7 @@ impl<C: WalCoordination> Tail<C> {
         let mut waiter = Waiter::new(busy.into());
         let checkpoint = wal.lock_or_busy(Lock::Checkpoint, &mut waiter)?;
         let write = wal.lock_or_busy(Lock::Write, &mut waiter)?;
-        let held = Held {
+        let held = LocksHeld {
             write: Some(&write),
             checkpoint: Some(&checkpoint),
         };
@@ -313,7 +313,7 @@ impl<C: WalCoordination> Tail<C> {
     /// in the database file. The caller holds `CKPT` and `WRITE`.
     pub(super) fn restart_backfilled(
         &mut self,
-        held: &Held<'_, C>,
+        held: &LocksHeld<'_, C>,
         header: &IndexHeader,
         waiter: &mut Waiter,
     ) -> Result<()> {

@@ -42,9 +42,7 @@ use crate::error::{Error, Result};
 use crate::format::{
     ByteOrder, DatabaseHeader, FRAME_HEADER_LEN, FrameHeader, LogHeader, frame_end, frame_offset,
 };
-use crate::index::{
-    IndexHeader, WritableBlock, {self},
-};
+use crate::index::{self, IndexHeader, WritableBlock};
 use crate::protocol::config::{DatabaseKind, Synchronous, WalConfig};
 use crate::protocol::durability::group_commit::CommitSync;
 use crate::protocol::handle::Wal;
@@ -151,7 +149,7 @@ impl<C: WalCoordination> Wal<C> {
         page_count: u32,
         sync: CommitSync,
     ) -> Result<IndexHeader> {
-        if sync != CommitSync::InRelay {
+        if sync != CommitSync::Pipelined {
             self.publish_all()?;
         }
         self.mend_log_for_commit(own.start.salts(), !own.is_empty())?;
@@ -195,7 +193,7 @@ impl<C: WalCoordination> Wal<C> {
         let frames = max_frame - own.start.max_frame();
         // From here on the frames are everybody's, and not to be trimmed.
         *own = OwnFrames::none_after(committed);
-        if sync != CommitSync::InRelay {
+        if sync != CommitSync::Pipelined {
             self.commit_prepared_frames(block_zero, &committed);
             observe!(
                 self,

@@ -26,7 +26,7 @@ const FOR_READERS: Duration = Duration::from_millis(1);
 
 impl<C: WalCoordination> Wal<C> {
     /// Waits until the log has less than [`crate::protocol::WalConfig::max_log_frames`].
-    pub(super) fn wait_for_room(self: &Arc<Self>, waiter: &mut Waiter) -> Result<()> {
+    pub(super) fn wait_for_short_log(self: &Arc<Self>, waiter: &mut Waiter) -> Result<()> {
         while let Some(frames) = too_many_frames(self)? {
             let Some(lock) = lock_in_the_way(self)? else {
                 return Ok(());

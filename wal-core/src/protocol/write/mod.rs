@@ -2,7 +2,8 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `transaction` | begins and ends the one write transaction |
+//! | `begin` | begins the one write transaction |
+//! | `commit` | commits it, or rolls it back |
 //! | `retry` | runs a closure in one, again where that can succeed |
 //! | `dirty_pages` | what the transaction keeps on the heap, and what savepoints need of it |
 //! | `savepoint` | rolls back a part of the transaction |
@@ -18,6 +19,8 @@
 
 pub(in crate::protocol) mod append;
 mod back_pressure;
+pub(in crate::protocol) mod begin;
+pub(in crate::protocol) mod commit;
 pub(in crate::protocol) mod dirty_pages;
 pub(in crate::protocol) mod frames_mark;
 mod overwrite;
@@ -27,5 +30,4 @@ mod restart;
 mod retry;
 mod savepoint;
 pub(in crate::protocol) mod spill;
-mod transaction;
 pub(in crate::protocol) mod write_tx;

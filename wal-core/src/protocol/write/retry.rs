@@ -17,7 +17,7 @@ use crate::coordination::WalCoordination;
 use crate::error::Error;
 use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
-use crate::protocol::write::transaction::pause_without_write;
+use crate::protocol::write::begin::pause_without_write;
 use crate::protocol::write::write_tx::WriteTx;
 use crate::types::Lock;
 

@@ -24,13 +24,11 @@ use std::collections::BTreeSet;
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
-use crate::index::{
-    block_of_frame, {self},
-};
+use crate::index::{self, block_of_frame};
 use crate::protocol::config::Synchronous;
 use crate::protocol::handle::Wal;
+use crate::protocol::read::kept::Kept;
 use crate::protocol::read::page_ref::PageRef;
-use crate::protocol::read::retained::Kept;
 use crate::protocol::write::dirty_pages::{Changes, History};
 use crate::protocol::write::own_frames::{LogEnd, OwnFrames};
 use crate::protocol::write::write_tx::WriteTx;

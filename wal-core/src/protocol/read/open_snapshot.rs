@@ -21,14 +21,12 @@ use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
-use crate::index::{
-    IndexHeader, {self},
-};
+use crate::index::{self, IndexHeader};
 use crate::protocol::handle::Wal;
+use crate::protocol::locking::guard::LocksHeld;
 use crate::protocol::locking::pause::pause_before;
 use crate::protocol::read::begin::ReadTx;
-use crate::protocol::read::header::Held;
-use crate::protocol::read::retained::Kept;
+use crate::protocol::read::kept::Kept;
 use crate::protocol::read::snapshot::SavedSnapshot;
 use crate::sync::{Ordering, fence};
 use crate::testing::rule;
@@ -97,7 +95,7 @@ impl<C: WalCoordination> Wal<C> {
             // A header that is not whole is mended before Checkpoint is held,
             // which a recovery needs for itself.
             in_the_way = Lock::Write;
-            if self.load_snapshot(&Held::NOTHING)?.is_none() {
+            if self.load_snapshot(&LocksHeld::NOTHING)?.is_none() {
                 continue;
             }
             in_the_way = Lock::ReadMarks;

@@ -26,10 +26,8 @@ use std::sync::Arc;
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
-use crate::index::{
-    PageMap, block_of_frame, last_frame_of_block, {self},
-};
-use crate::protocol::read::retained::Kept;
+use crate::index::{self, PageMap, block_of_frame, last_frame_of_block};
+use crate::protocol::read::kept::Kept;
 use crate::protocol::read::snapshot::Snapshot;
 use crate::protocol::read::taken_map::TakenMap;
 use crate::types::{FrameNo, PageNo};

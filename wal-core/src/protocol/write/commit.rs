@@ -23,91 +23,19 @@
 //! Whoever takes Write next finds what a dead writer left in the index above
 //! the published frame, and trims it. In the log such frames are overwritten.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use crate::coordination::WalCoordination;
-use crate::error::{Error, Result};
-use crate::index::{
-    IndexHeader, {self},
-};
+use crate::error::Result;
+use crate::index::IndexHeader;
 use crate::protocol::config::Synchronous;
 use crate::protocol::durability::group_commit::CommitSync;
-use crate::protocol::durability::pipeline::Commit;
 use crate::protocol::handle::Wal;
-use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::locking::guard::LockGuard;
-use crate::protocol::locking::queued_write::{Begin, HeldWrite};
-use crate::protocol::read::begin::ReadTx;
-use crate::protocol::read::header::Held;
 use crate::protocol::read::snapshot::SavedSnapshot;
 use crate::protocol::write::append;
-use crate::protocol::write::write_tx::{UpgradeRefused, WriteTx};
+use crate::protocol::write::write_tx::WriteTx;
 use crate::testing::rule;
-use crate::types::{FrameNo, Lock, PageNo};
+use crate::types::{FrameNo, PageNo};
 use crate::wait::thread_number;
-
-impl<C: WalCoordination> Wal<C> {
-    /// Begins a write transaction on the newest state of the database, after
-    /// waiting for other writers as `busy` says.
-    ///
-    /// At [`Synchronous::Full`] that may be what another thread of this attachment
-    /// has just committed, before it is durable and before readers see it. The
-    /// transaction then ends, by commit or rollback, once it is.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] if another writer is still at work when `busy` gives
-    /// up, [`Error::OwnWrite`] if this thread waits for itself, [`Error::LogFull`] if there is a limit and the log is still beyond
-    /// it, [`Error::Cancelled`], [`Error::Poisoned`] after a failed sync, and
-    /// what [`Wal::begin_read`] gives.
-    pub fn begin_write(self: &Arc<Self>, busy: impl Into<BusyHandler>) -> Result<WriteTx<C>> {
-        self.begin_write_by(&mut Waiter::new(busy.into()))
-    }
-
-    pub(super) fn begin_write_by(self: &Arc<Self>, waiter: &mut Waiter) -> Result<WriteTx<C>> {
-        self.check_writable()?;
-        self.wait_for_room(waiter)?;
-        self.begin_write_waiting(waiter, Begin::OnNewest)
-    }
-
-    /// As [`Wal::begin_write`], however long the log is.
-    pub(in crate::protocol) fn begin_write_waiting(
-        self: &Arc<Self>,
-        waiter: &mut Waiter,
-        on: Begin,
-    ) -> Result<WriteTx<C>> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            match try_begin_fresh_write(self, waiter, on) {
-                // Not Write, which was waited for already.
-                Err(Error::Busy { lock, .. })
-                    if lock != Lock::Write
-                        && waiter.pause(lock, pause_without_write(attempt))? => {}
-                begun => return begun,
-            }
-        }
-    }
-}
-
-impl<C: WalCoordination> ReadTx<C> {
-    /// Turns this into a write transaction on the very state that it sees, without
-    /// waiting.
-    ///
-    /// # Errors
-    /// [`Error::BusySnapshot`] if somebody wrote since it began,
-    /// [`Error::Busy`] if somebody is writing, and what [`Wal::begin_write`]
-    /// gives; each with this transaction, which can go on.
-    pub fn upgrade(mut self) -> Result<WriteTx<C>, Box<UpgradeRefused<C>>> {
-        match write_lock_for(self.wal(), &self) {
-            Ok(write) => {
-                self.lasts();
-                Ok(WriteTx::new(self, write))
-            }
-            Err(error) => Err(Box::new(UpgradeRefused { read: self, error })),
-        }
-    }
-}
 
 /// The frame from which a commit went on that turned the state `before` into
 /// `committed`: none, if the log began anew.
@@ -116,12 +44,6 @@ fn last_frame_before(before: &IndexHeader, committed: &IndexHeader) -> u32 {
         true => before.max_frame(),
         false => 0,
     }
-}
-
-/// How long Write is left alone: long enough, before long, for a stock SQLite
-/// that looks every tenth of a second.
-pub(super) fn pause_without_write(attempt: u32) -> Duration {
-    Duration::from_millis(u64::from(attempt).pow(2).min(150))
 }
 
 impl<C: WalCoordination> WriteTx<C> {
@@ -147,7 +69,7 @@ impl<C: WalCoordination> WriteTx<C> {
         let shared = wal.shared_sync();
         let sync = match shared {
             Some(_) => CommitSync::Shared,
-            None if wal.tuning().synchronous() == Synchronous::Full => CommitSync::InRelay,
+            None if wal.tuning().synchronous() == Synchronous::Full => CommitSync::Pipelined,
             None => CommitSync::BeforeVisible,
         };
         let before = self.read.snapshot.header;
@@ -160,7 +82,7 @@ impl<C: WalCoordination> WriteTx<C> {
             wait_state.writer_queue().end_slice(thread_number());
             drop(self);
             wal.sync_with_others(wait_state, &committed)?;
-        } else if sync == CommitSync::InRelay {
+        } else if sync == CommitSync::Pipelined {
             let commit = wal.leave_unpublished(committed)?;
             self.begun_on = None;
             drop(self);
@@ -258,74 +180,6 @@ impl<C: WalCoordination> Drop for WriteTx<C> {
             let _ = self.end_on_published();
         }
     }
-}
-
-/// Takes Write, then a snapshot. If that needs a recovery and a
-/// checkpointer is in the way, Write is given back: the checkpointer may
-/// be waiting for it.
-fn try_begin_fresh_write<C: WalCoordination>(
-    wal: &Arc<Wal<C>>,
-    waiter: &mut Waiter,
-    on: Begin,
-) -> Result<WriteTx<C>> {
-    let held = wal.observe_wait(Lock::Write, waiter, |waiter| {
-        wal.wait_for_held_write(waiter, on)
-    })?;
-    let HeldWrite { write, after } = held.ok_or_else(|| wal.busy_after(Lock::Write, waiter))?;
-    if let Some(commit) = after {
-        return begin_on(wal, write, commit);
-    }
-    let held = Held {
-        write: Some(&write),
-        checkpoint: None,
-    };
-    let header = wal.settled_header(&held)?;
-    wal.mend_backfilled(&header)?;
-    index::trim(&**wal, header.max_frame())?;
-    // Behind Write, so no restart sets it back; a checkpoint may raise it,
-    // and what it has moved by then is in the log too.
-    let min_frame = wal.first_in_log(&header)?;
-    let read = wal.read_tx(write.lent(), &header, None, min_frame)?;
-    Ok(WriteTx::new(read, write))
-}
-
-/// Begins on `commit` of another thread, from which `write` was taken over. It
-/// has left nothing to mend but the entries of a rollback, or of one that panicked.
-fn begin_on<C: WalCoordination>(
-    wal: &Arc<Wal<C>>,
-    write: LockGuard<C>,
-    commit: Commit,
-) -> Result<WriteTx<C>> {
-    let header = commit.header;
-    rule!(InheritTrimsIndex, {
-        index::trim(&**wal, header.max_frame())?;
-    });
-    // What a checkpoint moves meanwhile is published, and in the log too; and
-    // that does not begin anew while something is unpublished.
-    let min_frame = wal.first_in_log(&header)?;
-    let read = wal.read_tx(write.lent(), &header, None, min_frame)?;
-    let mut tx = WriteTx::new(read, write);
-    tx.begun_on = Some(commit.number);
-    Ok(tx)
-}
-
-fn write_lock_for<C: WalCoordination>(wal: &Arc<Wal<C>>, read: &ReadTx<C>) -> Result<LockGuard<C>> {
-    wal.check_writable()?;
-    let write = wal
-        .try_begin_write_tx()?
-        .ok_or_else(|| wal.busy_again(Lock::Write))?;
-    // Compared once Write is held: from here on the header stands still.
-    if !rule!(
-        WriterOnNewestSnapshot,
-        wal.header_cell()?.is(&read.snapshot.header)
-    ) {
-        return Err(Error::BusySnapshot);
-    }
-    if wal.mend_backfilled(&read.snapshot.header)? {
-        return Err(Error::BusySnapshot);
-    }
-    index::trim(&**wal, read.snapshot.max_frame())?;
-    Ok(write)
 }
 
 /// Lets the disk begin with what a commit that is not synced has added to the
