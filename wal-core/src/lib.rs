@@ -12,8 +12,11 @@
 //! | [`types`] | page sizes, page and frame numbers, salts, locks, read slots |
 //! | [`format`](mod@format) | bytes of the log: header, frames, checksums, the valid prefix; the database header |
 //! | [`index`] | the wal-index: header cell, checkpoint info, page→frame hash blocks |
+//! | [`error`] | what can go wrong, and what to do about it |
 //! | [`coordination`] | the seam between the protocol and its backends |
 //! | [`mod@shared_memory`] | which types memory can be that several processes map |
+//! | [`once_table`] | a table that only grows, for what exists once for each key |
+//! | [`fork`] | what a child made by `fork` must not use, and how that is noticed |
 //! | [`stripes`] | which of several words a thread changes, so that readers do not wait for each other |
 //! | [`wait`] | the memory in which users wait for commits, and in line for Write |
 //! | [`sync`] | the atomics, mutex and condition variable, which the model checker replaces |

@@ -24,6 +24,9 @@
 //! | `side_file` | wake-ups and names, for which SQLite's format has no room |
 //! | `process_table` | which processes hold which locks, for messages |
 //! | `namespaces` | what a process number means here, and in other containers |
+//! | `options` | how a database is attached to |
+//! | `mapping` | a file in memory |
+//! | `futex` | sleeping on a word of shared memory, and waking |
 //! | `file_system` | refuses file systems on which this cannot work |
 #![cfg_attr(not(test), deny(clippy::disallowed_types, clippy::disallowed_methods))]
 

@@ -25,8 +25,9 @@
 //! the queue (`locking::queued_write`) may inherit `WRITE` together with a commit that `durability` has
 //! not published.
 //!
-//! Methods of [`Wal`] are operations of the whole attachment, so a lower row may call one that
-//! stands in a higher row: a reader that finds no valid index calls recovery.
+//! Methods of [`Wal`] are what several parts need of the attachment, and a call of one is no
+//! import: a reader that finds no valid index calls recovery, and a guard of `WRITE` that is
+//! dropped may leave the lock to a pipelined commit. What one file needs is a function there.
 
 /// Counts and tells what happened, if the feature `observe` is on; else the
 /// figures are not even computed.

@@ -1,6 +1,7 @@
 //! The two hooks through which tests reach into the protocol: *step points*, at
 //! which a test stops or kills the process, and *rules*, each of which a test
-//! breaks on purpose to see that some test notices.
+//! breaks on purpose to see that some test notices. Beside them, `index` lets the conformance
+//! suite look at the wal-index past the protocol.
 //!
 //! Without the features `step-points` and `mutations` a step point is an empty
 //! function and a rule is its own condition or statements, so a release build

@@ -37,7 +37,7 @@ impl Drop for Staying<'_> {
 
 /// What a thread knows of the transaction that has `WRITE`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::protocol) enum Own {
+pub(super) enum Own {
     No,
     /// The thread began it, and no other thread has touched it since.
     Untouched,
@@ -136,7 +136,7 @@ impl OwnWrite {
 
 /// A wait for `WRITE`, as far as it may be one for the thread's own transaction.
 #[derive(Default)]
-pub(in crate::protocol) struct SelfWait {
+pub(super) struct SelfWait {
     /// Since when the transaction was seen to be untouched.
     pub(super) since: Option<Instant>,
     /// The wait ended for that reason.

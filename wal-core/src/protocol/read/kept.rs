@@ -1,4 +1,4 @@
-//! What a lock keeps of the two files, and the only place that sees their mappings.
+//! What a lock keeps of the two files, and the only place that reads bytes of a mapping.
 //!
 //! # Protocol
 //! A page is handed out without a copy only if nobody changes it as long as it is
@@ -90,7 +90,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
     }
 
     /// The content of `page`, if it is one of `snapshot`, whose lock keeps this. `map` is
-    /// as for [`Wal::find_frame`].
+    /// as for [`Kept::find_frame`].
     #[inline]
     pub(in crate::protocol) fn page(
         self,

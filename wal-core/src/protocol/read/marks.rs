@@ -36,10 +36,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Takes a slot to read at in a log of `max_frame` frames: the one whose
     /// mark is just that, else one that nobody uses, with its mark set to
     /// that, else the one with the largest mark before.
-    pub(in crate::protocol) fn lock_some_mark(
-        self: &Arc<Self>,
-        max_frame: u32,
-    ) -> Result<Option<LockGuard<C>>> {
+    pub(super) fn lock_some_mark(self: &Arc<Self>, max_frame: u32) -> Result<Option<LockGuard<C>>> {
         let usable = |mark: u32| rule!(MarkWithinSnapshot, mark <= max_frame);
         let best = ReadSlot::MARKED
             .map(|slot| (slot, self.coordination().mark(slot)))

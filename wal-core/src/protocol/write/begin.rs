@@ -21,7 +21,7 @@ impl<C: WalCoordination> Wal<C> {
     /// Begins a write transaction on the newest state of the database, after
     /// waiting for other writers as `busy` says.
     ///
-    /// At [`Synchronous::Full`] that may be what another thread of this attachment
+    /// At [`crate::protocol::Synchronous::Full`] that may be what another thread of this attachment
     /// has just committed, before it is durable and before readers see it. The
     /// transaction then ends, by commit or rollback, once it is.
     ///

@@ -57,10 +57,10 @@ impl<C: WalCoordination> WriteTx<C> {
     ///
     /// # Errors
     /// The transaction is rolled back, except for
-    /// [`Error::CommitOutcomeUnknown`]: then only opening the database again
-    /// tells whether it is there. [`Error::Refused`] if it has frames of
+    /// [`crate::Error::CommitOutcomeUnknown`]: then only opening the database again
+    /// tells whether it is there. [`crate::Error::Refused`] if it has frames of
     /// [`WriteTx::append_frames_vectored`], which [`WriteTx::commit_frames`] commits. With [`crate::protocol::WalConfig::group_commit`] also
-    /// [`Error::DurabilityUnknown`]: it is visible, but may not survive a power
+    /// [`crate::Error::DurabilityUnknown`]: it is visible, but may not survive a power
     /// failure. [`crate::protocol::Opener::committed`] is called unless there is an error or
     /// nothing was changed.
     pub fn commit(mut self) -> Result<SavedSnapshot> {
@@ -146,7 +146,7 @@ impl<C: WalCoordination> WriteTx<C> {
     /// writes before the last call.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the wal-index contradicts itself, [`Error::Poisoned`]
+    /// [`crate::Error::Corrupt`] if the wal-index contradicts itself, [`crate::Error::Poisoned`]
     /// if the state that the transaction began on turns out not to be durable. The
     /// changes are forgotten all the same.
     pub fn rollback_with(self, undo: impl FnMut(PageNo)) -> Result<()> {

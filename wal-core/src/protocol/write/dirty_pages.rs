@@ -15,7 +15,7 @@ use crate::testing::rule;
 use crate::types::PageNo;
 
 /// Pages by their number.
-pub(in crate::protocol) type DirtyPages = BTreeMap<PageNo, Box<[u8]>>;
+pub(super) type DirtyPages = BTreeMap<PageNo, Box<[u8]>>;
 
 /// A place in a write transaction to which it can be rolled back. It is of no
 /// use once it was released or rolled back over, nor to another transaction.
@@ -71,12 +71,12 @@ struct OpenSavepoint {
 }
 
 /// Pages in the order in which they were changed, for the log.
-pub(in crate::protocol) struct History<'p> {
+pub(super) struct History<'p> {
     /// The pages as of the first savepoint that is in memory, or as they are
     /// if there is none.
-    pub(in crate::protocol) base: Vec<(PageNo, &'p [u8])>,
+    pub(super) base: Vec<(PageNo, &'p [u8])>,
     /// What was changed from each such savepoint to the next.
-    pub(in crate::protocol) later: Vec<Vec<(PageNo, &'p [u8])>>,
+    pub(super) later: Vec<Vec<(PageNo, &'p [u8])>>,
 }
 
 /// What a write transaction holds in memory.
@@ -147,7 +147,7 @@ impl Changes {
     }
 
     /// Keeps what `page` is for the newest savepoint, then makes it `content`.
-    pub(in crate::protocol) fn put(&mut self, page: PageNo, content: Box<[u8]>) {
+    pub(super) fn put(&mut self, page: PageNo, content: Box<[u8]>) {
         let former = self.dirty.insert(page, content);
         self.keep_former(page, former);
     }

@@ -25,7 +25,7 @@ pub(in crate::protocol) struct OwnFrames {
     pub(in crate::protocol) overwritten: Option<u32>,
     /// Frames that a failed call was to overwrite: each holds the old page, the new one,
     /// or a part of each. No commit includes them.
-    pub(in crate::protocol) unsettled: BTreeSet<u32>,
+    pub(super) unsettled: BTreeSet<u32>,
     /// The index may have entries behind `end`, left by a failed call.
     pub(super) has_leftovers: bool,
     /// The frames are an engine's ([`crate::protocol::engine`]).
