@@ -214,7 +214,7 @@ impl Attachment {
     /// again.
     pub(crate) fn stop_delaying(&self) {
         if self.sweeper.is_some() && !self.process.is_over() {
-            self.table.stop_delaying(self.index.beyond());
+            self.table.stop_delaying(&*self.index);
         }
     }
 

@@ -135,7 +135,7 @@ impl ShmWalCoordination {
         // The system refuses to unlock only if it is out of memory for the
         // remaining ranges. The lock then stays until the process ends, which
         // is safe; the table has given it free for this process.
-        let _ = table.unlock(index.beyond(), lock, mode);
+        let _ = table.unlock(&**index, lock, mode);
     }
 
     /// As `is_current`, for who has taken `slot` shared and keeps it only then.
@@ -169,7 +169,7 @@ impl WalCoordination for ShmWalCoordination {
         if let (Lock::Write, Index::Shared(shm)) = (lock, &**index) {
             shm.check_in_place()?;
         }
-        if !table.try_lock(index.beyond(), lock, mode)? {
+        if !table.try_lock(&**index, lock, mode)? {
             return Ok(false);
         }
         match (lock, mode) {
@@ -195,7 +195,7 @@ impl WalCoordination for ShmWalCoordination {
     /// The system turns an exclusive lock into a shared one in one step.
     unsafe fn downgrade(&self, slot: ReadSlot) -> Result<bool> {
         let Attachment { table, index, .. } = &*self.attachment;
-        Ok(table.downgrade(index.beyond(), slot)? && self.is_current_or_unlocks(slot)?)
+        Ok(table.downgrade(&**index, slot)? && self.is_current_or_unlocks(slot)?)
     }
 
     /// What the caller reads stays as it is, also in a private index that others have

@@ -7,10 +7,11 @@
 //! reset it, so it builds an index of its own ([`PrivateIndex`]).
 
 use std::io;
+use std::ops::Range;
 
 use wal_core::index::{IndexBlock, WritableBlock};
 use wal_core::storage::{ByteLocks, File, OpenMode, OsFile, shm_bytes};
-use wal_core::{Error, Result};
+use wal_core::{Error, LockMode, Result};
 
 use crate::file_system;
 use crate::first_opener::{self, Joined};
@@ -85,24 +86,6 @@ impl Index {
             Index::Private(private) => Ok(private.grow(index)),
         }
     }
-
-    /// Block 0, for a mark to be stored there, if it may be written and was mapped.
-    #[inline]
-    pub(crate) fn marks(&self) -> Option<&WritableBlock> {
-        match self {
-            Index::Shared(shm) => shm.marks(),
-            Index::Private(private) => private.block(0),
-        }
-    }
-
-    /// What decides its locks beyond this process.
-    #[inline]
-    pub(crate) fn beyond(&self) -> &dyn Beyond {
-        match self {
-            Index::Shared(shm) => shm,
-            Index::Private(private) => private,
-        }
-    }
 }
 
 /// `-shm` as it is mapped by a process that has joined by `file`: a descriptor that was opened
@@ -120,6 +103,40 @@ fn join_copy(file: OsFile, locks: ByteLocks) -> Result<Option<OsFile>> {
     // DMS is held by `file` until it is held by `copy`, so nobody resets the index.
     let joined = first_opener::join(&copy, locks, shm_bytes::DMS)?;
     Ok((joined == Joined::Yes).then_some(copy))
+}
+
+impl Index {
+    /// Block 0, for a mark to be stored there, if it may be written and was mapped.
+    #[inline]
+    pub(crate) fn marks(&self) -> Option<&WritableBlock> {
+        match self {
+            Index::Shared(shm) => shm.marks(),
+            Index::Private(private) => private.block(0),
+        }
+    }
+}
+
+impl Beyond for Index {
+    fn try_lock(&self, bytes: Range<u64>, mode: LockMode) -> Result<bool> {
+        match self {
+            Index::Shared(shm) => shm.try_lock(bytes, mode),
+            Index::Private(private) => private.try_lock(bytes, mode),
+        }
+    }
+
+    fn unlock(&self, bytes: Range<u64>, mode: LockMode) -> Result<()> {
+        match self {
+            Index::Shared(shm) => shm.unlock(bytes, mode),
+            Index::Private(private) => private.unlock(bytes, mode),
+        }
+    }
+
+    fn is_held_by_others(&self, bytes: Range<u64>) -> bool {
+        match self {
+            Index::Shared(shm) => shm.is_held_by_others(bytes),
+            Index::Private(private) => private.is_held_by_others(bytes),
+        }
+    }
 }
 
 /// Locks are taken on `-shm`, so without it nothing would keep a writer that

@@ -128,7 +128,12 @@ impl LockTable {
 
     /// Acquires `lock` in the table and beyond; false if it conflicts in either.
     #[inline]
-    pub(crate) fn try_lock(&self, beyond: &dyn Beyond, lock: Lock, mode: LockMode) -> Result<bool> {
+    pub(crate) fn try_lock(
+        &self,
+        beyond: &impl Beyond,
+        lock: Lock,
+        mode: LockMode,
+    ) -> Result<bool> {
         let (first, count) = lock.span();
         if self.drains(lock) {
             return Ok(false);
@@ -159,7 +164,7 @@ impl LockTable {
         draining != 0 && draining & bits_of(lock) != 0
     }
 
-    fn lock_shared(&self, beyond: &dyn Beyond, lock: Lock) -> Result<bool> {
+    fn lock_shared(&self, beyond: &impl Beyond, lock: Lock) -> Result<bool> {
         let mut changing = self.changing();
         let (first, count) = lock.span();
         let bytes = &self.bytes[first..first + count];
@@ -182,7 +187,7 @@ impl LockTable {
     /// The system has granted `lock` shared: with a `new_mark`, or with the one that it had.
     fn note_acquired(
         &self,
-        beyond: &dyn Beyond,
+        beyond: &impl Beyond,
         changing: &mut Changing,
         lock: Lock,
         new_mark: bool,
@@ -200,7 +205,7 @@ impl LockTable {
 
     /// Turns the exclusive hold of `slot` into a shared one. If the system
     /// refuses, nothing is held.
-    pub(crate) fn downgrade(&self, beyond: &dyn Beyond, slot: ReadSlot) -> Result<bool> {
+    pub(crate) fn downgrade(&self, beyond: &impl Beyond, slot: ReadSlot) -> Result<bool> {
         let mut changing = self.changing();
         let lock = Lock::Read(slot);
         let (at, _) = lock.span();
@@ -216,7 +221,7 @@ impl LockTable {
         Ok(true)
     }
 
-    fn lock_exclusively(&self, beyond: &dyn Beyond, lock: Lock) -> Result<bool> {
+    fn lock_exclusively(&self, beyond: &impl Beyond, lock: Lock) -> Result<bool> {
         let _changing = self.changing();
         let (first, count) = lock.span();
         let mut before = [State::Free; Lock::COUNT];
@@ -244,7 +249,7 @@ impl LockTable {
     }
 
     /// Releases `lock`; the system's lock only if this was the last holder.
-    pub(crate) fn unlock(&self, beyond: &dyn Beyond, lock: Lock, mode: LockMode) -> Result<()> {
+    pub(crate) fn unlock(&self, beyond: &impl Beyond, lock: Lock, mode: LockMode) -> Result<()> {
         let (first, count) = lock.span();
         match mode {
             LockMode::Shared => (first..first + count).try_for_each(|at| self.part(beyond, at)),
@@ -258,7 +263,7 @@ impl LockTable {
     }
 
     /// A shared holder leaves.
-    fn part(&self, beyond: &dyn Beyond, at: usize) -> Result<()> {
+    fn part(&self, beyond: &impl Beyond, at: usize) -> Result<()> {
         let byte = &self.bytes[at];
         byte.leave();
         if byte.is_shared() {
@@ -273,7 +278,7 @@ impl LockTable {
     }
 
     /// The byte is closed and free; the system's lock follows.
-    fn release(&self, beyond: &dyn Beyond, at: usize) -> Result<()> {
+    fn release(&self, beyond: &impl Beyond, at: usize) -> Result<()> {
         self.note_held();
         let byte = shm_bytes::of(Lock::Write).start + at as u64;
         beyond.unlock(byte..byte + 1, LockMode::Shared)
@@ -281,7 +286,7 @@ impl LockTable {
 
     /// Releases the locks without a reader of which `choose` says so. Called with the
     /// mutex held.
-    fn release_where(&self, beyond: &dyn Beyond, choose: impl Fn(usize, &LockByte) -> bool) {
+    fn release_where(&self, beyond: &impl Beyond, choose: impl Fn(usize, &LockByte) -> bool) {
         for (at, byte) in self.bytes.iter().enumerate() {
             if byte.is_unused() && choose(at, byte) && byte.close(State::Free).is_some() {
                 // A lock that cannot be released stays until the process

@@ -115,7 +115,7 @@ impl Sweeper {
     #[inline]
     pub(crate) fn unlock_delayed(&self, slot: ReadSlot) -> bool {
         let Locks { table, index, .. } = &*self.locks;
-        table.unlock_delayed(index.beyond(), slot, || self.start().is_ok())
+        table.unlock_delayed(&**index, slot, || self.start().is_ok())
     }
 
     /// Starts to sweep, and to delay release.
@@ -239,8 +239,8 @@ impl Swept {
         let is_reclaimed = self.locks.reclaim().map(EventCount::prepare_wait) != self.answered;
         let now = Instant::now();
         let is_due = now >= self.next_look;
-        if is_reclaimed || is_due && !table.look(index.beyond(), &mut self.seen) {
-            table.stop_delaying(index.beyond());
+        if is_reclaimed || is_due && !table.look(&**index, &mut self.seen) {
+            table.stop_delaying(&**index);
             return false;
         }
         if is_due {

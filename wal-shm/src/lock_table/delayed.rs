@@ -37,7 +37,7 @@ impl LockTable {
     #[inline]
     pub(crate) fn unlock_delayed(
         &self,
-        beyond: &dyn Beyond,
+        beyond: &impl Beyond,
         slot: ReadSlot,
         start: impl FnOnce() -> bool,
     ) -> bool {
@@ -73,7 +73,7 @@ impl LockTable {
     }
 
     /// From now on release is not delayed; what is unused is released.
-    pub(crate) fn stop_delaying(&self, beyond: &dyn Beyond) {
+    pub(crate) fn stop_delaying(&self, beyond: &impl Beyond) {
         self.delaying.store(false, Ordering::SeqCst);
         let mut changing = self.changing();
         changing.rate.reset();
@@ -104,7 +104,7 @@ impl LockTable {
 
     /// Releases each lock without a reader since `before`, which is updated. False if release
     /// is not worth delaying any more: too few readers since then were spared a system call.
-    pub(crate) fn look(&self, beyond: &dyn Beyond, before: &mut Seen) -> bool {
+    pub(crate) fn look(&self, beyond: &impl Beyond, before: &mut Seen) -> bool {
         let mut changing = self.changing();
         let now = self.seen_in(&changing);
         let since = now.since(before);
@@ -127,7 +127,7 @@ impl LockTable {
     /// [`DRAIN`] at a time; then those that are in use by then.
     fn drain_beside_a_checkpoint(
         &self,
-        beyond: &dyn Beyond,
+        beyond: &impl Beyond,
         changing: &mut Changing,
         since: &Seen,
     ) {
