@@ -58,6 +58,7 @@ fn every_test_that_a_document_names_exists() {
     assert!(named.len() > 20, "the documents name their tests");
     let missing: Vec<_> = named
         .into_iter()
+        .filter(|name| !NAMES_OF_TURSO.contains(name))
         .filter(|name| !code.contains(&format!("fn {name}")))
         .collect();
     assert!(missing.is_empty(), "named and not there: {missing:#?}");

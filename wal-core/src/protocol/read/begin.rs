@@ -52,14 +52,6 @@ pub struct ReadTx<C: WalCoordination> {
     expires: Option<Instant>,
 }
 
-/// A slot that is held shared, and what it protects.
-pub(in crate::protocol) struct ReadProtection<C: WalCoordination> {
-    guard: LockGuard<C>,
-    slot: ReadSlot,
-    /// Frames before this one are in the database file.
-    min_frame: u32,
-}
-
 impl<C: WalCoordination> ReadTx<C> {
     /// A transaction on the state that `header` publishes, all of which is in
     /// the database file. `guard` keeps that so.
@@ -315,8 +307,19 @@ impl<C: WalCoordination> Wal<C> {
             let Some(header) = self.load_snapshot(held)? else {
                 continue;
             };
-            if let Some(protection) = try_begin_read_tx(self, &header)? {
-                return self.read_protected(protection, &header);
+            let slot_zero = Lock::Read(ReadSlot::DATABASE);
+            if self.checkpoint_info()?.backfilled() == header.max_frame()
+                && let Some(guard) = self.try_lock(slot_zero, LockMode::Shared)?
+            {
+                // Kept only if the header is still the one for which all was
+                // backfilled: a later writer may have restarted the log, which
+                // slot 0 does not prevent, and committed.
+                if rule!(SlotZeroRecheck, self.header_cell()?.is(&header)) {
+                    let min_frame = header.max_frame().saturating_add(1);
+                    return self.read_tx(guard, &header, Some(ReadSlot::DATABASE), min_frame);
+                }
+            } else if let Some(tx) = self.try_marked_slot(header)? {
+                return Ok(tx);
             }
         }
         Err(Error::Protocol {
@@ -325,14 +328,14 @@ impl<C: WalCoordination> Wal<C> {
         })
     }
 
-    /// As [`try_begin_read_tx`], at a slot with a mark, which prevents a restart of
-    /// the log.
+    /// One attempt at a slot with a mark, which prevents a restart of the log; `None` if the
+    /// state has changed, or no slot could be had.
     // Out of line, and the header a copy, so that the code for slot 0 stays short.
     #[inline(never)]
     pub(in crate::protocol) fn try_marked_slot(
         self: &Arc<Self>,
         header: IndexHeader,
-    ) -> Result<Option<ReadProtection<C>>> {
+    ) -> Result<Option<ReadTx<C>>> {
         let Some(guard) = self.lock_some_mark(header.max_frame())? else {
             return Ok(None);
         };
@@ -340,27 +343,11 @@ impl<C: WalCoordination> Wal<C> {
             return Ok(None);
         };
         let min_frame = self.first_in_log(&header)?;
-        let is_same = rule!(HeaderRecheck, self.header_cell()?.is(&header));
-        Ok(is_same.then_some(ReadProtection {
-            guard,
-            slot,
-            min_frame,
-        }))
-    }
-
-    /// The transaction on the state that `header` publishes.
-    #[inline(always)]
-    pub(in crate::protocol) fn read_protected(
-        self: &Arc<Self>,
-        protection: ReadProtection<C>,
-        header: &IndexHeader,
-    ) -> Result<ReadTx<C>> {
-        let ReadProtection {
-            guard,
-            slot,
-            min_frame,
-        } = protection;
-        self.read_tx(guard, header, Some(slot), min_frame)
+        if !rule!(HeaderRecheck, self.header_cell()?.is(&header)) {
+            return Ok(None);
+        }
+        self.read_tx(guard, &header, Some(slot), min_frame)
+            .map(Some)
     }
 
     #[inline(always)]
@@ -390,30 +377,4 @@ impl<C: WalCoordination> Wal<C> {
             expires: None,
         })
     }
-}
-
-/// Acquires the slot that protects a snapshot of the state that `header` publishes;
-/// `None` if the state has changed, or no slot could be had.
-#[inline(always)]
-fn try_begin_read_tx<C: WalCoordination>(
-    wal: &Arc<Wal<C>>,
-    header: &IndexHeader,
-) -> Result<Option<ReadProtection<C>>> {
-    let is_backfilled = wal.checkpoint_info()?.backfilled() == header.max_frame();
-    let slot_zero = match is_backfilled {
-        true => wal.try_lock(Lock::Read(ReadSlot::DATABASE), LockMode::Shared)?,
-        false => None,
-    };
-    let Some(guard) = slot_zero else {
-        return wal.try_marked_slot(*header);
-    };
-    // Kept only if the header is still the one for which all was
-    // backfilled: a later writer may have restarted the log, which
-    // slot 0 does not prevent, and committed.
-    let is_same = rule!(SlotZeroRecheck, wal.header_cell()?.is(header));
-    Ok(is_same.then(|| ReadProtection {
-        guard,
-        slot: ReadSlot::DATABASE,
-        min_frame: header.max_frame().saturating_add(1),
-    }))
 }

@@ -155,8 +155,8 @@ impl<C: WalCoordination> Wal<C> {
             let Some(header) = self.load_snapshot(held)? else {
                 continue;
             };
-            if let Some(protection) = self.try_marked_slot(header)? {
-                return self.read_protected(protection, &header);
+            if let Some(pinned) = self.try_marked_slot(header)? {
+                return Ok(pinned);
             }
         }
         Err(Error::Protocol {
