@@ -189,7 +189,7 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 fixtures: ## write the fixtures again, by stock SQLite
 	$(CARGO) run --quiet -p fixtures -- fixtures
 
-lint: ## formatting, clippy, docs, features, licences
+lint: ## formatting, clippy, docs, features, patches, licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	$(CARGO) clippy --workspace --all-targets --all-features --quiet -- -D warnings
@@ -201,5 +201,6 @@ lint: ## formatting, clippy, docs, features, licences
 	  echo "a test-only feature is in the default build of $$crate"; exit 1; fi; done
 	@if $(CARGO) tree -p bench -e features | grep -qE 'feature "(step-points|mutations|observe)"'; then \
 	  echo "a test-only feature is in the benchmarks"; exit 1; fi
+	mutations/apply $(MUTANTS)
 	@if [ -x $(DENY) ]; then $(DENY) check bans licenses sources; \
 	  else $(call unchecked,licences and duplicates,cargo-deny is not there; run \`make tools\`); fi
