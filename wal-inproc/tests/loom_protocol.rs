@@ -392,6 +392,8 @@ fn pipeline(preemptions: usize, writers: u8, readers: u8) {
     assert!(inherited > 0, "WRITE was never inherited");
 }
 
+/// It fails if a leader publishes a newer commit than its sync covers, and if it wakes no thread
+/// that waits for it.
 #[test]
 fn write_is_inherited_while_its_last_holder_syncs() {
     pipeline(2, 2, 0);
@@ -402,6 +404,7 @@ fn write_is_inherited_beside_a_thread_that_waits_for_a_sync() {
     pipeline(1, 3, 0);
 }
 
+/// It fails if a leader publishes before the sync.
 #[test]
 fn reader_beside_inherited_write_sees_what_is_synced() {
     pipeline(1, 2, 1);

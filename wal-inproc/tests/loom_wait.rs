@@ -129,9 +129,9 @@ fn tell(scene: &Scene) {
     }
 }
 
-/// A thread that prepares to sleep sees what has happened, or is woken. It fails if the look
-/// comes before the preparation, if a ring leaves the word as it is, if the sleepers' bit is
-/// taken back by a store of its own, and if the ring or the preparation is relaxed.
+/// A waiter that has prepared sees what has happened, or is woken. It fails if a notification
+/// leaves the count as it is, if it is a load and a store, if it or the preparation is relaxed,
+/// and if a wake-up passes by the sleepers' mutex.
 #[test]
 fn event_count_loses_no_wake_up() {
     explore(3, |_| {}, [wait, tell]);
