@@ -149,8 +149,8 @@ fn write(scene: &Scene) {
 }
 
 /// A writer that finds `WRITE` taken is woken by the release. It fails without the fence
-/// before the try, without the one behind the release, if a wake-up leaves the word as it is,
-/// and if the sleepers' mutex is not held while a sleeper loads the word.
+/// before the try, without the one behind the release, and if the sleepers' mutex is not held
+/// while a sleeper loads the word.
 #[test]
 fn writer_queue_loses_no_wake_up() {
     explore(3, hold_write, [|scene| scene.release(1), write]);
