@@ -209,7 +209,8 @@ named! {
 
 /// Marks a rule where it is enforced, and names it:
 ///
-/// - `rule!(Name, condition)` is a condition that the protocol demands;
+/// - `rule!(Name, condition)` is a condition that the protocol demands before the caller may
+///   do what it does if the condition is true;
 /// - `rule!(Name, { statements });` are steps that the protocol demands.
 ///
 /// Without the feature `mutations` it expands to its argument. With the feature
