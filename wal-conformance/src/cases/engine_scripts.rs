@@ -260,7 +260,9 @@ impl<B: Subject> Script<B> {
         let (result, calls) = self.writer.trace(|_| call());
         self.writer.stepped_in();
         let failed = calls.get(at).filter(|_| fails);
-        self.is_poisoned |= matches!(failed, Some(Call::Sync(_)));
+        self.is_poisoned |= matches!(failed, Some(Call::Sync(_) | Call::StartWriteback(_)));
+        // So does a leader of a shared sync that fails at another call before it publishes.
+        self.is_poisoned |= failed.is_some() && result.is_err() && self.writer.wal.is_poisoned();
         let overwrites = |call: &Call| {
             matches!(
                 call,
