@@ -154,6 +154,7 @@ impl<C: WalCoordination> ReadTx<C> {
     }
 
     /// Refuses what is too old.
+    #[inline]
     pub(super) fn check_age(&self) -> Result<()> {
         match self.expires {
             Some(expires) if !rule!(SnapshotAgeLimit, Instant::now() < expires) => {
@@ -219,6 +220,7 @@ impl<C: WalCoordination> ReadTx<C> {
     /// [`crate::Error::Corrupt`] if the wal-index contradicts itself,
     /// [`crate::Error::SnapshotTooOld`] beyond the age limit,
     /// [`crate::Error::UsedAfterFork`] in a forked child.
+    #[inline]
     pub fn find_frame(&self, page: PageNo) -> Result<Option<FrameNo>> {
         self.wal().check_process()?;
         self.check_age()?;
@@ -232,6 +234,7 @@ impl<C: WalCoordination> ReadTx<C> {
     /// [`crate::Error::NoSuchPage`] beyond the end of the snapshot,
     /// [`crate::Error::SnapshotTooOld`] beyond the age limit, [`crate::Error::UsedAfterFork`] in a forked child, [`crate::Error::Corrupt`] if a
     /// file is shorter than the snapshot says, [`crate::Error::Io`].
+    #[inline]
     pub fn page(&self, page: PageNo) -> Result<PageRef<'_>> {
         self.check_age()?;
         self.kept().page(&self.snapshot, Some(&self.map), page)

@@ -35,6 +35,7 @@ use crate::types::{FrameNo, PageNo};
 impl<C: WalCoordination> Kept<'_, C> {
     /// The newest frame of `snapshot` that holds `page`. `taken` is the map of
     /// the transaction that holds the snapshot's lock, if it may use one.
+    #[inline]
     pub(in crate::protocol) fn find_frame(
         self,
         snapshot: &Snapshot,

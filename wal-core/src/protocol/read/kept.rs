@@ -107,6 +107,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
     }
 
     /// The page in `frame`.
+    #[inline]
     pub(in crate::protocol) fn page_of_frame(self, frame: FrameNo) -> Result<PageRef<'k>> {
         let len = self.wal.config().page_size.len();
         let offset = self.offset_of(frame)? + FRAME_HEADER_LEN as u64;
@@ -183,6 +184,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
     }
 
     /// The content of `page`, which has no frame in `snapshot`, whose lock keeps this.
+    #[inline]
     fn page_of_database(self, snapshot: &Snapshot, page: PageNo) -> Result<PageRef<'k>> {
         let size = self.wal.config().page_size;
         let offset = page.offset(size);

@@ -16,6 +16,7 @@ enum Content<'tx> {
 }
 
 impl<'tx> PageRef<'tx> {
+    #[inline]
     pub(in crate::protocol) fn borrowed(bytes: &'tx [u8]) -> Self {
         PageRef(Content::Mapped(bytes))
     }
@@ -38,6 +39,7 @@ impl<'tx> PageRef<'tx> {
 impl Deref for PageRef<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Content::Mapped(bytes) => bytes,

@@ -24,6 +24,7 @@ impl Snapshot {
     }
 
     /// The last frame of the log that belongs to the snapshot.
+    #[inline]
     pub fn max_frame(&self) -> u32 {
         self.header.max_frame()
     }
@@ -34,6 +35,7 @@ impl Snapshot {
     }
 
     /// True if the log is bypassed, because all of it is in the database file.
+    #[inline]
     pub fn bypasses_log(&self) -> bool {
         match self.slot {
             Some(slot) => slot == ReadSlot::DATABASE,
@@ -43,6 +45,7 @@ impl Snapshot {
 
     /// True if no page is looked for in the log. That is so at slot 0, unless
     /// the transaction itself has committed since it took that.
+    #[inline]
     pub(in crate::protocol) fn reads_database_only(&self) -> bool {
         self.min_frame > self.header.max_frame()
     }
@@ -81,6 +84,7 @@ impl Snapshot {
 }
 
 impl Snapshot {
+    #[inline]
     pub(in crate::protocol) fn check_page(&self, page: PageNo, size: PageSize) -> Result<()> {
         if page.get() > self.page_count || page == size.lock_byte_page() {
             return Err(Error::NoSuchPage {

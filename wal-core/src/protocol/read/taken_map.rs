@@ -15,6 +15,7 @@ pub(in crate::protocol) struct TakenMap {
 
 impl TakenMap {
     /// Counts a look. Some are not counted if threads share the transaction.
+    #[inline]
     pub(super) fn look(&self) -> u32 {
         let looks = self.looks.load(Ordering::Relaxed).saturating_add(1);
         self.looks.store(looks, Ordering::Relaxed);
