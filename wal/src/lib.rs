@@ -85,6 +85,7 @@ mod change;
 mod checkpointer;
 mod create;
 mod database;
+mod open;
 mod options;
 mod replication;
 mod successor;

@@ -9,8 +9,6 @@ use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
 use crate::index::{ChainEnds, CheckpointInfo, HeaderCell, IndexBlock, WritableBlock};
-use crate::storage::Storage;
-
 use crate::protocol::checkpoint::state::CheckpointState;
 use crate::protocol::config::{Tuning, WalConfig};
 use crate::protocol::durability::state::DurabilityState;
@@ -18,13 +16,16 @@ use crate::protocol::locking::write_note::OwnWrite;
 #[cfg(feature = "observe")]
 use crate::protocol::observe::{Counters, Happened, Observed};
 use crate::protocol::read::state::ReadState;
+use crate::storage::Storage;
 
 /// Whoever opened a database, as far as its transactions have to do with it.
 pub trait Opener: Send + Sync {
-    /// [`crate::protocol::WriteTx::commit`] or [`crate::protocol::ApplyTx::commit`] has committed something, and holds no
-    /// lock any more. What is done now is done for later ones, and its failure is not
-    /// that of the commit. An engine's frames and an exclusive vacuum are not told of:
-    /// who commits these sees to the log.
+    /// Called after [`WriteTx::commit`](crate::protocol::WriteTx::commit) or
+    /// [`ApplyTx::commit`](crate::protocol::ApplyTx::commit) has committed something and
+    /// released its locks. A failure of what is done here is not one of that commit.
+    ///
+    /// It is not called for an engine's frames and for an exclusive vacuum: their committer
+    /// keeps the log short.
     fn committed(&self);
 }
 

@@ -1,4 +1,4 @@
-//! What each process of a run is told.
+//! The assignment of each process of a run.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub(crate) enum SynchronousName {
     Normal,
 }
 
-/// What every process of a run is told.
+/// The part of an assignment that is the same for every process of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Setup {
     pub(crate) path: PathBuf,
@@ -96,7 +96,7 @@ impl fmt::Display for Engine {
     }
 }
 
-/// What one process is told.
+/// The assignment of one process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Assignment {
     pub(crate) setup: Setup,

@@ -4,7 +4,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `arguments` | the command line |
-//! | `assignment` | what each process of a run is told |
+//! | `assignment` | the assignment of each process of a run |
 //! | `supervisor` | starts, watches, kills and stops the processes |
 //! | `member` | one process, or thread, as the supervisor sees it |
 //! | `ledger` | the transfers that were acknowledged to the supervisor |

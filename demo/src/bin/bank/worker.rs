@@ -14,7 +14,7 @@ use crate::sql::SqlBank;
 use crate::wire::{Progress, Report};
 use crate::{checkpointer, reader, writer};
 
-/// Works as a process of its own, which is told on stdin and tells on stdout.
+/// Works as a process of its own, which reads its assignment from stdin and reports on stdout.
 pub(crate) fn serve_as_process(assignment: Assignment) -> Result<()> {
     die_with_supervisor()?;
     serve(
