@@ -21,6 +21,7 @@ mod stock;
 use integration::stamped;
 use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -78,6 +79,13 @@ impl Scene {
     fn log_frames(&self) -> u64 {
         let len = fs::metadata(self.file("-wal")).unwrap().len();
         len / u64::from(PAGE_SIZE + 24)
+    }
+
+    /// The salts of the log header, which a restart changes.
+    fn salts(&self) -> Option<[u8; 8]> {
+        let mut salts = [0; 8];
+        let log = fs::File::open(self.file("-wal")).unwrap();
+        log.read_exact_at(&mut salts, 16).ok().map(|()| salts)
     }
 
     fn commit(&self, worker: &mut Worker, sequence: u64) {
