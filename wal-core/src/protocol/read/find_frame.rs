@@ -37,7 +37,7 @@ impl<C: WalCoordination> Kept<'_, C> {
     /// the transaction that holds the snapshot's lock, if it may use one.
     #[inline]
     pub(in crate::protocol) fn find_frame(
-        self,
+        &self,
         snapshot: &Snapshot,
         taken: Option<&TakenMap>,
         page: PageNo,
@@ -60,7 +60,7 @@ impl<C: WalCoordination> Kept<'_, C> {
     // Apart, so that short logs are looked through by a short function.
     #[inline(never)]
     fn find_by_map(
-        self,
+        &self,
         snapshot: &Snapshot,
         taken: &TakenMap,
         page: PageNo,
@@ -81,7 +81,7 @@ impl<C: WalCoordination> Kept<'_, C> {
         map.find(self.wal(), page.get(), snapshot.min_frame, max_frame)
     }
 
-    fn take_map_up(self, snapshot: &Snapshot) -> Arc<PageMap> {
+    fn take_map_up(&self, snapshot: &Snapshot) -> Arc<PageMap> {
         let shared = self.wal().read_state().map();
         loop {
             let last = shared.current().clone();

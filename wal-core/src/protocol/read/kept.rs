@@ -35,6 +35,9 @@ use crate::types::{FrameNo, PageNo};
 
 /// Frames `first..=last` of the log, and the pages of the database file that a snapshot
 /// takes from there, neither of which change as long as `'k`.
+///
+/// The way of a read passes it by reference. A copy of three fields that were only just
+/// stored is one wide load, for which the processor waits until the stores are done.
 #[derive(Debug)]
 pub(in crate::protocol) struct Kept<'k, C: WalCoordination> {
     wal: &'k Wal<C>,
@@ -85,7 +88,7 @@ impl<C: WalCoordination> Wal<C> {
 impl<'k, C: WalCoordination> Kept<'k, C> {
     /// The attachment.
     #[inline]
-    pub(in crate::protocol) fn wal(self) -> &'k Wal<C> {
+    pub(in crate::protocol) fn wal(&self) -> &'k Wal<C> {
         self.wal
     }
 
@@ -93,7 +96,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
     /// as for [`Kept::find_frame`].
     #[inline]
     pub(in crate::protocol) fn page(
-        self,
+        &self,
         snapshot: &Snapshot,
         map: Option<&TakenMap>,
         page: PageNo,
@@ -185,7 +188,7 @@ impl<'k, C: WalCoordination> Kept<'k, C> {
 
     /// The content of `page`, which has no frame in `snapshot`, whose lock keeps this.
     #[inline]
-    fn page_of_database(self, snapshot: &Snapshot, page: PageNo) -> Result<PageRef<'k>> {
+    fn page_of_database(&self, snapshot: &Snapshot, page: PageNo) -> Result<PageRef<'k>> {
         let size = self.wal.config().page_size;
         let offset = page.offset(size);
         if let Some(mapped) = self.wal.mapped_database() {
