@@ -61,3 +61,4 @@ mod sweeper;
 pub use coordination::ShmWalCoordination;
 pub use main_file::DatabaseOwner;
 pub use options::{Access, ShmOptions};
+pub use side_file::SideFile;

@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use wal_core::storage::{ByteLocks, File, OsFile};
+use wal_core::storage::{ByteLocks, File, HeldPath, LockKind, OsFile};
 use wal_core::sync::{AtomicU32, Ordering};
 use wal_core::wait::{POLL_INTERVAL, WaitState};
 use wal_core::{Error, Lock, Result};
@@ -61,11 +61,15 @@ wal_core::shared_memory!(SideMemory {
     processes,
 });
 
-/// The side file of an attachment.
+/// The side file of a database: the memory in which the writers of all processes queue, and
+/// notify each other of commits.
+///
+/// An attachment of this library has one. A program whose database is opened by another
+/// engine, as stock SQLite, attaches with [`SideFile::of_engine`].
 #[derive(Debug)]
-pub(crate) struct SideFile {
+pub struct SideFile {
     /// Keeps the lock of those who use the file.
-    _file: OsFile,
+    file: OsFile,
     memory: Shared<SideMemory>,
     here: Namespaces,
     /// This process's entry in the table; `None` if that was full.
@@ -78,6 +82,25 @@ impl SideFile {
     /// this attachment does without.
     pub(crate) fn open(database: &MainFile, locks: ByteLocks) -> Option<Self> {
         Self::try_open(database, locks).ok().flatten()
+    }
+
+    /// Attaches to the side file of the database at `place`, which an engine of this process
+    /// has open, and makes it if there is none. `None` if there cannot be one, or its first
+    /// opener was stopped, or it is of another version.
+    ///
+    /// The engine holds SHARED on the database file until the result is dropped: whichever
+    /// process has EXCLUSIVE removes the side file.
+    pub fn of_engine(place: HeldPath) -> Option<Self> {
+        let database = MainFile::of_engine(place).ok()?;
+        Self::open(&database, ByteLocks::new(LockKind::default()))
+    }
+
+    /// Removes the side file. The engine holds EXCLUSIVE on the database file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be removed.
+    pub fn remove(&self) -> Result<()> {
+        self.file.held_path().remove()
     }
 
     fn try_open(database: &MainFile, locks: ByteLocks) -> Result<Option<Self>> {
@@ -104,15 +127,15 @@ impl SideFile {
             _ => return Ok(None),
         };
         Ok(Some(SideFile {
-            _file: file,
+            file,
             memory,
             here,
             entry,
         }))
     }
 
-    /// Where the users wait for each other; `None` in a forked child.
-    pub(crate) fn wait_state(&self) -> Option<&WaitState> {
+    /// The memory in which the users wait for each other; `None` in a forked child.
+    pub fn wait_state(&self) -> Option<&WaitState> {
         Some(&self.memory.get()?.wait_state)
     }
 
@@ -132,6 +155,18 @@ impl SideFile {
     pub(crate) fn holders(&self, lock: Lock) -> Vec<u32> {
         self.processes()
             .map_or_else(Vec::new, |table| table.holders(lock).collect())
+    }
+}
+
+impl SideFile {
+    /// Sleeps until `word` of the wait state is not `seen`, or until `deadline`, or less.
+    pub fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
+        sleep(word, seen, deadline);
+    }
+
+    /// Wakes the sleepers of `word` of the wait state, which the caller has changed.
+    pub fn wake(&self, word: &AtomicU32) {
+        futex::wake_all(word);
     }
 }
 
@@ -188,7 +223,6 @@ mod tests {
 
     use super::*;
     use wal_core::LockMode;
-    use wal_core::storage::LockKind;
 
     const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 

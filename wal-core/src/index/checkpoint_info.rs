@@ -73,6 +73,15 @@ impl WritableBlock {
     }
 }
 
+/// A number that differs from one publication to the next, as block 0 says at this moment: the
+/// change counter and the last committed frame. It is compared with nothing, so it serves for
+/// hints only. `block` is block 0.
+#[inline]
+#[must_use]
+pub fn publication_hint(block: &IndexBlock) -> u64 {
+    HeaderCell::of(block).publication_hint()
+}
+
 /// True if a reader of the newest state would take `slot` again: its mark is the end of the
 /// log or, for slot 0, all of the log is in the database file. `block` is block 0.
 ///

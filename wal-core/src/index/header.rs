@@ -21,7 +21,7 @@ pub struct IndexHeader(HeaderWords);
 const VERSION_AT: usize = 0;
 /// Counts the commits since the last recovery, so that the bytes differ after
 /// each. It is no version: recovery begins again at 0.
-const CHANGE: usize = 2;
+pub(super) const CHANGE: usize = 2;
 /// Four bytes: whether the header was ever written, whether checksums are
 /// big-endian, and the page size.
 const FORMAT: usize = 3;

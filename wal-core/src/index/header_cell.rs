@@ -17,7 +17,7 @@
 //! ask for Write and recover; they never wait for the dead.
 
 use super::block::{IndexBlock, Word, WritableBlock};
-use super::header::{BadHeader, HeaderWords, IndexHeader, MAX_FRAME};
+use super::header::{BadHeader, CHANGE, HeaderWords, IndexHeader, MAX_FRAME};
 use crate::sync::{Ordering, fence};
 use crate::testing::{Point, rule, step};
 
@@ -59,6 +59,12 @@ impl<'a> HeaderCell<'a> {
             fence(Ordering::Acquire);
         });
         first | differences(self.second, &wanted) == 0
+    }
+
+    /// The change counter and the last committed frame, as copy 0 says at this moment.
+    #[inline]
+    pub(super) fn publication_hint(&self) -> u64 {
+        u64::from(self.first[CHANGE].load()) << 32 | u64::from(self.max_frame_hint())
     }
 
     /// The last committed frame, as copy 0 says at this moment. It is compared with

@@ -36,10 +36,9 @@ pub use delayed::DelayedReleases;
 pub use event_count::EventCount;
 pub(crate) use spin::yield_until;
 pub use synced::{LEASE, SyncedLog};
-pub(crate) use writer_queue::HEARTBEAT;
 #[doc(hidden)]
 pub use writer_queue::thread_number;
-pub use writer_queue::{Position, QueueSlot, WriterQueue};
+pub use writer_queue::{HEARTBEAT, Position, QueueSlot, WriterQueue};
 
 /// The wait state, in memory that all users share; zeros are an empty one.
 #[repr(C)]

@@ -38,7 +38,7 @@ const TIME_SLICE: Duration = Duration::from_millis(1);
 const GONE: Duration = Duration::from_millis(20);
 /// At least how often a waiter shows that it is alive. In a model, where no waiter seems to be
 /// dead, it sleeps until it is woken, so that a lost wake-up shows.
-pub(crate) const HEARTBEAT: Duration = match cfg!(loom) {
+pub const HEARTBEAT: Duration = match cfg!(loom) {
     true => Duration::from_secs(3600),
     false => Duration::from_millis(5),
 };
@@ -177,6 +177,10 @@ impl WriterQueue {
         while ticket == 0 {
             ticket = self.drawn.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         }
+        self.occupy(ticket, now)
+    }
+
+    fn occupy(&self, ticket: u32, now: u32) -> Option<QueueSlot> {
         let occupies = |waiter: &QueuedWaiter| {
             if waiter.ticket.load(Ordering::SeqCst) != 0 {
                 return false;
@@ -202,6 +206,12 @@ impl WriterQueue {
         // later sees the ticket, and one that clears it earlier leaves this mark.
         self.in_use.swap(1, Ordering::SeqCst);
         Some(QueueSlot { at, ticket })
+    }
+
+    /// Occupies a slot again, with the ticket of `left`, which the caller has left: its place
+    /// in the queue is the one that it had. `None` if no slot is free.
+    pub fn enter_again(&self, left: QueueSlot, now: u32) -> Option<QueueSlot> {
+        self.occupy(left.ticket, now)
     }
 
     /// Shows that the waiter in `slot` is alive at `now`, and returns where it is. Waiters

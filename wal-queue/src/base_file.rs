@@ -1,0 +1,98 @@
+//! A database file as the VFS beneath has it.
+#![allow(unsafe_code)] // Its methods take the raw pointer that SQLite passes.
+
+use std::ffi::{c_int, c_void};
+use std::mem::{MaybeUninit, offset_of};
+use std::ptr;
+
+use crate::ffi::{self, File, IoMethods};
+
+/// An open file and the methods of the VFS beneath.
+#[derive(Clone, Copy)]
+pub(crate) struct BaseFile {
+    file: *mut File,
+    methods: &'static IoMethods,
+}
+
+// SAFETY: SQLite passes a file from thread to thread; the VFS beneath allows that. That no
+// method is called after `close` is the promise of `new`.
+unsafe impl Send for BaseFile {}
+// SAFETY: as above. Of methods that may not run at the same time, SQLite calls one at a time,
+// and this crate calls only `shm_lock` besides, with the mutex of the file held.
+unsafe impl Sync for BaseFile {}
+
+impl BaseFile {
+    /// # Safety
+    /// `file` is open by `methods`, and its shared memory has methods. It stays open until the
+    /// last call of the result.
+    pub(crate) unsafe fn new(file: *mut File, methods: &'static IoMethods) -> Self {
+        BaseFile { file, methods }
+    }
+
+    pub(crate) fn close(&self) -> c_int {
+        // SAFETY: the promise of `new`.
+        unsafe { (self.methods.close)(self.file) }
+    }
+
+    pub(crate) fn file_control(&self, operation: c_int, argument: *mut c_void) -> c_int {
+        // SAFETY: the promise of `new`; SQLite has passed the argument for this operation.
+        unsafe { (self.methods.file_control)(self.file, operation, argument) }
+    }
+
+    pub(crate) fn shm_map(
+        &self,
+        region: c_int,
+        len: c_int,
+        extend: c_int,
+        out: *mut *mut c_void,
+    ) -> c_int {
+        match self.methods.shm_map {
+            // SAFETY: the promise of `new`; SQLite has passed the arguments.
+            Some(map) => unsafe { map(self.file, region, len, extend, out) },
+            None => ffi::ERROR,
+        }
+    }
+
+    pub(crate) fn shm_lock(&self, first: c_int, count: c_int, flags: c_int) -> c_int {
+        match self.methods.shm_lock {
+            // SAFETY: the promise of `new`.
+            Some(lock) => unsafe { lock(self.file, first, count, flags) },
+            None => ffi::ERROR,
+        }
+    }
+
+    pub(crate) fn shm_unmap(&self, delete: c_int) -> c_int {
+        match self.methods.shm_unmap {
+            // SAFETY: the promise of `new`.
+            Some(unmap) => unsafe { unmap(self.file, delete) },
+            None => ffi::ERROR,
+        }
+    }
+}
+
+impl IoMethods {
+    /// A copy of the methods at `table`, if they have the shared memory of a log. What a table of
+    /// version 2 has not is `None` in it.
+    ///
+    /// # Safety
+    /// There are methods of the version that the table says.
+    pub(crate) unsafe fn with_shared_memory(table: *const IoMethods) -> Option<Self> {
+        // SAFETY: each table begins with its version.
+        let version = unsafe { (*table).version };
+        let len = match version {
+            ..=1 => return None,
+            2 => offset_of!(IoMethods, fetch),
+            _ => size_of::<IoMethods>(),
+        };
+        let mut copy = MaybeUninit::<IoMethods>::zeroed();
+        // SAFETY: a table of this version is as long as that.
+        unsafe { ptr::copy_nonoverlapping(table.cast::<u8>(), copy.as_mut_ptr().cast(), len) };
+        // SAFETY: a table of version 1 and later has all methods that are not optional here, and
+        // zeros are the `None` of the others.
+        let mut copy = unsafe { copy.assume_init() };
+        copy.version = version.min(3);
+        let is_whole =
+            copy.shm_map.is_some() && copy.shm_lock.is_some() && copy.shm_unmap.is_some();
+        is_whole.then_some(copy)
+    }
+}

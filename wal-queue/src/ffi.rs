@@ -1,0 +1,127 @@
+//! The part of SQLite's C interface that the extension uses, as `sqlite3.h` declares it.
+//!
+//! It is written by hand, because the bindings of a crate would link a SQLite, and the
+//! extension is loaded by whichever SQLite the application has. `integration` compares the
+//! sizes and offsets with those of SQLite's own headers.
+
+use std::ffi::{c_char, c_int, c_void};
+
+/// `SQLITE_OK`.
+pub(crate) const OK: c_int = 0;
+/// `SQLITE_ERROR`.
+pub(crate) const ERROR: c_int = 1;
+/// `SQLITE_BUSY`.
+pub(crate) const BUSY: c_int = 5;
+/// `SQLITE_OK_LOAD_PERMANENTLY`: the library stays loaded when the connection is closed.
+pub(crate) const OK_LOAD_PERMANENTLY: c_int = 256;
+
+/// `SQLITE_OPEN_READONLY`.
+pub(crate) const OPEN_READONLY: c_int = 0x1;
+/// `SQLITE_OPEN_MAIN_DB`.
+pub(crate) const OPEN_MAIN_DB: c_int = 0x100;
+
+/// `SQLITE_SHM_UNLOCK`.
+pub(crate) const SHM_UNLOCK: c_int = 1;
+/// `SQLITE_SHM_LOCK`.
+pub(crate) const SHM_LOCK: c_int = 2;
+/// `SQLITE_SHM_SHARED`.
+pub(crate) const SHM_SHARED: c_int = 4;
+/// `SQLITE_SHM_EXCLUSIVE`.
+pub(crate) const SHM_EXCLUSIVE: c_int = 8;
+
+/// `SQLITE_FCNTL_VFSNAME`: the names of the VFS stack are asked for.
+pub(crate) const FCNTL_VFSNAME: c_int = 12;
+/// `SQLITE_FCNTL_LOCK_TIMEOUT`: for how many milliseconds locks are waited for.
+pub(crate) const FCNTL_LOCK_TIMEOUT: c_int = 34;
+
+/// `sqlite3_file`: an open file. What follows belongs to the VFS.
+#[repr(C)]
+pub(crate) struct File {
+    pub(crate) methods: *const IoMethods,
+}
+
+/// `sqlite3_io_methods`, version 3.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct IoMethods {
+    pub(crate) version: c_int,
+    pub(crate) close: unsafe extern "C" fn(*mut File) -> c_int,
+    pub(crate) read: unsafe extern "C" fn(*mut File, *mut c_void, c_int, i64) -> c_int,
+    pub(crate) write: unsafe extern "C" fn(*mut File, *const c_void, c_int, i64) -> c_int,
+    pub(crate) truncate: unsafe extern "C" fn(*mut File, i64) -> c_int,
+    pub(crate) sync: unsafe extern "C" fn(*mut File, c_int) -> c_int,
+    pub(crate) file_size: unsafe extern "C" fn(*mut File, *mut i64) -> c_int,
+    pub(crate) lock: unsafe extern "C" fn(*mut File, c_int) -> c_int,
+    pub(crate) unlock: unsafe extern "C" fn(*mut File, c_int) -> c_int,
+    pub(crate) check_reserved_lock: unsafe extern "C" fn(*mut File, *mut c_int) -> c_int,
+    pub(crate) file_control: unsafe extern "C" fn(*mut File, c_int, *mut c_void) -> c_int,
+    pub(crate) sector_size: unsafe extern "C" fn(*mut File) -> c_int,
+    pub(crate) device_characteristics: unsafe extern "C" fn(*mut File) -> c_int,
+    // Version 2.
+    pub(crate) shm_map: Option<ShmMap>,
+    pub(crate) shm_lock: Option<ShmLock>,
+    pub(crate) shm_barrier: Option<unsafe extern "C" fn(*mut File)>,
+    pub(crate) shm_unmap: Option<ShmUnmap>,
+    // Version 3.
+    pub(crate) fetch:
+        Option<unsafe extern "C" fn(*mut File, i64, c_int, *mut *mut c_void) -> c_int>,
+    pub(crate) unfetch: Option<unsafe extern "C" fn(*mut File, i64, *mut c_void) -> c_int>,
+}
+
+pub(crate) type ShmMap =
+    unsafe extern "C" fn(*mut File, c_int, c_int, c_int, *mut *mut c_void) -> c_int;
+pub(crate) type ShmLock = unsafe extern "C" fn(*mut File, c_int, c_int, c_int) -> c_int;
+pub(crate) type ShmUnmap = unsafe extern "C" fn(*mut File, c_int) -> c_int;
+
+/// `sqlite3_vfs`, version 3.
+#[repr(C)]
+pub(crate) struct Vfs {
+    pub(crate) version: c_int,
+    pub(crate) file_size: c_int,
+    pub(crate) max_path: c_int,
+    pub(crate) next: *mut Vfs,
+    pub(crate) name: *const c_char,
+    pub(crate) app_data: *mut c_void,
+    pub(crate) open: Option<
+        unsafe extern "C" fn(*mut Vfs, *const c_char, *mut File, c_int, *mut c_int) -> c_int,
+    >,
+    pub(crate) delete: Option<unsafe extern "C" fn(*mut Vfs, *const c_char, c_int) -> c_int>,
+    pub(crate) access:
+        Option<unsafe extern "C" fn(*mut Vfs, *const c_char, c_int, *mut c_int) -> c_int>,
+    pub(crate) full_pathname:
+        Option<unsafe extern "C" fn(*mut Vfs, *const c_char, c_int, *mut c_char) -> c_int>,
+    pub(crate) dl_open: Option<unsafe extern "C" fn(*mut Vfs, *const c_char) -> *mut c_void>,
+    pub(crate) dl_error: Option<unsafe extern "C" fn(*mut Vfs, c_int, *mut c_char)>,
+    pub(crate) dl_sym:
+        Option<unsafe extern "C" fn(*mut Vfs, *mut c_void, *const c_char) -> Option<Symbol>>,
+    pub(crate) dl_close: Option<unsafe extern "C" fn(*mut Vfs, *mut c_void)>,
+    pub(crate) randomness: Option<unsafe extern "C" fn(*mut Vfs, c_int, *mut c_char) -> c_int>,
+    pub(crate) sleep: Option<unsafe extern "C" fn(*mut Vfs, c_int) -> c_int>,
+    pub(crate) current_time: Option<unsafe extern "C" fn(*mut Vfs, *mut f64) -> c_int>,
+    pub(crate) last_error: Option<unsafe extern "C" fn(*mut Vfs, c_int, *mut c_char) -> c_int>,
+    // Version 2.
+    pub(crate) current_time_int64: Option<unsafe extern "C" fn(*mut Vfs, *mut i64) -> c_int>,
+    // Version 3.
+    pub(crate) set_system_call:
+        Option<unsafe extern "C" fn(*mut Vfs, *const c_char, Option<Symbol>) -> c_int>,
+    pub(crate) get_system_call:
+        Option<unsafe extern "C" fn(*mut Vfs, *const c_char) -> Option<Symbol>>,
+    pub(crate) next_system_call:
+        Option<unsafe extern "C" fn(*mut Vfs, *const c_char) -> *const c_char>,
+}
+
+/// A function of unknown type.
+pub(crate) type Symbol = unsafe extern "C" fn();
+
+/// `sqlite3`: a connection.
+#[repr(C)]
+pub struct Connection {
+    _opaque: [u8; 0],
+}
+
+/// `sqlite3_api_routines`: the functions of the SQLite that loads the extension. All members
+/// are pointers to functions, in an order that only grows at its end.
+#[repr(C)]
+pub struct ApiRoutines {
+    slots: [Option<Symbol>; 0],
+}

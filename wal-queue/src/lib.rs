@@ -1,0 +1,37 @@
+//! A SQLite extension with which the writers of unmodified programs wait in one fair queue.
+//!
+//! Stock SQLite polls for `WRITE`: the process that tries most often gets it, and another one
+//! starves until "database is locked". With this library loaded, a connection that is refused
+//! `WRITE` queues in the side file `<db>-coord`, sleeps until it is first, and is woken when
+//! `WRITE` is released. Programs in any language that load it, and the page and SQL writers of
+//! this workspace, are in the same queue.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `vfs` | the VFS `walqueue`, over the default one |
+//! | `methods` | the methods of a database file that are replaced |
+//! | `base_file` | a database file as the VFS beneath has it |
+//! | `main_file` | what is known of an open database file, and its `WRITE` |
+//! | `waiting` | a thread that waits in the queue while SQLite believes that it sleeps |
+//! | `queue` | the side file of a database, shared by the connections of the process |
+//! | `api` | the functions of the SQLite that loads the extension |
+//! | `ffi` | the types of SQLite's C interface |
+
+#[cfg(not(unix))]
+compile_error!("wal-queue needs POSIX files and the VFS of SQLite for Unix");
+
+mod api;
+mod base_file;
+mod extension;
+mod ffi;
+mod main_file;
+mod methods;
+mod queue;
+mod vfs;
+mod waiting;
+
+#[doc(hidden)]
+pub use api::SLOTS;
+pub use extension::{RegisterError, register, sqlite3_walqueue_init};
+pub use ffi::{ApiRoutines, Connection};
+pub use vfs::VFS_NAME;

@@ -1,0 +1,312 @@
+//! What the extension knows of an open database file, and its lock `WRITE`.
+//!
+//! # Protocol
+//! The lock byte is the truth: the queue says only which writer tries next. A connection that
+//! asks for `WRITE` while peers queue, and whose turn it is not, is answered `SQLITE_BUSY`
+//! without a try. SQLite then ends the read transaction that it has begun, and asks its busy
+//! handler, which sleeps by [`crate::waiting`]. Waiting here would be wrong: SQLite asks for
+//! `WRITE` after it has taken its snapshot, which the next commit makes too old
+//! (`sqlite3WalBeginWriteTransaction`). The exception is a SQLite that has set a timeout for
+//! locks: it asks for `WRITE` first.
+//!
+//! A connection without a busy handler does not sleep through the extension. So a thread that
+//! was refused, and asks again without a sleep in between, tries.
+//!
+//! # Ordering
+//! The mutex of a file is held around each call that acquires or releases `WRITE`, since the
+//! thread that waits may probe the lock of a connection that another thread uses by then.
+//!
+//! # Crash
+//! The system frees the lock of a dead process; its peers in the queue try at intervals.
+#![allow(unsafe_code)] // The wal-index is memory that SQLite has mapped.
+
+use std::ffi::{c_int, c_void};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use wal_core::index::{BLOCK_LEN, IndexBlock, publication_hint};
+use wal_core::sync::{Mutex, MutexGuard, Unpoison};
+use wal_core::wait::{now, thread_number};
+
+use crate::base_file::BaseFile;
+use crate::ffi;
+use crate::queue::Queue;
+use crate::waiting;
+
+/// `WRITE`, by the numbers of SQLite.
+const WRITE: (c_int, c_int) = (0, 1);
+/// The first of the locks `READ(k)`, by the numbers of SQLite.
+const FIRST_READ: c_int = 3;
+
+/// An open database file.
+pub(crate) struct MainFile {
+    base: BaseFile,
+    path: PathBuf,
+    may_write: bool,
+    state: Mutex<State>,
+    this: Weak<MainFile>,
+}
+
+struct State {
+    /// False once SQLite has closed the file: the VFS beneath is not called any more.
+    is_open: bool,
+    queue: Option<Arc<Queue>>,
+    /// Block 0 of the wal-index, as SQLite has mapped it.
+    block: Option<Block>,
+    /// This connection has `WRITE`.
+    has_write: bool,
+    /// What was published when the connection acquired its last read lock.
+    read_at: u64,
+    /// What was published when the connection acquired `WRITE`.
+    began_at: u64,
+    /// How long SQLite waits in its lock calls; 0 if it does not.
+    lock_timeout: c_int,
+}
+
+/// Block 0 of the wal-index, until it is unmapped.
+#[derive(Clone, Copy)]
+struct Block(NonNull<IndexBlock>);
+
+// SAFETY: the block is atomics, which all threads may load.
+unsafe impl Send for Block {}
+
+impl Block {
+    fn publication(self) -> u64 {
+        // SAFETY: the block is mapped until `unmapping` or `close`, which forget it with the
+        // mutex held that the caller has.
+        publication_hint(unsafe { self.0.as_ref() })
+    }
+}
+
+/// What became of a try to acquire `WRITE`, and to release it again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Probe {
+    /// It was free.
+    Free,
+    /// Another connection has it.
+    Taken,
+    /// The connection cannot be asked any more.
+    Gone,
+}
+
+impl MainFile {
+    pub(crate) fn new(base: BaseFile, path: &Path, may_write: bool) -> Arc<Self> {
+        Arc::new_cyclic(|this| MainFile {
+            base,
+            path: path.to_owned(),
+            may_write,
+            state: Mutex::new(State {
+                is_open: true,
+                queue: None,
+                block: None,
+                has_write: false,
+                read_at: 0,
+                began_at: 0,
+                lock_timeout: 0,
+            }),
+            this: this.clone(),
+        })
+    }
+
+    /// The file as the VFS beneath has it.
+    pub(crate) fn base(&self) -> BaseFile {
+        self.base
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unpoison()
+    }
+
+    /// SQLite has mapped, or tried to map, a region of the wal-index; `out` points to where it
+    /// is. It holds SHARED on the file, so the side file is not removed concurrently.
+    pub(crate) fn mapped(&self, region: c_int, len: c_int, code: c_int, out: *mut *mut c_void) {
+        if region != 0 || code != ffi::OK || usize::try_from(len) != Ok(BLOCK_LEN) {
+            return;
+        }
+        // SAFETY: the method has stored where the region is, or null.
+        let Some(block) = NonNull::new(unsafe { *out }) else {
+            return;
+        };
+        let mut state = self.state();
+        state.block = Some(Block(block.cast()));
+        // A connection that may not write has no turn to wait for.
+        if self.may_write && state.queue.is_none() {
+            state.queue = Queue::of(&self.path);
+        }
+    }
+
+    /// SQLite unmaps the wal-index next. With `delete` it removes the file, which it does only
+    /// with EXCLUSIVE held on the database file.
+    pub(crate) fn unmapping(&self, delete: bool) {
+        let mut state = self.state();
+        state.block = None;
+        if let Some(queue) = state.queue.take()
+            && delete
+        {
+            queue.remove();
+        }
+    }
+
+    /// SQLite closes the file next.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.is_open = false;
+        state.block = None;
+        state.queue = None;
+    }
+
+    /// SQLite waits for locks for `millis` by itself (`SQLITE_ENABLE_SETLK_TIMEOUT`).
+    pub(crate) fn set_lock_timeout(&self, millis: c_int) {
+        self.state().lock_timeout = millis;
+    }
+
+    /// `xShmLock`.
+    pub(crate) fn shm_lock(&self, first: c_int, count: c_int, flags: c_int) -> c_int {
+        const ACQUIRE: c_int = ffi::SHM_LOCK | ffi::SHM_EXCLUSIVE;
+        const RELEASE: c_int = ffi::SHM_UNLOCK | ffi::SHM_EXCLUSIVE;
+        const READ: c_int = ffi::SHM_LOCK | ffi::SHM_SHARED;
+        match ((first, count), flags) {
+            (WRITE, ACQUIRE) => self.acquire_write(),
+            (WRITE, RELEASE) => self.release_write(),
+            (_, READ) if first >= FIRST_READ => {
+                waiting::forget_wish();
+                let code = self.base.shm_lock(first, count, flags);
+                let mut state = self.state();
+                state.read_at = state.publication();
+                code
+            }
+            _ => self.base.shm_lock(first, count, flags),
+        }
+    }
+
+    fn acquire_write(&self) -> c_int {
+        let mut state = self.state();
+        let Some(queue) = state.queue.clone() else {
+            return self.try_write();
+        };
+        if state.lock_timeout > 0 {
+            return self.wait_for_write(&mut state, &queue);
+        }
+        if !waiting::may_try(&queue, self) {
+            waiting::refuse(self, &queue);
+            return ffi::BUSY;
+        }
+        let code = self.try_write();
+        match code {
+            ffi::OK => state.acquired(&queue),
+            ffi::BUSY => waiting::refuse(self, &queue),
+            _ => {}
+        }
+        code
+    }
+
+    fn try_write(&self) -> c_int {
+        let (first, count) = WRITE;
+        self.base
+            .shm_lock(first, count, ffi::SHM_LOCK | ffi::SHM_EXCLUSIVE)
+    }
+
+    fn unlock_write(&self) -> c_int {
+        let (first, count) = WRITE;
+        self.base
+            .shm_lock(first, count, ffi::SHM_UNLOCK | ffi::SHM_EXCLUSIVE)
+    }
+
+    /// Acquires `WRITE` in the order of the queue, within the timeout that SQLite has set.
+    fn wait_for_write(&self, state: &mut State, queue: &Arc<Queue>) -> c_int {
+        // The VFS beneath would wait in its own call, out of order.
+        let millis = state.lock_timeout;
+        self.set_timeout_beneath(0);
+        let timeout = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+        let deadline = Instant::now() + timeout;
+        let mut code = ffi::BUSY;
+        let ended = waiting::wait_until_first(queue, deadline, || {
+            code = self.try_write();
+            code != ffi::BUSY
+        });
+        if !ended {
+            code = self.try_write();
+        }
+        self.set_timeout_beneath(millis);
+        if code == ffi::OK {
+            state.acquired(queue);
+        } else {
+            waiting::leave_queue();
+        }
+        code
+    }
+
+    fn set_timeout_beneath(&self, mut millis: c_int) {
+        let argument = (&raw mut millis).cast();
+        self.base.file_control(ffi::FCNTL_LOCK_TIMEOUT, argument);
+    }
+
+    fn release_write(&self) -> c_int {
+        let mut state = self.state();
+        let code = self.unlock_write();
+        if !std::mem::take(&mut state.has_write) {
+            return code;
+        }
+        let Some(queue) = state.queue.clone() else {
+            return code;
+        };
+        if state.publication() != state.began_at {
+            queue.notify_commit();
+        } else if state.began_at != state.read_at {
+            // SQLite has found that its snapshot is not the newest. If it may read anew, it asks
+            // its busy handler, although `WRITE` was free (`sqlite3BtreeBeginTrans`).
+            waiting::refuse(self, &queue);
+        }
+        drop(state);
+        queue.wake_next();
+        code
+    }
+
+    /// Tries `WRITE` for a thread that waits in the queue, and begins its time slice if it was
+    /// free. SQLite then asks for it again, with a new snapshot.
+    pub(crate) fn probe(&self, queue: &Queue) -> Probe {
+        // Held while another thread is in a lock call of this connection.
+        let Ok(state) = self.state.try_lock() else {
+            return Probe::Taken;
+        };
+        // A lock that this connection has would be granted again, and lost by the release.
+        if !state.is_open || state.queue.is_none() || state.has_write {
+            return Probe::Gone;
+        }
+        match self.try_write() {
+            ffi::OK => {
+                if let Some(writers) = queue.writers() {
+                    writers.begin_slice(thread_number(), now(), true);
+                }
+                self.unlock_write();
+                Probe::Free
+            }
+            ffi::BUSY => Probe::Taken,
+            _ => Probe::Gone,
+        }
+    }
+
+    /// This file, for a thread that may outlive it.
+    pub(crate) fn weak(&self) -> Weak<MainFile> {
+        self.this.clone()
+    }
+}
+
+impl State {
+    fn publication(&self) -> u64 {
+        self.block.map_or(0, Block::publication)
+    }
+
+    /// This connection has acquired `WRITE`.
+    fn acquired(&mut self, queue: &Queue) {
+        self.has_write = true;
+        self.began_at = self.publication();
+        let from_queue = waiting::leave_queue();
+        if let Some(writers) = queue.writers() {
+            writers.begin_slice(thread_number(), now(), from_queue);
+        }
+        waiting::served();
+    }
+}

@@ -1,0 +1,238 @@
+//! The methods of a database file: those of the VFS beneath, of which a few are replaced.
+//!
+//! # Protocol
+//! `sqlite3_file` begins with a pointer to a table of methods. The replaced methods lie in a
+//! copy of the table of the VFS beneath, so SQLite calls the other ones directly, mapped reads
+//! included. A copy is made once for each such table, and stays. Before the VFS beneath closes
+//! a file, the file has its own table again.
+#![allow(unsafe_code)] // SQLite calls methods with raw pointers, and is called with them.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use wal_core::sync::{Mutex, Unpoison};
+
+use crate::base_file::BaseFile;
+use crate::ffi::{self, File, IoMethods};
+use crate::main_file::MainFile;
+use crate::vfs::{Shim, VFS_NAME};
+use crate::waiting;
+
+/// The tables of replaced methods of one shim.
+pub(crate) struct Methods {
+    /// Where the state of a file lies behind the file of the VFS beneath, in bytes.
+    state_at: usize,
+    tables: Mutex<Vec<&'static Table>>,
+}
+
+/// A table with replaced methods.
+#[repr(C)]
+struct Table {
+    /// First, so that a file's pointer to its methods is one to the table.
+    replaced: IoMethods,
+    /// A copy of the table of the VFS beneath, whole even if that is of version 2.
+    original: IoMethods,
+    base: *const IoMethods,
+    state_at: usize,
+    shim: &'static Shim,
+}
+
+// SAFETY: a table is constant.
+unsafe impl Send for Table {}
+// SAFETY: as above.
+unsafe impl Sync for Table {}
+
+impl Methods {
+    pub(crate) fn with_state_at(state_at: usize) -> Self {
+        Methods {
+            state_at,
+            tables: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Replaces methods of `file`, if it has the shared memory of a log.
+    ///
+    /// # Safety
+    /// `file` was opened just now by the VFS beneath `shim`, whose tables these are, for a
+    /// file of `shim`, with `flags`.
+    pub(crate) unsafe fn replace(
+        &self,
+        shim: &'static Shim,
+        file: *mut File,
+        path: &CStr,
+        flags: c_int,
+    ) {
+        // SAFETY: the file is open.
+        let base = unsafe { (*file).methods };
+        if base.is_null() {
+            return;
+        }
+        // SAFETY: the methods of an open file stay while the file is open.
+        let Some(original) = (unsafe { IoMethods::with_shared_memory(base) }) else {
+            return;
+        };
+        let table = self.table(shim, base, original);
+        let path = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
+        // SAFETY: the file stays open until `close`, which takes the base file back.
+        let beneath = unsafe { BaseFile::new(file, &table.original) };
+        let may_write = flags & ffi::OPEN_READONLY == 0;
+        let state = MainFile::new(beneath, path, may_write);
+        let place = state_of(file, self.state_at);
+        // SAFETY: behind the file of the VFS beneath the shim has room for the pointer.
+        unsafe { place.write(Arc::into_raw(state)) };
+        // SAFETY: the file is open, and no other thread has it yet.
+        unsafe { (*file).methods = &raw const table.replaced };
+    }
+
+    /// The table for files whose methods are `original`, which lie at `base`.
+    fn table(
+        &self,
+        shim: &'static Shim,
+        base: *const IoMethods,
+        original: IoMethods,
+    ) -> &'static Table {
+        let mut tables = self.tables.lock().unpoison();
+        if let Some(table) = tables.iter().find(|table| std::ptr::eq(table.base, base)) {
+            return table;
+        }
+        let replaced = IoMethods {
+            close,
+            file_control,
+            shm_map: Some(shm_map),
+            shm_lock: Some(shm_lock),
+            shm_unmap: Some(shm_unmap),
+            ..original
+        };
+        let table: &'static Table = Box::leak(Box::new(Table {
+            replaced,
+            original,
+            base,
+            state_at: self.state_at,
+            shim,
+        }));
+        tables.push(table);
+        table
+    }
+}
+
+/// The place of the pointer to the state of `file`.
+fn state_of(file: *mut File, state_at: usize) -> *mut *const MainFile {
+    file.cast::<u8>().wrapping_add(state_at).cast()
+}
+
+/// The table of `file`, whose methods are replaced.
+fn table_of(file: *mut File) -> &'static Table {
+    // SAFETY: the methods below are called for files whose methods are replaced, and the
+    // caller has the file open.
+    let methods = unsafe { (*file).methods };
+    // SAFETY: such methods are the first member of a table, and tables stay.
+    unsafe { &*methods.cast::<Table>() }
+}
+
+/// The state of `file`, whose methods are replaced. It stays until the file is closed, which
+/// SQLite does when no other call is in progress.
+fn main_of<'f>(file: *mut File) -> &'f MainFile {
+    let place = state_of(file, table_of(file).state_at);
+    // SAFETY: `replace` has stored a pointer there.
+    let state = unsafe { *place };
+    // SAFETY: the pointer holds a reference until `close`.
+    unsafe { &*state }
+}
+
+/// Calls `method`; `instead`, which is the VFS beneath alone, if that panics.
+fn guarded<T>(method: impl FnOnce() -> T, instead: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(method)).unwrap_or_else(|_| instead())
+}
+
+unsafe extern "C" fn close(file: *mut File) -> c_int {
+    let table = table_of(file);
+    let place = state_of(file, table.state_at);
+    // SAFETY: `replace` has stored the pointer.
+    let state = unsafe { *place };
+    // SAFETY: the pointer is that of an `Arc`, and this call takes it.
+    let state = unsafe { Arc::from_raw(state) };
+    let base = state.base();
+    let closed = catch_unwind(AssertUnwindSafe(|| {
+        waiting::forget_wish();
+        state.close();
+        drop(state);
+    }));
+    // What a panic leaves of the state is not used again.
+    drop(closed);
+    // SAFETY: the file is open, and SQLite has no other call of it in progress.
+    unsafe { (*file).methods = table.base };
+    base.close()
+}
+
+unsafe extern "C" fn shm_map(
+    file: *mut File,
+    region: c_int,
+    len: c_int,
+    extend: c_int,
+    out: *mut *mut c_void,
+) -> c_int {
+    let main = main_of(file);
+    let code = main.base().shm_map(region, len, extend, out);
+    guarded(|| main.mapped(region, len, code, out), || ());
+    code
+}
+
+unsafe extern "C" fn shm_lock(file: *mut File, first: c_int, count: c_int, flags: c_int) -> c_int {
+    let main = main_of(file);
+    let base = || main.base().shm_lock(first, count, flags);
+    guarded(|| main.shm_lock(first, count, flags), base)
+}
+
+unsafe extern "C" fn shm_unmap(file: *mut File, delete: c_int) -> c_int {
+    let main = main_of(file);
+    guarded(|| main.unmapping(delete != 0), || ());
+    main.base().shm_unmap(delete)
+}
+
+unsafe extern "C" fn file_control(
+    file: *mut File,
+    operation: c_int,
+    argument: *mut c_void,
+) -> c_int {
+    let main = main_of(file);
+    if operation == ffi::FCNTL_LOCK_TIMEOUT && !argument.is_null() {
+        // SAFETY: the argument of this operation is a pointer to an integer.
+        let millis = unsafe { *argument.cast::<c_int>() };
+        main.set_lock_timeout(millis);
+    }
+    let code = main.base().file_control(operation, argument);
+    if code == ffi::OK && operation == ffi::FCNTL_VFSNAME {
+        // SAFETY: the argument of this operation is a pointer to a string of SQLite.
+        unsafe { prefix_name(table_of(file).shim, argument.cast()) };
+    }
+    code
+}
+
+/// Puts the name of the shim before that of the VFS beneath.
+///
+/// # Safety
+/// `name` points to a string in memory of SQLite, or to null.
+unsafe fn prefix_name(shim: &Shim, name: *mut *mut std::ffi::c_char) {
+    // SAFETY: the caller's promise.
+    let beneath = unsafe { *name };
+    if beneath.is_null() {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    let rest = unsafe { CStr::from_ptr(beneath) };
+    let both = [VFS_NAME.to_bytes(), b"/", rest.to_bytes_with_nul()].concat();
+    // SAFETY: it has no conditions.
+    let copy = unsafe { (shim.api.malloc)(both.len() as u64) }.cast::<u8>();
+    if copy.is_null() {
+        return;
+    }
+    // SAFETY: the memory was allocated just now, with this length.
+    unsafe { copy.copy_from_nonoverlapping(both.as_ptr(), both.len()) };
+    // SAFETY: the string was allocated by SQLite, and is not used again.
+    unsafe { (shim.api.free)(beneath.cast()) };
+    // SAFETY: the caller's promise.
+    unsafe { *name = copy.cast() };
+}

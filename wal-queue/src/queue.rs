@@ -1,0 +1,98 @@
+//! The side file of a database, shared by all its connections in this process.
+//!
+//! # Protocol
+//! A connection attaches when SQLite maps the wal-index, and detaches when SQLite unmaps it.
+//! In between the connection holds SHARED on the database file, so no process removes the side
+//! file.
+//!
+//! # Crash
+//! The side file is a hint: a database without one, or whose side file holds garbage, has
+//! writers that poll as stock SQLite does.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the table of queues is a static, which outlives a model"
+)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
+
+use wal_core::fork::ProcessGeneration;
+use wal_core::once_table::OnceTable;
+use wal_core::storage::{FileId, HeldPath};
+use wal_core::sync::{AtomicU32, Unpoison};
+use wal_core::wait::{WaitState, WriterQueue, now, thread_number};
+use wal_shm::SideFile;
+
+/// The queue of the writers of one database.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    side: SideFile,
+}
+
+/// One table for each generation of forks: a parent's mutex may have been held at the fork, and
+/// a child cannot use its side files.
+static TABLE: OnceTable<Mutex<BTreeMap<FileId, Weak<Queue>>>> = OnceTable::new();
+
+impl Queue {
+    /// The queue of the database at `path`, which SQLite has open with SHARED held; `None` if
+    /// there cannot be one.
+    pub(crate) fn of(path: &Path) -> Option<Arc<Self>> {
+        let place = HeldPath::of(path).ok()?;
+        let id = place.find().ok()??.id;
+        let generation = ProcessGeneration::current().number();
+        let mut table = TABLE
+            .get_or_make(generation, Mutex::default)
+            .lock()
+            .unpoison();
+        if let Some(queue) = table.get(&id).and_then(Weak::upgrade) {
+            return Some(queue);
+        }
+        table.retain(|_, queue| queue.strong_count() > 0);
+        let side = SideFile::of_engine(place)?;
+        let queue = Arc::new(Queue { side });
+        table.insert(id, Arc::downgrade(&queue));
+        Some(queue)
+    }
+
+    /// The wait state; `None` in a forked child.
+    pub(crate) fn wait_state(&self) -> Option<&WaitState> {
+        self.side.wait_state()
+    }
+
+    /// The writers that wait for `WRITE`; `None` in a forked child.
+    pub(crate) fn writers(&self) -> Option<&WriterQueue> {
+        Some(self.wait_state()?.writer_queue())
+    }
+
+    /// Sleeps until `word` is not `seen`, or until `deadline`, or less.
+    pub(crate) fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
+        self.side.sleep(word, seen, deadline);
+    }
+
+    /// Wakes the first writer in the queue, once this thread has released `WRITE` or has left
+    /// the queue.
+    pub(crate) fn wake_next(&self) {
+        if let Some(writers) = self.writers()
+            && let Some(word) = writers.next_to_wake(thread_number(), now)
+        {
+            self.side.wake(word);
+        }
+    }
+
+    /// Notifies of a commit.
+    pub(crate) fn notify_commit(&self) {
+        if let Some(wait_state) = self.wait_state()
+            && wait_state.commits().notify()
+        {
+            self.side.wake(wait_state.commits().word());
+        }
+    }
+
+    /// Removes the side file. SQLite holds EXCLUSIVE on the database file.
+    pub(crate) fn remove(&self) {
+        // A side file that stays is reset by the next first opener.
+        let _ = self.side.remove();
+    }
+}

@@ -1,0 +1,301 @@
+//! A thread that waits for `WRITE` in the queue, while SQLite believes that it sleeps.
+//!
+//! # Protocol
+//! A thread that is refused `WRITE` has a *wish*. The busy handler of SQLite sleeps next, by the
+//! method `xSleep` of the VFS, whatever timeout the application has set. With a wish the sleep
+//! is a wait in the queue: it ends when the thread is the first in the queue and `WRITE` is
+//! free, or when the time is over. The first in the queue finds out by a probe: it acquires
+//! `WRITE`, which begins its time slice, and releases it. SQLite asks for it again at once;
+//! within the time slice no other writer of the queue tries.
+//!
+//! SQLite counts the time that it asked to sleep, not the time that has passed. What a sleep
+//! was too short is added to the next one, so that a timeout stays what the application has set.
+//!
+//! `xSleep` serves `sqlite3_sleep` too, and the retries of a read transaction. So a wish is
+//! forgotten when the thread opens a file or begins to read, and after a moment.
+//!
+//! A thread that returns to SQLite because the time is over may not come back. It leaves the
+//! queue, and keeps its ticket: if SQLite sleeps once more, it queues where it was.
+//!
+//! # Crash
+//! A waiter that dies in the queue is skipped after a moment; see `wal_core::wait`.
+
+use std::cell::RefCell;
+use std::ffi::c_int;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use wal_core::fork::ProcessGeneration;
+use wal_core::sync::Ordering;
+use wal_core::wait::{HEARTBEAT, POLL_INTERVAL, Position, QueueSlot, now, thread_number};
+
+use crate::main_file::{MainFile, Probe};
+use crate::queue::Queue;
+
+/// How long a wish lasts. SQLite comes to its busy handler within microseconds.
+const WISH_LASTS: Duration = Duration::from_millis(5);
+
+thread_local! {
+    static WAITER: RefCell<Waiter> = RefCell::new(Waiter::default());
+}
+
+/// This thread.
+#[derive(Default)]
+struct Waiter {
+    /// The process in which the rest was set.
+    process: Option<ProcessGeneration>,
+    wish: Option<Wish>,
+    /// The file whose `WRITE` the thread was refused last, until it has slept or has it.
+    refused: Weak<MainFile>,
+    place: Option<Place>,
+    /// How much shorter sleeps were than SQLite has asked for.
+    debt: Duration,
+}
+
+/// What a thread was refused.
+struct Wish {
+    main: Weak<MainFile>,
+    queue: Arc<Queue>,
+    at: Instant,
+}
+
+/// The place of a thread in a queue.
+struct Place {
+    queue: Arc<Queue>,
+    slot: QueueSlot,
+    /// When the thread has left the slot, if it has.
+    left: Option<Instant>,
+}
+
+/// Calls `with` with this thread's waiter; `None` while the thread ends.
+fn with_waiter<T>(with: impl FnOnce(&mut Waiter) -> T) -> Option<T> {
+    let waiter = WAITER.try_with(|waiter| {
+        let mut waiter = waiter.try_borrow_mut().ok()?;
+        let process = Some(ProcessGeneration::current());
+        if waiter.process != process {
+            // In a forked child what was set is the parent's, whose slot stays.
+            std::mem::forget(std::mem::take(&mut *waiter));
+            waiter.process = process;
+        }
+        Some(with(&mut waiter))
+    });
+    waiter.ok().flatten()
+}
+
+/// Forgets what the thread was refused.
+pub(crate) fn forget_wish() {
+    with_waiter(|waiter| {
+        waiter.wish = None;
+    });
+}
+
+/// The thread is refused `WRITE` of `main`.
+pub(crate) fn refuse(main: &MainFile, queue: &Arc<Queue>) {
+    with_waiter(|waiter| {
+        waiter.refused = main.weak();
+        waiter.wish = Some(Wish {
+            main: main.weak(),
+            queue: queue.clone(),
+            at: Instant::now(),
+        });
+    });
+}
+
+/// The thread has acquired `WRITE`.
+pub(crate) fn served() {
+    with_waiter(|waiter| {
+        waiter.wish = None;
+        waiter.refused = Weak::new();
+        waiter.debt = Duration::ZERO;
+    });
+}
+
+/// True if the thread may try `WRITE` of `main`: it is its turn, or it does not sleep through
+/// the extension.
+pub(crate) fn may_try(queue: &Arc<Queue>, main: &MainFile) -> bool {
+    let may = with_waiter(|waiter| {
+        let does_not_sleep =
+            waiter.refused.ptr_eq(&main.weak()) && waiter.refused.strong_count() > 0;
+        waiter.has_turn(queue) || does_not_sleep
+    });
+    may.unwrap_or(true)
+}
+
+/// Leaves the queue; false if the thread was in none.
+pub(crate) fn leave_queue() -> bool {
+    with_waiter(|waiter| waiter.place.take().is_some()).unwrap_or(false)
+}
+
+/// Sleeps for `micros`, or until it is the turn of a thread that was refused. Returns how many
+/// microseconds are left for the VFS beneath to sleep; `None` for all.
+pub(crate) fn sleep(micros: c_int) -> Option<c_int> {
+    with_waiter(|waiter| waiter.sleep(micros)).flatten()
+}
+
+/// Waits until this thread is first in `queue` and `try_write` returns true; false if it is not
+/// before `deadline`.
+pub(crate) fn wait_until_first(
+    queue: &Arc<Queue>,
+    deadline: Instant,
+    try_write: impl FnMut() -> bool,
+) -> bool {
+    let ended = with_waiter(|waiter| waiter.wait(queue, deadline, try_write));
+    ended == Some(Ended::Served)
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ended {
+    /// The last try was successful.
+    Served,
+    /// The time is over.
+    Late,
+    /// The queue is full, or cannot be used.
+    Unqueued,
+}
+
+impl Waiter {
+    /// True if the thread may try `WRITE` by the order of `queue`.
+    fn has_turn(&mut self, queue: &Arc<Queue>) -> bool {
+        let Some(writers) = queue.writers() else {
+            return true;
+        };
+        match self.enter_again(queue) {
+            Some(slot) => match writers.position(slot, now()) {
+                Position::First => true,
+                Position::Behind => false,
+                Position::Removed => {
+                    self.place = None;
+                    false
+                }
+            },
+            None => writers.may_bypass(thread_number(), now()),
+        }
+    }
+
+    fn sleep(&mut self, micros: c_int) -> Option<c_int> {
+        self.refused = Weak::new();
+        let debt = std::mem::take(&mut self.debt);
+        let wish = self
+            .wish
+            .take()
+            .filter(|wish| wish.at.elapsed() < WISH_LASTS)?;
+        let main = wish.main.upgrade()?;
+        let asked = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
+        let deadline = Instant::now() + asked + debt;
+        let mut probe = Probe::Taken;
+        let ended = self.wait(&wish.queue, deadline, || {
+            probe = main.probe(&wish.queue);
+            probe != Probe::Taken
+        });
+        let left = deadline.saturating_duration_since(Instant::now());
+        match (ended, probe) {
+            (Ended::Served, Probe::Free) => {
+                self.debt = left;
+                Some(0)
+            }
+            (Ended::Late, _) => {
+                self.step_out();
+                Some(0)
+            }
+            _ => {
+                self.place = None;
+                c_int::try_from(left.as_micros()).ok()
+            }
+        }
+    }
+
+    fn wait(
+        &mut self,
+        queue: &Arc<Queue>,
+        deadline: Instant,
+        mut try_write: impl FnMut() -> bool,
+    ) -> Ended {
+        loop {
+            let Some(writers) = queue.writers() else {
+                return Ended::Unqueued;
+            };
+            let Some(slot) = self.enter_again(queue).or_else(|| self.enter(queue)) else {
+                return Ended::Unqueued;
+            };
+            // The word is loaded before the try: a release after it ends the sleep at once.
+            let word = writers.word(slot);
+            let seen = word.load(Ordering::SeqCst);
+            let pause = match writers.position(slot, now()) {
+                Position::Removed => {
+                    self.place = None;
+                    continue;
+                }
+                Position::Behind => HEARTBEAT,
+                Position::First if try_write() => return Ended::Served,
+                // A stock writer that is not in the queue wakes no waiter.
+                Position::First => writers.defer_wake_up(slot, now()).unwrap_or(POLL_INTERVAL),
+            };
+            let time = Instant::now();
+            if time >= deadline {
+                return Ended::Late;
+            }
+            queue.sleep(word, seen, deadline.min(time + pause));
+        }
+    }
+
+    /// Occupies a slot at the end of `queue`.
+    fn enter(&mut self, queue: &Arc<Queue>) -> Option<QueueSlot> {
+        let slot = queue.writers()?.enter(now())?;
+        self.place = Some(Place {
+            queue: queue.clone(),
+            slot,
+            left: None,
+        });
+        Some(slot)
+    }
+
+    /// The slot of the thread in `queue`, which it occupies again if it has left it a moment
+    /// ago. A slot in another queue is left.
+    fn enter_again(&mut self, queue: &Arc<Queue>) -> Option<QueueSlot> {
+        self.place
+            .take_if(|place| !Arc::ptr_eq(&place.queue, queue));
+        let place = self.place.as_mut()?;
+        let Some(left) = place.left.take() else {
+            return Some(place.slot);
+        };
+        let entered = match left.elapsed() < WISH_LASTS {
+            true => queue.writers()?.enter_again(place.slot, now()),
+            false => None,
+        };
+        match entered {
+            Some(slot) => place.slot = slot,
+            None => {
+                place.left = Some(left);
+                self.place = None;
+            }
+        }
+        entered
+    }
+
+    /// Leaves the slot of the thread, and keeps its ticket.
+    fn step_out(&mut self) {
+        if let Some(place) = &mut self.place {
+            place.leave();
+            place.left = Some(Instant::now());
+        }
+    }
+}
+
+impl Place {
+    fn leave(&self) {
+        if let Some(writers) = self.queue.writers() {
+            writers.leave(self.slot);
+            // This waiter may have been woken to try.
+            self.queue.wake_next();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.left.is_none() {
+            self.leave();
+        }
+    }
+}
