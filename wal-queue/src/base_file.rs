@@ -34,6 +34,16 @@ impl BaseFile {
         unsafe { (self.methods.close)(self.file) }
     }
 
+    pub(crate) fn lock(&self, level: c_int) -> c_int {
+        // SAFETY: the promise of `new`.
+        unsafe { (self.methods.lock)(self.file, level) }
+    }
+
+    pub(crate) fn unlock(&self, level: c_int) -> c_int {
+        // SAFETY: the promise of `new`.
+        unsafe { (self.methods.unlock)(self.file, level) }
+    }
+
     pub(crate) fn file_control(&self, operation: c_int, argument: *mut c_void) -> c_int {
         // SAFETY: the promise of `new`; SQLite has passed the argument for this operation.
         unsafe { (self.methods.file_control)(self.file, operation, argument) }

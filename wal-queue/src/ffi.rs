@@ -29,6 +29,11 @@ pub(crate) const SHM_SHARED: c_int = 4;
 /// `SQLITE_SHM_EXCLUSIVE`.
 pub(crate) const SHM_EXCLUSIVE: c_int = 8;
 
+/// `SQLITE_LOCK_SHARED`.
+pub(crate) const LOCK_SHARED: c_int = 1;
+/// `SQLITE_LOCK_EXCLUSIVE`.
+pub(crate) const LOCK_EXCLUSIVE: c_int = 4;
+
 /// `SQLITE_FCNTL_VFSNAME`: the names of the VFS stack are asked for.
 pub(crate) const FCNTL_VFSNAME: c_int = 12;
 /// `SQLITE_FCNTL_LOCK_TIMEOUT`: for how many milliseconds locks are waited for.

@@ -12,6 +12,7 @@
 //! | `methods` | the methods of a database file that are replaced |
 //! | `base_file` | a database file as the VFS beneath has it |
 //! | `main_file` | what is known of an open database file, and its `WRITE` |
+//! | `guard` | SHARED on the database file, beside that of SQLite |
 //! | `waiting` | a thread that waits in the queue while SQLite believes that it sleeps |
 //! | `queue` | the side file of a database, shared by the connections of the process |
 //! | `api` | the functions of the SQLite that loads the extension |
@@ -24,6 +25,7 @@ mod api;
 mod base_file;
 mod extension;
 mod ffi;
+mod guard;
 mod main_file;
 mod methods;
 mod queue;

@@ -32,6 +32,7 @@ use wal_core::wait::{now, thread_number};
 
 use crate::base_file::BaseFile;
 use crate::ffi;
+use crate::guard::Guarded;
 use crate::queue::Queue;
 use crate::waiting;
 
@@ -45,6 +46,7 @@ pub(crate) struct MainFile {
     base: BaseFile,
     path: PathBuf,
     may_write: bool,
+    guard: Guarded,
     state: Mutex<State>,
     this: Weak<MainFile>,
 }
@@ -97,6 +99,7 @@ impl MainFile {
             base,
             path: path.to_owned(),
             may_write,
+            guard: Guarded::default(),
             state: Mutex::new(State {
                 is_open: true,
                 queue: None,
@@ -115,6 +118,15 @@ impl MainFile {
         self.base
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What this connection holds on the database file beside SQLite.
+    pub(crate) fn guard(&self) -> &Guarded {
+        &self.guard
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unpoison()
     }
@@ -129,6 +141,7 @@ impl MainFile {
         let Some(block) = NonNull::new(unsafe { *out }) else {
             return;
         };
+        self.guard.acquire(&self.path);
         let mut state = self.state();
         state.block = Some(Block(block.cast()));
         // A connection that may not write has no turn to wait for.
@@ -140,6 +153,7 @@ impl MainFile {
     /// SQLite unmaps the wal-index next. With `delete` it removes the file, which it does only
     /// with EXCLUSIVE held on the database file.
     pub(crate) fn unmapping(&self, delete: bool) {
+        self.guard.release();
         let mut state = self.state();
         state.block = None;
         if let Some(queue) = state.queue.take()
@@ -151,6 +165,7 @@ impl MainFile {
 
     /// SQLite closes the file next.
     pub(crate) fn close(&self) {
+        self.guard.release();
         let mut state = self.state();
         state.is_open = false;
         state.block = None;

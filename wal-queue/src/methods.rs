@@ -100,6 +100,8 @@ impl Methods {
         }
         let replaced = IoMethods {
             close,
+            lock,
+            unlock,
             file_control,
             shm_map: Some(shm_map),
             shm_lock: Some(shm_lock),
@@ -190,6 +192,18 @@ unsafe extern "C" fn shm_unmap(file: *mut File, delete: c_int) -> c_int {
     let main = main_of(file);
     guarded(|| main.unmapping(delete != 0), || ());
     main.base().shm_unmap(delete)
+}
+
+unsafe extern "C" fn lock(file: *mut File, level: c_int) -> c_int {
+    let main = main_of(file);
+    let guarded_lock = || main.guard().lock(main.base(), main.path(), level);
+    guarded(guarded_lock, || main.base().lock(level))
+}
+
+unsafe extern "C" fn unlock(file: *mut File, level: c_int) -> c_int {
+    let main = main_of(file);
+    let guarded_unlock = || main.guard().unlock(main.base(), main.path(), level);
+    guarded(guarded_unlock, || main.base().unlock(level))
 }
 
 unsafe extern "C" fn file_control(

@@ -1,0 +1,161 @@
+//! The guard: SHARED on a database file, held by this library beside SQLite.
+//!
+//! # Protocol
+//! SQLite holds SHARED on the database file, by a POSIX lock, as long as a connection is open.
+//! POSIX locks of a process vanish when anything in the process closes the file, and the next
+//! last closer of another process then deletes the log of a database that is in use. So this
+//! library holds SHARED too, by a lock of an open file description, which no `close` elsewhere
+//! drops. Its own descriptor is never closed: that would drop SQLite's locks.
+//!
+//! The guard is shared by the connections of the process that have the log of the database
+//! mapped. It conflicts with EXCLUSIVE of every process, this one included. So the last such
+//! connection releases the guard before SQLite asks for EXCLUSIVE, and acquires it again when
+//! SQLite does not get it, or returns to SHARED. In between it is as without a guard.
+//!
+//! A database in another journal mode has no guard, since its writers need EXCLUSIVE at each
+//! commit.
+//!
+//! # Crash
+//! The system frees the lock of a dead process.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the table of guards is a static, which outlives a model"
+)]
+
+use std::collections::BTreeMap;
+use std::ffi::c_int;
+use std::path::Path;
+use std::sync::{Arc, Mutex, Weak};
+
+use wal_core::LockMode;
+use wal_core::fork::ProcessGeneration;
+use wal_core::once_table::OnceTable;
+use wal_core::storage::{ByteLocks, FileId, HeldPath, LockKind, OpenMode, OsFile, database_bytes};
+use wal_core::sync::Unpoison;
+
+use crate::base_file::BaseFile;
+use crate::ffi;
+
+const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
+
+/// SHARED on a database file.
+#[derive(Debug)]
+struct Guard {
+    file: OsFile,
+}
+
+/// One table for each generation of forks: a parent's mutex may have been held at the fork, and
+/// a child has no locks.
+static TABLE: OnceTable<Mutex<BTreeMap<FileId, Weak<Guard>>>> = OnceTable::new();
+
+impl Guard {
+    /// The guard of the database at `path`, on which SQLite holds SHARED; `None` if the system
+    /// has no such locks.
+    fn of(path: &Path) -> Option<Arc<Self>> {
+        if !LOCKS.belong_to_description() {
+            return None;
+        }
+        let place = HeldPath::of(path).ok()?;
+        let id = place.find().ok()??.id;
+        let generation = ProcessGeneration::current().number();
+        let mut table = TABLE
+            .get_or_make(generation, Mutex::default)
+            .lock()
+            .unpoison();
+        if let Some(guard) = table.get(&id).and_then(Weak::upgrade) {
+            return Some(guard);
+        }
+        table.retain(|_, guard| guard.strong_count() > 0);
+        let file = OsFile::open_for_locks_at(place, OpenMode::ReadOnly).ok()?;
+        let guard = Guard { file };
+        let locked = LOCKS.try_lock(
+            guard.file.as_file().ok()?,
+            database_bytes::SHARED,
+            LockMode::Shared,
+        );
+        if !locked.is_ok_and(|locked| locked) || guard.file.id().ok()? != id {
+            return None;
+        }
+        let guard = Arc::new(guard);
+        table.insert(id, Arc::downgrade(&guard));
+        Some(guard)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // The descriptor is parked next, and must not keep the lock. In a child there is none.
+        if let Ok(file) = self.file.as_file() {
+            let _ = LOCKS.unlock(file, database_bytes::SHARED);
+        }
+    }
+}
+
+/// The hold of one connection on the guard of its database.
+#[derive(Default)]
+pub(crate) struct Guarded {
+    held: Mutex<Hold>,
+}
+
+#[derive(Default)]
+struct Hold {
+    /// The connection has the log mapped.
+    is_wanted: bool,
+    guard: Option<Arc<Guard>>,
+}
+
+impl Guarded {
+    /// Acquires the guard. SQLite has mapped the wal-index, with SHARED held.
+    pub(crate) fn acquire(&self, path: &Path) {
+        let mut hold = self.held.lock().unpoison();
+        hold.is_wanted = true;
+        hold.acquire(path);
+    }
+
+    /// Releases the guard: SQLite does without a log from now on.
+    pub(crate) fn release(&self) {
+        *self.held.lock().unpoison() = Hold::default();
+    }
+
+    /// `xLock`.
+    pub(crate) fn lock(&self, base: BaseFile, path: &Path, level: c_int) -> c_int {
+        if level != ffi::LOCK_EXCLUSIVE {
+            return base.lock(level);
+        }
+        let mut hold = self.held.lock().unpoison();
+        let released = hold.release_if_last();
+        let mut code = base.lock(level);
+        // Another connection of this process may have closed in between.
+        if code == ffi::BUSY && !released && hold.release_if_last() {
+            code = base.lock(level);
+        }
+        if code != ffi::OK {
+            hold.acquire(path);
+        }
+        code
+    }
+
+    /// `xUnlock`.
+    pub(crate) fn unlock(&self, base: BaseFile, path: &Path, level: c_int) -> c_int {
+        let code = base.unlock(level);
+        if level == ffi::LOCK_SHARED {
+            self.held.lock().unpoison().acquire(path);
+        }
+        code
+    }
+}
+
+impl Hold {
+    fn acquire(&mut self, path: &Path) {
+        if self.is_wanted && self.guard.is_none() {
+            self.guard = Guard::of(path);
+        }
+    }
+
+    /// Releases the guard if no other connection of the process needs it. With another one
+    /// SQLite does not get EXCLUSIVE.
+    fn release_if_last(&mut self) -> bool {
+        let last = self.guard.take_if(|guard| Arc::strong_count(guard) == 1);
+        last.is_some()
+    }
+}
