@@ -7,91 +7,130 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use crate::ffi::{ApiRoutines, Symbol, Vfs};
+use crate::ffi::{
+    ApiRoutines, Connection, Context, Destructor, EntryPoint, Module, ScalarFunction, Symbol,
+    Value, Vfs,
+};
 
 /// The oldest SQLite that serves: 3.28 has each function that the extension calls.
 const OLDEST: c_int = 3_028_000;
+/// The place of `sqlite3_libversion_number` in the table.
+const LIBVERSION_NUMBER: usize = 67;
+/// The place of `sqlite3_is_interrupted`, and the SQLite since which it is there.
+const IS_INTERRUPTED: (usize, c_int) = (266, 3_041_000);
 
-/// The functions of one SQLite.
-#[derive(Clone, Copy)]
-pub(crate) struct Api {
-    /// `sqlite3_vfs_find`.
-    pub(crate) vfs_find: unsafe extern "C" fn(*const c_char) -> *mut Vfs,
-    /// `sqlite3_vfs_register`.
-    pub(crate) vfs_register: unsafe extern "C" fn(*mut Vfs, c_int) -> c_int,
-    /// `sqlite3_malloc64`: memory that SQLite frees.
-    pub(crate) malloc: unsafe extern "C" fn(u64) -> *mut c_void,
-    /// `sqlite3_free`.
-    pub(crate) free: unsafe extern "C" fn(*mut c_void),
+/// Defines [`Api`]: each function by its name here, its name in C, its place in the table of
+/// SQLite, and its type.
+macro_rules! functions {
+    ($($name:ident $symbol:ident $slot:literal ($($argument:ty),*) $(-> $result:ty)?;)*) => {
+        /// The functions of one SQLite.
+        #[derive(Clone, Copy)]
+        pub(crate) struct Api {$(
+            pub(crate) $name: unsafe extern "C" fn($($argument),*) $(-> $result)?,
+        )*
+            /// `sqlite3_is_interrupted`. A program that is linked with an older SQLite could not
+            /// be linked with it.
+            pub(crate) is_interrupted: Option<unsafe extern "C" fn(*mut Connection) -> c_int>,
+        }
+
+        /// The place of each function in `sqlite3_api_routines`, by its name in C. For the test
+        /// that compares them with SQLite's header.
+        #[doc(hidden)]
+        pub const SLOTS: &[(&str, usize)] = &[
+            ("sqlite3_libversion_number", LIBVERSION_NUMBER),
+            ("sqlite3_is_interrupted", IS_INTERRUPTED.0),
+            $((stringify!($symbol), $slot),)*
+        ];
+
+        impl Api {
+            /// The functions in `table`; `None` if that is of a SQLite before 3.28.
+            ///
+            /// # Safety
+            /// `table` is the one that SQLite passes to an extension.
+            pub(crate) unsafe fn of_table(table: *const ApiRoutines) -> Option<Self> {
+                let slots = table.cast::<Option<Symbol>>();
+                let at = |slot: usize| {
+                    // SAFETY: each place is in the table since a version before `OLDEST`, and
+                    // that of the version, which is read first, since 3.3.
+                    let place = unsafe { slots.add(slot) };
+                    // SAFETY: a slot is a pointer to a function, or null.
+                    unsafe { place.read() }
+                };
+                let version = at(LIBVERSION_NUMBER)?;
+                // SAFETY: the function in this slot has this type.
+                let version = unsafe {
+                    std::mem::transmute::<Symbol, unsafe extern "C" fn() -> c_int>(version)
+                };
+                // SAFETY: it has no conditions.
+                let version = unsafe { version() };
+                if version < OLDEST {
+                    return None;
+                }
+                let (interrupted, since) = IS_INTERRUPTED;
+                let is_interrupted = (version >= since).then(|| at(interrupted)).flatten();
+                Some(Api {
+                    is_interrupted: is_interrupted.map(|function| {
+                        // SAFETY: the function in this slot has this type.
+                        unsafe {
+                            std::mem::transmute::<
+                                Symbol,
+                                unsafe extern "C" fn(*mut Connection) -> c_int,
+                            >(function)
+                        }
+                    }),
+                    $(
+                    // SAFETY: the function in this slot has this type.
+                    $name: unsafe {
+                        std::mem::transmute::<
+                            Symbol,
+                            unsafe extern "C" fn($($argument),*) $(-> $result)?,
+                        >(at($slot)?)
+                    },
+                )*})
+            }
+
+            /// The functions that the program is linked with.
+            // Inlined, so that only a program that calls it needs a linked SQLite.
+            #[inline]
+            pub(crate) fn linked() -> Self {
+                unsafe extern "C" {
+                    $(fn $symbol($(_: $argument),*) $(-> $result)?;)*
+                }
+                Api { is_interrupted: None, $($name: $symbol,)* }
+            }
+        }
+    };
 }
 
-/// Where the functions are in the table of SQLite.
-mod slot {
-    pub(super) const FREE: usize = 58;
-    pub(super) const LIBVERSION_NUMBER: usize = 67;
-    pub(super) const VFS_FIND: usize = 141;
-    pub(super) const VFS_REGISTER: usize = 142;
-    pub(super) const MALLOC64: usize = 197;
+functions! {
+    auto_extension sqlite3_auto_extension 192 (EntryPoint) -> c_int;
+    context_db_handle sqlite3_context_db_handle 149 (*mut Context) -> *mut Connection;
+    create_function sqlite3_create_function_v2 162 (
+        *mut Connection, *const c_char, c_int, c_int, *mut c_void, Option<ScalarFunction>,
+        Option<ScalarFunction>, Option<unsafe extern "C" fn(*mut Context)>, Option<Destructor>
+    ) -> c_int;
+    create_module sqlite3_create_module_v2 119 (
+        *mut Connection, *const c_char, *const Module, *mut c_void, Option<Destructor>
+    ) -> c_int;
+    declare_vtab sqlite3_declare_vtab 50 (*mut Connection, *const c_char) -> c_int;
+    exec sqlite3_exec 55 (
+        *mut Connection, *const c_char, Option<Symbol>, *mut c_void, *mut *mut c_char
+    ) -> c_int;
+    file_control sqlite3_file_control 127 (
+        *mut Connection, *const c_char, c_int, *mut c_void
+    ) -> c_int;
+    free sqlite3_free 58 (*mut c_void);
+    malloc sqlite3_malloc64 197 (u64) -> *mut c_void;
+    result_error sqlite3_result_error 80 (*mut Context, *const c_char, c_int);
+    result_int64 sqlite3_result_int64 83 (*mut Context, i64);
+    result_null sqlite3_result_null 84 (*mut Context);
+    result_text sqlite3_result_text 85 (*mut Context, *const c_char, c_int, isize);
+    value_int64 sqlite3_value_int64 107 (*mut Value) -> i64;
+    vfs_find sqlite3_vfs_find 141 (*const c_char) -> *mut Vfs;
+    vfs_register sqlite3_vfs_register 142 (*mut Vfs, c_int) -> c_int;
 }
-
-/// The place of each function in `sqlite3_api_routines`, by its name there. For the test that
-/// compares them with SQLite's header.
-#[doc(hidden)]
-pub const SLOTS: &[(&str, usize)] = &[
-    ("free", slot::FREE),
-    ("libversion_number", slot::LIBVERSION_NUMBER),
-    ("vfs_find", slot::VFS_FIND),
-    ("vfs_register", slot::VFS_REGISTER),
-    ("malloc64", slot::MALLOC64),
-];
 
 impl Api {
-    /// The functions in `table`; `None` if that is of a SQLite before 3.28.
-    ///
-    /// # Safety
-    /// `table` is the one that SQLite passes to an extension.
-    pub(crate) unsafe fn of_table(table: *const ApiRoutines) -> Option<Self> {
-        let slots = table.cast::<Option<Symbol>>();
-        let at = |slot: usize| {
-            // SAFETY: each slot is at its place since a version before `OLDEST`, and that of
-            // the version, which is read first, since 3.3.
-            let place = unsafe { slots.add(slot) };
-            // SAFETY: a slot is a pointer to a function, or null.
-            unsafe { place.read() }
-        };
-        let version = at(slot::LIBVERSION_NUMBER)?;
-        // SAFETY: the function in this slot has this type.
-        let version: unsafe extern "C" fn() -> c_int = unsafe { std::mem::transmute(version) };
-        // SAFETY: it has no conditions.
-        if unsafe { version() } < OLDEST {
-            return None;
-        }
-        Some(Api {
-            // SAFETY: the function in this slot has this type.
-            vfs_find: unsafe {
-                std::mem::transmute::<Symbol, unsafe extern "C" fn(*const c_char) -> *mut Vfs>(at(
-                    slot::VFS_FIND,
-                )?)
-            },
-            // SAFETY: the function in this slot has this type.
-            vfs_register: unsafe {
-                std::mem::transmute::<Symbol, unsafe extern "C" fn(*mut Vfs, c_int) -> c_int>(at(
-                    slot::VFS_REGISTER,
-                )?)
-            },
-            // SAFETY: the function in this slot has this type.
-            malloc: unsafe {
-                std::mem::transmute::<Symbol, unsafe extern "C" fn(u64) -> *mut c_void>(at(
-                    slot::MALLOC64,
-                )?)
-            },
-            // SAFETY: the function in this slot has this type.
-            free: unsafe {
-                std::mem::transmute::<Symbol, unsafe extern "C" fn(*mut c_void)>(at(slot::FREE)?)
-            },
-        })
-    }
-
     /// Which SQLite of the process it is.
     pub(crate) fn key(&self) -> usize {
         self.vfs_register as usize

@@ -1,12 +1,13 @@
 //! How a program gets the extension: SQLite loads it, or the program registers it.
 #![allow(unsafe_code)] // SQLite calls an extension with raw pointers.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_int};
 use std::fmt;
 use std::panic::catch_unwind;
 
 use crate::api::Api;
-use crate::ffi::{self, ApiRoutines, Connection, Vfs};
+use crate::ffi::{self, ApiRoutines, Connection};
+use crate::sql;
 use crate::vfs;
 
 /// Called by SQLite when it loads the library. Connections that are opened from then on are in
@@ -16,7 +17,7 @@ use crate::vfs;
 /// SQLite calls it, with its table of functions.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sqlite3_walqueue_init(
-    _connection: *mut Connection,
+    connection: *mut Connection,
     _message: *mut *mut c_char,
     table: *const ApiRoutines,
 ) -> c_int {
@@ -25,7 +26,11 @@ pub unsafe extern "C" fn sqlite3_walqueue_init(
         let api = unsafe { Api::of_table(table) };
         api.map_or(ffi::ERROR, |api| {
             // SAFETY: SQLite does not load an extension into a copy that is unloaded later.
-            unsafe { vfs::register(api) }
+            let code = unsafe { vfs::register(api, false) };
+            match vfs::shims().iter().find(|shim| shim.api.key() == api.key()) {
+                Some(shim) if code == ffi::OK => sql::define_in(shim, connection),
+                _ => code,
+            }
         })
     };
     match catch_unwind(register) {
@@ -64,23 +69,12 @@ impl std::error::Error for RegisterError {}
 // Inlined, so that only a program that calls it needs a linked SQLite.
 #[inline]
 pub fn register() -> Result<(), RegisterError> {
-    unsafe extern "C" {
-        fn sqlite3_vfs_find(name: *const c_char) -> *mut Vfs;
-        fn sqlite3_vfs_register(vfs: *mut Vfs, default: c_int) -> c_int;
-        fn sqlite3_malloc64(len: u64) -> *mut c_void;
-        fn sqlite3_free(memory: *mut c_void);
-    }
-    register_linked(Api {
-        vfs_find: sqlite3_vfs_find,
-        vfs_register: sqlite3_vfs_register,
-        malloc: sqlite3_malloc64,
-        free: sqlite3_free,
-    })
+    register_linked(Api::linked())
 }
 
 pub(crate) fn register_linked(api: Api) -> Result<(), RegisterError> {
     // SAFETY: `register` passes the functions of the SQLite that the program is linked with.
-    match catch_unwind(|| unsafe { vfs::register(api) }).unwrap_or(ffi::ERROR) {
+    match catch_unwind(|| unsafe { vfs::register(api, true) }).unwrap_or(ffi::ERROR) {
         ffi::OK => Ok(()),
         code => Err(RegisterError { code }),
     }

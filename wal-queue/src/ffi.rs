@@ -15,6 +15,13 @@ pub(crate) const BUSY: c_int = 5;
 /// `SQLITE_OK_LOAD_PERMANENTLY`: the library stays loaded when the connection is closed.
 pub(crate) const OK_LOAD_PERMANENTLY: c_int = 256;
 
+/// `SQLITE_UTF8`: the encoding of strings of a function.
+pub(crate) const UTF8: c_int = 1;
+/// `SQLITE_DIRECTONLY`: a function that views and triggers may not call.
+pub(crate) const DIRECTONLY: c_int = 0x8_0000;
+/// `SQLITE_TRANSIENT`: SQLite makes a copy of a string.
+pub(crate) const TRANSIENT: isize = -1;
+
 /// `SQLITE_OPEN_READONLY`.
 pub(crate) const OPEN_READONLY: c_int = 0x1;
 /// `SQLITE_OPEN_MAIN_DB`.
@@ -34,6 +41,8 @@ pub(crate) const LOCK_SHARED: c_int = 1;
 /// `SQLITE_LOCK_EXCLUSIVE`.
 pub(crate) const LOCK_EXCLUSIVE: c_int = 4;
 
+/// `SQLITE_FCNTL_FILE_POINTER`: the open file of a database is asked for.
+pub(crate) const FCNTL_FILE_POINTER: c_int = 7;
 /// `SQLITE_FCNTL_VFSNAME`: the names of the VFS stack are asked for.
 pub(crate) const FCNTL_VFSNAME: c_int = 12;
 /// `SQLITE_FCNTL_LOCK_TIMEOUT`: for how many milliseconds locks are waited for.
@@ -122,6 +131,74 @@ pub(crate) type Symbol = unsafe extern "C" fn();
 #[repr(C)]
 pub struct Connection {
     _opaque: [u8; 0],
+}
+
+/// `sqlite3_context`: a call of an SQL function.
+#[repr(C)]
+pub(crate) struct Context {
+    _opaque: [u8; 0],
+}
+
+/// `sqlite3_value`: an argument of an SQL function.
+#[repr(C)]
+pub(crate) struct Value {
+    _opaque: [u8; 0],
+}
+
+/// An SQL function.
+pub(crate) type ScalarFunction = unsafe extern "C" fn(*mut Context, c_int, *mut *mut Value);
+/// What frees the data of a function or a module.
+pub(crate) type Destructor = unsafe extern "C" fn(*mut c_void);
+/// The entry point of an extension, as `sqlite3_auto_extension` takes it.
+pub(crate) type EntryPoint =
+    unsafe extern "C" fn(*mut Connection, *mut *mut c_char, *const ApiRoutines) -> c_int;
+
+/// `sqlite3_vtab`: a virtual table of a connection.
+#[repr(C)]
+pub(crate) struct VirtualTable {
+    pub(crate) module: *const Module,
+    pub(crate) references: c_int,
+    pub(crate) message: *mut c_char,
+}
+
+/// `sqlite3_vtab_cursor`: a scan of a virtual table.
+#[repr(C)]
+pub(crate) struct Cursor {
+    pub(crate) table: *mut VirtualTable,
+}
+
+/// `sqlite3_index_info`: how a table is to be scanned. It is not looked into.
+#[repr(C)]
+pub(crate) struct IndexInfo {
+    _opaque: [u8; 0],
+}
+
+/// `sqlite3_module`, version 0: the methods of a virtual table.
+#[repr(C)]
+pub(crate) struct Module {
+    pub(crate) version: c_int,
+    pub(crate) create: Option<Symbol>,
+    pub(crate) connect: unsafe extern "C" fn(
+        *mut Connection,
+        *mut c_void,
+        c_int,
+        *const *const c_char,
+        *mut *mut VirtualTable,
+        *mut *mut c_char,
+    ) -> c_int,
+    pub(crate) best_index: unsafe extern "C" fn(*mut VirtualTable, *mut IndexInfo) -> c_int,
+    pub(crate) disconnect: unsafe extern "C" fn(*mut VirtualTable) -> c_int,
+    pub(crate) destroy: Option<Symbol>,
+    pub(crate) open: unsafe extern "C" fn(*mut VirtualTable, *mut *mut Cursor) -> c_int,
+    pub(crate) close: unsafe extern "C" fn(*mut Cursor) -> c_int,
+    pub(crate) filter:
+        unsafe extern "C" fn(*mut Cursor, c_int, *const c_char, c_int, *mut *mut Value) -> c_int,
+    pub(crate) next: unsafe extern "C" fn(*mut Cursor) -> c_int,
+    pub(crate) eof: unsafe extern "C" fn(*mut Cursor) -> c_int,
+    pub(crate) column: unsafe extern "C" fn(*mut Cursor, *mut Context, c_int) -> c_int,
+    pub(crate) row_id: unsafe extern "C" fn(*mut Cursor, *mut i64) -> c_int,
+    /// The methods of tables that can be changed.
+    pub(crate) of_writable_tables: [Option<Symbol>; 7],
 }
 
 /// `sqlite3_api_routines`: the functions of the SQLite that loads the extension. All members

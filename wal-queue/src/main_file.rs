@@ -303,6 +303,26 @@ impl MainFile {
         }
     }
 
+    /// This file, unless it is being closed.
+    pub(crate) fn shared(&self) -> Option<Arc<MainFile>> {
+        self.this.upgrade()
+    }
+
+    /// True if SQLite has mapped the wal-index.
+    pub(crate) fn has_index(&self) -> bool {
+        self.state().block.is_some()
+    }
+
+    /// A number that changes with each commit of any process; 0 without a wal-index.
+    pub(crate) fn version(&self) -> i64 {
+        self.state().publication().cast_signed()
+    }
+
+    /// The queue of the database.
+    pub(crate) fn queue(&self) -> Option<Arc<Queue>> {
+        self.state().queue.clone()
+    }
+
     /// This file, for a thread that may outlive it.
     pub(crate) fn weak(&self) -> Weak<MainFile> {
         self.this.clone()

@@ -87,6 +87,16 @@ impl Methods {
         unsafe { (*file).methods = &raw const table.replaced };
     }
 
+    /// The state of `file`, which SQLite has open, if its methods are replaced.
+    pub(crate) fn main_of(&self, file: *mut File) -> Option<Arc<MainFile>> {
+        // SAFETY: the file is open.
+        let methods = unsafe { (*file).methods };
+        let tables = self.tables.lock().unpoison();
+        let is_replaced = |table: &&Table| std::ptr::eq(&raw const table.replaced, methods);
+        tables.iter().copied().find(is_replaced)?;
+        main_of(file).shared()
+    }
+
     /// The table for files whose methods are `original`, which lie at `base`.
     fn table(
         &self,

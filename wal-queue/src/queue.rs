@@ -90,6 +90,19 @@ impl Queue {
         }
     }
 
+    /// Prepares to wait for a commit: one that is notified after this call ends the wait.
+    /// `None` in a forked child.
+    pub(crate) fn prepare_wait_for_commit(&self) -> Option<u32> {
+        Some(self.wait_state()?.commits().prepare_wait())
+    }
+
+    /// Waits for a commit since `seen`, until `deadline`, or less.
+    pub(crate) fn wait_for_commit(&self, seen: u32, deadline: Instant) {
+        if let Some(wait_state) = self.wait_state() {
+            self.sleep(wait_state.commits().word(), seen, deadline);
+        }
+    }
+
     /// Removes the side file. SQLite holds EXCLUSIVE on the database file.
     pub(crate) fn remove(&self) {
         // A side file that stays is reset by the next first opener.

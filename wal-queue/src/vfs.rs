@@ -23,9 +23,10 @@ use std::time::Duration;
 use wal_core::sync::Unpoison;
 
 use crate::api::Api;
-use crate::ffi::{self, File, Symbol, Vfs};
+use crate::ffi::{self, Connection, File, Symbol, Vfs};
 use crate::main_file::MainFile;
 use crate::methods::Methods;
+use crate::sql;
 use crate::waiting;
 
 /// The name of the VFS.
@@ -38,7 +39,9 @@ pub(crate) struct Shim {
     vfs: Vfs,
     base: *mut Vfs,
     pub(crate) api: Api,
-    methods: Methods,
+    /// The program is linked with this SQLite, which may be built without extensions.
+    pub(crate) is_linked: bool,
+    pub(crate) methods: Methods,
 }
 
 // SAFETY: `vfs` is changed by SQLite alone, which links it into its list under a mutex. The
@@ -55,7 +58,7 @@ static SHIMS: Mutex<Vec<&'static Shim>> = Mutex::new(Vec::new());
 ///
 /// # Safety
 /// The functions are those of one SQLite, which stays loaded.
-pub(crate) unsafe fn register(api: Api) -> c_int {
+pub(crate) unsafe fn register(api: Api, is_linked: bool) -> c_int {
     let mut shims = SHIMS.lock().unpoison();
     if shims.iter().any(|shim| shim.api.key() == api.key()) {
         return ffi::OK;
@@ -71,18 +74,26 @@ pub(crate) unsafe fn register(api: Api) -> c_int {
         // Another copy of this library has registered its own.
         return ffi::OK;
     }
-    let shim = Box::leak(Box::new(Shim::over(base, api)));
+    let shim = Box::leak(Box::new(Shim::over(base, api, is_linked)));
     let vfs = &raw mut shim.vfs;
     // SAFETY: the VFS is whole, and stays.
     let code = unsafe { (api.vfs_register)(vfs, 1) };
-    if code == ffi::OK {
-        shims.push(shim);
+    if code != ffi::OK {
+        return code;
     }
-    code
+    let shim: &'static Shim = shim;
+    shims.push(shim);
+    drop(shims);
+    sql::define_in_new_connections(&shim.api)
+}
+
+/// The shims of this process. They are only added, so each keeps its place.
+pub(crate) fn shims() -> Vec<&'static Shim> {
+    SHIMS.lock().unpoison().clone()
 }
 
 impl Shim {
-    fn over(base: *mut Vfs, api: Api) -> Self {
+    fn over(base: *mut Vfs, api: Api, is_linked: bool) -> Self {
         let beneath = beneath(base);
         let state_at = usize::try_from(beneath.file_size)
             .unwrap_or(0)
@@ -115,8 +126,18 @@ impl Shim {
             },
             base,
             api,
+            is_linked,
             methods: Methods::with_state_at(state_at),
         }
+    }
+
+    /// True if the application has interrupted `connection`. A SQLite before 3.41 does not tell.
+    pub(crate) fn is_interrupted(&self, connection: *mut Connection) -> bool {
+        let Some(is_interrupted) = self.api.is_interrupted else {
+            return false;
+        };
+        // SAFETY: the connection is open.
+        (unsafe { is_interrupted(connection) }) != 0
     }
 
     /// Sleeps by the VFS beneath, for `micros`.
