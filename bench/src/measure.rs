@@ -18,6 +18,15 @@ pub(crate) enum Scale {
 }
 
 impl Scale {
+    /// The scale that the options of a command line name.
+    pub(crate) fn of(quick: bool, tiny: bool) -> Self {
+        match (quick, tiny) {
+            (true, _) => Scale::Quick,
+            (_, true) => Scale::Tiny,
+            _ => Scale::Full,
+        }
+    }
+
     /// One of three.
     pub(crate) fn choose<T>(self, full: T, quick: T, tiny: T) -> T {
         match self {

@@ -8,6 +8,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde::de::DeserializeOwned;
 
 use crate::measure::{Bench, Scale, of_latencies};
 use crate::report::Sample;
@@ -17,7 +18,8 @@ use crate::worker::{self, Order, Role, Told};
 /// How many records there are.
 const RECORDS: u32 = 1000;
 
-struct Worker {
+/// A process that does one thing for a while (`worker`, `queue`).
+pub(crate) struct Worker {
     process: Child,
     output: BufReader<ChildStdout>,
 }
@@ -25,9 +27,14 @@ struct Worker {
 impl Worker {
     /// Starts a process, which is ready when this returns.
     fn start(order: &Order) -> Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .arg("worker")
-            .arg(serde_json::to_string(order)?)
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("worker").arg(serde_json::to_string(order)?);
+        Self::spawn(command)
+    }
+
+    /// Starts `command`, which prints `ready` when it is.
+    pub(crate) fn spawn(mut command: Command) -> Result<Self> {
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -46,12 +53,14 @@ impl Worker {
         Ok(line)
     }
 
-    fn go(&mut self) -> Result<()> {
+    /// Starts its work.
+    pub(crate) fn go(&mut self) -> Result<()> {
         let mut input = self.process.stdin.take().context("it was started")?;
         Ok(writeln!(input)?)
     }
 
-    fn end(mut self) -> Result<Told> {
+    /// Waits until it ends, and returns what it printed.
+    pub(crate) fn end<T: DeserializeOwned>(mut self) -> Result<T> {
         let told = serde_json::from_str(&self.line()?)?;
         ensure!(self.process.wait()?.success(), "a process failed");
         Ok(told)
@@ -223,7 +232,7 @@ pub(crate) fn notify(directory: &Path, scale: Scale, settings: Settings) -> Resu
             store.write(&[1], turn.to_le_bytes()[0])?;
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
-        let told = waiter.end()?;
+        let told: Told = waiter.end()?;
         let mut latencies: Vec<Duration> = Vec::new();
         for at in committed {
             if let Some(seen) = told.seen.iter().find(|&&seen| seen > at) {

@@ -72,8 +72,8 @@ pub(crate) fn run(order: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says that it is ready, and waits for the start.
-fn line_up() -> Result<()> {
+/// Prints that the process is ready, and waits for the start.
+pub(crate) fn line_up() -> Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "ready")?;
     out.flush()?;

@@ -64,3 +64,51 @@ fn table_of_delayed_release_has_a_line_for_each_pace_and_system() {
     let columns = |line: &str| line.matches('|').count();
     assert!(table.lines().all(|line| columns(line) == 7), "{table}");
 }
+
+#[test]
+fn queue_table_has_stock_and_queue_for_each_kind_of_writer() {
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let report = scratch.path().join("report.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["queue", "--tiny", "--scratch"])
+        .arg(scratch.path())
+        .arg("--report")
+        .arg(&report)
+        .output()
+        .unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{table}{errors}");
+    let lines: Vec<serde_json::Map<String, Value>> =
+        serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
+    let systems_of = |writers: &str| -> BTreeSet<&str> {
+        let of_row = lines.iter().filter(|line| line["writers"] == writers);
+        of_row.filter_map(|line| line["system"].as_str()).collect()
+    };
+    for writers in ["rust, alone", "rust, wal"] {
+        assert!(
+            systems_of(writers).iter().eq(&["queue", "stock"]),
+            "{table}"
+        );
+    }
+    assert!(
+        systems_of("rust").is_superset(&BTreeSet::from(["queue", "stock"])),
+        "{table}"
+    );
+    assert!(
+        systems_of("rust, half of them").iter().eq(&["half-queue"]),
+        "{table}"
+    );
+    for line in &lines {
+        // The writers of one half may not have had a turn in so short a time.
+        let commits = line["median"].as_f64().unwrap();
+        assert!(commits > 0.0 || line["system"] == "half-queue", "{line:?}");
+        assert_eq!(line["unit"], "commits/s");
+        assert!(
+            line["locked"].is_u64() && line["longest_ms"].is_f64(),
+            "{line:?}"
+        );
+        let fairness = line["slowest_to_fastest"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&fairness), "{line:?}");
+    }
+}

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout)]
 
 mod engine;
+mod queue_writer;
 mod rounds;
 mod rows;
 
@@ -62,6 +63,12 @@ enum Do {
         /// What is done is divided by this.
         divide: u32,
     },
+    /// A writer of `make bench-queue`.
+    #[command(hide = true)]
+    QueueWriter {
+        /// What it does.
+        order: String,
+    },
     /// One process of a row.
     #[command(hide = true)]
     Worker {
@@ -94,6 +101,7 @@ fn main() -> Result<()> {
             path,
             divide,
         } => rounds::serve(&name, log, &path, divide),
+        Do::QueueWriter { order } => queue_writer::run(&order),
         Do::Worker {
             log,
             path,
