@@ -22,6 +22,9 @@ pub mod needs;
 /// Power failures, simulated.
 pub mod power;
 
+/// Writers of stock SQLite in the queue of `wal-queue`.
+pub mod queue;
+
 /// A whole database, read in each of the ways that the library has.
 pub mod reading;
 

@@ -18,6 +18,10 @@ pub enum Need {
     Shell,
     /// Python with its module `sqlite3`, on `PATH`.
     Python,
+    /// Python whose SQLite loads extensions, on `PATH` or where Debian installs it.
+    ExtensionPython,
+    /// Node with better-sqlite3, where `NODE_PATH` names it or `make tools` installs it.
+    NodeDriver,
     /// The program of Litestream, where `WAL_LITESTREAM` or `make tools` puts it.
     Litestream,
     /// The rights of root.
@@ -42,6 +46,8 @@ impl Need {
         let met = match self {
             Need::Shell => answers("sqlite3", &["-version"]),
             Need::Python => answers("python3", &["-c", "import sqlite3"]),
+            Need::ExtensionPython => extension_python().is_some(),
+            Need::NodeDriver => succeeds(node().args(["-e", "require('better-sqlite3')"])),
             Need::Litestream => litestream().is_file(),
             Need::Root => nix::unistd::geteuid().is_root(),
             Need::Namespaces(options) => namespaces_can_be_made(options),
@@ -61,6 +67,10 @@ impl Need {
         match self {
             Need::Shell => "there is no sqlite3 on PATH; install Debian's package sqlite3",
             Need::Python => "there is no python3 on PATH; install Debian's package python3",
+            Need::ExtensionPython => {
+                "no python3 loads extensions of SQLite; install Debian's package python3"
+            }
+            Need::NodeDriver => "Node has no better-sqlite3; run `make tools`",
             Need::Litestream => "Litestream is not there; run `make tools`",
             Need::Root => "the tests do not run as root; run them as root",
             Need::Namespaces(_) => {
@@ -84,6 +94,26 @@ pub fn litestream() -> PathBuf {
     env::var_os("WAL_LITESTREAM").map_or_else(installed, PathBuf::from)
 }
 
+/// The first Python whose SQLite loads extensions: one on `PATH` may be built without.
+pub(crate) fn extension_python() -> Option<Command> {
+    let loads = "import sqlite3; sqlite3.connect(':memory:').enable_load_extension(True)";
+    let candidates = ["python3", "/usr/bin/python3"];
+    let found = candidates
+        .into_iter()
+        .find(|python| answers(python, &["-c", loads]));
+    found.map(Command::new)
+}
+
+/// Node, which finds the driver.
+pub(crate) fn node() -> Command {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let installed = || PathBuf::from(root).join("target/node/node_modules");
+    let modules = env::var_os("NODE_PATH").map_or_else(installed, PathBuf::from);
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", modules);
+    command
+}
+
 /// In a mount namespace of its own, so that nothing else sees it.
 fn disk_can_be_mounted(maker: &str) -> bool {
     let mut mounts = "mount -t tmpfs tmpfs /tmp && mountpoint -q /tmp".to_owned();
@@ -105,9 +135,12 @@ fn namespaces_can_be_made(options: &[&str]) -> bool {
 }
 
 fn answers(program: &str, arguments: &[&str]) -> bool {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null());
-    command.output().is_ok_and(|output| output.status.success())
+    succeeds(Command::new(program).args(arguments))
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    let output = command.stdin(Stdio::null()).output();
+    output.is_ok_and(|output| output.status.success())
 }
 
 /// Tells that `unchecked` is left out, and why; panics if it is `required`.

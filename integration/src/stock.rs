@@ -9,6 +9,7 @@
 
 mod answer;
 mod control;
+mod extension;
 mod shell;
 pub mod wire;
 
@@ -22,6 +23,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub use answer::{Rows, SqlError};
 pub use control::Control;
+pub use extension::load;
 
 use crate::executable;
 use crate::lines::Lines;
@@ -95,27 +97,41 @@ impl StockSqlite {
     ///
     /// When the process cannot be started or the database cannot be opened.
     pub fn spawn(kind: StockKind, database: &Path, control: Option<&Control>) -> Result<Self> {
-        let mut command = match kind {
-            StockKind::Bundled => bundled_command(database, control)?,
-            StockKind::Debian => shell_command(),
-        };
-        if let Some(control) = control {
-            command.envs(control.environment());
-        }
-        let mut peer = Self::start(kind, command)?;
-        peer.expect_opened(database, control)
-            .with_context(|| format!("opening {} with {kind}", database.display()))?;
+        let extension = control.map(|_| Path::new(PAUSING_VFS));
+        let peer = Self::start(kind, database, extension, control)?;
         if let Some(control) = control {
             control.attach(WATCHDOG)?;
         }
         Ok(peer)
     }
 
-    fn start(kind: StockKind, mut command: Command) -> Result<Self> {
+    /// Starts a process that loads `extension`, and then opens the database through the VFS
+    /// that is the default.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot be started or the database cannot be opened.
+    pub fn spawn_with(kind: StockKind, database: &Path, extension: &Path) -> Result<Self> {
+        Self::start(kind, database, Some(extension), None)
+    }
+
+    fn start(
+        kind: StockKind,
+        database: &Path,
+        extension: Option<&Path>,
+        control: Option<&Control>,
+    ) -> Result<Self> {
+        let mut command = match kind {
+            StockKind::Bundled => bundled_command(database, extension)?,
+            StockKind::Debian => shell_command(),
+        };
+        if let Some(control) = control {
+            command.envs(control.environment());
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = spawn(command).with_context(|| format!("starting {kind}"))?;
         let stdout = child.stdout.take().context("no stdout")?;
-        Ok(Self {
+        let mut peer = Self {
             kind,
             stdin: child.stdin.take(),
             stdout: Lines::new(stdout),
@@ -124,15 +140,17 @@ impl StockSqlite {
             in_flight: None,
             answer: Vec::new(),
             answers: 0,
-        })
+        };
+        peer.expect_opened(database, extension)
+            .with_context(|| format!("opening {} with {kind}", database.display()))?;
+        Ok(peer)
     }
 
     /// Waits for the answer to the opening, which the worker gives unasked.
-    fn expect_opened(&mut self, database: &Path, control: Option<&Control>) -> Result<()> {
+    fn expect_opened(&mut self, database: &Path, extension: Option<&Path>) -> Result<()> {
         match self.kind {
             StockKind::Bundled => self.in_flight = Some("the opening".to_owned()),
             StockKind::Debian => {
-                let extension = control.map(|_| PAUSING_VFS);
                 self.transmit(shell::opening(database, extension)?)?;
             }
         }
@@ -303,12 +321,9 @@ impl Drop for StockSqlite {
     }
 }
 
-fn bundled_command(database: &Path, control: Option<&Control>) -> Result<Command> {
+fn bundled_command(database: &Path, extension: Option<&Path>) -> Result<Command> {
     let mut command = Command::new(executable::find("stock-worker", "STOCK_WORKER")?);
-    command.arg(database);
-    if control.is_some() {
-        command.arg(PAUSING_VFS);
-    }
+    command.arg(database).args(extension);
     Ok(command)
 }
 

@@ -4,11 +4,9 @@
 //! Each line of stdin is SQL, one statement or several; the answer on stdout is
 //! its rows and then one line that says how it ended (`stock::wire`). Opening
 //! the database is answered first, unasked. With an extension, that is loaded
-//! and the database opened through its VFS `pausing`. The connection is closed
-//! and the process ends when stdin does.
-
-// Loading an extension runs foreign code, which rusqlite cannot vouch for.
-#![allow(unsafe_code)]
+//! and the database opened through the VFS that it makes the default, or else
+//! through its VFS `pausing`. The connection is closed and the process ends
+//! when stdin does.
 
 use std::env;
 use std::ffi::OsString;
@@ -17,10 +15,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use integration::stock::{SqlError, wire};
+use integration::stock::{self, PAUSING_VFS, SqlError, wire};
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::types::ValueRef;
-use rusqlite::{Batch, Connection, LoadExtensionGuard, OpenFlags, Row};
+use rusqlite::{Batch, Connection, OpenFlags, Row};
 
 fn main() -> Result<ExitCode> {
     let mut arguments = env::args_os().skip(1);
@@ -44,26 +42,18 @@ fn main() -> Result<ExitCode> {
 fn open(database: &OsString, extension: Option<&OsString>) -> Result<Connection> {
     let connection = match extension {
         Some(library) => {
-            load(library)?;
-            Connection::open_with_flags_and_vfs(database, OpenFlags::default(), c"pausing")?
+            stock::load(library)?;
+            let flags = OpenFlags::default();
+            match library == PAUSING_VFS {
+                true => Connection::open_with_flags_and_vfs(database, flags, c"pausing")?,
+                false => Connection::open_with_flags(database, flags)?,
+            }
         }
         None => Connection::open(database)?,
     };
     // rusqlite's own default would hide every conflict for five seconds.
     connection.busy_timeout(Duration::ZERO)?;
     Ok(connection)
-}
-
-/// Loads an extension by way of a connection that is then closed: what it
-/// registers stays with the process.
-fn load(library: &OsString) -> Result<()> {
-    let connection = Connection::open_in_memory()?;
-    // SAFETY: no SQL from elsewhere runs on this connection while it may load
-    // extensions.
-    let _guard = unsafe { LoadExtensionGuard::new(&connection) }?;
-    // SAFETY: whoever started this process names a library made for SQLite.
-    unsafe { connection.load_extension(library, None::<&str>) }?;
-    Ok(())
 }
 
 /// Runs the statements of a line up to the first that fails.

@@ -13,15 +13,19 @@ use std::path::{Path, absolute};
 use anyhow::{Context, Result, bail};
 use rusqlite::types::Value;
 
+use super::PAUSING_VFS;
 use super::answer::{Rows, SqlError, blob_from_hex};
 
 /// The commands that make a new shell ready to work on `database`.
-pub(super) fn opening(database: &Path, extension: Option<&str>) -> Result<String> {
+pub(super) fn opening(database: &Path, extension: Option<&Path>) -> Result<String> {
     let uri = file_uri(database)?;
-    Ok(match extension {
-        Some(library) => format!(".load \"{library}\"\n.open \"{uri}?vfs=pausing\"\n.mode quote"),
-        None => format!(".open \"{uri}\"\n.mode quote"),
-    })
+    let load = |library: &Path| format!(".load \"{}\"\n", library.display());
+    let load = extension.map(load).unwrap_or_default();
+    let vfs = match extension == Some(Path::new(PAUSING_VFS)) {
+        true => "?vfs=pausing",
+        false => "",
+    };
+    Ok(format!("{load}.open \"{uri}{vfs}\"\n.mode quote"))
 }
 
 /// A `file:` URI, encoded so that neither SQLite nor the shell sees anything

@@ -1,0 +1,46 @@
+//! Writers in each language share the lock, and none of them gives up.
+
+use integration::queue::{Language, Outcome};
+
+use crate::scene::{Scene, locked};
+
+const WRITERS: usize = 8;
+const SECONDS: f64 = 2.5;
+
+/// The commits of the slowest by those of the fastest.
+fn slowest_to_fastest(outcomes: &[Outcome]) -> f64 {
+    let commits = || {
+        let commits = outcomes.iter().map(|outcome| outcome.commits);
+        commits.map(|commits| f64::from(u32::try_from(commits).unwrap()))
+    };
+    commits().fold(f64::INFINITY, f64::min) / commits().fold(1.0, f64::max)
+}
+
+/// Checks that writers in `languages`, in turn, share the lock, with transactions of `pause_ms`.
+fn check_shares(languages: &[Language], pause_ms: u32) {
+    let languages: Vec<_> = languages.iter().copied().cycle().take(WRITERS).collect();
+    let scene = Scene::new(8);
+    let outcomes = scene.run(&languages, SECONDS, |order| order.pause_ms = pause_ms);
+    let commits: Vec<_> = outcomes.iter().map(|outcome| outcome.commits).collect();
+    assert_eq!(locked(&outcomes), 0, "{commits:?}");
+    assert!(slowest_to_fastest(&outcomes) > 0.5, "{commits:?}");
+}
+
+#[test]
+fn short_transactions_in_each_language_share_the_lock() {
+    for language in Language::available() {
+        check_shares(&[language], 0);
+    }
+}
+
+#[test]
+fn long_transactions_in_each_language_share_the_lock() {
+    for language in Language::available() {
+        check_shares(&[language], 5);
+    }
+}
+
+#[test]
+fn writers_of_all_languages_share_the_lock() {
+    check_shares(&Language::available(), 2);
+}

@@ -1,0 +1,28 @@
+//! Stock SQLite with the extension `wal-queue`: the queue is fair, and all else is as without it.
+//!
+//! | file | what it shows |
+//! |---|---|
+//! | `fairness` | writers in each language share the lock, and none of them gives up |
+//! | `kills` | killed writers delay their peers, and lose no acknowledged commit |
+//! | `modes` | locking modes, journal modes, attached and temporary databases, VACUUM |
+//! | `side_files` | a damaged or missing side file costs fairness only |
+//! | `timeouts` | a busy timeout is as long as the application sets it |
+//!
+//! What needs the extension in the process of the test is `one_process.rs`.
+//!
+//! `WAL_QUEUE_LIBRARY` points the tests at another build of the extension.
+
+// Clippy takes the helpers of an integration test for production code.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used
+)]
+
+mod fairness;
+mod kills;
+mod modes;
+mod scene;
+mod side_files;
+mod timeouts;
