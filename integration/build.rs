@@ -1,6 +1,7 @@
 //! Builds the pausing VFS, a loadable extension for stock SQLite, and the
 //! failing calls, which are preloaded into workers, and tells the crate where
-//! they lie: `env!("PAUSING_VFS")`, `env!("FAILING_CALLS")`.
+//! they lie: `env!("PAUSING_VFS")`, `env!("FAILING_CALLS")`; and where SQLite's headers do:
+//! `env!("SQLITE_INCLUDE")`.
 
 use std::env;
 use std::error::Error;
@@ -14,6 +15,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     // `sqlite3ext.h` comes from the same crate as the bundled SQLite.
     let include = env::var_os("DEP_SQLITE3_INCLUDE")
         .ok_or("libsqlite3-sys did not say where its headers are")?;
+    println!(
+        "cargo::rustc-env=SQLITE_INCLUDE={}",
+        Path::new(&include).display()
+    );
     let out_dir = env::var_os("OUT_DIR").ok_or("cargo did not set OUT_DIR")?;
     let out_dir = PathBuf::from(out_dir);
     // SQLite derives the name of the entry point from this file name.

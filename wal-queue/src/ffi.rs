@@ -5,6 +5,7 @@
 //! sizes and offsets with those of SQLite's own headers.
 
 use std::ffi::{c_char, c_int, c_void};
+use std::mem::offset_of;
 
 /// `SQLITE_OK`.
 pub(crate) const OK: c_int = 0;
@@ -207,3 +208,72 @@ pub(crate) struct Module {
 pub struct ApiRoutines {
     slots: [Option<Symbol>; 0],
 }
+
+/// Each member of a structure: the structure and the member by their names in C, and the offset.
+macro_rules! members {
+    ($($of:ident $structure:ident { $($member:ident $field:ident),* })*) => {
+        &[$($((stringify!($structure), stringify!($member), offset_of!($of, $field)),)*)*]
+    };
+}
+
+/// Where each member of the structures above is. For the test that compares them with SQLite's
+/// header.
+#[doc(hidden)]
+pub const LAYOUT: &[(&str, &str, usize)] = members! {
+    File sqlite3_file { pMethods methods }
+    IoMethods sqlite3_io_methods {
+        iVersion version, xClose close, xRead read, xWrite write, xTruncate truncate, xSync sync,
+        xFileSize file_size, xLock lock, xUnlock unlock, xCheckReservedLock check_reserved_lock,
+        xFileControl file_control, xSectorSize sector_size,
+        xDeviceCharacteristics device_characteristics, xShmMap shm_map, xShmLock shm_lock,
+        xShmBarrier shm_barrier, xShmUnmap shm_unmap, xFetch fetch, xUnfetch unfetch
+    }
+    Vfs sqlite3_vfs {
+        iVersion version, szOsFile file_size, mxPathname max_path, pNext next, zName name,
+        pAppData app_data, xOpen open, xDelete delete, xAccess access,
+        xFullPathname full_pathname, xDlOpen dl_open, xDlError dl_error, xDlSym dl_sym,
+        xDlClose dl_close, xRandomness randomness, xSleep sleep, xCurrentTime current_time,
+        xGetLastError last_error, xCurrentTimeInt64 current_time_int64,
+        xSetSystemCall set_system_call, xGetSystemCall get_system_call,
+        xNextSystemCall next_system_call
+    }
+    VirtualTable sqlite3_vtab { pModule module, nRef references, zErrMsg message }
+    Cursor sqlite3_vtab_cursor { pVtab table }
+    Module sqlite3_module {
+        iVersion version, xCreate create, xConnect connect, xBestIndex best_index,
+        xDisconnect disconnect, xDestroy destroy, xOpen open, xClose close, xFilter filter,
+        xNext next, xEof eof, xColumn column, xRowid row_id, xUpdate of_writable_tables
+    }
+};
+
+/// How long the structures are that this library makes, by their names in C. For that test.
+#[doc(hidden)]
+pub const SIZES: &[(&str, usize)] = &[
+    ("sqlite3_file", size_of::<File>()),
+    ("sqlite3_io_methods", size_of::<IoMethods>()),
+    ("sqlite3_vfs", size_of::<Vfs>()),
+    ("sqlite3_vtab", size_of::<VirtualTable>()),
+    ("sqlite3_vtab_cursor", size_of::<Cursor>()),
+];
+
+/// The constants above, by their names in C. For that test.
+#[doc(hidden)]
+pub const CONSTANTS: &[(&str, i64)] = &[
+    ("SQLITE_OK", OK as i64),
+    ("SQLITE_ERROR", ERROR as i64),
+    ("SQLITE_BUSY", BUSY as i64),
+    ("SQLITE_OK_LOAD_PERMANENTLY", OK_LOAD_PERMANENTLY as i64),
+    ("SQLITE_UTF8", UTF8 as i64),
+    ("SQLITE_DIRECTONLY", DIRECTONLY as i64),
+    ("SQLITE_OPEN_READONLY", OPEN_READONLY as i64),
+    ("SQLITE_OPEN_MAIN_DB", OPEN_MAIN_DB as i64),
+    ("SQLITE_SHM_UNLOCK", SHM_UNLOCK as i64),
+    ("SQLITE_SHM_LOCK", SHM_LOCK as i64),
+    ("SQLITE_SHM_SHARED", SHM_SHARED as i64),
+    ("SQLITE_SHM_EXCLUSIVE", SHM_EXCLUSIVE as i64),
+    ("SQLITE_LOCK_SHARED", LOCK_SHARED as i64),
+    ("SQLITE_LOCK_EXCLUSIVE", LOCK_EXCLUSIVE as i64),
+    ("SQLITE_FCNTL_FILE_POINTER", FCNTL_FILE_POINTER as i64),
+    ("SQLITE_FCNTL_VFSNAME", FCNTL_VFSNAME as i64),
+    ("SQLITE_FCNTL_LOCK_TIMEOUT", FCNTL_LOCK_TIMEOUT as i64),
+];

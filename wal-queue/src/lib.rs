@@ -38,4 +38,6 @@ mod waiting;
 pub use api::SLOTS;
 pub use extension::{RegisterError, register, sqlite3_walqueue_init};
 pub use ffi::{ApiRoutines, Connection};
+#[doc(hidden)]
+pub use ffi::{CONSTANTS, LAYOUT, SIZES};
 pub use vfs::VFS_NAME;
