@@ -82,6 +82,15 @@ pub fn publication_hint(block: &IndexBlock) -> u64 {
     HeaderCell::of(block).publication_hint()
 }
 
+/// The published header in `block`, which is block 0; `None` if a writer stores it at this
+/// moment, or if it is damaged.
+///
+/// The caller, which may be without a lock, sees one state that was published.
+#[must_use]
+pub fn published_header(block: &IndexBlock) -> Option<IndexHeader> {
+    HeaderCell::of(block).load().ok()
+}
+
 /// True if a reader of the newest state would take `slot` again: its mark is the end of the
 /// log or, for slot 0, all of the log is in the database file. `block` is block 0.
 ///

@@ -22,7 +22,7 @@ mod validity;
 pub use block::{BLOCK_LEN, IndexBlock, MARK_NOT_USED, WritableBlock};
 pub(crate) use block::{block_of_frame, last_frame_of_block};
 pub(crate) use checkpoint_info::CheckpointInfo;
-pub use checkpoint_info::{publication_hint, serves_newest};
+pub use checkpoint_info::{publication_hint, published_header, serves_newest};
 pub(crate) use frame_map::{
     Blocks, ChainEnds, PageMap, Seal, append, build_block, find, page_of_frame, trim,
 };

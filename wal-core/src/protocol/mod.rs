@@ -61,6 +61,7 @@ pub use checkpoint::options::{
     CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
 };
 pub use config::{CACHE_SPILL, DatabaseKind, Synchronous, Tuning, WalAutoActions, WalConfig};
+pub use durability::{GroupMember, record_failed_sync, wait_until_synced};
 pub use handle::{Opener, Wal};
 pub use locking::busy::{BusyHandler, Cancel};
 pub use locking::guard::LockGuard;

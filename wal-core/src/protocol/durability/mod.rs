@@ -15,3 +15,6 @@ pub(in crate::protocol) mod pipelined_commit;
 mod rewrite_log;
 pub(in crate::protocol) mod state;
 mod sync;
+
+pub use group_commit::{GroupMember, wait_until_synced};
+pub use rewrite_log::record_failed_sync;

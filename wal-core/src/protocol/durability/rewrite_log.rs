@@ -29,6 +29,7 @@ use crate::protocol::config::Synchronous;
 use crate::protocol::handle::Wal;
 use crate::testing::{Point, rule, step};
 use crate::types::{FrameNo, Lock, LockMode, Salts};
+use crate::wait::SyncedLog;
 
 /// How much is read and written at a time.
 const RUN_LEN: u64 = 1 << 20;
@@ -39,13 +40,8 @@ impl<C: WalCoordination> Wal<C> {
         let Some(wait_state) = self.coordination().wait_state() else {
             return;
         };
-        match self.header_cell().map(|cell| cell.load()) {
-            Ok(Ok(header)) => wait_state.synced().fail(header.salts()),
-            // It is being published, so its generation cannot be told.
-            _ => rule!(UnknownFailureCountsForAll, {
-                wait_state.synced().fail_all();
-            }),
-        }
+        let published = self.header_cell().ok().and_then(|cell| cell.load().ok());
+        record_failed_sync(wait_state.synced(), published.as_ref());
     }
 
     /// Mends the log, if it needs that, before the first frame of a transaction
@@ -114,6 +110,19 @@ impl<C: WalCoordination> Wal<C> {
             }
         };
         mend_log(self)
+    }
+}
+
+/// Records that a sync of the log has failed. `published` is the header at this moment, if it
+/// can be read.
+#[doc(hidden)]
+pub fn record_failed_sync(log: &SyncedLog, published: Option<&IndexHeader>) {
+    match published {
+        Some(header) => log.fail(header.salts()),
+        // It is being published, so its generation is unknown.
+        None => rule!(UnknownFailureCountsForAll, {
+            log.fail_all();
+        }),
     }
 }
 
