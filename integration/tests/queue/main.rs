@@ -3,6 +3,7 @@
 //! | file | what it shows |
 //! |---|---|
 //! | `fairness` | writers in each language share the lock, and none of them gives up |
+//! | `guard` | a log in use is not deleted after a stray close of the database file |
 //! | `kills` | killed writers delay their peers, and lose no acknowledged commit |
 //! | `modes` | locking modes, journal modes, attached and temporary databases, VACUUM |
 //! | `side_files` | a damaged or missing side file costs fairness only |
@@ -21,6 +22,7 @@
 )]
 
 mod fairness;
+mod guard;
 mod kills;
 mod modes;
 mod scene;
