@@ -13,7 +13,7 @@ export WAL_TEST_SECONDS
 WAL_UNCHECKED := $(CURDIR)/target/unchecked
 export WAL_UNCHECKED
 
-.PHONY: help bench bench-quick bench-sql bench-queue demo test tell-unchecked test-unit examples test-bench test-sql test-processes test-mutations test-loaded tools loom lint soak fuzz asan miri tsan fixtures
+.PHONY: help bench bench-quick bench-sql bench-queue demo extension packages test tell-unchecked test-unit examples test-bench test-sql test-packages test-processes test-mutations test-loaded tools loom lint soak fuzz asan miri tsan fixtures
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -21,7 +21,7 @@ help: ## this list
 demo: ## a bank in a real SQLite database, shared and killed (ARGS="--seconds 60 --writers 4")
 	@$(CARGO) run --quiet --release -p demo -- $(ARGS)
 
-test: test-unit examples test-sql test-bench loom test-mutations test-processes ## everything that must pass, in minutes
+test: test-unit examples test-sql test-packages test-bench loom test-mutations test-processes ## everything that must pass, in minutes
 	@$(MAKE) --no-print-directory tell-unchecked
 
 tell-unchecked: # what the tests left out since this was told last
@@ -73,6 +73,37 @@ test-sql: ## an SQL engine on our log, beside stock SQLite
 	$(CARGO) test -p wal-libsql --features inproc
 	@if command -v sqlite3 >/dev/null; then $(CARGO) run --quiet -p wal-libsql --example sql_processes; \
 	  else $(call unchecked,the example sql_processes,there is no sqlite3 on PATH; install Debian's package sqlite3); fi
+
+EXTENSION := target/extension/libwalqueue.so
+
+extension: ## libwalqueue.so, the extension that puts writers of any language in one queue
+	$(CARGO) build --release -p wal-queue
+	@mkdir -p $(dir $(EXTENSION))
+	strip -o $(EXTENSION).new target/release/libwal_queue.so
+	mv $(EXTENSION).new $(EXTENSION)
+
+PACKAGES := target/packages
+
+packages: extension ## the Python wheel and the npm package of it, in target/packages
+	rm -rf $(PACKAGES)
+	python3 packaging/build_wheel.py $(EXTENSION) $(PACKAGES)
+	@if command -v npm >/dev/null; then python3 packaging/build_npm.py $(EXTENSION) $(PACKAGES); \
+	  else echo "no npm package is made: there is no npm on PATH" >&2; fi
+
+# The distribution's Python loads extensions, and the one on PATH may be built without that.
+PYTHONS := $(sort $(foreach python,/usr/bin/python3 python3,$(realpath $(shell $(python) -c 'import sys; print(sys.executable)' 2>/dev/null))))
+
+test-packages: packages ## the packages as they are installed, by two Pythons, Node and the sqlite3 shell
+	@rm -rf target/test-packages; mkdir -p target/test-packages; set -e; \
+	for python in $(PYTHONS); do environment=$(CURDIR)/target/test-packages/python-$$((count += 1)); \
+	  $$python -m venv $$environment; \
+	  $$environment/bin/pip install --quiet --no-index $(PACKAGES)/*.whl; \
+	  pythons="$$pythons $$environment/bin/python"; done; \
+	export NODE_PATH=$${NODE_PATH-$(CURDIR)/target/node/node_modules}; \
+	if node -e "require('better-sqlite3')" 2>/dev/null; then node="--node $(CURDIR)/target/test-packages/node"; \
+	  npm install --silent --offline --prefix target/test-packages/node $(PACKAGES)/*.tgz; \
+	else $(call unchecked,the npm package,Node has no better-sqlite3; run \`make tools\`); fi; \
+	python3 packaging/tests/test_packages.py $$pythons $$node
 
 loom: ## interleavings of locks, wake-ups, header cell, index, page map, snapshots and commits
 	$(LOOM) -p wal-inproc --test loom_packed_lock --test loom_slot_lock --test loom_wait --test loom_protocol

@@ -1,0 +1,291 @@
+"""Tests of the packages as a user installs them: test_packages.py PYTHON... [--node FOLDER]
+
+Each PYTHON has the wheel installed. FOLDER/node_modules has the npm package, and
+NODE_PATH has better-sqlite3. The writers are processes of all of them and of the
+sqlite3 shell.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import platform
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+# A hang ends here. A test that passes never waits for so long.
+PATIENCE = 60
+FUTEX = {"x86_64": "202", "aarch64": "98"}.get(platform.machine())
+PYTHONS: "list[str]" = []
+NODE_FOLDER = None
+
+
+def python_worker(python):
+    return lambda database, name: ([python, HERE / "worker.py", database, name], None)
+
+
+def node_worker(database, name):
+    # `require` looks for packages beside the script.
+    script = pathlib.Path(NODE_FOLDER, "worker.js")
+    shutil.copy(HERE / "worker.js", script)
+    return ["node", script, database, name], None
+
+
+def shell_worker(database, name):
+    """The shell reads its commands from standard input: those up to the lock come first."""
+    library = path_of_library(PYTHONS[0])
+    before = f""".load {library}
+.open {database}
+.timeout {PATIENCE * 1000}
+SELECT count(*) FROM writers;
+.system echo begins
+BEGIN IMMEDIATE;
+.system echo holds
+INSERT INTO writers(name) VALUES ('{name}');
+"""
+    return ["sqlite3", ":memory:"], before
+
+
+def path_of_library(python):
+    command = [python, "-c", "import sqlite_walqueue; print(sqlite_walqueue.path())"]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout.strip()
+
+
+class Writer:
+    """A process that waits for the write lock and holds it until it is released."""
+
+    def __init__(self, worker, database, name, environment=None):
+        command, self.before = worker(str(database), name)
+        self.name = name
+        self.process = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            env=environment,
+        )
+        # A worker that hangs ends, and with it the test that reads from it.
+        self.timer = threading.Timer(PATIENCE, self.process.kill)
+        self.timer.start()
+        if self.before is not None:
+            self.process.stdin.write(self.before)
+            self.process.stdin.flush()
+        self.expect("begins")
+
+    def expect(self, line):
+        while True:
+            read = self.process.stdout.readline()
+            if read.strip() == line:
+                return
+            if read == "":
+                raise AssertionError(f"{self.name} ended before it printed {line!r}")
+
+    def system_calls(self, count):
+        """The numbers of the system calls that it is found to block in."""
+        found = []
+        end = time.monotonic() + PATIENCE
+        while len(found) < count and time.monotonic() < end:
+            text = pathlib.Path(f"/proc/{self.process.pid}/syscall").read_text()
+            number = text.split()[0]
+            if number not in ("running", "-1"):
+                found.append(number)
+            time.sleep(0.001)
+        return found
+
+    def wait_until_queued(self):
+        """Return once it blocks in a futex: stock SQLite never does, it sleeps and polls."""
+        end = time.monotonic() + PATIENCE
+        while FUTEX not in self.system_calls(1):
+            if time.monotonic() > end:
+                raise AssertionError(f"{self.name} does not wait in the queue")
+
+    def commit(self):
+        self.process.stdin.write("COMMIT;\n")
+        self.process.stdin.close()
+        code = self.process.wait(PATIENCE)
+        if code != 0:
+            raise AssertionError(f"{self.name} ended with {code}")
+
+    def end(self):
+        self.timer.cancel()
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+class Queue(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.database = pathlib.Path(folder.name, "app.db")
+        # Stock SQLite, which is no writer of the queue.
+        self.stock = sqlite3.connect(str(self.database), isolation_level=None)
+        self.addCleanup(self.stock.close)
+        self.stock.execute("PRAGMA journal_mode=WAL").fetchall()
+        self.stock.execute("CREATE TABLE writers(turn INTEGER PRIMARY KEY, name TEXT)")
+
+    def start(self, worker, name, environment=None):
+        writer = Writer(worker, self.database, name, environment)
+        self.addCleanup(writer.end)
+        return writer
+
+    def test_writers_of_all_languages_commit_in_order_of_arrival(self):
+        workers = [(python, python_worker(python)) for python in PYTHONS]
+        workers.append(("the sqlite3 shell", shell_worker))
+        if NODE_FOLDER is not None:
+            workers.append(("better-sqlite3", node_worker))
+        workers = workers + workers[::-1]
+        first, *others = workers
+        holder = self.start(first[1], "0 " + first[0])
+        holder.expect("holds")
+        queued = []
+        for number, (name, worker) in enumerate(others, start=1):
+            writer = self.start(worker, f"{number} {name}")
+            writer.wait_until_queued()
+            queued.append(writer)
+        self.assertTrue(pathlib.Path(f"{self.database}-coord").exists())
+        for next_writer in queued:
+            holder.commit()
+            next_writer.expect("holds")
+            holder = next_writer
+        holder.commit()
+        rows = self.stock.execute("SELECT name FROM writers ORDER BY turn")
+        expected = [f"{number} {name}" for number, (name, _) in enumerate(workers)]
+        self.assertEqual([name for (name,) in rows], expected)
+
+    def test_writer_without_the_extension_sleeps_and_polls(self):
+        self.stock.execute("BEGIN IMMEDIATE")
+        worker = python_worker(PYTHONS[0])
+        writer = self.start(worker, "plain", environment={"PLAIN": "1"})
+        self.assertNotIn(FUTEX, writer.system_calls(50))
+        self.assertFalse(pathlib.Path(f"{self.database}-coord").exists())
+        self.stock.execute("COMMIT")
+        writer.expect("holds")
+        writer.commit()
+
+
+class Wheel(unittest.TestCase):
+    def run_in_each(self, program):
+        for python in PYTHONS:
+            with self.subTest(python=python):
+                command = [python, "-c", "import sqlite_walqueue as queue\n" + program]
+                subprocess.run(command, check=True, timeout=PATIENCE)
+
+    def test_second_load_does_nothing(self):
+        self.run_in_each(
+            """
+assert not queue.is_loaded()
+assert queue.load() is None
+assert queue.is_loaded()
+assert queue.load() is None
+assert queue.is_loaded()
+"""
+        )
+
+    def test_load_without_enable_load_extension_uses_ctypes(self):
+        self.run_in_each(
+            """
+queue._load_by_ctypes()
+assert queue.is_loaded()
+"""
+        )
+
+    def test_refused_library_is_named_with_its_remedy(self):
+        self.run_in_each(
+            """
+import sqlite3
+queue._LIBRARY = "absent.so"
+for load in [queue.load, queue._load_by_ctypes]:
+    try:
+        load()
+    except queue.LoadError as error:
+        text = str(error)
+    assert text.startswith(queue.path() + ": SQLite did not load it: "), text
+    assert "cannot open shared object file" in text, text
+    assert text.endswith("; install the wheel that was built for this machine's processor and C library"), text
+assert not queue.is_loaded()
+sqlite3.connect(":memory:").execute("SELECT 1")
+"""
+        )
+
+    def test_sqlite_without_loading_is_named_with_its_remedy(self):
+        self.run_in_each(
+            """
+queue._FUNCTIONS_TO_LOAD += ("sqlite3_absent",)
+try:
+    queue._load_by_ctypes()
+except queue.LoadError as error:
+    text = str(error)
+assert "exports no function that loads extensions; use a Python" in text, text
+"""
+        )
+
+    def test_old_sqlite_is_named_with_its_remedy(self):
+        self.run_in_each(
+            """
+queue._OLDEST_SQLITE = (4, 0, 0)
+try:
+    queue.load()
+except queue.LoadError as error:
+    text = str(error)
+import sqlite3
+assert "this Python has SQLite " + sqlite3.sqlite_version + "; use" in text, text
+"""
+        )
+
+
+class Npm(unittest.TestCase):
+    def setUp(self):
+        if NODE_FOLDER is None:
+            self.skipTest("no folder with the npm package was given")
+
+    def run_node(self, program):
+        command = ["node", "-e", "const queue = require('sqlite-walqueue');\n" + program]
+        subprocess.run(command, cwd=NODE_FOLDER, check=True, timeout=PATIENCE)
+
+    def test_load_takes_the_class_or_a_connection(self):
+        self.run_node(
+            """
+const Database = require('better-sqlite3');
+queue.load(Database);
+queue.load(Database);
+queue.load(new Database(':memory:'));
+"""
+        )
+
+    def test_driver_without_extensions_is_refused(self):
+        self.run_node(
+            """
+const assert = require('node:assert');
+for (const driver of [undefined, null, {}, class {}, 'better-sqlite3'])
+  assert.throws(() => queue.load(driver), { name: 'TypeError', message: /; pass require/ });
+"""
+        )
+
+    def test_refused_library_is_named_with_its_remedy(self):
+        self.run_node(
+            """
+const assert = require('node:assert');
+const driver = { loadExtension() { throw new Error('not authorized'); } };
+const named = (error) => error.message.startsWith(queue.path() + ': SQLite did not load it: not authorized; install');
+assert.throws(() => queue.load(driver), named);
+"""
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("pythons", nargs="+", metavar="PYTHON")
+    parser.add_argument("--node", metavar="FOLDER")
+    arguments = parser.parse_args()
+    PYTHONS = arguments.pythons
+    NODE_FOLDER = arguments.node
+    unittest.main(argv=sys.argv[:1])
