@@ -3,7 +3,8 @@
 //! # Protocol
 //! SQLite holds SHARED on the database file, by a POSIX lock, as long as a connection is open.
 //! POSIX locks of a process vanish when anything in the process closes the file, and the next
-//! last closer of another process then deletes the log of a database that is in use. So this
+//! last closer of another process, if that is a SQLite before 3.51, then deletes the log of a
+//! database that is in use (later ones look at `-shm` too, `unixIsSharingShmNode`). So this
 //! library holds SHARED too, by a lock of an open file description, which no `close` elsewhere
 //! drops. Its own descriptor is never closed: that would drop SQLite's locks.
 //!
