@@ -32,8 +32,9 @@ use wal_core::wait::{HEARTBEAT, POLL_INTERVAL, Position, QueueSlot, now, thread_
 use crate::main_file::{MainFile, Probe};
 use crate::queue::Queue;
 
-/// How long a wish lasts. SQLite comes to its busy handler within microseconds.
-const WISH_LASTS: Duration = Duration::from_millis(5);
+/// How long a wish, and a ticket without a slot, last. SQLite comes to its busy handler within
+/// microseconds, but a thread may be without a processor for a while.
+const WISH_LASTS: Duration = Duration::from_millis(50);
 
 thread_local! {
     static WAITER: RefCell<Waiter> = RefCell::new(Waiter::default());

@@ -76,6 +76,10 @@ fn main_file(shim: &Shim, connection: *mut Connection) -> Result<Arc<MainFile>, 
     if code != ffi::OK || file.is_null() {
         return Err("the database has no file".to_owned());
     }
+    // SAFETY: the file is that of the connection.
+    if unsafe { (*file).methods }.is_null() {
+        return Err("the database has no file".to_owned());
+    }
     let main = shim.methods.main_of(file).ok_or(
         "the connection was opened before the extension was loaded, or by another VFS; open it \
          again"
