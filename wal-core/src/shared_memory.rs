@@ -36,6 +36,28 @@ pub unsafe trait SharedMemory: Sync {}
 /// undefined (`std::sync::atomic`, "Atomic accesses to read-only memory").
 pub unsafe trait LoadOnlyMemory: SharedMemory {}
 
+/// A `T` of this process alone, with the bytes that `bytes` begin with; `None` if they are too
+/// few. It is for a look at memory that this process does not map.
+#[cfg(not(loom))]
+pub fn copy_of<T: SharedMemory>(bytes: &[u8]) -> Option<Box<T>> {
+    let bytes = bytes.get(..size_of::<T>())?;
+    let mut copy = Box::<T>::new_uninit();
+    // SAFETY: both are as long as a `T`, and the box was just allocated.
+    unsafe {
+        copy.as_mut_ptr()
+            .cast::<u8>()
+            .copy_from(bytes.as_ptr(), bytes.len())
+    };
+    // SAFETY: all bytes were written, and any bytes are a `T` (`SharedMemory`).
+    Some(unsafe { copy.assume_init() })
+}
+
+/// Loom's atomics are not the bytes of a file.
+#[cfg(loom)]
+pub fn copy_of<T: SharedMemory>(_bytes: &[u8]) -> Option<Box<T>> {
+    None
+}
+
 // SAFETY: an atomic integer.
 unsafe impl SharedMemory for AtomicU8 {}
 // SAFETY: an atomic integer.

@@ -33,7 +33,7 @@ use crate::process_table::{Entry, ProcessTable};
 use crate::{allocate, first_opener, futex, process_table};
 
 const MAGIC: u32 = 0x4c41_5743;
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 /// The length of the table of processes, which has 256 entries.
 const PROCESS_WORDS: usize = 256 * process_table::ENTRY;
 const LEN: u64 = size_of::<SideMemory>() as u64;

@@ -105,6 +105,19 @@ const _: () = {
 };
 
 impl IndexBlock {
+    /// The block at `start`, in memory that an engine above has mapped (`xShmMap`).
+    ///
+    /// # Safety
+    /// [`BLOCK_LEN`] bytes at `start` are mapped for reading as long as `'a` lasts, at a
+    /// multiple of 8, and are a block of a wal-index: every process stores to them by words.
+    #[cfg(not(loom))]
+    #[allow(unsafe_code)] // Giving mapped memory a type is unsafe in Rust.
+    pub unsafe fn from_mapped<'a>(start: std::ptr::NonNull<u8>) -> &'a Self {
+        // SAFETY: the caller has mapped as many bytes, aligned for an `IndexBlock`. Any bytes
+        // are one, and it is only loaded from, by relaxed loads (`LoadOnlyMemory`).
+        unsafe { start.cast().as_ref() }
+    }
+
     /// The mark of `slot` in block 0, for a coordination that keeps the marks
     /// there. Acquire: pairs with the release of [`WritableBlock::set_mark`].
     #[inline]

@@ -43,7 +43,12 @@ impl<'a> CheckpointInfo<'a> {
     /// backfilled then, which is always safe.
     #[inline]
     pub(crate) fn backfilled_of(&self, header: &IndexHeader) -> u32 {
-        let count = self.backfilled();
+        Self::count_within(self.backfilled(), header)
+    }
+
+    /// The same of a `count` that was loaded before.
+    #[inline]
+    pub(crate) fn count_within(count: u32, header: &IndexHeader) -> u32 {
         match rule!(CountOfThisGeneration, count <= header.max_frame()) {
             true => count,
             false => 0,

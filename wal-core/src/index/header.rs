@@ -79,7 +79,9 @@ impl IndexHeader {
         self.0[PAGE_COUNT]
     }
 
-    pub(crate) fn change(&self) -> u32 {
+    /// Counts the commits since the last recovery, and wraps. It is no version: recovery
+    /// begins again at 0.
+    pub fn change(&self) -> u32 {
         self.0[CHANGE]
     }
 
@@ -103,7 +105,7 @@ impl IndexHeader {
     }
 
     /// How the checksums of the log read words.
-    pub(crate) fn byte_order(&self) -> ByteOrder {
+    pub fn byte_order(&self) -> ByteOrder {
         // The flag says whether words are read as big-endian integers; the
         // magic of the log uses the same bit.
         match self.0[FORMAT].to_ne_bytes() {
@@ -113,7 +115,7 @@ impl IndexHeader {
     }
 
     /// The checksum that the frame after `max_frame` goes on from.
-    pub(crate) fn frame_checksum(&self) -> Checksum {
+    pub fn frame_checksum(&self) -> Checksum {
         let [s1, s2] = FRAME_CHECKSUM.map(|at| self.0[at]);
         Checksum { s1, s2 }
     }

@@ -67,6 +67,14 @@ impl<'a> HeaderCell<'a> {
         u64::from(self.first[CHANGE].load()) << 32 | u64::from(self.max_frame_hint())
     }
 
+    /// Loads both copies in the order of a reader, whatever they hold.
+    pub(crate) fn load_copies(&self) -> [HeaderWords; 2] {
+        let first = load(self.first);
+        // As in `load_words`.
+        fence(Ordering::Acquire);
+        [first, load(self.second)].map(expanded)
+    }
+
     /// The last committed frame, as copy 0 says at this moment. It is compared with
     /// nothing, so it serves for hints only.
     #[inline]

@@ -26,7 +26,7 @@ pub use checkpoint_info::{publication_hint, published_header, serves_newest};
 pub(crate) use frame_map::{
     Blocks, ChainEnds, PageMap, Seal, append, build_block, find, page_of_frame, trim,
 };
-pub(crate) use header::BadHeader;
 pub use header::IndexHeader;
+pub(crate) use header::{BadHeader, HeaderWords};
 pub(crate) use header_cell::HeaderCell;
 pub use validity::{IndexOf, forget_header, index_of};

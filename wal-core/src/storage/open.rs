@@ -34,7 +34,10 @@ pub enum OpenMode<'a> {
     /// It must be there, and is opened for reading alone. Shared locks can be
     /// taken on it, exclusive ones cannot.
     ReadOnly,
-    /// The same of a file that another process has opened for writing since it was made. On an
+    /// As [`OpenMode::ReadOnly`], by a program that only looks: reading does not change the
+    /// time of the last access, where the system allows that.
+    Observed,
+    /// The same as [`OpenMode::ReadOnly`] of a file that another process has opened for writing since it was made. On an
     /// overlay file system that was copied then: a mapping of what was opened before shows
     /// the file from which it was copied.
     ReadOnlyCopy,
@@ -46,7 +49,7 @@ pub enum OpenMode<'a> {
 impl OpenMode<'_> {
     pub(super) fn reach(self) -> Reach {
         match self {
-            OpenMode::ReadOnly | OpenMode::ReadOnlyAgain(_) => Reach::Reads,
+            OpenMode::ReadOnly | OpenMode::ReadOnlyAgain(_) | OpenMode::Observed => Reach::Reads,
             OpenMode::ReadOnlyCopy => Reach::MapsCopy,
             _ => Reach::Writes,
         }
@@ -85,6 +88,7 @@ impl OpenMode<'_> {
             | OpenMode::Create
             | OpenMode::New
             | OpenMode::ReadOnly
+            | OpenMode::Observed
             | OpenMode::ReadOnlyCopy
             | OpenMode::ReadOnlyAgain(_) => {
                 let none = io::ErrorKind::InvalidInput.into();
@@ -159,6 +163,12 @@ impl OsFile {
     }
 }
 
+/// Reads leave the time of the last access as it is.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const QUIETLY: OFlag = OFlag::O_NOATIME;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const QUIETLY: OFlag = OFlag::empty();
+
 /// The permissions and the owner of a file.
 #[derive(Clone, Copy)]
 struct Model {
@@ -208,6 +218,15 @@ pub(super) fn open(
         file.and_then(&keep).map_err(|e| Error::io(path, "open", e))
     };
     match mode {
+        OpenMode::Observed => {
+            // Refused to a process that neither owns the file nor is root.
+            return match opened(QUIETLY, 0) {
+                Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {
+                    opened(OFlag::empty(), 0)
+                }
+                opened => opened,
+            };
+        }
         OpenMode::Existing
         | OpenMode::ReadOnly
         | OpenMode::ReadOnlyCopy

@@ -6,6 +6,7 @@
 //! | `writer_queue` | `WRITE` |
 //! | `synced` | a sync of the log |
 //! | `delayed` | read slots that processes keep without a reader, which a checkpointer reclaims |
+//! | `identity` | nothing: it names the waiters |
 //! | `spin` | whether a waiter yields before it blocks |
 //! | `clock` | the time by which waiters go |
 //!
@@ -18,6 +19,7 @@
 mod clock;
 mod delayed;
 mod event_count;
+mod identity;
 #[cfg(all(feature = "step-points", not(loom)))]
 #[doc(hidden)]
 pub mod manual_clock;
@@ -34,11 +36,12 @@ pub use clock::POLL_INTERVAL;
 pub use clock::now;
 pub use delayed::DelayedReleases;
 pub use event_count::EventCount;
+pub use identity::ProcessName;
+#[doc(hidden)]
+pub use identity::thread_number;
 pub(crate) use spin::yield_until;
 pub use synced::{LEASE, SyncedLog};
-#[doc(hidden)]
-pub use writer_queue::thread_number;
-pub use writer_queue::{HEARTBEAT, Position, QueueSlot, WriterQueue};
+pub use writer_queue::{HEARTBEAT, Position, QueueSlot, TimeSlice, WaitingWriter, WriterQueue};
 
 /// The wait state, in memory that all users share; zeros are an empty one.
 #[repr(C)]

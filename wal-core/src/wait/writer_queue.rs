@@ -27,6 +27,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::clock::between;
+#[cfg(not(loom))]
+use super::identity::thread_number;
+use super::identity::{NamedProcess, ProcessName};
 use crate::sync::{AtomicU32, Ordering, fence};
 
 /// How many writers can be in the queue; any more retry at intervals, as stock SQLite does. A
@@ -55,8 +58,13 @@ pub struct WriterQueue {
     slice_of: AtomicU32,
     /// When the slice began.
     slice_since: AtomicU32,
-    unused: [AtomicU32; 12],
+    /// The process of that thread, for observers.
+    slice_process: NamedProcess,
+    unused: [AtomicU32; 10],
     waiters: [QueuedWaiter; SLOTS],
+    /// What the waiter in each slot tells observers. It lies apart from `waiters`, which each
+    /// release of `WRITE` goes through.
+    notes: [WaiterNote; SLOTS],
 }
 
 crate::shared_memory!(WriterQueue {
@@ -64,8 +72,10 @@ crate::shared_memory!(WriterQueue {
     in_use,
     slice_of,
     slice_since,
+    slice_process,
     unused,
     waiters,
+    notes,
 });
 
 impl fmt::Debug for WriterQueue {
@@ -99,6 +109,22 @@ crate::shared_memory!(QueuedWaiter {
     deferred,
 });
 
+/// What a waiter tells observers when it occupies its slot. The protocol loads none of it.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct WaiterNote {
+    process: NamedProcess,
+    thread: AtomicU32,
+    /// When the waiter occupied the slot.
+    since: AtomicU32,
+}
+
+crate::shared_memory!(WaiterNote {
+    process,
+    thread,
+    since,
+});
+
 impl Default for WriterQueue {
     fn default() -> Self {
         WriterQueue {
@@ -106,8 +132,10 @@ impl Default for WriterQueue {
             in_use: AtomicU32::new(0),
             slice_of: AtomicU32::new(0),
             slice_since: AtomicU32::new(0),
+            slice_process: NamedProcess::default(),
             unused: Default::default(),
             waiters: std::array::from_fn(|_| QueuedWaiter::default()),
+            notes: std::array::from_fn(|_| WaiterNote::default()),
         }
     }
 }
@@ -159,6 +187,8 @@ impl WriterQueue {
         if from_queue || self.left_of_slice_of(thread, now).is_none() {
             self.slice_since.store(now, Ordering::Relaxed);
             self.slice_of.store(thread, Ordering::Relaxed);
+            #[cfg(not(loom))]
+            self.slice_process.store(ProcessName::current());
         }
     }
 
@@ -201,6 +231,8 @@ impl WriterQueue {
             self.waiters.iter().position(occupies)
         })?;
         self.waiters[at].deferred.store(0, Ordering::Relaxed);
+        #[cfg(not(loom))] // Each store would multiply the executions of a model.
+        self.notes[at].store(now);
         // After the ticket. An exchange, as the one that clears the mark is: of the two the
         // later one sees what came before the earlier one. So a thread that clears the mark
         // later sees the ticket, and one that clears it earlier leaves this mark.
@@ -304,6 +336,110 @@ impl WriterQueue {
     }
 }
 
+/// A writer that waits in the queue, for observers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct WaitingWriter {
+    /// How many waiters are before it.
+    pub ahead: usize,
+    /// How many tickets were drawn after its own.
+    pub tickets_since: u32,
+    /// How long it has waited in this slot.
+    pub waited: Duration,
+    /// How long ago it showed that it is alive. One that is silent for 20 ms is skipped.
+    pub silent: Duration,
+    /// Whether it is woken at the end of the time slice, and not before.
+    pub is_deferred: bool,
+    /// The number of its thread.
+    pub thread: u32,
+    /// Its process.
+    pub process: ProcessName,
+}
+
+/// The writer that may acquire `WRITE` again ahead of the queue, for observers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct TimeSlice {
+    /// The number of its thread.
+    pub thread: u32,
+    /// Its process.
+    pub process: ProcessName,
+    /// What is left of the slice.
+    pub left: Duration,
+}
+
+/// What observers see. Nothing is stored, and what is loaded may be out of date at once.
+#[cfg(not(loom))]
+impl WriterQueue {
+    /// The waiters at `now`, first to last, those that seem to be dead included.
+    ///
+    /// ```
+    /// use wal_core::wait::{WriterQueue, now};
+    ///
+    /// let queue = WriterQueue::default();
+    /// assert!(queue.waiting_writers(now()).is_empty());
+    /// let slot = queue.enter(now()).unwrap();
+    /// let [waiting] = queue.waiting_writers(now())[..] else {
+    ///     panic!("one writer waits");
+    /// };
+    /// assert_eq!(waiting.process.pid(), Some(std::process::id()));
+    /// queue.leave(slot);
+    /// ```
+    pub fn waiting_writers(&self, now: u32) -> Vec<WaitingWriter> {
+        let waiters = self.waiters.iter().zip(&self.notes);
+        let mut waiting: Vec<WaitingWriter> = waiters
+            .filter_map(|(waiter, note)| {
+                let ticket = waiter.ticket.load(Ordering::SeqCst);
+                (ticket != 0).then(|| WaitingWriter {
+                    ahead: 0,
+                    tickets_since: self.age(ticket),
+                    waited: passed(note.since.load(Ordering::Relaxed), now),
+                    silent: passed(waiter.alive.load(Ordering::Relaxed), now),
+                    is_deferred: waiter.deferred.load(Ordering::Relaxed) != 0,
+                    thread: note.thread.load(Ordering::Relaxed),
+                    process: note.process.load(),
+                })
+            })
+            .collect();
+        waiting.sort_by_key(|writer| std::cmp::Reverse(writer.tickets_since));
+        for (ahead, writer) in waiting.iter_mut().enumerate() {
+            writer.ahead = ahead;
+        }
+        waiting
+    }
+
+    /// The writer that has the time slice at `now`; `None` if the slice is over.
+    pub fn time_slice(&self, now: u32) -> Option<TimeSlice> {
+        let left = self.left_of_slice(now)?;
+        let thread = self.slice_of.load(Ordering::Relaxed);
+        (thread != 0).then(|| TimeSlice {
+            thread,
+            process: self.slice_process.load(),
+            left,
+        })
+    }
+}
+
+/// The time from `then` to `now`; zero if `then` comes later, by another thread's look at the
+/// clock.
+#[cfg(not(loom))]
+fn passed(then: u32, now: u32) -> Duration {
+    let passed = between(then, now);
+    match passed <= between(now, then) {
+        true => passed,
+        false => Duration::ZERO,
+    }
+}
+
+#[cfg(not(loom))]
+impl WaiterNote {
+    fn store(&self, now: u32) {
+        self.process.store(ProcessName::current());
+        self.thread.store(thread_number(), Ordering::Relaxed);
+        self.since.store(now, Ordering::Relaxed);
+    }
+}
+
 impl QueuedWaiter {
     /// Changes the word that the waiter sleeps on.
     fn signal(&self) -> &AtomicU32 {
@@ -325,36 +461,6 @@ impl QueuedWaiter {
         }
         gone
     }
-}
-
-/// Returns a number for this thread, which no other thread of any process is likely to have.
-#[cfg(not(loom))]
-pub fn thread_number() -> u32 {
-    use std::cell::Cell;
-
-    use crate::fork::ProcessGeneration;
-    use crate::types::Salts;
-
-    thread_local! {
-        static NUMBER: Cell<(Option<ProcessGeneration>, u32)> = const { Cell::new((None, 0)) };
-    }
-    let process = Some(ProcessGeneration::current());
-    let (known_in, number) = NUMBER.get();
-    if known_in == process {
-        return number;
-    }
-    // Drawn again in a forked child, which has time slices of its own.
-    let Salts([a, b, c, d, ..]) = Salts::random();
-    let number = u32::from_ne_bytes([a, b, c, d]) | 1;
-    NUMBER.set((process, number));
-    number
-}
-
-/// Returns the number of a thread in a model: all are on one thread of the system, and have
-/// the same numbers in each execution.
-#[cfg(loom)]
-pub fn thread_number() -> u32 {
-    u32::try_from(crate::stripes::number_of_thread()).map_or(1, |number| number << 1 | 1)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -478,5 +584,47 @@ mod tests {
         let slot = queue.enter(90 * MS).unwrap();
         assert_eq!(queue.position(slot, 90 * MS), Position::First);
         assert_eq!(queue.occupied_slots(), 1);
+    }
+
+    #[test]
+    fn observer_sees_waiters_in_order_and_stores_nothing() {
+        let queue = WriterQueue::default();
+        queue.drawn.store(u32::MAX, Ordering::Relaxed);
+        assert!(queue.waiting_writers(0).is_empty());
+        let slots: Vec<QueueSlot> = (0..3).map(|at| queue.enter(at * MS).unwrap()).collect();
+        queue.leave(slots[1]);
+        let last = queue.enter(5 * MS).unwrap();
+        assert_eq!(queue.position(slots[0], 7 * MS), Position::First);
+        queue.begin_slice(TWO, 6 * MS, true);
+        queue.defer_wake_up(slots[0], 6 * MS);
+        let before = format!("{:?}{:?}", queue.waiters, queue.notes);
+        let seen = queue.waiting_writers(9 * MS);
+        let of = |waited: u32, silent: u32, tickets_since: u32, ahead: usize| WaitingWriter {
+            ahead,
+            tickets_since,
+            waited: Duration::from_micros(u64::from(waited * MS)),
+            silent: Duration::from_micros(u64::from(silent * MS)),
+            is_deferred: ahead == 0,
+            thread: thread_number(),
+            process: ProcessName::current(),
+        };
+        assert_eq!(seen, [of(9, 2, 3, 0), of(7, 7, 1, 1), of(4, 4, 0, 2)]);
+        let slice = queue.time_slice(6 * MS).unwrap();
+        assert_eq!((slice.thread, slice.left), (TWO, TIME_SLICE));
+        assert_eq!(slice.process.pid(), Some(std::process::id()));
+        assert_eq!(queue.time_slice(8 * MS), None);
+        assert_eq!(before, format!("{:?}{:?}", queue.waiters, queue.notes));
+        queue.leave(last);
+        assert_eq!(queue.waiting_writers(9 * MS).len(), 2);
+    }
+
+    #[test]
+    fn waiter_ahead_of_the_observers_clock_has_waited_no_time() {
+        let queue = WriterQueue::default();
+        queue.enter(100).unwrap();
+        let [waiting] = queue.waiting_writers(50)[..] else {
+            panic!("one writer waits");
+        };
+        assert_eq!((waiting.waited, waiting.silent), Default::default());
     }
 }

@@ -1,0 +1,19 @@
+//! What the files of a database say, for a program that only looks.
+//!
+//! Nothing here acquires a lock, stores a byte, or needs an attachment. What it returns was
+//! true at the moment of the look and may be out of date at once: it is for people, and
+//! nothing of the protocol goes by it. Garbage is described, never believed.
+//!
+//! | file | what it describes |
+//! |---|---|
+//! | `index_info` | block 0 of the wal-index: header, counts, marks |
+//! | `log_info` | the header of the log, and what is behind it |
+//! | `forecast` | how far a checkpoint would come now, and which lock stops it there |
+
+mod forecast;
+mod index_info;
+mod log_info;
+
+pub use forecast::{Blocker, Forecast, HeldLocks, forecast};
+pub use index_info::{HeaderState, IndexInfo, inspect_index, read_index};
+pub use log_info::{LogInfo, read_log};
