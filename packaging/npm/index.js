@@ -42,9 +42,9 @@ function loadInto(connection) {
     connection.loadExtension(LIBRARY);
   } catch (error) {
     throw new Error(
-      `${LIBRARY}: SQLite did not load it: ${error.message}; install the package that was ` +
-        "built for this machine's processor and C library, with a driver whose SQLite is " +
-        '3.28 or later',
+      `${LIBRARY}: SQLite did not load it: ${error.message}; pass the driver's class instead ` +
+        "of a connection, or install the package that was built for this machine's processor " +
+        'and C library; the SQLite of the driver has to be 3.28 or later',
       { cause: error }
     );
   }

@@ -261,6 +261,27 @@ queue.load(new Database(':memory:'));
 """
         )
 
+    def test_node_sqlite_is_in_the_queue(self):
+        self.run_node(
+            """
+let sqlite;
+try { sqlite = require('node:sqlite'); } catch { console.error('not checked: node:sqlite: this Node has none'); process.exit(); }
+const assert = require('node:assert');
+const { existsSync, mkdtempSync, rmSync } = require('node:fs');
+const folder = mkdtempSync(require('node:path').join(require('node:os').tmpdir(), 'walqueue-'));
+try {
+  queue.load(sqlite.DatabaseSync);
+  const connection = new sqlite.DatabaseSync(folder + '/app.db');
+  connection.exec('PRAGMA journal_mode = WAL; CREATE TABLE t(a)');
+  assert(existsSync(folder + '/app.db-coord'));
+  connection.close();
+  assert.throws(() => queue.load(new sqlite.DatabaseSync(':memory:')), /; pass the driver's class/);
+} finally {
+  rmSync(folder, { recursive: true });
+}
+"""
+        )
+
     def test_driver_without_extensions_is_refused(self):
         self.run_node(
             """
@@ -275,7 +296,7 @@ for (const driver of [undefined, null, {}, class {}, 'better-sqlite3'])
             """
 const assert = require('node:assert');
 const driver = { loadExtension() { throw new Error('not authorized'); } };
-const named = (error) => error.message.startsWith(queue.path() + ': SQLite did not load it: not authorized; install');
+const named = (error) => error.message.startsWith(queue.path() + ': SQLite did not load it: not authorized; pass');
 assert.throws(() => queue.load(driver), named);
 """
         )

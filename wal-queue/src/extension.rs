@@ -64,6 +64,16 @@ impl std::error::Error for RegisterError {}
 /// Puts the connections that this program opens from now on into the queue. For a program that
 /// links SQLite itself, with any crate. A second call does nothing.
 ///
+/// Call it before the first connection:
+///
+/// ```no_run
+/// wal_queue::register()?;
+/// // rusqlite: Connection::open("app.db")?
+/// // sqlx:     SqlitePool::connect("sqlite:app.db").await?
+/// // diesel:   SqliteConnection::establish("app.db")?
+/// # Ok::<(), wal_queue::RegisterError>(())
+/// ```
+///
 /// # Errors
 /// [`RegisterError`] if SQLite does not start, or has no VFS.
 // Inlined, so that only a program that calls it needs a linked SQLite.
