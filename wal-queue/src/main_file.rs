@@ -27,6 +27,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use wal_core::index::{BLOCK_LEN, IndexBlock, publication_hint};
+use wal_core::inspect::{IndexInfo, inspect_index};
 use wal_core::sync::{Mutex, MutexGuard, Unpoison};
 use wal_core::wait::{now, thread_number};
 
@@ -316,6 +317,14 @@ impl MainFile {
     /// A number that changes with each commit of any process; 0 without a wal-index.
     pub(crate) fn version(&self) -> i64 {
         self.state().publication().cast_signed()
+    }
+
+    /// What the wal-index says; `None` if SQLite has not mapped it.
+    pub(crate) fn inspect(&self) -> Option<IndexInfo> {
+        let state = self.state();
+        // SAFETY: the block is mapped until `unmapping` or `close`, which need the mutex.
+        let block = state.block.map(|block| unsafe { block.0.as_ref() });
+        block.map(inspect_index)
     }
 
     /// The queue of the database.

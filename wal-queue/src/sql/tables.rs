@@ -1,16 +1,36 @@
-//! The tables `wal_queue`, `wal_info` and `wal_locks`.
+//! The tables `wal_info`, `wal_queue` and `wal_locks`.
 //!
 //! ```sql
-//! SELECT * FROM wal_queue; -- the writers that wait, the first one first
+//! SELECT frames, backfilled FROM wal_info;  -- how long the log is, and how much is copied
+//! SELECT pid, waited_us FROM wal_queue;     -- the writers that wait, the first one first
 //! ```
 
 use std::ffi::c_int;
+use std::time::Duration;
 
-use super::table::{self, Definition};
+use wal_core::inspect::{HeaderState, IndexInfo};
+use wal_core::wait::now;
+
+use super::table::{self, Cell, Definition, Row};
 use crate::ffi::{self, Connection};
+use crate::main_file::MainFile;
 use crate::vfs::Shim;
 
-static TABLES: [Definition; 0] = [];
+static TABLES: [Definition; 2] = [
+    Definition {
+        name: c"wal_info",
+        columns: c"CREATE TABLE wal_info(state TEXT, page_size INTEGER, pages INTEGER, \
+            frames INTEGER, backfilled INTEGER, attempted INTEGER, changes INTEGER, salts TEXT, \
+            version INTEGER)",
+        rows: info,
+    },
+    Definition {
+        name: c"wal_queue",
+        columns: c"CREATE TABLE wal_queue(position INTEGER, state TEXT, pid INTEGER, \
+            thread INTEGER, waited_us INTEGER, silent_us INTEGER)",
+        rows: queue,
+    },
+];
 
 pub(super) fn define(shim: &'static Shim, connection: *mut Connection) -> c_int {
     for definition in &TABLES {
@@ -20,4 +40,70 @@ pub(super) fn define(shim: &'static Shim, connection: *mut Connection) -> c_int 
         }
     }
     ffi::OK
+}
+
+/// One row: the newest committed state, and how much of the log is in the database file.
+fn info(main: &MainFile) -> Result<Vec<Row>, String> {
+    let index = main.inspect().ok_or("the wal-index is not mapped")?;
+    let header = index.valid_header();
+    let page_size = header.and_then(|header| header.page_size());
+    Ok(vec![vec![
+        state(&index).into(),
+        page_size.map(|size| size.bytes()).into(),
+        header.map(|header| header.page_count()).into(),
+        index.max_frame().into(),
+        index.backfilled().into(),
+        index.attempted.into(),
+        header.map(|header| header.change()).into(),
+        header.map(|header| hex(header.salts().0)).into(),
+        Cell::Integer(main.version()),
+    ]])
+}
+
+fn state(index: &IndexInfo) -> &'static str {
+    match index.header {
+        HeaderState::Valid(_) => "valid",
+        HeaderState::NeverWritten => "never written",
+        HeaderState::CopiesDiffer => "being published",
+        HeaderState::Damaged => "damaged",
+        _ => "of an unknown version",
+    }
+}
+
+fn hex(bytes: [u8; 8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The writer that has the time slice, at position 0, and those that wait.
+fn queue(main: &MainFile) -> Result<Vec<Row>, String> {
+    let queue = main.queue();
+    let writers = queue.as_ref().and_then(|queue| queue.writers());
+    let writers = writers.ok_or("the database has no side file, so its writers do not queue")?;
+    let now = now();
+    let slice = writers.time_slice(now).map(|slice| {
+        vec![
+            Cell::Integer(0),
+            "has the time slice".into(),
+            slice.process.pid().into(),
+            slice.thread.into(),
+            Cell::Null,
+            Cell::Null,
+        ]
+    });
+    let waiting = writers.waiting_writers(now).into_iter().zip(1..);
+    let waiting = waiting.map(|(writer, position)| {
+        vec![
+            Cell::Integer(position),
+            "waits".into(),
+            writer.process.pid().into(),
+            writer.thread.into(),
+            micros(writer.waited),
+            micros(writer.silent),
+        ]
+    });
+    Ok(slice.into_iter().chain(waiting).collect())
+}
+
+fn micros(duration: Duration) -> Cell {
+    Cell::Integer(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
 }
