@@ -18,24 +18,18 @@
 //!
 //! # Crash
 //! The system frees the lock of a dead process.
-#![expect(
-    clippy::disallowed_types,
-    reason = "the table of guards is a static, which outlives a model"
-)]
 
-use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::path::Path;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 
 use wal_core::LockMode;
-use wal_core::fork::ProcessGeneration;
-use wal_core::once_table::OnceTable;
-use wal_core::storage::{ByteLocks, FileId, HeldPath, LockKind, OpenMode, OsFile, database_bytes};
-use wal_core::sync::Unpoison;
+use wal_core::storage::{ByteLocks, LockKind, OpenMode, OsFile, database_bytes};
+use wal_core::sync::{Mutex, Unpoison};
 
 use crate::base_file::BaseFile;
 use crate::ffi;
+use crate::per_database::PerDatabase;
 
 const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 
@@ -45,9 +39,7 @@ struct Guard {
     file: OsFile,
 }
 
-/// One table for each generation of forks: a parent's mutex may have been held at the fork, and
-/// a child has no locks.
-static TABLE: OnceTable<Mutex<BTreeMap<FileId, Weak<Guard>>>> = OnceTable::new();
+static GUARDS: PerDatabase<Guard> = PerDatabase::new();
 
 impl Guard {
     /// The guard of the database at `path`, on which SQLite holds SHARED; `None` if the system
@@ -56,30 +48,14 @@ impl Guard {
         if !LOCKS.belong_to_description() {
             return None;
         }
-        let place = HeldPath::of(path).ok()?;
-        let id = place.find().ok()??.id;
-        let generation = ProcessGeneration::current().number();
-        let mut table = TABLE
-            .get_or_make(generation, Mutex::default)
-            .lock()
-            .unpoison();
-        if let Some(guard) = table.get(&id).and_then(Weak::upgrade) {
-            return Some(guard);
-        }
-        table.retain(|_, guard| guard.strong_count() > 0);
-        let file = OsFile::open_for_locks_at(place, OpenMode::ReadOnly).ok()?;
-        let guard = Guard { file };
-        let locked = LOCKS.try_lock(
-            guard.file.as_file().ok()?,
-            database_bytes::SHARED,
-            LockMode::Shared,
-        );
-        if !locked.is_ok_and(|locked| locked) || guard.file.id().ok()? != id {
-            return None;
-        }
-        let guard = Arc::new(guard);
-        table.insert(id, Arc::downgrade(&guard));
-        Some(guard)
+        GUARDS.get_or_open(path, |place, id| {
+            let file = OsFile::open_for_locks_at(place, OpenMode::ReadOnly).ok()?;
+            let guard = Guard { file };
+            let open = guard.file.as_file().ok()?;
+            let locked = LOCKS.try_lock(open, database_bytes::SHARED, LockMode::Shared);
+            let is_it = guard.file.id().is_ok_and(|opened| opened == id);
+            (locked.is_ok_and(|locked| locked) && is_it).then_some(guard)
+        })
     }
 }
 

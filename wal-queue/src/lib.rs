@@ -15,6 +15,7 @@
 //! | `guard` | SHARED on the database file, beside that of SQLite |
 //! | `waiting` | a thread that waits in the queue while SQLite believes that it sleeps |
 //! | `queue` | the side file of a database, shared by the connections of the process |
+//! | `per_database` | what the connections of the process share, by database |
 //! | `sql` | SQL functions and tables |
 //! | `api` | the functions of the SQLite that loads the extension |
 //! | `ffi` | the types of SQLite's C interface |
@@ -29,6 +30,7 @@ mod ffi;
 mod guard;
 mod main_file;
 mod methods;
+mod per_database;
 mod queue;
 mod sql;
 mod vfs;

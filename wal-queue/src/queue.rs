@@ -8,22 +8,16 @@
 //! # Crash
 //! The side file is a hint: a database without one, or whose side file holds garbage, has
 //! writers that poll as stock SQLite does.
-#![expect(
-    clippy::disallowed_types,
-    reason = "the table of queues is a static, which outlives a model"
-)]
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
-use wal_core::fork::ProcessGeneration;
-use wal_core::once_table::OnceTable;
-use wal_core::storage::{FileId, HeldPath};
-use wal_core::sync::{AtomicU32, Unpoison};
+use wal_core::sync::AtomicU32;
 use wal_core::wait::{WaitState, WriterQueue, now, thread_number};
 use wal_shm::SideFile;
+
+use crate::per_database::PerDatabase;
 
 /// The queue of the writers of one database.
 #[derive(Debug)]
@@ -31,29 +25,16 @@ pub(crate) struct Queue {
     side: SideFile,
 }
 
-/// One table for each generation of forks: a parent's mutex may have been held at the fork, and
-/// a child cannot use its side files.
-static TABLE: OnceTable<Mutex<BTreeMap<FileId, Weak<Queue>>>> = OnceTable::new();
+static QUEUES: PerDatabase<Queue> = PerDatabase::new();
 
 impl Queue {
     /// The queue of the database at `path`, which SQLite has open with SHARED held; `None` if
     /// there cannot be one.
     pub(crate) fn of(path: &Path) -> Option<Arc<Self>> {
-        let place = HeldPath::of(path).ok()?;
-        let id = place.find().ok()??.id;
-        let generation = ProcessGeneration::current().number();
-        let mut table = TABLE
-            .get_or_make(generation, Mutex::default)
-            .lock()
-            .unpoison();
-        if let Some(queue) = table.get(&id).and_then(Weak::upgrade) {
-            return Some(queue);
-        }
-        table.retain(|_, queue| queue.strong_count() > 0);
-        let side = SideFile::of_engine(place)?;
-        let queue = Arc::new(Queue { side });
-        table.insert(id, Arc::downgrade(&queue));
-        Some(queue)
+        QUEUES.get_or_open(path, |place, _| {
+            let side = SideFile::of_engine(place)?;
+            Some(Queue { side })
+        })
     }
 
     /// The wait state; `None` in a forked child.
