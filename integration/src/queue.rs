@@ -55,11 +55,26 @@ pub fn create(database: &Path, writers: u32) -> Result<()> {
     Ok(())
 }
 
+/// Python whose SQLite loads extensions; `None` if there is none, which leaves `unchecked` out.
+///
+/// # Panics
+///
+/// If it is not there where everything is required ([`Need`]).
+#[must_use]
+pub fn python(unchecked: &str) -> Option<Command> {
+    Need::ExtensionPython
+        .is_met(unchecked)
+        .then(needs::extension_python)
+        .flatten()
+}
+
 /// In which language a writer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
     /// Rust, with the bundled SQLite.
     Rust,
+    /// The same, which is linked with `wal-queue` and loads nothing.
+    Linked,
     /// Python, with the SQLite of the system.
     Python,
     /// Node, with better-sqlite3.
@@ -78,6 +93,7 @@ impl Language {
         let node = Need::NodeDriver.is_met("writers of the queue in Node");
         let all = [
             (Self::Rust, true),
+            (Self::Linked, true),
             (Self::Python, python),
             (Self::Node, node),
         ];
@@ -91,7 +107,9 @@ impl Language {
             Path::new(folder).join(name)
         };
         Ok(match self {
-            Self::Rust => Command::new(executable::find("queue-writer", "QUEUE_WRITER")?),
+            Self::Rust | Self::Linked => {
+                Command::new(executable::find("queue-writer", "QUEUE_WRITER")?)
+            }
             Self::Python => {
                 let mut command = needs::extension_python().context("no Python")?;
                 command.arg(script("writer.py"));
@@ -183,6 +201,9 @@ impl Writer {
     pub fn start(language: Language, order: &Order) -> Result<Self> {
         let mut command = language.command()?;
         command.arg(serde_json::to_string(order)?);
+        if language == Language::Linked {
+            command.arg("linked");
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = spawn(command).with_context(|| format!("starting {language:?}"))?;
         let stdout = child.stdout.take().context("no stdout")?;

@@ -1,5 +1,6 @@
-//! A writer of the tests of `wal-queue`, with the bundled SQLite: `queue-writer ORDER`, where the
-//! order is JSON (`integration::queue::Order`).
+//! A writer of the tests of `wal-queue`, with the bundled SQLite: `queue-writer ORDER [linked]`,
+//! where the order is JSON (`integration::queue::Order`). With `linked` the program registers the
+//! extension itself instead of loading a library.
 //!
 //! The process prints `ready`, waits for a line, commits until the time of the order is over, and
 //! prints what it reached.
@@ -16,7 +17,11 @@ use rusqlite::{Connection, ErrorCode};
 
 fn main() -> Result<()> {
     let order = std::env::args().nth(1).context("usage: ORDER")?;
-    let order: Order = serde_json::from_str(&order)?;
+    let mut order: Order = serde_json::from_str(&order)?;
+    if std::env::args().nth(2).as_deref() == Some("linked") {
+        order.library = None;
+        wal_queue::register()?;
+    }
     let connection = open(&order)?;
     let file = |path| {
         File::options()
