@@ -3,6 +3,7 @@
 //! | file | what it shows |
 //! |---|---|
 //! | `fairness` | writers in each language share the lock, and none of them gives up |
+//! | `functions` | the SQL functions and tables |
 //! | `guard` | a log in use is not deleted after a stray close of the database file |
 //! | `kills` | killed writers delay their peers, and lose no acknowledged commit |
 //! | `modes` | locking modes, journal modes, attached and temporary databases, VACUUM |
@@ -23,6 +24,7 @@
 )]
 
 mod fairness;
+mod functions;
 mod guard;
 mod kills;
 mod modes;
