@@ -115,7 +115,9 @@ fn own_busy_handler_is_called_until_it_declines() {
 #[test]
 fn own_busy_handler_that_sleeps_gets_the_lock_beside_the_queue() {
     let scene = Scene::new();
-    let order = Order::new(&scene.database, 1, 1.5).unwrap();
+    let mut order = Order::new(&scene.database, 1, 1.5).unwrap();
+    // So the lock is seldom free, and never without a writer in the queue.
+    order.pause_ms = 2;
     let mut writers = [Language::Rust; 3].map(|language| Writer::start(language, &order).unwrap());
     for writer in &mut writers {
         writer.wait_until_ready().unwrap();
@@ -139,7 +141,7 @@ fn own_busy_handler_that_sleeps_gets_the_lock_beside_the_queue() {
     let theirs = writers.map(|writer| writer.finish().unwrap());
     assert!(theirs.iter().all(|outcome| outcome.locked == 0));
     let theirs: u64 = theirs.iter().map(|outcome| outcome.commits).sum();
-    assert!(own > 1, "{own} commits beside {theirs}");
+    assert!(own > 10, "{own} commits beside {theirs}");
     assert_eq!(u64::from(count(&connection)), u64::from(own) + theirs);
 }
 
