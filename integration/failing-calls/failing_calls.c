@@ -8,7 +8,8 @@
  * free space, or FREE, which lets it not say how much there is. With the error EINTR a call fails once and works when
  * it is made again. LOW closes stderr just before a file is opened, as another thread may,
  * so that this file gets the number 2, and writes a warning there at the end. NO_OFD lets
- * every call for a lock of an open file description fail, as a system that has none. Closing and unlocking do not fail. When the process ends,
+ * every call for a lock of an open file description fail, as a system that has none. SYNC lets
+ * a sync fail, and counts syncs alone; SLOW counts them too, and lets each take 5 ms longer. Closing and unlocking do not fail. When the process ends,
  * the number of calls is written to WAL_FAULT_COUNT, and to the same file with
  * ".hit" whether one failed. */
 #define _GNU_SOURCE
@@ -51,6 +52,7 @@ static int is_marked(int fd) {
 /* The errors that the system may give for a call of this kind. */
 static int errno_for(enum kind kind) {
     const char *fault = setting("WAL_FAULT");
+    if (!strcmp(fault, "SYNC")) return kind == SYNC ? EIO : 0;
     if (!strcmp(fault, "FREE")) return kind == FREE ? EIO : 0;
     if (!strcmp(fault, "EIO")) return kind == LOCK || kind == MAP || kind == FREE ? 0 : EIO;
     if (!strcmp(fault, "EINTR")) return kind == FREE || kind == STAT || kind == REMOVE || kind == MAP || kind == WRITEBACK ? 0 : EINTR;
@@ -202,8 +204,19 @@ WRITEV_AS(pwritev64, off64_t)
         if (is_marked(fd) && fails(kind)) return -1;       \
         return REAL(name)(__VA_ARGS__);                    \
     }
-CALL_ON_FD(fsync, SYNC, (int fd), fd)
-CALL_ON_FD(fdatasync, SYNC, (int fd), fd)
+
+#define SYNC_AS(name)                                            \
+    int name(int fd) {                                           \
+        if (is_marked(fd) && fails(SYNC)) return -1;             \
+        if (is_marked(fd) && !strcmp(setting("WAL_FAULT"), "SLOW")) { \
+            atomic_fetch_add(&calls, 1);                         \
+            usleep(5000);                                        \
+        }                                                        \
+        return REAL(name)(fd);                                   \
+    }
+SYNC_AS(fsync)
+SYNC_AS(fdatasync)
+
 CALL_ON_FD(sync_file_range, WRITEBACK, (int fd, off64_t at, off64_t len, unsigned flags), fd, at, len, flags)
 CALL_ON_FD(ftruncate, SIZE, (int fd, off_t len), fd, len)
 CALL_ON_FD(ftruncate64, SIZE, (int fd, off64_t len), fd, len)

@@ -199,7 +199,21 @@ impl Writer {
     ///
     /// When the process cannot be started.
     pub fn start(language: Language, order: &Order) -> Result<Self> {
+        Self::start_with(language, order, |_| {})
+    }
+
+    /// As [`Writer::start`], with a command that `change` has changed.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot be started.
+    pub fn start_with(
+        language: Language,
+        order: &Order,
+        change: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let mut command = language.command()?;
+        change(&mut command);
         command.arg(serde_json::to_string(order)?);
         if language == Language::Linked {
             command.arg("linked");
@@ -247,9 +261,22 @@ impl Writer {
             let line = self.stdout.next_line(deadline)?;
             match line.context("a writer ended without an answer")?.as_str() {
                 "ready" => {}
-                outcome => return Ok(serde_json::from_str(outcome)?),
+                outcome => {
+                    let outcome = serde_json::from_str(outcome)?;
+                    self.wait_until_ended(deadline)?;
+                    return Ok(outcome);
+                }
             }
         }
+    }
+
+    /// A process that ends by itself closes its database, and runs what it has for its end.
+    fn wait_until_ended(&mut self, deadline: Instant) -> Result<()> {
+        while self.child.try_wait()?.is_none() {
+            ensure!(Instant::now() < deadline, "a writer did not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Kills the process with SIGKILL and reaps it.

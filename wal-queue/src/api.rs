@@ -8,7 +8,7 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use crate::ffi::{
-    ApiRoutines, Connection, Context, Destructor, EntryPoint, Module, ScalarFunction, Symbol,
+    ApiRoutines, Connection, Context, Destructor, EntryPoint, File, Module, ScalarFunction, Symbol,
     Value, Vfs,
 };
 
@@ -18,6 +18,8 @@ const OLDEST: c_int = 3_028_000;
 const LIBVERSION_NUMBER: usize = 67;
 /// The place of `sqlite3_is_interrupted`, and the SQLite since which it is there.
 const IS_INTERRUPTED: (usize, c_int) = (266, 3_041_000);
+/// The place of `sqlite3_database_file_object`, and the SQLite since which it is there.
+const DATABASE_FILE_OBJECT: (usize, c_int) = (251, 3_032_000);
 
 /// Defines [`Api`]: each function by its name here, its name in C, its place in the table of
 /// SQLite, and its type.
@@ -31,6 +33,9 @@ macro_rules! functions {
             /// `sqlite3_is_interrupted`. A program that is linked with an older SQLite could not
             /// be linked with it.
             pub(crate) is_interrupted: Option<unsafe extern "C" fn(*mut Connection) -> c_int>,
+            /// `sqlite3_database_file_object`.
+            pub(crate) database_file_object:
+                Option<unsafe extern "C" fn(*const c_char) -> *mut File>,
         }
 
         /// The place of each function in `sqlite3_api_routines`, by its name in C. For the test
@@ -39,6 +44,7 @@ macro_rules! functions {
         pub const SLOTS: &[(&str, usize)] = &[
             ("sqlite3_libversion_number", LIBVERSION_NUMBER),
             ("sqlite3_is_interrupted", IS_INTERRUPTED.0),
+            ("sqlite3_database_file_object", DATABASE_FILE_OBJECT.0),
             $((stringify!($symbol), $slot),)*
         ];
 
@@ -68,7 +74,18 @@ macro_rules! functions {
                 }
                 let (interrupted, since) = IS_INTERRUPTED;
                 let is_interrupted = (version >= since).then(|| at(interrupted)).flatten();
+                let (object, since) = DATABASE_FILE_OBJECT;
+                let object = (version >= since).then(|| at(object)).flatten();
                 Some(Api {
+                    database_file_object: object.map(|function| {
+                        // SAFETY: the function in this slot has this type.
+                        unsafe {
+                            std::mem::transmute::<
+                                Symbol,
+                                unsafe extern "C" fn(*const c_char) -> *mut File,
+                            >(function)
+                        }
+                    }),
                     is_interrupted: is_interrupted.map(|function| {
                         // SAFETY: the function in this slot has this type.
                         unsafe {
@@ -95,8 +112,13 @@ macro_rules! functions {
             pub(crate) fn linked() -> Self {
                 unsafe extern "C" {
                     $(fn $symbol($(_: $argument),*) $(-> $result)?;)*
+                    fn sqlite3_database_file_object(name: *const c_char) -> *mut File;
                 }
-                Api { is_interrupted: None, $($name: $symbol,)* }
+                Api {
+                    is_interrupted: None,
+                    database_file_object: Some(sqlite3_database_file_object),
+                    $($name: $symbol,)*
+                }
             }
         }
     };
@@ -125,6 +147,7 @@ functions! {
     result_int64 sqlite3_result_int64 83 (*mut Context, i64);
     result_null sqlite3_result_null 84 (*mut Context);
     result_text sqlite3_result_text 85 (*mut Context, *const c_char, c_int, isize);
+    uri_boolean sqlite3_uri_boolean 187 (*const c_char, *const c_char, c_int) -> c_int;
     value_int64 sqlite3_value_int64 107 (*mut Value) -> i64;
     vfs_find sqlite3_vfs_find 141 (*const c_char) -> *mut Vfs;
     vfs_register sqlite3_vfs_register 142 (*mut Vfs, c_int) -> c_int;

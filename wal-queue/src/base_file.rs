@@ -23,8 +23,7 @@ unsafe impl Sync for BaseFile {}
 
 impl BaseFile {
     /// # Safety
-    /// `file` is open by `methods`, and its shared memory has methods. It stays open until the
-    /// last call of the result.
+    /// `file` is open by `methods`. It stays open until the last call of the result.
     pub(crate) unsafe fn new(file: *mut File, methods: &'static IoMethods) -> Self {
         BaseFile { file, methods }
     }
@@ -32,6 +31,16 @@ impl BaseFile {
     pub(crate) fn close(&self) -> c_int {
         // SAFETY: the promise of `new`.
         unsafe { (self.methods.close)(self.file) }
+    }
+
+    pub(crate) fn write(&self, bytes: *const c_void, len: c_int, offset: i64) -> c_int {
+        // SAFETY: the promise of `new`; SQLite has passed the arguments.
+        unsafe { (self.methods.write)(self.file, bytes, len, offset) }
+    }
+
+    pub(crate) fn sync(&self, flags: c_int) -> c_int {
+        // SAFETY: the promise of `new`.
+        unsafe { (self.methods.sync)(self.file, flags) }
     }
 
     pub(crate) fn lock(&self, level: c_int) -> c_int {
@@ -81,16 +90,16 @@ impl BaseFile {
 }
 
 impl IoMethods {
-    /// A copy of the methods at `table`, if they have the shared memory of a log. What a table of
-    /// version 2 has not is `None` in it.
+    /// A copy of the methods at `table`. What a table of an earlier version has not is `None` in
+    /// it.
     ///
     /// # Safety
     /// There are methods of the version that the table says.
-    pub(crate) unsafe fn with_shared_memory(table: *const IoMethods) -> Option<Self> {
+    pub(crate) unsafe fn copy_of(table: *const IoMethods) -> Self {
         // SAFETY: each table begins with its version.
         let version = unsafe { (*table).version };
         let len = match version {
-            ..=1 => return None,
+            ..=1 => offset_of!(IoMethods, shm_map),
             2 => offset_of!(IoMethods, fetch),
             _ => size_of::<IoMethods>(),
         };
@@ -101,8 +110,11 @@ impl IoMethods {
         // zeros are the `None` of the others.
         let mut copy = unsafe { copy.assume_init() };
         copy.version = version.min(3);
-        let is_whole =
-            copy.shm_map.is_some() && copy.shm_lock.is_some() && copy.shm_unmap.is_some();
-        is_whole.then_some(copy)
+        copy
+    }
+
+    /// True if these are methods for the shared memory of a log.
+    pub(crate) fn has_shared_memory(&self) -> bool {
+        self.shm_map.is_some() && self.shm_lock.is_some() && self.shm_unmap.is_some()
     }
 }

@@ -13,6 +13,8 @@ pub(crate) const OK: c_int = 0;
 pub(crate) const ERROR: c_int = 1;
 /// `SQLITE_BUSY`.
 pub(crate) const BUSY: c_int = 5;
+/// `SQLITE_IOERR_FSYNC`: a sync has failed.
+pub(crate) const IOERR_FSYNC: c_int = 1034;
 /// `SQLITE_OK_LOAD_PERMANENTLY`: the library stays loaded when the connection is closed.
 pub(crate) const OK_LOAD_PERMANENTLY: c_int = 256;
 
@@ -27,6 +29,13 @@ pub(crate) const TRANSIENT: isize = -1;
 pub(crate) const OPEN_READONLY: c_int = 0x1;
 /// `SQLITE_OPEN_MAIN_DB`.
 pub(crate) const OPEN_MAIN_DB: c_int = 0x100;
+/// `SQLITE_OPEN_SUPER_JOURNAL`.
+pub(crate) const OPEN_SUPER_JOURNAL: c_int = 0x4000;
+/// `SQLITE_OPEN_WAL`.
+pub(crate) const OPEN_WAL: c_int = 0x8_0000;
+
+/// `SQLITE_SYNC_NORMAL`: a sync that is no full one of macOS.
+pub(crate) const SYNC_NORMAL: c_int = 2;
 
 /// `SQLITE_SHM_UNLOCK`.
 pub(crate) const SHM_UNLOCK: c_int = 1;
@@ -39,6 +48,8 @@ pub(crate) const SHM_EXCLUSIVE: c_int = 8;
 
 /// `SQLITE_LOCK_SHARED`.
 pub(crate) const LOCK_SHARED: c_int = 1;
+/// `SQLITE_LOCK_RESERVED`.
+pub(crate) const LOCK_RESERVED: c_int = 2;
 /// `SQLITE_LOCK_EXCLUSIVE`.
 pub(crate) const LOCK_EXCLUSIVE: c_int = 4;
 
@@ -46,6 +57,10 @@ pub(crate) const LOCK_EXCLUSIVE: c_int = 4;
 pub(crate) const FCNTL_FILE_POINTER: c_int = 7;
 /// `SQLITE_FCNTL_VFSNAME`: the names of the VFS stack are asked for.
 pub(crate) const FCNTL_VFSNAME: c_int = 12;
+/// `SQLITE_FCNTL_COMMIT_PHASETWO`: a commit is done.
+pub(crate) const FCNTL_COMMIT_PHASETWO: c_int = 22;
+/// `SQLITE_FCNTL_PDB`: whose file it is.
+pub(crate) const FCNTL_PDB: c_int = 30;
 /// `SQLITE_FCNTL_LOCK_TIMEOUT`: for how many milliseconds locks are waited for.
 pub(crate) const FCNTL_LOCK_TIMEOUT: c_int = 34;
 
@@ -262,18 +277,25 @@ pub const CONSTANTS: &[(&str, i64)] = &[
     ("SQLITE_OK", OK as i64),
     ("SQLITE_ERROR", ERROR as i64),
     ("SQLITE_BUSY", BUSY as i64),
+    ("SQLITE_IOERR_FSYNC", IOERR_FSYNC as i64),
     ("SQLITE_OK_LOAD_PERMANENTLY", OK_LOAD_PERMANENTLY as i64),
     ("SQLITE_UTF8", UTF8 as i64),
     ("SQLITE_DIRECTONLY", DIRECTONLY as i64),
     ("SQLITE_OPEN_READONLY", OPEN_READONLY as i64),
     ("SQLITE_OPEN_MAIN_DB", OPEN_MAIN_DB as i64),
+    ("SQLITE_OPEN_SUPER_JOURNAL", OPEN_SUPER_JOURNAL as i64),
+    ("SQLITE_OPEN_WAL", OPEN_WAL as i64),
+    ("SQLITE_SYNC_NORMAL", SYNC_NORMAL as i64),
     ("SQLITE_SHM_UNLOCK", SHM_UNLOCK as i64),
     ("SQLITE_SHM_LOCK", SHM_LOCK as i64),
     ("SQLITE_SHM_SHARED", SHM_SHARED as i64),
     ("SQLITE_SHM_EXCLUSIVE", SHM_EXCLUSIVE as i64),
     ("SQLITE_LOCK_SHARED", LOCK_SHARED as i64),
+    ("SQLITE_LOCK_RESERVED", LOCK_RESERVED as i64),
     ("SQLITE_LOCK_EXCLUSIVE", LOCK_EXCLUSIVE as i64),
     ("SQLITE_FCNTL_FILE_POINTER", FCNTL_FILE_POINTER as i64),
     ("SQLITE_FCNTL_VFSNAME", FCNTL_VFSNAME as i64),
+    ("SQLITE_FCNTL_COMMIT_PHASETWO", FCNTL_COMMIT_PHASETWO as i64),
+    ("SQLITE_FCNTL_PDB", FCNTL_PDB as i64),
     ("SQLITE_FCNTL_LOCK_TIMEOUT", FCNTL_LOCK_TIMEOUT as i64),
 ];

@@ -13,6 +13,10 @@
 //! | `base_file` | a database file as the VFS beneath has it |
 //! | `main_file` | what is known of an open database file, and its `WRITE` |
 //! | `guard` | SHARED on the database file, beside that of SQLite |
+//! | `group_commit` | one sync of the log for the commits of many |
+//! | `log_file` | the log of a connection that shares its syncs |
+//! | `open_files` | which of the open files a connection writes |
+//! | `options` | what a connection asks for |
 //! | `waiting` | a thread that waits in the queue while SQLite believes that it sleeps |
 //! | `queue` | the side file of a database, shared by the connections of the process |
 //! | `per_database` | what the connections of the process share, by database |
@@ -27,9 +31,13 @@ mod api;
 mod base_file;
 mod extension;
 mod ffi;
+mod group_commit;
 mod guard;
+mod log_file;
 mod main_file;
 mod methods;
+mod open_files;
+mod options;
 mod per_database;
 mod queue;
 mod sql;

@@ -20,25 +20,31 @@
 //! The system frees the lock of a dead process; its peers in the queue try at intervals.
 #![allow(unsafe_code)] // The wal-index is memory that SQLite has mapped.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use wal_core::index::{BLOCK_LEN, IndexBlock, publication_hint};
+use wal_core::index::{BLOCK_LEN, IndexBlock, IndexHeader, publication_hint, published_header};
 use wal_core::inspect::{IndexInfo, inspect_index};
 use wal_core::sync::{Mutex, MutexGuard, Unpoison};
 use wal_core::wait::{now, thread_number};
 
 use crate::base_file::BaseFile;
 use crate::ffi;
+use crate::group_commit::Group;
 use crate::guard::Guarded;
+use crate::open_files::Owner;
+use crate::options::Options;
 use crate::queue::Queue;
 use crate::waiting;
 
 /// `WRITE`, by the numbers of SQLite.
 const WRITE: (c_int, c_int) = (0, 1);
+/// `CKPT`, by the numbers of SQLite.
+const CKPT: c_int = 1;
 /// The first of the locks `READ(k)`, by the numbers of SQLite.
 const FIRST_READ: c_int = 3;
 
@@ -47,19 +53,22 @@ pub(crate) struct MainFile {
     base: BaseFile,
     path: PathBuf,
     may_write: bool,
+    options: Options,
     guard: Guarded,
+    owner: Owner,
     state: Mutex<State>,
     this: Weak<MainFile>,
 }
 
-struct State {
+pub(crate) struct State {
     /// False once SQLite has closed the file: the VFS beneath is not called any more.
     is_open: bool,
-    queue: Option<Arc<Queue>>,
+    pub(crate) queue: Option<Arc<Queue>>,
     /// Block 0 of the wal-index, as SQLite has mapped it.
     block: Option<Block>,
     /// This connection has `WRITE`.
-    has_write: bool,
+    pub(crate) has_write: bool,
+    pub(crate) group: Group,
     /// What was published when the connection acquired its last read lock.
     read_at: u64,
     /// What was published when the connection acquired `WRITE`.
@@ -81,6 +90,11 @@ impl Block {
         // mutex held that the caller has.
         publication_hint(unsafe { self.0.as_ref() })
     }
+
+    fn header(self) -> Option<IndexHeader> {
+        // SAFETY: as above.
+        published_header(unsafe { self.0.as_ref() })
+    }
 }
 
 /// What became of a try to acquire `WRITE`, and to release it again.
@@ -95,17 +109,20 @@ pub(crate) enum Probe {
 }
 
 impl MainFile {
-    pub(crate) fn new(base: BaseFile, path: &Path, may_write: bool) -> Arc<Self> {
+    pub(crate) fn new(base: BaseFile, path: &Path, may_write: bool, options: Options) -> Arc<Self> {
         Arc::new_cyclic(|this| MainFile {
             base,
             path: path.to_owned(),
             may_write,
+            options,
             guard: Guarded::default(),
+            owner: Owner::default(),
             state: Mutex::new(State {
                 is_open: true,
                 queue: None,
                 block: None,
                 has_write: false,
+                group: Group::default(),
                 read_at: 0,
                 began_at: 0,
                 lock_timeout: 0,
@@ -128,7 +145,18 @@ impl MainFile {
         &self.guard
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// Whose file it is.
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// True if `log` is the name of its log, and its connection shares its syncs.
+    pub(crate) fn has_log_in_group(&self, log: &CStr) -> bool {
+        let database = self.path.as_os_str().as_bytes();
+        self.options.group_commit && log.to_bytes().strip_prefix(database) == Some(b"-wal")
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unpoison()
     }
 
@@ -193,11 +221,25 @@ impl MainFile {
                 state.read_at = state.publication();
                 code
             }
+            (_, ACQUIRE | RELEASE) if (first..first + count).contains(&CKPT) => {
+                let code = self.base.shm_lock(first, count, flags);
+                let has_checkpoint = code == ffi::OK && flags == ACQUIRE;
+                self.state().group.set_checkpoint(has_checkpoint);
+                code
+            }
             _ => self.base.shm_lock(first, count, flags),
         }
     }
 
     fn acquire_write(&self) -> c_int {
+        let code = self.acquire_write_in_order();
+        if code == ffi::OK {
+            self.owner.begin_write();
+        }
+        code
+    }
+
+    fn acquire_write_in_order(&self) -> c_int {
         let mut state = self.state();
         let Some(queue) = state.queue.clone() else {
             return self.try_write();
@@ -260,7 +302,11 @@ impl MainFile {
     }
 
     fn release_write(&self) -> c_int {
+        self.owner.end_write();
         let mut state = self.state();
+        let header = state.group.wants_header().then(|| state.header()).flatten();
+        let is_new = state.publication() != state.began_at;
+        state.group.publish(header, is_new);
         let code = self.unlock_write();
         if !std::mem::take(&mut state.has_write) {
             return code;
@@ -268,7 +314,7 @@ impl MainFile {
         let Some(queue) = state.queue.clone() else {
             return code;
         };
-        if state.publication() != state.began_at {
+        if is_new {
             queue.notify_commit();
         } else if state.began_at != state.read_at {
             // SQLite has found that its snapshot is not the newest. If it may read anew, it asks
@@ -343,10 +389,16 @@ impl State {
         self.block.map_or(0, Block::publication)
     }
 
+    /// The header that is published; `None` if it cannot be read at this moment.
+    pub(crate) fn header(&self) -> Option<IndexHeader> {
+        self.block?.header()
+    }
+
     /// This connection has acquired `WRITE`.
     fn acquired(&mut self, queue: &Queue) {
         self.has_write = true;
         self.began_at = self.publication();
+        self.group.begin();
         let from_queue = waiting::leave_queue();
         if let Some(writers) = queue.writers() {
             writers.begin_slice(thread_number(), now(), from_queue);

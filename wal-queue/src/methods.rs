@@ -17,7 +17,9 @@ use wal_core::sync::{Mutex, Unpoison};
 
 use crate::base_file::BaseFile;
 use crate::ffi::{self, File, IoMethods};
+use crate::log_file::{self, LogFile};
 use crate::main_file::MainFile;
+use crate::open_files;
 use crate::vfs::{Shim, VFS_NAME};
 use crate::waiting;
 
@@ -28,14 +30,22 @@ pub(crate) struct Methods {
     tables: Mutex<Vec<&'static Table>>,
 }
 
+/// Whose methods are replaced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Database,
+    Log,
+}
+
 /// A table with replaced methods.
 #[repr(C)]
-struct Table {
+pub(crate) struct Table {
     /// First, so that a file's pointer to its methods is one to the table.
     replaced: IoMethods,
     /// A copy of the table of the VFS beneath, whole even if that is of version 2.
     original: IoMethods,
-    base: *const IoMethods,
+    pub(crate) base: *const IoMethods,
+    kind: Kind,
     state_at: usize,
     shim: &'static Shim,
 }
@@ -53,38 +63,66 @@ impl Methods {
         }
     }
 
-    /// Replaces methods of `file`, if it has the shared memory of a log.
+    /// Replaces methods of the database file `file`, if it has the shared memory of a log.
     ///
     /// # Safety
     /// `file` was opened just now by the VFS beneath `shim`, whose tables these are, for a
-    /// file of `shim`, with `flags`.
+    /// file of `shim`, with `name` and `flags`.
     pub(crate) unsafe fn replace(
         &self,
         shim: &'static Shim,
         file: *mut File,
-        path: &CStr,
+        name: &CStr,
         flags: c_int,
     ) {
-        // SAFETY: the file is open.
-        let base = unsafe { (*file).methods };
-        if base.is_null() {
-            return;
-        }
-        // SAFETY: the methods of an open file stay while the file is open.
-        let Some(original) = (unsafe { IoMethods::with_shared_memory(base) }) else {
+        // SAFETY: the caller's promise.
+        let Some(table) = (unsafe { self.table_for(shim, file, Kind::Database) }) else {
             return;
         };
-        let table = self.table(shim, base, original);
-        let path = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
+        // SAFETY: SQLite has passed the name.
+        let options = unsafe { shim.options.with_uri(&shim.api, name.as_ptr()) };
+        let path = Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()));
         // SAFETY: the file stays open until `close`, which takes the base file back.
         let beneath = unsafe { BaseFile::new(file, &table.original) };
         let may_write = flags & ffi::OPEN_READONLY == 0;
-        let state = MainFile::new(beneath, path, may_write);
-        let place = state_of(file, self.state_at);
-        // SAFETY: behind the file of the VFS beneath the shim has room for the pointer.
-        unsafe { place.write(Arc::into_raw(state)) };
+        let state = MainFile::new(beneath, path, may_write, options);
+        open_files::add(&state);
         // SAFETY: the file is open, and no other thread has it yet.
-        unsafe { (*file).methods = &raw const table.replaced };
+        unsafe { table.put_in(file, Arc::into_raw(state)) };
+    }
+
+    /// Replaces methods of the log `file`, if its connection shares its syncs.
+    ///
+    /// # Safety
+    /// As for [`Methods::replace`].
+    pub(crate) unsafe fn replace_of_log(&self, shim: &'static Shim, file: *mut File, name: &CStr) {
+        let Some(database_file) = shim.api.database_file_object else {
+            return;
+        };
+        // A VFS above this one may open logs by names of its own, which SQLite does not know.
+        if !open_files::any(|main| main.has_log_in_group(name)) {
+            return;
+        }
+        // SAFETY: SQLite has passed the name of a log.
+        let main = unsafe { database_file(name.as_ptr()) };
+        if main.is_null() {
+            return;
+        }
+        let Some(main) = self
+            .main_of(main)
+            .filter(|main| main.has_log_in_group(name))
+        else {
+            return;
+        };
+        // SAFETY: the caller's promise.
+        let Some(table) = (unsafe { self.table_for(shim, file, Kind::Log) }) else {
+            return;
+        };
+        // SAFETY: the file stays open until its methods' `close`.
+        let beneath = unsafe { BaseFile::new(file, &table.original) };
+        let state = Box::into_raw(LogFile::new(beneath, main));
+        // SAFETY: the file is open, and no other thread has it yet.
+        unsafe { table.put_in(file, state.cast_const()) };
     }
 
     /// The state of `file`, which SQLite has open, if its methods are replaced.
@@ -92,51 +130,91 @@ impl Methods {
         // SAFETY: the file is open.
         let methods = unsafe { (*file).methods };
         let tables = self.tables.lock().unpoison();
-        let is_replaced = |table: &&Table| std::ptr::eq(&raw const table.replaced, methods);
+        let is_replaced = |table: &&Table| {
+            table.kind == Kind::Database && std::ptr::eq(&raw const table.replaced, methods)
+        };
         tables.iter().copied().find(is_replaced)?;
         main_of(file).shared()
     }
 
-    /// The table for files whose methods are `original`, which lie at `base`.
-    fn table(
+    /// The table for `file`; `None` if it has no methods, or not those of its kind.
+    ///
+    /// # Safety
+    /// `file` was opened just now.
+    unsafe fn table_for(
         &self,
         shim: &'static Shim,
-        base: *const IoMethods,
-        original: IoMethods,
-    ) -> &'static Table {
-        let mut tables = self.tables.lock().unpoison();
-        if let Some(table) = tables.iter().find(|table| std::ptr::eq(table.base, base)) {
-            return table;
+        file: *mut File,
+        kind: Kind,
+    ) -> Option<&'static Table> {
+        // SAFETY: the file is open.
+        let base = unsafe { (*file).methods };
+        if base.is_null() {
+            return None;
         }
-        let replaced = IoMethods {
-            close,
-            lock,
-            unlock,
-            file_control,
-            shm_map: Some(shm_map),
-            shm_lock: Some(shm_lock),
-            shm_unmap: Some(shm_unmap),
-            ..original
+        // SAFETY: the methods of an open file stay while the file is open.
+        let original = unsafe { IoMethods::copy_of(base) };
+        if kind == Kind::Database && !original.has_shared_memory() {
+            return None;
+        }
+        let mut tables = self.tables.lock().unpoison();
+        let is_there = |table: &&Table| table.kind == kind && std::ptr::eq(table.base, base);
+        if let Some(table) = tables.iter().copied().find(is_there) {
+            return Some(table);
+        }
+        let replaced = match kind {
+            Kind::Database => replaced(original),
+            Kind::Log => log_file::replaced(original),
         };
         let table: &'static Table = Box::leak(Box::new(Table {
             replaced,
             original,
             base,
+            kind,
             state_at: self.state_at,
             shim,
         }));
         tables.push(table);
-        table
+        Some(table)
     }
 }
 
-/// The place of the pointer to the state of `file`.
-fn state_of(file: *mut File, state_at: usize) -> *mut *const MainFile {
+impl Table {
+    /// Gives `file` these methods, and `state`.
+    ///
+    /// # Safety
+    /// The caller has opened `file`, which is a file of the shim, and no other thread has it.
+    unsafe fn put_in<S>(&self, file: *mut File, state: *const S) {
+        let place = file.cast::<u8>().wrapping_add(self.state_at);
+        // SAFETY: behind the file of the VFS beneath the shim has room for the pointer.
+        unsafe { place.cast::<*const S>().write(state) };
+        // SAFETY: the file is open.
+        unsafe { (*file).methods = &raw const self.replaced };
+    }
+}
+
+/// The methods of a database file whose VFS has `original`.
+fn replaced(original: IoMethods) -> IoMethods {
+    IoMethods {
+        close,
+        lock,
+        unlock,
+        file_control,
+        shm_map: Some(shm_map),
+        shm_lock: Some(shm_lock),
+        shm_unmap: Some(shm_unmap),
+        ..original
+    }
+}
+
+/// The place of the pointer to the state of `file`, whose methods are replaced.
+pub(crate) fn state_place<S>(file: *mut File) -> *mut *const S {
+    let state_at = table_of(file).state_at;
     file.cast::<u8>().wrapping_add(state_at).cast()
 }
 
 /// The table of `file`, whose methods are replaced.
-fn table_of(file: *mut File) -> &'static Table {
+pub(crate) fn table_of(file: *mut File) -> &'static Table {
     // SAFETY: the methods below are called for files whose methods are replaced, and the
     // caller has the file open.
     let methods = unsafe { (*file).methods };
@@ -147,23 +225,21 @@ fn table_of(file: *mut File) -> &'static Table {
 /// The state of `file`, whose methods are replaced. It stays until the file is closed, which
 /// SQLite does when no other call is in progress.
 fn main_of<'f>(file: *mut File) -> &'f MainFile {
-    let place = state_of(file, table_of(file).state_at);
     // SAFETY: `replace` has stored a pointer there.
-    let state = unsafe { *place };
+    let state = unsafe { *state_place::<MainFile>(file) };
     // SAFETY: the pointer holds a reference until `close`.
     unsafe { &*state }
 }
 
 /// Calls `method`; `instead`, which is the VFS beneath alone, if that panics.
-fn guarded<T>(method: impl FnOnce() -> T, instead: impl FnOnce() -> T) -> T {
+pub(crate) fn guarded<T>(method: impl FnOnce() -> T, instead: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(method)).unwrap_or_else(|_| instead())
 }
 
 unsafe extern "C" fn close(file: *mut File) -> c_int {
     let table = table_of(file);
-    let place = state_of(file, table.state_at);
     // SAFETY: `replace` has stored the pointer.
-    let state = unsafe { *place };
+    let state = unsafe { *state_place::<MainFile>(file) };
     // SAFETY: the pointer is that of an `Arc`, and this call takes it.
     let state = unsafe { Arc::from_raw(state) };
     let base = state.base();
@@ -207,11 +283,16 @@ unsafe extern "C" fn shm_unmap(file: *mut File, delete: c_int) -> c_int {
 unsafe extern "C" fn lock(file: *mut File, level: c_int) -> c_int {
     let main = main_of(file);
     let guarded_lock = || main.guard().lock(main.base(), main.path(), level);
-    guarded(guarded_lock, || main.base().lock(level))
+    let code = guarded(guarded_lock, || main.base().lock(level));
+    if code == ffi::OK && level >= ffi::LOCK_RESERVED {
+        main.owner().begin_write();
+    }
+    code
 }
 
 unsafe extern "C" fn unlock(file: *mut File, level: c_int) -> c_int {
     let main = main_of(file);
+    main.owner().end_write();
     let guarded_unlock = || main.guard().unlock(main.base(), main.path(), level);
     guarded(guarded_unlock, || main.base().unlock(level))
 }
@@ -226,6 +307,15 @@ unsafe extern "C" fn file_control(
         // SAFETY: the argument of this operation is a pointer to an integer.
         let millis = unsafe { *argument.cast::<c_int>() };
         main.set_lock_timeout(millis);
+    }
+    if operation == ffi::FCNTL_PDB {
+        main.owner().set_place(argument.cast());
+    }
+    if operation == ffi::FCNTL_COMMIT_PHASETWO {
+        let code = guarded(|| main.commit_phase_two(), || ffi::IOERR_FSYNC);
+        if code != ffi::OK {
+            return code;
+        }
     }
     let code = main.base().file_control(operation, argument);
     if code == ffi::OK && operation == ffi::FCNTL_VFSNAME {

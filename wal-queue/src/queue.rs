@@ -52,6 +52,11 @@ impl Queue {
         self.side.sleep(word, seen, deadline);
     }
 
+    /// Wakes each sleeper on `word`.
+    pub(crate) fn wake(&self, word: &AtomicU32) {
+        self.side.wake(word);
+    }
+
     /// Wakes the first writer in the queue, once this thread has released `WRITE` or has left
     /// the queue.
     pub(crate) fn wake_next(&self) {

@@ -26,6 +26,8 @@ use crate::api::Api;
 use crate::ffi::{self, Connection, File, Symbol, Vfs};
 use crate::main_file::MainFile;
 use crate::methods::Methods;
+use crate::open_files;
+use crate::options::Options;
 use crate::sql;
 use crate::waiting;
 
@@ -42,6 +44,7 @@ pub(crate) struct Shim {
     /// The program is linked with this SQLite, which may be built without extensions.
     pub(crate) is_linked: bool,
     pub(crate) methods: Methods,
+    pub(crate) options: Options,
 }
 
 // SAFETY: `vfs` is changed by SQLite alone, which links it into its list under a mutex. The
@@ -128,6 +131,7 @@ impl Shim {
             api,
             is_linked,
             methods: Methods::with_state_at(state_at),
+            options: Options::of_environment(),
         }
     }
 
@@ -164,7 +168,7 @@ fn shim_of(vfs: *mut Vfs) -> &'static Shim {
 }
 
 /// Opens a file by the VFS beneath. A database file whose VFS has shared memory has some of
-/// its methods replaced.
+/// its methods replaced, and so has a log whose connection shares its syncs.
 unsafe extern "C" fn open(
     vfs: *mut Vfs,
     name: *const c_char,
@@ -180,12 +184,17 @@ unsafe extern "C" fn open(
     // SAFETY: the caller passes the arguments of this method, and a file that has room for
     // that of the VFS beneath.
     let code = unsafe { open(shim.base, name, file, flags, out_flags) };
-    if code == ffi::OK && flags & ffi::OPEN_MAIN_DB != 0 && !name.is_null() {
-        // SAFETY: the name of a database file is a C string.
-        let path = unsafe { CStr::from_ptr(name) };
-        let replace = || {
+    if flags & ffi::OPEN_SUPER_JOURNAL != 0 {
+        open_files::opened_super_journal();
+    }
+    if code == ffi::OK && flags & (ffi::OPEN_MAIN_DB | ffi::OPEN_WAL) != 0 && !name.is_null() {
+        // SAFETY: the name of such a file is a C string.
+        let name = unsafe { CStr::from_ptr(name) };
+        let replace = || match flags & ffi::OPEN_MAIN_DB {
             // SAFETY: the VFS beneath has opened the file just now.
-            unsafe { shim.methods.replace(shim, file, path, flags) };
+            0 => unsafe { shim.methods.replace_of_log(shim, file, name) },
+            // SAFETY: as above.
+            _ => unsafe { shim.methods.replace(shim, file, name, flags) },
         };
         // A file whose methods are not replaced is one without a queue.
         let _without_queue = catch_unwind(AssertUnwindSafe(replace));

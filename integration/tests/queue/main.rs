@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `fairness` | writers in each language share the lock, and none of them gives up |
 //! | `functions` | the SQL functions and tables |
+//! | `group_commit` | commits share their syncs, and none is acknowledged without one |
 //! | `guard` | a log in use is not deleted after a stray close of the database file |
 //! | `kills` | killed writers delay their peers, and lose no acknowledged commit |
 //! | `modes` | locking modes, journal modes, attached and temporary databases, VACUUM |
@@ -25,6 +26,7 @@
 
 mod fairness;
 mod functions;
+mod group_commit;
 mod guard;
 mod kills;
 mod modes;

@@ -1,0 +1,60 @@
+//! What a connection asks of the extension beside the queue, all of it off by default: by a
+//! parameter of the URI by which it is opened, or by a variable of the environment.
+#![allow(unsafe_code)] // SQLite reads the parameters of a URI.
+
+use std::ffi::{CStr, c_char, c_int};
+
+use crate::api::Api;
+
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Options {
+    /// Commits share their syncs ([`crate::group_commit`]).
+    pub(crate) group_commit: bool,
+}
+
+/// The name of the parameter, and that of the variable.
+const GROUP_COMMIT: (&CStr, &str) = (c"walqueue_group", "WALQUEUE_GROUP");
+
+impl Options {
+    /// What the environment says. It is read once, since another thread may change it later.
+    pub(crate) fn of_environment() -> Self {
+        let is_on = |(_, variable)| std::env::var(variable).is_ok_and(|value| is_yes(&value));
+        Options {
+            group_commit: is_on(GROUP_COMMIT),
+        }
+    }
+
+    /// What the URI of a database file says, and these options where it says nothing.
+    ///
+    /// # Safety
+    /// `name` is the one that SQLite passes to `xOpen` for a database file.
+    pub(crate) unsafe fn with_uri(self, api: &Api, name: *const c_char) -> Self {
+        let is_on = |(parameter, _): (&CStr, &str), default: bool| {
+            // SAFETY: the caller's promise.
+            let value =
+                unsafe { (api.uri_boolean)(name, parameter.as_ptr(), c_int::from(default)) };
+            value != 0
+        };
+        Options {
+            group_commit: is_on(GROUP_COMMIT, self.group_commit),
+        }
+    }
+}
+
+/// The words that SQLite takes for a true parameter of a URI.
+fn is_yes(value: &str) -> bool {
+    let words = ["1", "yes", "true", "on"];
+    words.iter().any(|word| value.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variable_is_true_by_the_words_of_a_uri() {
+        assert!(["1", "on", "YES", "True"].into_iter().all(is_yes));
+        assert!(!["", "0", "off", "no", "2x"].into_iter().any(is_yes));
+    }
+}
