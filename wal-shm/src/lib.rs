@@ -14,6 +14,7 @@
 //! | `first_opener` | who resets a shared file, and who joins |
 //! | `main_file` | the database file: ours, or one that an engine has open |
 //! | `index` | the wal-index: shared, or a private one for who may not write |
+//! | [`inspect`] | which processes use a database, for a program that only looks |
 //! | `read_rate` | how often this process reads, and whether it may keep a read lock |
 //! | `sweeper` | releases the read locks that were kept and are not used |
 //! | `private_index` | reading safely beside writers that come later, without writing `-shm` |
@@ -44,6 +45,7 @@ mod file_system;
 mod first_opener;
 mod futex;
 mod index;
+pub mod inspect;
 mod lock_byte;
 mod lock_table;
 mod main_file;

@@ -87,11 +87,26 @@ impl<'a> ProcessTable<'a> {
 
     /// The processes that hold a byte of `lock`, but for those that cannot be named here.
     pub(crate) fn holders(self, lock: Lock) -> impl Iterator<Item = u32> + 'a {
-        let wanted = bits(lock);
+        let wanted = u32::from(bits(lock));
+        self.with_notes(move |held| held & wanted != 0)
+            .map(|(pid, _)| pid)
+    }
+
+    /// The processes that have an entry, with their notes, but for those that cannot be named
+    /// here.
+    pub(crate) fn attached(self) -> impl Iterator<Item = (u32, u32)> + 'a {
+        self.with_notes(|_| true)
+    }
+
+    /// Those whose note is `wanted`: a process is looked up only then.
+    fn with_notes(
+        self,
+        wanted: impl Fn(u32) -> bool + 'a,
+    ) -> impl Iterator<Item = (u32, u32)> + 'a {
         self.entries().filter_map(move |(_, entry)| {
-            let holds = entry[2].load(Ordering::Relaxed) & u32::from(wanted) != 0;
-            let (pid, process) = holds.then(|| self.process_of(entry)).flatten()?;
-            matches!(process, Process::Running).then_some(pid)
+            let held = entry[2].load(Ordering::Relaxed);
+            let (pid, process) = wanted(held).then(|| self.process_of(entry)).flatten()?;
+            matches!(process, Process::Running).then_some((pid, held))
         })
     }
 
@@ -112,7 +127,7 @@ impl<'a> ProcessTable<'a> {
 }
 
 /// The bits that stand for the bytes of `lock`.
-fn bits(lock: Lock) -> u8 {
+pub(crate) fn bits(lock: Lock) -> u8 {
     let (first, count) = lock.span();
     (first..first + count).fold(0, |bits, byte| bits | 1 << byte)
 }

@@ -37,7 +37,7 @@ const VERSION: u32 = 8;
 /// The length of the table of processes, which has 256 entries.
 const PROCESS_WORDS: usize = 256 * process_table::ENTRY;
 const LEN: u64 = size_of::<SideMemory>() as u64;
-const FIRST_OPENER: Range<u64> = (1 << 20)..(1 << 20) + 1;
+pub(crate) const FIRST_OPENER: Range<u64> = (1 << 20)..(1 << 20) + 1;
 
 /// A first opener is done in no time, unless it was stopped.
 const FIRST_OPENER_PATIENCE: Duration = Duration::from_millis(500);
@@ -171,7 +171,16 @@ impl SideFile {
 }
 
 impl SideMemory {
-    fn is_ours(&self) -> bool {
+    pub(crate) fn wait_state(&self) -> &WaitState {
+        &self.wait_state
+    }
+
+    /// The words of the [`ProcessTable`].
+    pub(crate) fn processes(&self) -> &[AtomicU32] {
+        &self.processes
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
         let load = |word: &AtomicU32| word.load(Ordering::Relaxed);
         load(&self.magic) == MAGIC && load(&self.version) == VERSION
     }

@@ -1,0 +1,277 @@
+//! The locks on the files of a database, and their holders.
+//!
+//! # Protocol
+//! 1. The system's list of locks is read, in one pass. It names the processes that own POSIX
+//!    locks.
+//! 2. Only if it has locks of open file descriptions on these files: the processes are
+//!    searched for the descriptors that have them, first those of files with the right names,
+//!    and only if a lock is left, and time, those of all files.
+//! 3. A lock that is left may have been released since. The list is read once more, and the
+//!    descriptors are looked at again, a bounded number of times. What is left then is named
+//!    by the side file, if its holder has an entry there.
+//!
+//! No two of these looks are of one moment. A process that acquires and releases all the time
+//! may be seen with a lock or without.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{fmt, fs, io};
+
+use wal_core::inspect::HeldLocks;
+use wal_core::storage::LockKind;
+use wal_core::{LockMode, Result};
+
+use super::holders::{self, Found, Holder};
+use super::lock_byte::parts_of;
+use super::lock_list::ListedLock;
+use super::watched::WatchedFiles;
+use super::{DatabaseFile, LockByte, ProcessInfo, SideView};
+use crate::namespaces::Namespaces;
+
+/// The system's list of locks.
+const LOCK_LIST: &str = "/proc/locks";
+/// The namespace of process numbers in which the system starts (`PROC_PID_INIT_INO`).
+const FIRST_NAMESPACE: u32 = 0xEFFF_FFFC;
+
+/// How the holder of a lock was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
+pub enum FoundBy {
+    /// The system's list of locks names it, or no process.
+    LockList,
+    /// It has a descriptor with the lock.
+    Descriptor,
+    /// It has noted in the side file that it holds the lock.
+    SideFile,
+}
+
+/// A lock of one holder.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct HeldLock {
+    /// The file that it is on.
+    pub file: DatabaseFile,
+    /// What it is.
+    pub byte: LockByte,
+    /// The bytes; `u64::MAX` ends a range that has no end.
+    pub bytes: Range<u64>,
+    /// How it is held.
+    pub mode: LockMode,
+    /// Whether it belongs to the process or to an open file description.
+    pub kind: LockKind,
+    /// Whether its process waits for it in the system, and does not hold it. SQLite and this
+    /// library never do.
+    pub is_waited_for: bool,
+    /// The process; `None` if it is not known. A description that a child has inherited is
+    /// held by both, and listed with each.
+    pub pid: Option<u32>,
+    /// How the process was found.
+    pub found_by: FoundBy,
+}
+
+/// What a census could not see.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Unseen {
+    /// The system does not list locks: nothing is known.
+    NoLockList {
+        /// Why.
+        reason: String,
+    },
+    /// Processes outside the container of this one: their POSIX locks are not listed, and
+    /// their open file description locks have no process.
+    OtherContainers,
+    /// Locks whose holders were not found, for the reasons that follow.
+    Holders {
+        /// How many.
+        locks: usize,
+    },
+    /// Processes of other users, into which this one may not look.
+    OtherUsers {
+        /// How many.
+        processes: usize,
+    },
+    /// Processes that were not looked at within the time.
+    OutOfTime {
+        /// How many.
+        processes: usize,
+    },
+}
+
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unseen::NoLockList { reason } => write!(
+                f,
+                "the system does not list locks, so no holder is known: {reason}"
+            ),
+            Unseen::OtherContainers => f.write_str(
+                "processes outside this container are not seen; run it on the host to see them",
+            ),
+            Unseen::Holders { locks } => write!(f, "the holders of {locks} locks were not found"),
+            Unseen::OtherUsers { processes } => write!(
+                f,
+                "{processes} processes of other users were not looked into; run it as root"
+            ),
+            Unseen::OutOfTime { processes } => write!(
+                f,
+                "{processes} processes were not looked into in time; allow more time"
+            ),
+        }
+    }
+}
+
+/// The locks on the files of a database, and the processes that hold them.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Census {
+    /// The locks, in the order of files and bytes.
+    pub locks: Vec<HeldLock>,
+    /// The processes that hold or wait for them, by their numbers.
+    pub processes: BTreeMap<u32, ProcessInfo>,
+    /// What could not be seen; empty if nothing is missing.
+    pub unseen: Vec<Unseen>,
+}
+
+impl Census {
+    /// Counts the locks on the files of `database`. The search for the holders of open file
+    /// description locks takes no longer than `budget`, apart from the call at its end.
+    ///
+    /// On systems other than Linux nothing is seen, and [`Unseen::NoLockList`] says so.
+    ///
+    /// # Errors
+    /// [`wal_core::Error::Io`] if the database is not there, or its directory may not be
+    /// searched.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use wal_shm::inspect::Census;
+    ///
+    /// let census = Census::take("app.db".as_ref(), Duration::from_millis(200))?;
+    /// for lock in &census.locks {
+    ///     let holder = lock.pid.and_then(|pid| census.processes.get(&pid));
+    ///     println!("{} {:?} {:?}", lock.byte, lock.mode, holder);
+    /// }
+    /// for unseen in &census.unseen {
+    ///     println!("not seen: {unseen}");
+    /// }
+    /// # Ok::<(), wal_core::Error>(())
+    /// ```
+    pub fn take(database: &Path, budget: Duration) -> Result<Self> {
+        let deadline = Instant::now() + budget;
+        let watched = WatchedFiles::of(database)?;
+        let mut census = Census::default();
+        let listed = match listed_locks(&watched) {
+            Ok(listed) => listed,
+            Err(e) => {
+                let reason = format!("{LOCK_LIST}: {e}");
+                census.unseen.push(Unseen::NoLockList { reason });
+                return Ok(census);
+            }
+        };
+        if is_in_container() {
+            census.unseen.push(Unseen::OtherContainers);
+        }
+        let (of_descriptions, of_processes) = by_owner(listed);
+        let mut holders: Vec<Holder> = of_processes.into_iter().map(Holder::listed).collect();
+        if !of_descriptions.is_empty() {
+            let list = || Ok(by_owner(listed_locks(&watched)?).0);
+            let mut found = holders::find(&watched, of_descriptions, list, deadline);
+            if found.unknown() > 0
+                && let Ok(Some(side)) = SideView::of(database)
+            {
+                holders::name_by(&side, &watched, &mut found.holders);
+            }
+            census.add_unseen(&found);
+            holders.extend(found.holders);
+        }
+        census.locks = locks_of(holders, &watched);
+        let pids = census.locks.iter().filter_map(|lock| lock.pid);
+        census.processes = pids.map(|pid| (pid, ProcessInfo::of(pid))).collect();
+        Ok(census)
+    }
+
+    fn add_unseen(&mut self, found: &Found) {
+        let locks = found.unknown();
+        if locks == 0 {
+            return;
+        }
+        self.unseen.push(Unseen::Holders { locks });
+        if found.refused > 0 {
+            let processes = found.refused;
+            self.unseen.push(Unseen::OtherUsers { processes });
+        }
+        if found.left > 0 {
+            let processes = found.left;
+            self.unseen.push(Unseen::OutOfTime { processes });
+        }
+    }
+
+    /// The locks that are held, without those that a process waits for.
+    pub fn held(&self) -> impl Iterator<Item = &HeldLock> {
+        self.locks.iter().filter(|lock| !lock.is_waited_for)
+    }
+
+    /// Which locks of the protocol are held, for [`wal_core::inspect::forecast`].
+    pub fn held_locks(&self) -> HeldLocks {
+        let mut locks = HeldLocks::default();
+        for held in self.held() {
+            if let LockByte::Protocol(lock) = held.byte {
+                locks.add(lock, held.mode);
+            }
+        }
+        locks
+    }
+}
+
+/// The listed locks on the files of `watched`.
+fn listed_locks(watched: &WatchedFiles) -> io::Result<Vec<ListedLock>> {
+    let list = fs::read(LOCK_LIST)?;
+    let list = String::from_utf8_lossy(&list);
+    let locks = list.lines().filter_map(ListedLock::parse);
+    Ok(locks
+        .filter(|lock| watched.find(lock.file).is_some())
+        .collect())
+}
+
+/// The locks of open file descriptions, and those of processes. The list may have a lock of a
+/// process twice if it changed while it was read.
+fn by_owner(listed: Vec<ListedLock>) -> (Vec<ListedLock>, Vec<ListedLock>) {
+    let of_description = |lock: &ListedLock| lock.belongs_to_description;
+    let (of_descriptions, mut of_processes): (Vec<_>, Vec<_>) =
+        listed.into_iter().partition(of_description);
+    of_processes.sort_unstable();
+    of_processes.dedup();
+    (of_descriptions, of_processes)
+}
+
+/// A lock for each holder and each lock byte.
+fn locks_of(holders: Vec<Holder>, watched: &WatchedFiles) -> Vec<HeldLock> {
+    let mut locks = Vec::new();
+    for holder in holders {
+        let Some(file) = watched.find(holder.lock.file) else {
+            continue;
+        };
+        for (byte, bytes) in parts_of(file, &holder.lock.bytes()) {
+            locks.push(HeldLock {
+                file,
+                byte,
+                bytes,
+                mode: holder.lock.mode(),
+                kind: holder.lock.kind(),
+                is_waited_for: holder.lock.is_waited_for,
+                pid: holder.pid,
+                found_by: holder.found_by,
+            });
+        }
+    }
+    locks.sort_by_key(|lock| (lock.file, lock.bytes.start, lock.pid));
+    locks
+}
+
+/// True if there may be processes that this one does not see.
+fn is_in_container() -> bool {
+    Namespaces::here().numbers != FIRST_NAMESPACE
+}

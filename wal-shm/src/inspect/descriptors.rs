@@ -1,0 +1,135 @@
+//! Which processes have a file of the database open, and with which locks.
+//!
+//! The system lists a lock of an open file description without a process. The `fdinfo` of a
+//! descriptor has the locks of its description, so the processes are looked through for
+//! descriptors of the files. Links of `/proc/<pid>/fd` are read and never followed: to follow
+//! one leads into a file system that may hang.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use std::{fs, str};
+
+use super::lock_list::ListedLock;
+use super::process;
+use super::watched::WatchedFiles;
+
+/// A descriptor that may be of a file of the database.
+#[derive(Clone, Debug)]
+pub(super) struct Descriptor {
+    pub(super) pid: u32,
+    info: PathBuf,
+}
+
+impl Descriptor {
+    /// The locks of its open file description on a file of `watched`, at this moment.
+    pub(super) fn locks(&self, watched: &WatchedFiles) -> Vec<ListedLock> {
+        let Ok(info) = fs::read(&self.info) else {
+            return Vec::new();
+        };
+        let lines = info.split(|byte| *byte == b'\n');
+        let locks = lines.filter_map(|line| {
+            let lock = str::from_utf8(line).ok()?.strip_prefix("lock:")?;
+            ListedLock::parse(lock.trim_start())
+        });
+        locks
+            .filter(|lock| lock.belongs_to_description && watched.find(lock.file).is_some())
+            .collect()
+    }
+}
+
+/// Which descriptors are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Which {
+    /// Those whose file has the name of a file of the database.
+    Named,
+    /// Those of all files: one may be open by another name (a hard link, a mount of the file).
+    All,
+}
+
+/// What a walk through the processes has found.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    pub(super) descriptors: Vec<Descriptor>,
+    /// How many processes this one may not look into.
+    pub(super) refused: usize,
+    /// How many processes were left when the time was over.
+    pub(super) left: usize,
+}
+
+/// Looks through all processes until `deadline`.
+pub(super) fn walk(watched: &WatchedFiles, which: Which, deadline: Instant) -> Walk {
+    let mut walk = Walk::default();
+    let processes = process::all().unwrap_or_default();
+    for (done, &pid) in processes.iter().enumerate() {
+        match look_into(pid, watched, which, deadline, &mut walk.descriptors) {
+            Ok(true) => {}
+            Ok(false) => {
+                walk.left = processes.len() - done;
+                break;
+            }
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => walk.refused += 1,
+            // It has ended.
+            Err(_) => {}
+        }
+    }
+    walk
+}
+
+/// False if the time is over.
+fn look_into(
+    pid: u32,
+    watched: &WatchedFiles,
+    which: Which,
+    deadline: Instant,
+    found: &mut Vec<Descriptor>,
+) -> io::Result<bool> {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        let entry = entry?;
+        // Closed since.
+        let Ok(target) = fs::read_link(entry.path()) else {
+            continue;
+        };
+        // Sockets and pipes have no path.
+        let is_wanted = target.has_root()
+            && match which {
+                Which::Named => watched.have_name(name_of(&target)),
+                Which::All => true,
+            };
+        if is_wanted {
+            let info = Path::new("/proc").join(pid.to_string()).join("fdinfo");
+            let descriptor = Descriptor {
+                pid,
+                info: info.join(entry.file_name()),
+            };
+            if which == Which::Named || !descriptor.locks(watched).is_empty() {
+                found.push(descriptor);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// The last part of the target of a link, to which the system adds whether it was deleted.
+fn name_of(target: &Path) -> &OsStr {
+    let name = target.file_name().unwrap_or_default().as_bytes();
+    OsStr::from_bytes(name.strip_suffix(b" (deleted)").unwrap_or(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_of_a_deleted_file_is_that_it_had() {
+        let name = |target| name_of(Path::new(target)).to_str();
+        assert_eq!(name("/a/app.db-shm"), Some("app.db-shm"));
+        assert_eq!(name("/a/app.db-shm (deleted)"), Some("app.db-shm"));
+        assert_eq!(name("/"), Some(""));
+    }
+}

@@ -1,0 +1,34 @@
+//! Which processes use a database, and which locks they hold, for a program that only looks.
+//!
+//! Nothing here acquires a lock, stores a byte, or makes a file, and the database and `-shm`
+//! are not opened: a close would drop the locks of a stock SQLite in this process. What is
+//! returned was true at the moment of the look; it is for people. What could not be seen is
+//! listed ([`Census::unseen`]).
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `census` | the locks on the files of a database, and their holders |
+//! | `lock_list` | a line of `/proc/locks`, and of `/proc/<pid>/fdinfo` |
+//! | `lock_byte` | the names of the lock bytes |
+//! | `watched` | by which numbers the system knows a file |
+//! | `descriptors` | which processes have a file open, and with which locks |
+//! | `holders` | the processes that hold locks of open file descriptions |
+//! | `process` | what is told of a process |
+//! | `slots` | the read slots with their marks and holders |
+//! | `side_view` | a look at the side file |
+
+mod census;
+mod descriptors;
+mod holders;
+mod lock_byte;
+mod lock_list;
+mod process;
+mod side_view;
+mod slots;
+mod watched;
+
+pub use census::{Census, FoundBy, HeldLock, Unseen};
+pub use lock_byte::{DatabaseFile, LockByte};
+pub use process::ProcessInfo;
+pub use side_view::{AttachedProcess, SideView};
+pub use slots::SlotInfo;
