@@ -18,8 +18,11 @@ export WAL_UNCHECKED
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
 
-demo: ## a bank in a real SQLite database, shared and killed (ARGS="--seconds 60 --writers 4")
-	@$(CARGO) run --quiet --release -p demo -- $(ARGS)
+# `make demo COMPARE=` runs it once, as `--backend inproc` needs it.
+COMPARE ?= --compare
+
+demo: ## a bank in a real SQLite database, shared and killed, without and with wal-queue (ARGS="--seconds 60 --writers 4")
+	@$(CARGO) run --quiet --release -p demo -- $(COMPARE) $(ARGS)
 
 test: test-unit examples test-sql test-packages test-bench loom test-mutations test-processes ## everything that must pass, in minutes
 	@$(MAKE) --no-print-directory tell-unchecked
@@ -173,7 +176,7 @@ soak: $(LITESTREAM) ## the same, longer: make soak MINUTES=240
 	WAL_ENGINE_SCRIPTS=$$(($(MINUTES) * 200)) $(CARGO) test --release -p wal-inproc --test conformance \
 	  engine_calls_that_fail_anywhere -- --nocapture
 	WAL_POWER_SCRIPTS=$$(($(MINUTES) * 10)) $(CARGO) test --release -p integration --test power_loss -- --nocapture
-	$(MAKE) demo ARGS="--seconds $$(($(MINUTES) * 4)) --writers 4 --readers 8"
+	$(MAKE) demo ARGS="--seconds $$(($(MINUTES) * 2)) --writers 4 --readers 8"
 	@$(MAKE) --no-print-directory tell-unchecked
 
 BENCH := $(CARGO) run --quiet --release -p bench --

@@ -59,7 +59,9 @@ fn assert_ends_well(output: &Output) -> String {
 /// was to happen did; a machine that is busy with much else needs longer.
 fn bank_until(dir: &Path, arguments: &[&str], shows: impl Fn(&str) -> bool) {
     for seconds in ["2", "8", "60"] {
-        let _ = fs::remove_file(dir.join("bank.db"));
+        for name in ["bank.db", "bank-queue.db"] {
+            let _ = fs::remove_file(dir.join(name));
+        }
         let output = bank(dir, &[&["--seconds", seconds], arguments].concat());
         let text = assert_ends_well(&output);
         if shows(&text) {
@@ -97,6 +99,37 @@ fn writers_over_stock_sqlite_that_are_killed_lose_nothing() {
         let (_, by_stock) = text.split_once("\nstock SQLite ").unwrap();
         number_before(" of them, ", by_stock) > 0
     });
+}
+
+/// What a row of the comparison has at its end, without the extension and with it.
+fn compared(row: &str, text: &str) -> [f64; 2] {
+    let line = text.lines().find(|line| line.starts_with(row));
+    let line = line.unwrap_or_else(|| panic!("no {row:?} in:\n{text}"));
+    let numbers = line[row.len()..].replace(',', "");
+    let mut numbers = numbers
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok());
+    let mut next = || numbers.next().unwrap_or_else(|| panic!("{line}"));
+    [next(), next()]
+}
+
+#[test]
+fn stock_writers_in_the_queue_get_their_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = ["--compare", "--kill-every", "0.5", "--seed", "9"];
+    bank_until(dir.path(), &arguments, |text| {
+        let [_, fairness] = compared("slowest writer : fastest, of all", text);
+        let [_, share] = compared("share of stock SQLite", text);
+        fairness > 0.3 && (30.0..70.0).contains(&share)
+    });
+}
+
+#[test]
+fn comparison_without_stock_writers_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bank(dir.path(), &["--compare", "--stock-writers", "0"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("nothing to compare"));
 }
 
 #[test]

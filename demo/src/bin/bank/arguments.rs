@@ -95,6 +95,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) dir: Option<PathBuf>,
 
+    /// Run a second time, with stock SQLite in the queue of this library by the
+    /// extension wal-queue, and show both runs side by side
+    #[arg(long)]
+    pub(crate) compare: bool,
+
     /// Break the bank, to see that it is noticed
     #[arg(long, value_enum, hide = true)]
     pub(crate) sabotage: Option<Sabotage>,
@@ -142,6 +147,8 @@ impl Arguments {
         } else if self.backend == BackendName::Inproc && self.stock_writers + self.stock_readers > 0
         {
             "with inproc one process owns the file, and stock SQLite cannot join".to_owned()
+        } else if self.compare && self.stock_writers == 0 {
+            "without writers over stock SQLite there is nothing to compare".to_owned()
         } else {
             return;
         };
@@ -182,9 +189,10 @@ impl Arguments {
             .collect()
     }
 
-    pub(crate) fn setup(&self, path: PathBuf) -> Setup {
+    pub(crate) fn setup(&self, path: PathBuf, stock_queues: bool) -> Setup {
         Setup {
             path,
+            stock_queues,
             accounts: self.accounts,
             writers: self.writers + self.stock_writers,
             seed: self.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000)),

@@ -24,6 +24,8 @@ pub(crate) enum SynchronousName {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Setup {
     pub(crate) path: PathBuf,
+    /// Whether processes over stock SQLite have the extension `wal-queue`.
+    pub(crate) stock_queues: bool,
     pub(crate) accounts: u32,
     pub(crate) writers: u32,
     pub(crate) seed: u64,
@@ -83,7 +85,8 @@ pub(crate) enum Engine {
     /// This library.
     Ours,
     /// Stock SQLite. The process is a genuine peer: nothing in it touches the
-    /// bank through this library.
+    /// bank through this library, which with the extension `wal-queue` orders
+    /// its writers only.
     Stock,
 }
 

@@ -48,9 +48,13 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 use arguments::{Arguments, Hidden};
+use assignment::Setup;
+use story::Story;
 
 /// The name of the bank in its directory.
 const FILE_NAME: &str = "bank.db";
+/// The name of the bank in the second run, to compare.
+const QUEUE_FILE_NAME: &str = "bank-queue.db";
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
@@ -85,21 +89,40 @@ fn demonstrate(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn run(arguments: &Arguments, place: &Place) -> Result<Vec<String>> {
-    let path = place.path().join(FILE_NAME);
-    let setup = arguments.setup(path);
+    let setup = arguments.setup(place.path().join(FILE_NAME), false);
+    let story = run_once(arguments, &setup)?;
+    let mut lines = summary::closing(&setup, &story);
+    if arguments.compare {
+        writeln!(io::stdout(), "{}\n", lines.join("\n"))?;
+        let queued = Setup {
+            path: place.path().join(QUEUE_FILE_NAME),
+            stock_queues: true,
+            ..setup
+        };
+        let second = run_once(arguments, &queued).context("with the extension wal-queue")?;
+        lines = summary::closing(&queued, &second);
+        let last = lines.pop();
+        lines.extend(summary::comparison(&story, &second));
+        lines.extend(last);
+    }
+    Ok(lines)
+}
+
+/// Makes a bank and runs the processes on it.
+fn run_once(arguments: &Arguments, setup: &Setup) -> Result<Story> {
     demo::bank::create(
         &setup.path,
         setup.accounts,
         arguments.page_size,
         assignment::STARTING_BALANCE,
     )?;
-    writeln!(io::stdout(), "{}\n", summary::opening(arguments, &setup))?;
-    let mut story = supervisor::run(arguments, &setup)?;
+    writeln!(io::stdout(), "{}\n", summary::opening(arguments, setup))?;
+    let mut story = supervisor::run(arguments, setup)?;
     if let Some(kind) = arguments.sabotage {
         sabotage::after_the_end(kind, &setup.path)?;
     }
-    verdict::check(&setup, arguments.backend, &mut story)?;
-    Ok(summary::closing(&setup, &story))
+    verdict::check(setup, arguments.backend, &mut story)?;
+    Ok(story)
 }
 
 /// The directory of the bank.

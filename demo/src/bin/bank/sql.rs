@@ -2,9 +2,9 @@
 //! library: what any other program does that has the database open.
 //!
 //! # Protocol
-//! A transfer is `BEGIN IMMEDIATE`, its updates, `COMMIT`. SQLite waits for its
-//! turn with a busy timeout: it tries, sleeps, and tries again, and nobody wakes
-//! it. An attempt that fails is rolled back.
+//! A transfer is `BEGIN IMMEDIATE`, its updates, `COMMIT`. SQLite waits for the
+//! lock with a busy timeout: it tries, sleeps, and tries again. Its peers wake it
+//! only if it has the extension `wal-queue`. An attempt that fails is rolled back.
 
 use std::time::Instant;
 

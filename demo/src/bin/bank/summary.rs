@@ -16,7 +16,16 @@ pub(crate) fn opening(arguments: &Arguments, setup: &Setup) -> String {
     let over_stock = match (arguments.stock_writers, arguments.stock_readers) {
         (0, 0) => String::new(),
         (writers, readers) => {
-            format!("; {} over {}", listed(writers, readers), Engine::Stock)
+            let queue = if setup.stock_queues {
+                " with the extension wal-queue"
+            } else {
+                ""
+            };
+            format!(
+                "; {} over {}{queue}",
+                listed(writers, readers),
+                Engine::Stock
+            )
         }
     };
     format!(
@@ -155,4 +164,55 @@ fn kills(story: &Story) -> String {
         kills.committed,
         kills.rolled_back,
     )
+}
+
+/// Both runs side by side: what the writers of each engine got without the
+/// extension, and with it.
+pub(crate) fn comparison(without: &Story, with: &Story) -> Vec<String> {
+    let of_all = |story: &Story| {
+        let ledgers = story.ours.ledgers.iter().chain(&story.stock.ledgers);
+        let counts: Vec<i64> = ledgers.map(|ledger| ledger.transfers()).collect();
+        let slowest = counts.iter().min().copied().unwrap_or(0);
+        let fastest = counts.iter().max().copied().unwrap_or(0);
+        format!("{:.2}", slowest as f64 / fastest.max(1) as f64)
+    };
+    let share = |story: &Story| {
+        let stock = story.stock.transfers() as f64;
+        format!(
+            "{:.1} %",
+            percent(stock, stock + story.ours.transfers() as f64)
+        )
+    };
+    let transfers = |share: &Share| HumanCount(share.transfers()).to_string();
+    let wait = |share: &Share| format!("{} ms", share.longest_wait.as_millis());
+    let pause = |share: &Share| format!("{} ms", share.longest_without_commit.as_millis());
+    let row = |what: &str, of: &dyn Fn(&Story) -> String| {
+        format!("{what:<44} {:>14} {:>14}", of(without), of(with))
+    };
+    vec![
+        String::new(),
+        format!(
+            "{:<44} {:>14} {:>14}",
+            "wal-queue in stock SQLite", "without", "with"
+        ),
+        row("transfers by this library", &|story| transfers(&story.ours)),
+        row("transfers by stock SQLite", &|story| {
+            transfers(&story.stock)
+        }),
+        row("share of stock SQLite", &share),
+        row("slowest writer : fastest, of all", &of_all),
+        row("longest wait for WRITE, this library", &|story| {
+            wait(&story.ours)
+        }),
+        row("longest wait for WRITE, stock SQLite", &|story| {
+            wait(&story.stock)
+        }),
+        row("longest without a commit, stock SQLite", &|story| {
+            pause(&story.stock)
+        }),
+        row("busy timeouts passed, stock SQLite", &|story| {
+            HumanCount(story.stock.refusals).to_string()
+        }),
+        String::new(),
+    ]
 }

@@ -38,7 +38,13 @@ fn die_with_supervisor() -> Result<()> {
 fn open(engine: Engine, setup: &Setup) -> Result<Box<dyn Access>> {
     Ok(match engine {
         Engine::Ours => Box::new(PageBank::new(setup.options().open_shm(&setup.path)?)?),
-        Engine::Stock => Box::new(SqlBank::open(setup)?),
+        Engine::Stock => {
+            if setup.stock_queues {
+                // What SQLite calls when a program loads the extension.
+                wal_queue::register()?;
+            }
+            Box::new(SqlBank::open(setup)?)
+        }
     })
 }
 
