@@ -106,7 +106,8 @@ test-packages: packages ## the packages as they are installed, by two Pythons, N
 	if node -e "require('better-sqlite3')" 2>/dev/null; then node="--node $(CURDIR)/target/test-packages/node"; \
 	  npm install --silent --offline --prefix target/test-packages/node $(PACKAGES)/*.tgz; \
 	else $(call unchecked,the npm package,Node has no better-sqlite3; run \`make tools\`); fi; \
-	python3 packaging/tests/test_packages.py $$pythons $$node
+	python3 packaging/tests/test_packages.py $$pythons $$node; \
+	python3 packaging/tests/test_snippets.py $$pythons $$node
 
 loom: ## interleavings of locks, wake-ups, header cell, index, page map, snapshots and commits
 	$(LOOM) -p wal-inproc --test loom_packed_lock --test loom_slot_lock --test loom_wait --test loom_protocol

@@ -8,20 +8,18 @@ sqlite3 shell.
 import argparse
 import contextlib
 import pathlib
-import platform
+import select
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
 # A hang ends here. A test that passes never waits for so long.
 PATIENCE = 60
-FUTEX = {"x86_64": "202", "aarch64": "98"}.get(platform.machine())
 PYTHONS: "list[str]" = []
 NODE_FOLDER = None
 
@@ -86,25 +84,6 @@ class Writer:
             if read == "":
                 raise AssertionError(f"{self.name} ended before it printed {line!r}")
 
-    def system_calls(self, count):
-        """The numbers of the system calls that it is found to block in."""
-        found = []
-        end = time.monotonic() + PATIENCE
-        while len(found) < count and time.monotonic() < end:
-            text = pathlib.Path(f"/proc/{self.process.pid}/syscall").read_text()
-            number = text.split()[0]
-            if number not in ("running", "-1"):
-                found.append(number)
-            time.sleep(0.001)
-        return found
-
-    def wait_until_queued(self):
-        """Return once it blocks in a futex: stock SQLite never does, it sleeps and polls."""
-        end = time.monotonic() + PATIENCE
-        while FUTEX not in self.system_calls(1):
-            if time.monotonic() > end:
-                raise AssertionError(f"{self.name} does not wait in the queue")
-
     def commit(self):
         self.process.stdin.write("COMMIT;\n")
         self.process.stdin.close()
@@ -137,39 +116,53 @@ class Queue(unittest.TestCase):
         self.addCleanup(writer.end)
         return writer
 
-    def test_writers_of_all_languages_commit_in_order_of_arrival(self):
+    def seen_in_queue(self, writers):
+        """The processes that wait in the queue, once all `writers` are among them."""
+        pids = [str(writer.process.pid) for writer in writers]
+        command = [PYTHONS[0], HERE / "observer.py", self.database, *pids]
+        options = {"timeout": PATIENCE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+        return set(subprocess.run(command, check=True, **options).stdout.split())
+
+    def commit_in_turn(self, holder, waiting):
+        """Each writer that gets the lock commits and releases it."""
+        holder.commit()
+        while waiting:
+            outputs = [writer.process.stdout for writer in waiting]
+            ready, _, _ = select.select(outputs, [], [], PATIENCE)
+            self.assertTrue(ready, "no writer got the lock")
+            holder = waiting.pop(outputs.index(ready[0]))
+            holder.expect("holds")
+            holder.commit()
+
+    def committed(self):
+        return {name for (name,) in self.stock.execute("SELECT name FROM writers")}
+
+    def test_writers_of_all_languages_wait_in_one_queue(self):
         workers = [(python, python_worker(python)) for python in PYTHONS]
         workers.append(("the sqlite3 shell", shell_worker))
         if NODE_FOLDER is not None:
             workers.append(("better-sqlite3", node_worker))
-        workers = workers + workers[::-1]
-        first, *others = workers
-        holder = self.start(first[1], "0 " + first[0])
+        (name, worker), *others = workers * 2
+        holder = self.start(worker, "0 " + name)
         holder.expect("holds")
-        queued = []
-        for number, (name, worker) in enumerate(others, start=1):
-            writer = self.start(worker, f"{number} {name}")
-            writer.wait_until_queued()
-            queued.append(writer)
-        self.assertTrue(pathlib.Path(f"{self.database}-coord").exists())
-        for next_writer in queued:
-            holder.commit()
-            next_writer.expect("holds")
-            holder = next_writer
-        holder.commit()
-        rows = self.stock.execute("SELECT name FROM writers ORDER BY turn")
-        expected = [f"{number} {name}" for number, (name, _) in enumerate(workers)]
-        self.assertEqual([name for (name,) in rows], expected)
+        waiting = [
+            self.start(worker, f"{number} {name}")
+            for number, (name, worker) in enumerate(others, start=1)
+        ]
+        self.seen_in_queue(waiting)
+        names = {writer.name for writer in [holder, *waiting]}
+        self.commit_in_turn(holder, waiting)
+        self.assertEqual(self.committed(), names)
 
-    def test_writer_without_the_extension_sleeps_and_polls(self):
-        self.stock.execute("BEGIN IMMEDIATE")
+    def test_writer_without_the_extension_polls_beside_the_queue(self):
         worker = python_worker(PYTHONS[0])
-        writer = self.start(worker, "plain", environment={"PLAIN": "1"})
-        self.assertNotIn(FUTEX, writer.system_calls(50))
-        self.assertFalse(pathlib.Path(f"{self.database}-coord").exists())
-        self.stock.execute("COMMIT")
-        writer.expect("holds")
-        writer.commit()
+        holder = self.start(worker, "holder")
+        holder.expect("holds")
+        plain = self.start(worker, "plain", environment={"PLAIN": "1"})
+        queued = self.start(worker, "queued")
+        self.assertEqual(self.seen_in_queue([queued]), {str(queued.process.pid)})
+        self.commit_in_turn(holder, [plain, queued])
+        self.assertEqual(self.committed(), {"holder", "plain", "queued"})
 
 
 class Wheel(unittest.TestCase):
