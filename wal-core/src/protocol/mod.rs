@@ -65,6 +65,7 @@ pub use durability::{GroupMember, record_failed_sync, wait_until_synced};
 pub use handle::{Opener, Wal};
 pub use locking::busy::{BusyHandler, Cancel};
 pub use locking::guard::LockGuard;
+pub use locking::queued_try::QueuedTry;
 #[cfg(feature = "observe")]
 pub use observe::Counters;
 pub use open::{

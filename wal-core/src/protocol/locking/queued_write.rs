@@ -6,7 +6,7 @@
 //! [queue](crate::wait::WriterQueue), and each new one goes to its end. The lock alone
 //! decides: stock SQLite does not see the queue, and a writer that gives up tries once more,
 //! wherever it is in the queue. A busy handler that asks has pauses of its own, and does not
-//! queue.
+//! queue; an engine, which waits in one call and tries in another, queues by [`super::queued_try`].
 //!
 //! # Crash
 //! A waiter that dies in the queue is skipped after a moment; see [`crate::wait`].
@@ -34,12 +34,12 @@ pub(in crate::protocol) enum Begin {
 }
 
 /// A writer that waits for `WRITE`, and its slot in the queue, if it has one.
-struct QueuedWriter<'l, C: WalCoordination> {
-    wal: &'l Arc<Wal<C>>,
-    queue: &'l WriterQueue,
-    thread: u32,
-    slot: Option<QueueSlot>,
-    on: Begin,
+pub(super) struct QueuedWriter<'l, C: WalCoordination> {
+    pub(super) wal: &'l Arc<Wal<C>>,
+    pub(super) queue: &'l WriterQueue,
+    pub(super) thread: u32,
+    pub(super) slot: Option<QueueSlot>,
+    pub(super) on: Begin,
 }
 
 /// `WRITE`, as a waiter has acquired it.
@@ -143,13 +143,13 @@ impl<C: WalCoordination> HeldWrite<C> {
 
 impl<'l, C: WalCoordination> QueuedWriter<'l, C> {
     /// Returns the word to sleep on, and its value.
-    fn word(&self) -> Option<(&'l AtomicU32, u32)> {
+    pub(super) fn word(&self) -> Option<(&'l AtomicU32, u32)> {
         let word = self.queue.word(self.slot?);
         Some((word, word.load(Ordering::SeqCst)))
     }
 
     /// True if this writer may try to acquire `WRITE`.
-    fn may_try(&mut self) -> bool {
+    pub(super) fn may_try(&mut self) -> bool {
         let Some(slot) = self.slot else {
             return rule!(WriterQueueOrder, self.queue.may_bypass(self.thread, now()));
         };
@@ -161,7 +161,7 @@ impl<'l, C: WalCoordination> QueuedWriter<'l, C> {
     }
 
     /// Queues; false if this writer is in the queue already, or the queue is full.
-    fn enters(&mut self) -> bool {
+    pub(super) fn enters(&mut self) -> bool {
         if self.slot.is_none() {
             self.slot = self.queue.enter(now());
             if let Some(slot) = self.slot
@@ -175,7 +175,7 @@ impl<'l, C: WalCoordination> QueuedWriter<'l, C> {
     }
 
     /// Leaves the queue. The slot may be another waiter's by now.
-    fn leave(&mut self) {
+    pub(super) fn leave(&mut self) {
         if let Some(slot) = self.slot.take() {
             self.queue.leave(slot);
             if self.on == Begin::OnNewest {
@@ -199,7 +199,7 @@ impl<'l, C: WalCoordination> QueuedWriter<'l, C> {
 
     /// Until when this writer, which has `tried` unsuccessfully or is not the first in the
     /// queue, sleeps: at most until `until`. The one before it in the queue wakes it.
-    fn sleep_until(&self, tried: bool, until: Instant) -> Instant {
+    pub(super) fn sleep_until(&self, tried: bool, until: Instant) -> Instant {
         let until = until.min(Instant::now() + HEARTBEAT);
         match self.slot {
             Some(slot) if tried => match self.queue.defer_wake_up(slot, now()) {
@@ -214,11 +214,16 @@ impl<'l, C: WalCoordination> QueuedWriter<'l, C> {
     fn try_write(&mut self) -> Result<Option<HeldWrite<C>>> {
         let write = self.wal.try_begin_write_tx()?;
         if write.is_some() {
-            let from_queue = self.slot.is_some();
-            self.queue.begin_slice(self.thread, now(), from_queue);
-            self.leave();
+            self.acquired();
         }
         Ok(write.map(HeldWrite::of_lock))
+    }
+
+    /// Begins the time slice of this writer, which has acquired `WRITE`, and frees its slot.
+    pub(super) fn acquired(&mut self) {
+        let from_queue = self.slot.is_some();
+        self.queue.begin_slice(self.thread, now(), from_queue);
+        self.leave();
     }
 }
 

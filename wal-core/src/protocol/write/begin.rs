@@ -11,6 +11,7 @@ use crate::protocol::handle::Wal;
 use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::locking::guard::LockGuard;
 use crate::protocol::locking::guard::LocksHeld;
+use crate::protocol::locking::queued_try::QueuedTry;
 use crate::protocol::locking::queued_write::{Begin, HeldWrite};
 use crate::protocol::read::begin::ReadTx;
 use crate::protocol::write::write_tx::{UpgradeRefused, WriteTx};
@@ -76,6 +77,24 @@ impl<C: WalCoordination> ReadTx<C> {
             }
             Err(error) => Err(Box::new(UpgradeRefused { read: self, error })),
         }
+    }
+
+    /// As [`ReadTx::upgrade`], as the writer that `queued` is in the writer queue: its slot is
+    /// freed if it acquires `WRITE`.
+    ///
+    /// # Errors
+    /// As [`ReadTx::upgrade`]. After [`Error::Busy`] and [`Error::BusySnapshot`] the caller
+    /// waits by [`QueuedTry::wait`], and upgrades another read transaction.
+    pub fn upgrade_queued(
+        self,
+        queued: &mut QueuedTry<C>,
+    ) -> Result<WriteTx<C>, Box<UpgradeRefused<C>>> {
+        let upgraded = self.upgrade();
+        match &upgraded {
+            Ok(_) => queued.acquired(),
+            Err(refused) => queued.failed(matches!(refused.error, Error::Busy { .. })),
+        }
+        upgraded
     }
 }
 
