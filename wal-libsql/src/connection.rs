@@ -1,45 +1,18 @@
-//! SQL on a database: as little as it takes to run it.
+//! A connection to a database, on which SQL runs.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_uchar};
-use std::marker::PhantomData;
+use std::ffi::{CStr, c_int};
+use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::{self, NonNull};
-use std::slice;
 use std::time::Duration;
 
 use libsql_ffi as ffi;
 
 use crate::options::{BackendKind, WalOptions};
-
-/// The encoding of texts (`SQLITE_UTF8`).
-const UTF8: c_uchar = 1;
-
-/// What the engine says went wrong.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{message} (code {code})")]
-pub struct SqlError {
-    /// The extended result code.
-    pub code: c_int,
-    /// The message.
-    pub message: String,
-}
-
-/// A value of a row, or of a parameter.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Value {
-    /// NULL.
-    Null,
-    /// INTEGER.
-    Integer(i64),
-    /// REAL.
-    Real(f64),
-    /// TEXT.
-    Text(String),
-    /// BLOB.
-    Blob(Vec<u8>),
-}
+use crate::statement::{Statement, text_at};
+use crate::value::{SqlError, Value, c_string};
 
 /// How a database is opened.
 #[derive(Clone, Debug)]
@@ -50,8 +23,8 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    /// For reading and writing, made if it is not there, without waiting for
-    /// others.
+    /// For reading and writing; the database is made if it is not there. Statements do not
+    /// wait for other connections.
     pub fn new(backend: BackendKind) -> Self {
         OpenOptions {
             wal: WalOptions::new(backend),
@@ -74,7 +47,7 @@ impl OpenOptions {
         self
     }
 
-    /// How long to wait for others.
+    /// How long a statement waits for other connections; see [`Connection::busy_timeout`].
     #[must_use]
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
@@ -106,30 +79,32 @@ impl OpenOptions {
         connection.check(code)?;
         // SAFETY: the connection is open.
         unsafe { ffi::sqlite3_extended_result_codes(db.as_ptr(), 1) };
-        let timeout = c_int::try_from(self.busy_timeout.as_millis()).unwrap_or(c_int::MAX);
-        // SAFETY: the connection is open.
-        connection.check(unsafe { ffi::sqlite3_busy_timeout(db.as_ptr(), timeout) })?;
+        connection.busy_timeout(self.busy_timeout)?;
         Ok(connection)
     }
 }
 
-impl SqlError {
-    fn of_code(code: c_int) -> Self {
-        SqlError {
-            code,
-            message: ffi::code_to_str(code).to_owned(),
-        }
-    }
-}
-
-fn c_string(bytes: &[u8]) -> Result<CString, SqlError> {
-    CString::new(bytes).map_err(|_| SqlError {
-        code: ffi::SQLITE_MISUSE,
-        message: "a zero byte within a text".to_owned(),
-    })
-}
-
 /// A connection to a database, on which SQL runs. Use one for each thread.
+///
+/// ```
+/// # use wal_libsql::{BackendKind, OpenOptions, Value};
+/// # #[cfg(feature = "shm")]
+/// # fn main() -> Result<(), wal_libsql::SqlError> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("app.db");
+/// let db = OpenOptions::new(BackendKind::Shared)
+///     .busy_timeout(std::time::Duration::from_secs(5))
+///     .open(&path)?;
+/// db.execute("PRAGMA journal_mode = WAL; CREATE TABLE person(id INTEGER PRIMARY KEY, name)")?;
+/// db.execute_with("INSERT INTO person(name) VALUES (?)", &["Ada".into()])?;
+/// assert_eq!((db.changes(), db.last_insert_rowid()), (1, 1));
+/// let rows = db.query_with("SELECT name FROM person WHERE id = ?", &[1.into()])?;
+/// assert_eq!(rows, [[Value::from("Ada")]]);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "shm"))]
+/// # fn main() {}
+/// ```
 #[derive(Debug)]
 pub struct Connection {
     db: NonNull<ffi::sqlite3>,
@@ -139,8 +114,8 @@ pub struct Connection {
 unsafe impl Send for Connection {}
 
 impl Connection {
-    /// Opens the database at `path`, shared with other processes, waiting for
-    /// them up to five seconds.
+    /// Opens the database at `path`, shared with other processes, for which statements
+    /// wait up to five seconds.
     ///
     /// # Errors
     /// What the engine says.
@@ -151,41 +126,105 @@ impl Connection {
             .open(path)
     }
 
-    /// A connection that was opened by other means, with `libsql_open_v3` or
-    /// with libSQL's own log. Dropping this closes it.
+    /// Takes over a connection that was opened by other means: [`Connection::into_raw`], with
+    /// `libsql_open_v3` and [`WalOptions::manager`], or with libSQL's own log. Dropping the value
+    /// closes it. Its busy handler stays.
     ///
     /// # Safety
-    /// `db` is open, and nobody else closes it or uses it at the same time.
+    /// `db` is open, and the caller gives up its ownership: no other code closes it. Other code
+    /// that still has the pointer uses it on the thread that uses this value only, and not after
+    /// it is dropped.
     pub unsafe fn from_raw(db: NonNull<ffi::sqlite3>) -> Self {
         Connection { db }
     }
 
-    /// Runs all statements of `sql`, and forgets the rows.
+    /// Gives the connection up without closing it. The caller owns it from now on, and closes
+    /// it by `sqlite3_close_v2` or [`Connection::from_raw`]. Its settings stay, its busy handler
+    /// and the log beneath among them.
     ///
-    /// # Errors
-    /// What the engine says of the first that fails.
-    pub fn execute(&self, sql: &str) -> Result<(), SqlError> {
-        let sql = c_string(sql.as_bytes())?;
-        let db = self.db.as_ptr();
-        // SAFETY: the connection is open, the text ends with a zero.
-        self.check(unsafe {
-            ffi::sqlite3_exec(db, sql.as_ptr(), None, ptr::null_mut(), ptr::null_mut())
-        })
+    /// ```
+    /// # use wal_libsql::{BackendKind, Connection, OpenOptions};
+    /// # #[cfg(feature = "shm")]
+    /// # fn main() -> Result<(), wal_libsql::SqlError> {
+    /// let db = OpenOptions::new(BackendKind::Shared).open(":memory:")?.into_raw();
+    /// // A driver of its own uses the pointer here, and gives it back to be closed.
+    /// // SAFETY: `into_raw` gave it, and it is used here alone.
+    /// let db = unsafe { Connection::from_raw(db) };
+    /// db.execute("SELECT 1")?;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "shm"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use = "the connection stays open until it is closed"]
+    pub fn into_raw(self) -> NonNull<ffi::sqlite3> {
+        ManuallyDrop::new(self).db
     }
 
-    /// Runs the one statement of `sql`, and gives its rows.
+    /// The connection as C knows it, for what this wrapper does not have. The value still owns
+    /// it: the caller does not close it, nor use it after the value is dropped.
+    pub fn as_raw(&self) -> NonNull<ffi::sqlite3> {
+        self.db
+    }
+
+    /// Lets each statement wait up to `timeout` for other connections; zero is not to wait.
+    /// It replaces the busy handler that the connection has.
     ///
     /// # Errors
-    /// What the engine says.
-    pub fn query(&self, sql: &str) -> Result<Vec<Vec<Value>>, SqlError> {
+    /// `SQLITE_MISUSE`.
+    pub fn busy_timeout(&self, timeout: Duration) -> Result<(), SqlError> {
+        let timeout = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: the connection is open.
+        self.check(unsafe { ffi::sqlite3_busy_timeout(self.db.as_ptr(), timeout) })
+    }
+
+    /// Runs all statements of `sql`, and discards their rows.
+    ///
+    /// # Errors
+    /// What the engine says of the first statement that fails; later ones do not run.
+    pub fn execute(&self, sql: &str) -> Result<(), SqlError> {
+        let sql = c_string(sql.as_bytes())?;
+        let mut rest = sql.as_c_str();
+        while !rest.is_empty() {
+            let (statement, tail) = self.prepare_first(rest)?;
+            if let Some(mut statement) = statement {
+                while statement.step()? {}
+            }
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// Runs the first statement of `sql` with `parameters`, and discards its rows.
+    ///
+    /// # Errors
+    /// As [`Connection::query_with`].
+    pub fn execute_with(&self, sql: &str, parameters: &[Value]) -> Result<(), SqlError> {
         let mut statement = self.prepare(sql)?;
+        statement.bind_all(parameters)?;
+        while statement.step()? {}
+        Ok(())
+    }
+
+    /// Runs the first statement of `sql`, and returns its rows.
+    ///
+    /// # Errors
+    /// As [`Connection::query_with`].
+    pub fn query(&self, sql: &str) -> Result<Vec<Vec<Value>>, SqlError> {
+        self.query_with(sql, &[])
+    }
+
+    /// Runs the first statement of `sql` with `parameters`, and returns its rows.
+    ///
+    /// # Errors
+    /// What the engine says; `SQLITE_RANGE` for another number of parameters than the statement
+    /// has.
+    pub fn query_with(&self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, SqlError> {
+        let mut statement = self.prepare(sql)?;
+        statement.bind_all(parameters)?;
         let mut rows = Vec::new();
         while statement.step()? {
-            rows.push(
-                (0..statement.columns())
-                    .map(|at| statement.value(at))
-                    .collect(),
-            );
+            rows.push(statement.row());
         }
         Ok(rows)
     }
@@ -193,31 +232,61 @@ impl Connection {
     /// Prepares the first statement of `sql`, to be run any number of times.
     ///
     /// # Errors
-    /// What the engine says.
+    /// What the engine says; `SQLITE_MISUSE` if there is no statement.
     pub fn prepare(&self, sql: &str) -> Result<Statement<'_>, SqlError> {
         let text = c_string(sql.as_bytes())?;
-        let mut statement = ptr::null_mut();
-        let db = self.db.as_ptr();
+        let (statement, _) = self.prepare_first(&text)?;
+        statement.ok_or_else(|| SqlError::misuse("no statement"))
+    }
+
+    /// Returns how many rows the last `INSERT`, `UPDATE` or `DELETE` has changed, without those
+    /// that triggers have changed.
+    pub fn changes(&self) -> u64 {
+        // SAFETY: the connection is open.
+        let changes = unsafe { ffi::sqlite3_changes64(self.db.as_ptr()) };
+        u64::try_from(changes).unwrap_or(0)
+    }
+
+    /// Returns how many rows were changed since the connection was opened, with those that
+    /// triggers have changed.
+    pub fn total_changes(&self) -> u64 {
+        // SAFETY: the connection is open.
+        let changes = unsafe { ffi::sqlite3_total_changes64(self.db.as_ptr()) };
+        u64::try_from(changes).unwrap_or(0)
+    }
+
+    /// Returns the rowid of the row that this connection has inserted last; 0 if it has inserted
+    /// none.
+    pub fn last_insert_rowid(&self) -> i64 {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_last_insert_rowid(self.db.as_ptr()) }
+    }
+
+    /// Prepares the first statement of `text`, and returns it, `None` for a comment, with
+    /// the rest.
+    fn prepare_first<'t>(
+        &self,
+        text: &'t CStr,
+    ) -> Result<(Option<Statement<'_>>, &'t CStr), SqlError> {
+        let (mut statement, mut tail) = (ptr::null_mut(), ptr::null());
         // SAFETY: the connection is open, the text ends with a zero.
-        self.check(unsafe {
-            ffi::sqlite3_prepare_v2(db, text.as_ptr(), -1, &raw mut statement, ptr::null_mut())
-        })?;
-        Ok(Statement {
-            connection: self,
-            statement: NonNull::new(statement).ok_or_else(|| SqlError {
-                code: ffi::SQLITE_MISUSE,
-                message: "no statement".to_owned(),
-            })?,
-            _not_shared: PhantomData,
-        })
+        let code = unsafe {
+            ffi::sqlite3_prepare_v2(
+                self.db.as_ptr(),
+                text.as_ptr(),
+                -1,
+                &raw mut statement,
+                &raw mut tail,
+            )
+        };
+        self.check(code)?;
+        let statement = NonNull::new(statement).map(|statement| Statement::new(self, statement));
+        // SAFETY: after a success it is within `text`, or at the zero behind it.
+        let rest = unsafe { CStr::from_ptr(tail) };
+        Ok((statement, rest))
     }
 
-    /// The connection as C knows it, for what this wrapper has not.
-    pub fn as_ptr(&self) -> *mut ffi::sqlite3 {
-        self.db.as_ptr()
-    }
-
-    fn check(&self, code: c_int) -> Result<(), SqlError> {
+    pub(crate) fn check(&self, code: c_int) -> Result<(), SqlError> {
         if code == ffi::SQLITE_OK {
             return Ok(());
         }
@@ -230,128 +299,9 @@ impl Connection {
     }
 }
 
-fn text_at(text: *const c_char) -> String {
-    if text.is_null() {
-        return String::new();
-    }
-    // SAFETY: texts of the engine end with a zero.
-    let text = unsafe { CStr::from_ptr(text) };
-    text.to_string_lossy().into_owned()
-}
-
 impl Drop for Connection {
     fn drop(&mut self) {
-        // SAFETY: nobody uses it any more; statements borrow it.
+        // SAFETY: this is the last use of it; statements borrow it.
         unsafe { ffi::sqlite3_close_v2(self.db.as_ptr()) };
-    }
-}
-
-/// A prepared statement.
-#[derive(Debug)]
-pub struct Statement<'c> {
-    connection: &'c Connection,
-    statement: NonNull<ffi::sqlite3_stmt>,
-    _not_shared: PhantomData<*mut ()>,
-}
-
-impl Statement<'_> {
-    /// Sets parameter `at`, the first of which is 1.
-    ///
-    /// # Errors
-    /// What the engine says.
-    pub fn bind(&mut self, at: c_int, value: &Value) -> Result<(), SqlError> {
-        let statement = self.statement.as_ptr();
-        // The statement is there, and texts and blobs are copied, in each call.
-        let code = match value {
-            // SAFETY: as above.
-            Value::Null => unsafe { ffi::sqlite3_bind_null(statement, at) },
-            // SAFETY: as above.
-            Value::Integer(number) => unsafe { ffi::sqlite3_bind_int64(statement, at, *number) },
-            // SAFETY: as above.
-            Value::Real(number) => unsafe { ffi::sqlite3_bind_double(statement, at, *number) },
-            Value::Text(text) => {
-                let (start, len) = (text.as_ptr().cast(), text.len() as u64);
-                let copied = ffi::SQLITE_TRANSIENT();
-                // SAFETY: as above.
-                unsafe { ffi::sqlite3_bind_text64(statement, at, start, len, copied, UTF8) }
-            }
-            Value::Blob(blob) => {
-                // The pointer of an empty one is not null, which would be NULL.
-                let (start, len) = (blob.as_ptr().cast(), blob.len() as u64);
-                let copied = ffi::SQLITE_TRANSIENT();
-                // SAFETY: as above.
-                unsafe { ffi::sqlite3_bind_blob64(statement, at, start, len, copied) }
-            }
-        };
-        self.connection.check(code)
-    }
-
-    /// Goes on to the next row; false if there is none, and the statement has
-    /// been run.
-    ///
-    /// # Errors
-    /// What the engine says.
-    pub fn step(&mut self) -> Result<bool, SqlError> {
-        // SAFETY: the statement is there.
-        match unsafe { ffi::sqlite3_step(self.statement.as_ptr()) } {
-            ffi::SQLITE_ROW => Ok(true),
-            ffi::SQLITE_DONE => Ok(false),
-            code => self.connection.check(code).map(|()| false),
-        }
-    }
-
-    /// Makes it ready to be run again; parameters stay.
-    pub fn reset(&mut self) {
-        // SAFETY: the statement is there. What it says was said by `step`.
-        unsafe { ffi::sqlite3_reset(self.statement.as_ptr()) };
-    }
-
-    /// The number of columns.
-    pub fn columns(&self) -> c_int {
-        // SAFETY: the statement is there.
-        unsafe { ffi::sqlite3_column_count(self.statement.as_ptr()) }
-    }
-
-    /// The value of column `at` of this row, the first of which is 0.
-    pub fn value(&self, at: c_int) -> Value {
-        let statement = self.statement.as_ptr();
-        // SAFETY: the statement is there, for this and the calls below; what
-        // is pointed to stays until the next one.
-        let kind = unsafe { ffi::sqlite3_column_type(statement, at) };
-        match kind {
-            ffi::SQLITE_INTEGER => {
-                // SAFETY: as above.
-                Value::Integer(unsafe { ffi::sqlite3_column_int64(statement, at) })
-            }
-            ffi::SQLITE_FLOAT => {
-                // SAFETY: as above.
-                Value::Real(unsafe { ffi::sqlite3_column_double(statement, at) })
-            }
-            ffi::SQLITE_TEXT => Value::Text(String::from_utf8_lossy(&self.bytes(at)).into_owned()),
-            ffi::SQLITE_BLOB => Value::Blob(self.bytes(at)),
-            _ => Value::Null,
-        }
-    }
-
-    fn bytes(&self, at: c_int) -> Vec<u8> {
-        let statement = self.statement.as_ptr();
-        // SAFETY: the statement is there.
-        let start = unsafe { ffi::sqlite3_column_blob(statement, at) }.cast::<u8>();
-        // SAFETY: as above.
-        let len = unsafe { ffi::sqlite3_column_bytes(statement, at) };
-        match usize::try_from(len) {
-            Ok(len @ 1..) if !start.is_null() => {
-                // SAFETY: the engine says that so many bytes are there.
-                unsafe { slice::from_raw_parts(start, len) }.to_vec()
-            }
-            _ => Vec::new(),
-        }
-    }
-}
-
-impl Drop for Statement<'_> {
-    fn drop(&mut self) {
-        // SAFETY: nobody uses it any more.
-        unsafe { ffi::sqlite3_finalize(self.statement.as_ptr()) };
     }
 }

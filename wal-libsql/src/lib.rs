@@ -3,11 +3,13 @@
 //!
 //! Several processes run SQL on one database, beside stock SQLite and beside
 //! programs that use the crate `wal`. [`Connection`] is a thin wrapper to run
-//! SQL with; [`WalOptions::manager`] is for who has bindings of their own.
+//! SQL with, and a base for a driver: [`Connection::as_raw`], [`Connection::into_raw`] and
+//! [`Connection::from_raw`] give what C works with. [`WalOptions::manager`] is for a driver
+//! that opens connections itself.
 //!
 //! | file | what it owns |
 //! |---|---|
-//! | `connection` | [`Connection`] and [`Statement`]: SQL |
+//! | `connection`, `statement`, `value` | [`Connection`], [`Statement`] and [`Value`]: SQL |
 //! | `manager` | opening and closing logs for the engine |
 //! | `handle` | an open log as the engine holds it, and when it is opened again |
 //! | `methods` | the methods of it, as C calls them |
@@ -34,9 +36,13 @@ mod manager;
 mod methods;
 mod options;
 mod place;
+mod statement;
 mod storage;
+mod value;
 
-pub use connection::{Connection, OpenOptions, SqlError, Statement, Value};
+pub use connection::{Connection, OpenOptions};
 pub use libsql_ffi as ffi;
 pub use options::{BackendKind, WalOptions};
+pub use statement::Statement;
+pub use value::{SqlError, Value};
 pub use wal_core::storage::LockKind;

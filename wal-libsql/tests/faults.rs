@@ -105,7 +105,7 @@ fn own_log(path: &Path) -> Result<Connection, c_int> {
     // SAFETY: it is open, and used here only.
     let connection = unsafe { Connection::from_raw(db) };
     // SAFETY: it is open.
-    unsafe { ffi::sqlite3_extended_result_codes(connection.as_ptr(), 1) };
+    unsafe { ffi::sqlite3_extended_result_codes(connection.as_raw().as_ptr(), 1) };
     match code {
         ffi::SQLITE_OK => Ok(connection),
         code => Err(code),
@@ -350,7 +350,7 @@ fn size_hint_comes_before_a_checkpoint_extends_the_file() {
         let operation = ffi::SQLITE_FCNTL_CHUNK_SIZE;
         // SAFETY: the connection is open, and the operation takes a number.
         let code = unsafe {
-            ffi::sqlite3_file_control(db.as_ptr(), c"main".as_ptr(), operation, argument)
+            ffi::sqlite3_file_control(db.as_raw().as_ptr(), c"main".as_ptr(), operation, argument)
         };
         assert_eq!(code, ffi::SQLITE_OK);
         *RECORDER.get() = Recorded::NOTHING;
@@ -378,7 +378,7 @@ fn interrupt_is_noticed_at_each_page_of_a_checkpoint() {
         for open in [our_log, own_log] {
             let (recorded, done, _) = checkpoint(open, |db| {
                 *RECORDER.get() = Recorded {
-                    interrupt: Some((write, db.as_ptr().expose_provenance())),
+                    interrupt: Some((write, db.as_raw().as_ptr().expose_provenance())),
                     ..Recorded::NOTHING
                 };
             });

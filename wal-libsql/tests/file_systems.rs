@@ -85,7 +85,7 @@ fn leave_log(db: &Connection) {
     let nowhere = ptr::null_mut::<c_int>();
     // SAFETY: the connection is open; the option takes a number and a place for the
     // answer, which may be null.
-    let code = unsafe { ffi::sqlite3_db_config(db.as_ptr(), option, 1 as c_int, nowhere) };
+    let code = unsafe { ffi::sqlite3_db_config(db.as_raw().as_ptr(), option, 1 as c_int, nowhere) };
     assert_eq!(code, ffi::SQLITE_OK);
 }
 
@@ -114,8 +114,16 @@ fn deserialize(db: &Connection, image: &[u8]) {
     let flags = ffi::SQLITE_DESERIALIZE_FREEONCLOSE | ffi::SQLITE_DESERIALIZE_RESIZEABLE;
     let flags = c_uint::try_from(flags).unwrap();
     // SAFETY: the connection is open, and the memory is the engine's own.
-    let code =
-        unsafe { ffi::sqlite3_deserialize(db.as_ptr(), c"main".as_ptr(), copy, len, len, flags) };
+    let code = unsafe {
+        ffi::sqlite3_deserialize(
+            db.as_raw().as_ptr(),
+            c"main".as_ptr(),
+            copy,
+            len,
+            len,
+            flags,
+        )
+    };
     assert_eq!(code, ffi::SQLITE_OK);
 }
 

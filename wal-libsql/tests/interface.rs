@@ -70,9 +70,9 @@ fn a_backup_is_whole_while_another_connection_writes() {
     // SAFETY: both connections are open.
     let backup = unsafe {
         ffi::sqlite3_backup_init(
-            to.as_ptr(),
+            to.as_raw().as_ptr(),
             c"main".as_ptr(),
-            from.as_ptr(),
+            from.as_raw().as_ptr(),
             c"main".as_ptr(),
         )
     };
@@ -158,7 +158,7 @@ fn a_statement_goes_on_over_a_commit_of_its_connection() {
 fn frame_count(db: &Connection) -> c_uint {
     let mut count = 0;
     // SAFETY: the connection is open, and there is room for the answer.
-    let code = unsafe { ffi::libsql_wal_frame_count(db.as_ptr(), &raw mut count) };
+    let code = unsafe { ffi::libsql_wal_frame_count(db.as_raw().as_ptr(), &raw mut count) };
     assert_eq!(code, ffi::SQLITE_OK);
     count
 }
@@ -298,7 +298,9 @@ fn a_checkpoint_asks_the_busy_handler_about_readers() {
     assert_eq!(number(&reader, "SELECT count(*) FROM t"), 0);
     db.execute("INSERT INTO t VALUES (1, 1)").unwrap();
     // SAFETY: the connection is open, and closed before `asked` goes.
-    unsafe { ffi::sqlite3_busy_handler(db.as_ptr(), Some(give_up), (&raw mut asked).cast()) };
+    unsafe {
+        ffi::sqlite3_busy_handler(db.as_raw().as_ptr(), Some(give_up), (&raw mut asked).cast())
+    };
     let row = db.query("PRAGMA wal_checkpoint(FULL)").unwrap();
     assert_eq!(row[0][0], Value::Integer(1), "{row:?}");
     assert_eq!(asked, 3);

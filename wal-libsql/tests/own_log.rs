@@ -32,7 +32,7 @@ fn our_log(path: &Path) -> Connection {
 fn frame_count(db: &Connection) -> c_uint {
     let mut count = 0;
     // SAFETY: the connection is open, and there is room for the answer.
-    let code = unsafe { ffi::libsql_wal_frame_count(db.as_ptr(), &raw mut count) };
+    let code = unsafe { ffi::libsql_wal_frame_count(db.as_raw().as_ptr(), &raw mut count) };
     assert_eq!(code, ffi::SQLITE_OK);
     count
 }
@@ -41,7 +41,12 @@ fn frame(db: &Connection, frame: c_uint) -> Result<Vec<u8>, c_int> {
     let mut bytes = vec![0_u8; FRAME_LEN as usize];
     // SAFETY: the connection is open, and there is room for a frame.
     let code = unsafe {
-        ffi::libsql_wal_get_frame(db.as_ptr(), frame, bytes.as_mut_ptr().cast(), FRAME_LEN)
+        ffi::libsql_wal_get_frame(
+            db.as_raw().as_ptr(),
+            frame,
+            bytes.as_mut_ptr().cast(),
+            FRAME_LEN,
+        )
     };
     match code {
         ffi::SQLITE_OK => Ok(bytes),
@@ -55,7 +60,13 @@ fn insert(db: &Connection, frame: c_uint, bytes: &mut [u8]) -> (c_int, bool) {
     // SAFETY: the connection is open, and a frame is as long as that.
     let code = unsafe {
         let bytes = bytes.as_mut_ptr().cast();
-        ffi::libsql_wal_insert_frame(db.as_ptr(), frame, bytes, FRAME_LEN, &raw mut conflict)
+        ffi::libsql_wal_insert_frame(
+            db.as_raw().as_ptr(),
+            frame,
+            bytes,
+            FRAME_LEN,
+            &raw mut conflict,
+        )
     };
     (code, conflict != 0)
 }
@@ -67,7 +78,7 @@ fn replicate(open: fn(&Path) -> Connection, frames: &[Vec<u8>]) -> Told {
     let dir = tempfile::tempdir().unwrap();
     let db = open(&dir.path().join("db"));
     // SAFETY: the connection is open.
-    let code = unsafe { ffi::libsql_wal_insert_begin(db.as_ptr()) };
+    let code = unsafe { ffi::libsql_wal_insert_begin(db.as_raw().as_ptr()) };
     assert_eq!(code, ffi::SQLITE_OK);
     let mut told = Vec::new();
     for (number, bytes) in (1..).zip(frames) {
@@ -78,7 +89,7 @@ fn replicate(open: fn(&Path) -> Connection, frames: &[Vec<u8>]) -> Told {
         told.push(insert(&db, number, &mut bytes));
     }
     // SAFETY: the connection is open.
-    let code = unsafe { ffi::libsql_wal_insert_end(db.as_ptr()) };
+    let code = unsafe { ffi::libsql_wal_insert_end(db.as_raw().as_ptr()) };
     assert_eq!(code, ffi::SQLITE_OK);
     let count = frame_count(&db);
     (told, count, db.query("SELECT a, length(b) FROM t").unwrap())
@@ -127,7 +138,13 @@ fn hooked(open: fn(&Path) -> Connection) -> Vec<c_int> {
         .unwrap();
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     // SAFETY: the connection is open, and closed before `noted` goes.
-    unsafe { ffi::sqlite3_wal_hook(db.as_ptr(), Some(note_frames), (&raw mut noted).cast()) };
+    unsafe {
+        ffi::sqlite3_wal_hook(
+            db.as_raw().as_ptr(),
+            Some(note_frames),
+            (&raw mut noted).cast(),
+        )
+    };
     for sql in [
         "INSERT INTO t VALUES (1, 1)",
         "INSERT INTO t VALUES (2, zeroblob(50000))",
@@ -171,7 +188,7 @@ fn keep_log(db: &Connection) {
     let code = unsafe {
         let keep = (&raw mut keep).cast();
         ffi::sqlite3_file_control(
-            db.as_ptr(),
+            db.as_raw().as_ptr(),
             c"main".as_ptr(),
             ffi::SQLITE_FCNTL_PERSIST_WAL,
             keep,
@@ -185,7 +202,7 @@ fn forbid_checkpoint_on_close(db: &Connection) {
     let nowhere = ptr::null_mut::<c_int>();
     // SAFETY: the connection is open; the option takes a number and a place
     // for the answer, which may be null.
-    let code = unsafe { ffi::sqlite3_db_config(db.as_ptr(), option, 1 as c_int, nowhere) };
+    let code = unsafe { ffi::sqlite3_db_config(db.as_raw().as_ptr(), option, 1 as c_int, nowhere) };
     assert_eq!(code, ffi::SQLITE_OK);
 }
 
@@ -253,8 +270,15 @@ fn cache_misses(db: &Connection) -> c_int {
     let (mut misses, mut highest) = (0, 0);
     let what = ffi::SQLITE_DBSTATUS_CACHE_MISS;
     // SAFETY: the connection is open, and there is room for the answers.
-    let code =
-        unsafe { ffi::sqlite3_db_status(db.as_ptr(), what, &raw mut misses, &raw mut highest, 0) };
+    let code = unsafe {
+        ffi::sqlite3_db_status(
+            db.as_raw().as_ptr(),
+            what,
+            &raw mut misses,
+            &raw mut highest,
+            0,
+        )
+    };
     assert_eq!(code, ffi::SQLITE_OK);
     misses
 }
@@ -281,7 +305,7 @@ fn checkpoint(db: &Connection) -> (c_int, c_int, c_int) {
     // SAFETY: the connection is open, and there is room for the answers.
     let code = unsafe {
         ffi::sqlite3_wal_checkpoint_v2(
-            db.as_ptr(),
+            db.as_raw().as_ptr(),
             main,
             mode,
             &raw mut frames,
@@ -299,7 +323,7 @@ fn a_checkpoint_of_a_connection_that_was_interrupted() {
         db.execute("PRAGMA journal_mode = WAL; CREATE TABLE t(a)")
             .unwrap();
         // SAFETY: the connection is open.
-        unsafe { ffi::sqlite3_interrupt(db.as_ptr()) };
+        unsafe { ffi::sqlite3_interrupt(db.as_raw().as_ptr()) };
         assert_eq!(checkpoint(&db), (ffi::SQLITE_INTERRUPT, -1, -1));
         assert_eq!(checkpoint(&db), (ffi::SQLITE_OK, 2, 2));
     }
@@ -323,7 +347,13 @@ fn a_checkpoint_that_waits_can_be_interrupted() {
         reader.execute("BEGIN; SELECT * FROM t").unwrap();
         db.execute("INSERT INTO t VALUES (1)").unwrap();
         // SAFETY: the connection is open, and is what the handler is given.
-        unsafe { ffi::sqlite3_busy_handler(db.as_ptr(), Some(interrupt), db.as_ptr().cast()) };
+        unsafe {
+            ffi::sqlite3_busy_handler(
+                db.as_raw().as_ptr(),
+                Some(interrupt),
+                db.as_raw().as_ptr().cast(),
+            )
+        };
         let interrupted = db.query("PRAGMA wal_checkpoint(TRUNCATE)").unwrap_err();
         assert_eq!(interrupted.code, ffi::SQLITE_INTERRUPT);
         reader.execute("COMMIT").unwrap();

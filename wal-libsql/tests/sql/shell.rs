@@ -58,7 +58,9 @@ impl Shell {
 fn copy(from: &Connection, to: &Connection) -> Result<(), SqlError> {
     let main = c"main".as_ptr();
     // SAFETY: both connections are open, the names end with a zero.
-    let backup = unsafe { ffi::sqlite3_backup_init(to.as_ptr(), main, from.as_ptr(), main) };
+    let backup = unsafe {
+        ffi::sqlite3_backup_init(to.as_raw().as_ptr(), main, from.as_raw().as_ptr(), main)
+    };
     // SAFETY: the backup is there; its steps end with the last one or an error.
     while unsafe { ffi::sqlite3_backup_step(backup, 100) } == ffi::SQLITE_OK {}
     // SAFETY: this is its last use.
