@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use libsql_ffi as ffi;
 
+use crate::busy;
 use crate::options::{BackendKind, WalOptions};
 use crate::statement::{Statement, text_at};
 use crate::value::{SqlError, Value, c_string};
@@ -128,7 +129,8 @@ impl Connection {
 
     /// Takes over a connection that was opened by other means: [`Connection::into_raw`], with
     /// `libsql_open_v3` and [`WalOptions::manager`], or with libSQL's own log. Dropping the value
-    /// closes it. Its busy handler stays.
+    /// closes it. Its busy handler stays; [`Connection::busy_timeout`] replaces it by the one
+    /// that waits in the writer queue.
     ///
     /// # Safety
     /// `db` is open, and the caller gives up its ownership: no other code closes it. Other code
@@ -170,12 +172,20 @@ impl Connection {
     /// Lets each statement wait up to `timeout` for other connections; zero is not to wait.
     /// It replaces the busy handler that the connection has.
     ///
+    /// A statement that writes waits in the writer queue, with the writers of all processes
+    /// that use this library, and is woken when its time has come. The engine waits only before a
+    /// transaction has read anything: begin one that reads and then writes by `BEGIN IMMEDIATE`.
+    /// `PRAGMA busy_timeout` that runs on this value does the same; read, it is 0, as beside any
+    /// busy handler. `sqlite3_busy_timeout` and `sqlite3_busy_handler` replace the handler by one
+    /// that does not queue.
+    ///
+    /// `sqlite3_interrupt` ends the wait with `SQLITE_INTERRUPT`.
+    ///
     /// # Errors
-    /// `SQLITE_MISUSE`.
+    /// `SQLITE_NOMEM`.
     pub fn busy_timeout(&self, timeout: Duration) -> Result<(), SqlError> {
-        let timeout = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the connection is open.
-        self.check(unsafe { ffi::sqlite3_busy_timeout(self.db.as_ptr(), timeout) })
+        self.check(unsafe { busy::set_timeout(self.db, timeout) })
     }
 
     /// Runs all statements of `sql`, and discards their rows.
@@ -283,7 +293,39 @@ impl Connection {
         let statement = NonNull::new(statement).map(|statement| Statement::new(self, statement));
         // SAFETY: after a success it is within `text`, or at the zero behind it.
         let rest = unsafe { CStr::from_ptr(tail) };
+        let len = text.count_bytes() - rest.count_bytes();
+        if mentions_busy_timeout(&text.to_bytes()[..len]) {
+            self.adopt_busy_timeout()?;
+        }
         Ok((statement, rest))
+    }
+
+    /// Replaces the engine's own busy handler, which `PRAGMA busy_timeout` sets when it is
+    /// prepared, by the one that waits in the queue.
+    fn adopt_busy_timeout(&self) -> Result<(), SqlError> {
+        let mut statement = ptr::null_mut();
+        let pragma = c"PRAGMA busy_timeout";
+        // SAFETY: the connection is open, the text ends with a zero.
+        self.check(unsafe {
+            ffi::sqlite3_prepare_v2(
+                self.db.as_ptr(),
+                pragma.as_ptr(),
+                -1,
+                &raw mut statement,
+                ptr::null_mut(),
+            )
+        })?;
+        let Some(statement) = NonNull::new(statement) else {
+            return Ok(());
+        };
+        let mut statement = Statement::new(self, statement);
+        // Not 0 if the handler is the engine's own.
+        if statement.step()?
+            && let Value::Integer(timeout @ 1..) = statement.value(0)
+        {
+            self.busy_timeout(Duration::from_millis(timeout.unsigned_abs()))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn check(&self, code: c_int) -> Result<(), SqlError> {
@@ -297,6 +339,12 @@ impl Connection {
             message: text_at(message),
         })
     }
+}
+
+fn mentions_busy_timeout(sql: &[u8]) -> bool {
+    const NAME: &[u8] = b"busy_timeout";
+    sql.windows(NAME.len())
+        .any(|part| part[0] | 0x20 == NAME[0] && part.eq_ignore_ascii_case(NAME))
 }
 
 impl Drop for Connection {

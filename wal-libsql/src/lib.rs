@@ -7,6 +7,9 @@
 //! [`Connection::from_raw`] give what C works with. [`WalOptions::manager`] is for a driver
 //! that opens connections itself.
 //!
+//! A writer waits in the writer queue of this library ([`Connection::busy_timeout`]), in one
+//! order with the SQL writers and the page writers of all processes.
+//!
 //! | file | what it owns |
 //! |---|---|
 //! | `connection`, `statement`, `value` | [`Connection`], [`Statement`] and [`Value`]: SQL |
@@ -14,6 +17,8 @@
 //! | `handle` | an open log as the engine holds it, and when it is opened again |
 //! | `methods` | the methods of it, as C calls them |
 //! | `log` | what they mean in our protocol |
+//! | `queue` | the log as a writer in the queue |
+//! | `busy` | the busy handler of a connection, which waits in the queue |
 //! | `place` | whether our log may lie beside a database file |
 //! | `engine_log` | the engine's own log, where it may not |
 //! | `engine_file` | the database file, through the engine's own handle |
@@ -25,6 +30,7 @@ compile_error!("wal-libsql needs POSIX files");
 #[cfg(not(any(feature = "shm", feature = "inproc")))]
 compile_error!("choose a backend: the feature `shm`, `inproc` or both");
 
+mod busy;
 mod code;
 mod connection;
 mod engine_file;
@@ -36,6 +42,7 @@ mod manager;
 mod methods;
 mod options;
 mod place;
+mod queue;
 mod statement;
 mod storage;
 mod value;

@@ -4,6 +4,7 @@
 //! The engine's pager has one transaction at a time: none, a read transaction,
 //! or a write transaction made of that, which becomes a read transaction again.
 
+use std::cell::Cell;
 use std::ffi::c_int;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,9 +16,11 @@ use wal_core::protocol::{
     Synchronous, Wal, WriteTx,
 };
 use wal_core::storage::{File, OpenMode, OsFile};
-use wal_core::{Error, FrameNo, PageNo, Result, WalCoordination};
+use wal_core::{Error, FrameNo, Lock, PageNo, Result, WalCoordination};
 
+use crate::busy;
 use crate::engine_file::EngineFile;
+use crate::queue::LogWriter;
 
 /// What the methods of the interface need of a log, on whichever backend.
 pub(crate) trait Log {
@@ -67,7 +70,8 @@ pub(crate) enum Exclusive {
 /// A checkpoint that is asked for.
 pub(crate) struct Checkpoint {
     pub(crate) mode: CheckpointMode,
-    pub(crate) busy: BusyHandler,
+    /// Whether to try again what is busy; `None` is to fail.
+    pub(crate) again: Option<Box<dyn Fn() -> bool + Send + Sync>>,
 }
 
 enum Tx<C: WalCoordination> {
@@ -78,8 +82,9 @@ enum Tx<C: WalCoordination> {
 
 /// A log on the backend `C`.
 pub(crate) struct BackendLog<C: WalCoordination> {
-    // Dropped in this order: the transaction, its locks, then the file.
+    // Dropped in this order: the transaction, its place in the queue, its locks, then the file.
     tx: Tx<C>,
+    writer: Arc<LogWriter<C>>,
     wal: Arc<Wal<C>>,
     file: Arc<EngineFile>,
     /// The state that the engine's cache is of.
@@ -88,18 +93,22 @@ pub(crate) struct BackendLog<C: WalCoordination> {
     committed: u32,
     exclusive: bool,
     on_heap: bool,
+    /// The transaction has read no page but page 1.
+    untouched: Cell<bool>,
 }
 
 impl<C: WalCoordination> BackendLog<C> {
     pub(crate) fn new(wal: Arc<Wal<C>>, file: Arc<EngineFile>, on_heap: bool) -> Self {
         BackendLog {
             tx: Tx::None,
+            writer: Arc::new(LogWriter::new()),
             wal,
             file,
             seen: None,
             committed: 0,
             exclusive: false,
             on_heap,
+            untouched: Cell::new(false),
         }
     }
 
@@ -159,6 +168,8 @@ impl<C: WalCoordination> Log for BackendLog<C> {
     /// that the engine's cache is of no use.
     fn begin_read(&mut self) -> Result<bool> {
         self.end_read();
+        self.writer.begin_read();
+        self.untouched.set(true);
         let read = self.wal.begin_read()?;
         let seen = self.seen.replace(*read.snapshot());
         let same = seen.is_some_and(|seen| seen.is_same_state(read.snapshot()));
@@ -175,8 +186,9 @@ impl<C: WalCoordination> Log for BackendLog<C> {
     }
 
     fn begin_write(&mut self) -> Result<()> {
+        let untouched = self.untouched.take();
         match std::mem::replace(&mut self.tx, Tx::None) {
-            Tx::Read(read) => match read.upgrade() {
+            Tx::Read(read) => match self.writer.upgrade(&self.wal, read, untouched) {
                 Ok(write) => self.tx = Tx::Write(Box::new(write)),
                 Err(refused) => {
                     self.tx = Tx::Read(refused.read);
@@ -200,6 +212,9 @@ impl<C: WalCoordination> Log for BackendLog<C> {
     /// 0 for a page that is in the database file.
     fn find_frame(&self, page: u32) -> Result<u32> {
         let page = PageNo::new(page)?;
+        if page != PageNo::ONE {
+            self.untouched.set(false);
+        }
         let found = match &self.tx {
             Tx::Write(write) => write.find_frame(page)?,
             _ => self.reading()?.find_frame(page)?,
@@ -305,7 +320,21 @@ impl<C: WalCoordination> Log for BackendLog<C> {
             CheckpointMode::Passive => CheckpointOptions::automatic(),
             mode => CheckpointOptions::new(mode),
         };
-        self.wal.checkpoint_with(options.busy(request.busy))
+        let Some(again) = request.again else {
+            return self.wal.checkpoint_with(options.busy(BusyHandler::FAIL));
+        };
+        // A wish is that of this call.
+        drop(busy::take_wish());
+        let (writer, wal) = (self.writer.clone(), self.wal.clone());
+        let again = BusyHandler::ask(move |lock, _| {
+            if lock == Lock::Write {
+                writer.wish(&wal);
+            }
+            again()
+        });
+        let report = self.wal.checkpoint_with(options.busy(again));
+        self.writer.leave_queue();
+        report
     }
 
     /// How far checkpoints have come, without going on.
@@ -390,6 +419,7 @@ impl<C: WalCoordination> Log for BackendLog<C> {
 
     fn close(&mut self, clean_up: bool) -> Result<()> {
         self.end_read();
+        self.writer.leave_queue();
         if !clean_up {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use std::ffi::{c_int, c_longlong, c_uchar, c_uint, c_void};
 use std::slice;
 
 use libsql_ffi as ffi;
-use wal_core::protocol::{BusyHandler, CheckpointMode};
+use wal_core::protocol::CheckpointMode;
 use wal_core::{PageNo, Result};
 
 use crate::code;
@@ -324,20 +324,17 @@ unsafe extern "C" fn checkpoint(
         // Only wrappers of other logs give one.
         return ffi::SQLITE_MISUSE;
     }
-    let busy = match busy {
-        Some(again) => {
-            let busy = Busy {
-                again,
-                context: busy_context,
-                db,
-            };
-            BusyHandler::ask(move |_, _| busy.ask())
-        }
-        None => BusyHandler::FAIL,
-    };
+    let again = busy.map(|again| {
+        let busy = Busy {
+            again,
+            context: busy_context,
+            db,
+        };
+        Box::new(move || busy.ask()) as Box<dyn Fn() -> bool + Send + Sync>
+    });
     let run = |handle: &mut Handle| {
         // SAFETY: the engine's connection, which is open.
-        let run = unsafe { handle.checkpoint(db, Checkpoint { mode, busy }, sync_flags) };
+        let run = unsafe { handle.checkpoint(db, Checkpoint { mode, again }, sync_flags) };
         let (report, is_held_back) = match run {
             Ok(run) => run,
             Err(error) => return code::told(&error),

@@ -8,6 +8,7 @@ use std::slice;
 
 use libsql_ffi as ffi;
 
+use crate::busy;
 use crate::connection::Connection;
 use crate::value::{SqlError, Value, c_string};
 
@@ -151,7 +152,8 @@ impl<'c> Statement<'c> {
     /// What the statement gives; [`SqlError::is_busy`] if another connection blocks it.
     pub fn step(&mut self) -> Result<bool, SqlError> {
         // SAFETY: the statement is there.
-        match unsafe { ffi::sqlite3_step(self.statement.as_ptr()) } {
+        let step = || unsafe { ffi::sqlite3_step(self.statement.as_ptr()) };
+        match busy::while_running(self.connection.as_raw(), step) {
             ffi::SQLITE_ROW => Ok(true),
             ffi::SQLITE_DONE => Ok(false),
             code => self.connection.check(code).map(|()| false),
