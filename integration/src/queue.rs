@@ -75,6 +75,8 @@ pub enum Language {
     Rust,
     /// The same, which is linked with `wal-queue` and loads nothing.
     Linked,
+    /// Rust, with page transactions of this library: `n` is `PRAGMA user_version`.
+    Pages,
     /// Python, with the SQLite of the system.
     Python,
     /// Node, with better-sqlite3.
@@ -82,7 +84,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// The languages that this machine has.
+    /// The languages with SQL that this machine has.
     ///
     /// # Panics
     ///
@@ -107,7 +109,7 @@ impl Language {
             Path::new(folder).join(name)
         };
         Ok(match self {
-            Self::Rust | Self::Linked => {
+            Self::Rust | Self::Linked | Self::Pages => {
                 Command::new(executable::find("queue-writer", "QUEUE_WRITER")?)
             }
             Self::Python => {
@@ -215,9 +217,11 @@ impl Writer {
         let mut command = language.command()?;
         change(&mut command);
         command.arg(serde_json::to_string(order)?);
-        if language == Language::Linked {
-            command.arg("linked");
-        }
+        match language {
+            Language::Linked => command.arg("linked"),
+            Language::Pages => command.arg("pages"),
+            _ => &mut command,
+        };
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = spawn(command).with_context(|| format!("starting {language:?}"))?;
         let stdout = child.stdout.take().context("no stdout")?;

@@ -37,21 +37,19 @@ fn wait_for_a_commit(files: &[&PathBuf], kill: u32) {
     }
 }
 
-#[test]
-fn killed_writers_lose_no_commit_and_stop_no_peer() {
+/// Kills writers at random, whose orders are as `change` makes them.
+fn check_kills(languages: &[Language], change: impl Fn(&mut Order)) {
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let scene = Scene::new(WRITERS);
-    let mut languages = Language::available();
-    // Node takes too long to start.
-    languages.retain(|language| *language != Language::Node);
     let order = |row| {
         let mut order = scene.order(row, 600.0);
         // Long enough for one of them to hold the lock at most kills.
         order.pause_ms = 1;
         order.busy_timeout_ms = 20_000;
         order.acknowledged = Some(scene.directory.path().join(format!("acknowledged-{row}")));
+        change(&mut order);
         order
     };
     let orders: Vec<Order> = (1..=WRITERS).map(order).collect();
@@ -83,6 +81,23 @@ fn killed_writers_lose_no_commit_and_stop_no_peer() {
         let sound = acknowledged..=acknowledged + 1;
         assert!(sound.contains(count), "{count} is not in {sound:?}");
     }
+}
+
+#[test]
+fn killed_writers_lose_no_commit_and_stop_no_peer() {
+    let mut languages = Language::available();
+    // Node takes too long to start.
+    languages.retain(|language| *language != Language::Node);
+    check_kills(&languages, |_| {});
+}
+
+#[test]
+fn killed_writers_that_share_syncs_lose_no_commit() {
+    let languages = [Language::Rust, Language::Linked];
+    check_kills(&languages, |order| {
+        order.synchronous = "FULL".to_owned();
+        order.group_commit = true;
+    });
 }
 
 #[test]

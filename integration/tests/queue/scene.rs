@@ -50,9 +50,14 @@ impl Scene {
         let writers: Vec<_> = languages.iter().zip(1..).map(order).collect();
         let outcomes = queue::run(&writers).unwrap();
         let counts = self.counts();
-        for ((outcome, count), language) in outcomes.iter().zip(&counts).zip(languages) {
-            assert_eq!(outcome.commits, *count, "{language:?} lost commits");
+        let mut pages = 0;
+        for ((outcome, count), &language) in outcomes.iter().zip(&counts).zip(languages) {
+            match language {
+                Language::Pages => pages += outcome.commits,
+                _ => assert_eq!(outcome.commits, *count, "{language:?} lost commits"),
+            }
         }
+        assert_eq!(self.user_version(), pages, "page transactions are lost");
         outcomes
     }
 
@@ -67,6 +72,13 @@ impl Scene {
         counts
             .map(|count| count.unwrap().try_into().unwrap())
             .collect()
+    }
+
+    /// How many page transactions there were.
+    fn user_version(&self) -> u64 {
+        let connection = Connection::open(&self.database).unwrap();
+        let version = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+        version.unwrap().try_into().unwrap()
     }
 
     /// The side file of the queue.
