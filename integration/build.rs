@@ -19,6 +19,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "cargo::rustc-env=SQLITE_INCLUDE={}",
         Path::new(&include).display()
     );
+    println!(
+        "cargo::rustc-env=SQLITE_SOURCE={}",
+        Path::new(&include).display()
+    );
     let out_dir = env::var_os("OUT_DIR").ok_or("cargo did not set OUT_DIR")?;
     let out_dir = PathBuf::from(out_dir);
     // SQLite derives the name of the entry point from this file name.

@@ -293,7 +293,11 @@ impl MainFile {
         } else {
             waiting::leave_queue();
         }
-        code
+        match code {
+            // Otherwise SQLite asks its busy handler, which waits as long again and again.
+            ffi::BUSY if Instant::now() >= deadline => ffi::BUSY_TIMEOUT,
+            code => code,
+        }
     }
 
     fn set_timeout_beneath(&self, mut millis: c_int) {

@@ -8,7 +8,7 @@
 //! | `guard` | a log in use is not deleted after a stray close of the database file |
 //! | `kills` | killed writers delay their peers, and lose no acknowledged commit |
 //! | `modes` | locking modes, journal modes, attached and temporary databases, VACUUM |
-//! | `scripts` | two copies of SQLite in a process, and forks |
+//! | `scripts` | two copies of SQLite in a process, a SQLite that waits in its locks, and forks |
 //! | `side_files` | a damaged or missing side file costs fairness only |
 //! | `timeouts` | a busy timeout is as long as the application sets it |
 //!
