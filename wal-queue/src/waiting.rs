@@ -14,8 +14,9 @@
 //! `xSleep` serves `sqlite3_sleep` too, and the retries of a read transaction. So a wish is
 //! forgotten when the thread opens a file or begins to read, and after a moment.
 //!
-//! A thread that returns to SQLite because the time is over may not come back. It leaves the
-//! queue, and keeps its ticket: if SQLite sleeps once more, it queues where it was.
+//! A thread that returns to SQLite because the time is over may not come back. It steps aside:
+//! it keeps its slot for a moment, and its ticket. If SQLite tries or sleeps once more, the thread
+//! is where it was; if it is late, it queues again by its ticket.
 //!
 //! # Crash
 //! A waiter that dies in the queue is skipped after a moment; see `wal_core::wait`.
@@ -64,8 +65,8 @@ struct Wish {
 struct Place {
     queue: Arc<Queue>,
     slot: QueueSlot,
-    /// When the thread has left the slot, if it has.
-    left: Option<Instant>,
+    /// When the thread has stepped aside, if it has.
+    aside: Option<Instant>,
 }
 
 /// Calls `with` with this thread's waiter; `None` while the thread ends.
@@ -170,7 +171,10 @@ impl Waiter {
                     false
                 }
             },
-            None => writers.may_bypass(thread_number(), now()),
+            None => {
+                let now = now();
+                writers.may_bypass(thread_number(), now) || !writers.has_live_waiter(now)
+            }
         }
     }
 
@@ -196,7 +200,7 @@ impl Waiter {
                 Some(0)
             }
             (Ended::Late, _) => {
-                self.step_out();
+                self.step_aside();
                 Some(0)
             }
             _ => {
@@ -246,57 +250,52 @@ impl Waiter {
         self.place = Some(Place {
             queue: queue.clone(),
             slot,
-            left: None,
+            aside: None,
         });
         Some(slot)
     }
 
-    /// The slot of the thread in `queue`, which it occupies again if it has left it a moment
-    /// ago. A slot in another queue is left.
+    /// The slot of the thread in `queue`, which it occupies again if it was skipped while it was
+    /// aside for a moment. A slot in another queue is left.
     fn enter_again(&mut self, queue: &Arc<Queue>) -> Option<QueueSlot> {
         self.place
             .take_if(|place| !Arc::ptr_eq(&place.queue, queue));
         let place = self.place.as_mut()?;
-        let Some(left) = place.left.take() else {
+        let Some(aside) = place.aside.take() else {
             return Some(place.slot);
         };
-        let entered = match left.elapsed() < WISH_LASTS {
-            true => queue.writers()?.enter_again(place.slot, now()),
-            false => None,
-        };
-        match entered {
-            Some(slot) => place.slot = slot,
-            None => {
-                place.left = Some(left);
+        let writers = queue.writers()?;
+        if aside.elapsed() >= WISH_LASTS {
+            self.place = None;
+            return None;
+        }
+        if writers.position(place.slot, now()) == Position::Removed {
+            let Some(slot) = writers.enter_again(place.slot, now()) else {
                 self.place = None;
-            }
+                return None;
+            };
+            place.slot = slot;
         }
-        entered
+        Some(place.slot)
     }
 
-    /// Leaves the slot of the thread, and keeps its ticket.
-    fn step_out(&mut self) {
-        if let Some(place) = &mut self.place {
-            place.leave();
-            place.left = Some(Instant::now());
-        }
-    }
-}
-
-impl Place {
-    fn leave(&self) {
-        if let Some(writers) = self.queue.writers() {
-            writers.leave(self.slot);
-            // This waiter may have been woken to try.
-            self.queue.wake_next();
+    /// Keeps the slot of the thread for a moment, and its ticket.
+    fn step_aside(&mut self) {
+        if let Some(place) = &mut self.place
+            && let Some(writers) = place.queue.writers()
+        {
+            writers.step_aside(place.slot, now());
+            place.aside = Some(Instant::now());
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.left.is_none() {
-            self.leave();
+        if let Some(writers) = self.queue.writers() {
+            writers.leave(self.slot);
+            // This waiter may have been woken to try.
+            self.queue.wake_next();
         }
     }
 }

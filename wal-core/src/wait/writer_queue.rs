@@ -39,6 +39,9 @@ const SLOTS: usize = if cfg!(loom) { 3 } else { 128 };
 const TIME_SLICE: Duration = Duration::from_millis(1);
 /// After this time without a sign of life a waiter is skipped.
 const GONE: Duration = Duration::from_millis(20);
+/// After this time a waiter that has [stepped aside](WriterQueue::step_aside) is skipped. A longer
+/// one delays the queue when the waiter does not come back.
+const ASIDE: Duration = Duration::from_millis(2);
 /// At least how often a waiter shows that it is alive. In a model, where no waiter seems to be
 /// dead, it sleeps until it is woken, so that a lost wake-up shows.
 pub const HEARTBEAT: Duration = match cfg!(loom) {
@@ -244,6 +247,23 @@ impl WriterQueue {
     /// in the queue is the one that it had. `None` if no slot is free.
     pub fn enter_again(&self, left: QueueSlot, now: u32) -> Option<QueueSlot> {
         self.occupy(left.ticket, now)
+    }
+
+    /// Notes at `now` that the waiter in `slot` may not come back: it is skipped soon, unless it
+    /// shows before that it is alive.
+    pub fn step_aside(&self, slot: QueueSlot, now: u32) {
+        let [gone, aside] = [GONE, ASIDE].map(|time| u32::try_from(time.as_micros()).unwrap_or(0));
+        let alive = now.wrapping_sub(gone - aside);
+        self.waiters[slot.at].alive.store(alive, Ordering::Relaxed);
+    }
+
+    /// True if a waiter that is alive at `now` is in the queue. Waiters that are gone lose their
+    /// slots.
+    pub fn has_live_waiter(&self, now: u32) -> bool {
+        self.waiters.iter().any(|waiter| {
+            let ticket = waiter.ticket.load(Ordering::SeqCst);
+            ticket != 0 && !waiter.is_removed_if_gone(ticket, now)
+        })
     }
 
     /// Shows that the waiter in `slot` is alive at `now`, and returns where it is. Waiters
@@ -476,6 +496,31 @@ mod tests {
         let queue = WriterQueue::default();
         queue.begin_slice(ONE, 0, false);
         queue
+    }
+
+    #[test]
+    fn waiter_aside_keeps_its_place_for_a_moment() {
+        let queue = WriterQueue::default();
+        let first = queue.enter(0).unwrap();
+        let second = queue.enter(0).unwrap();
+        queue.step_aside(first, MS);
+        assert_eq!(queue.position(second, 2 * MS), Position::Behind);
+        assert_eq!(queue.position(first, 2 * MS), Position::First, "it is back");
+        assert_eq!(queue.position(second, 5 * MS), Position::Behind);
+        queue.step_aside(first, 5 * MS);
+        assert!(queue.has_live_waiter(6 * MS));
+        assert_eq!(queue.position(second, 8 * MS), Position::First);
+        assert_eq!(queue.position(first, 8 * MS), Position::Removed);
+        let again = queue.enter_again(first, 8 * MS).unwrap();
+        assert_eq!(
+            queue.position(second, 8 * MS),
+            Position::Behind,
+            "its ticket is older"
+        );
+        queue.step_aside(again, 8 * MS);
+        queue.step_aside(second, 8 * MS);
+        assert!(!queue.has_live_waiter(11 * MS));
+        assert_eq!(queue.occupied_slots(), 0);
     }
 
     #[test]
