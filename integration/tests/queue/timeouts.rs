@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use integration::queue::{Language, Writer};
 use integration::stock::{StockKind, StockSqlite};
+use rusqlite::types::Value;
 
 use crate::scene::Scene;
 
@@ -18,13 +19,22 @@ fn wait_in_vain(peer: &mut StockSqlite) -> Duration {
     asked.elapsed()
 }
 
-/// Checks that `peer` waits for `timeout`, within 5 %.
+/// Checks that `peer` waits for WRITE for `timeout`, within 5 %.
 fn check_timeout(peer: &mut StockSqlite, timeout: Duration) {
+    check_wait(peer, timeout, wait_in_vain);
+}
+
+/// Checks that `wait`, with a busy timeout of `timeout`, is as long, within 5 %.
+fn check_wait(
+    peer: &mut StockSqlite,
+    timeout: Duration,
+    wait: impl Fn(&mut StockSqlite) -> Duration,
+) {
     peer.set_busy_timeout(timeout).unwrap();
     let (least, most) = (timeout.mul_f64(0.95), timeout.mul_f64(1.05));
     let mut waits = Vec::new();
     for _ in 0..ATTEMPTS {
-        let wait = wait_in_vain(peer);
+        let wait = wait(peer);
         assert!(wait >= least, "{peer}: {wait:?}, not {timeout:?}");
         if wait <= most {
             return;
@@ -136,4 +146,41 @@ fn waiter_gets_the_lock_as_soon_as_it_is_free() {
             .count();
         assert!(quick >= 3, "{quick} of {ATTEMPTS} wake-ups by {kind}");
     }
+}
+
+#[test]
+fn wait_of_a_checkpoint_for_a_reader_is_exact() {
+    for kind in StockKind::available() {
+        let scene = Scene::new(1);
+        let (mut reader, mut peer) = (scene.stock(kind), scene.stock(kind));
+        reader.run("BEGIN; SELECT n FROM t").unwrap().unwrap();
+        peer.run("UPDATE t SET n = n + 1").unwrap().unwrap();
+        check_wait(&mut peer, Duration::from_millis(300), |peer| {
+            // What the connection was refused before is not what it sleeps for.
+            refuse_write(&scene, kind, peer);
+            let asked = Instant::now();
+            let rows = peer
+                .run("PRAGMA wal_checkpoint(TRUNCATE)")
+                .unwrap()
+                .unwrap();
+            let wait = asked.elapsed();
+            let busy = rows.0.first().and_then(|row| row.first());
+            assert_eq!(
+                busy,
+                Some(&Value::Integer(1)),
+                "the checkpoint was not blocked"
+            );
+            wait
+        });
+        reader.run("COMMIT").unwrap().unwrap();
+    }
+}
+
+/// Has `peer` refused WRITE, which is free again on return.
+fn refuse_write(scene: &Scene, kind: StockKind, peer: &mut StockSqlite) {
+    let mut holder = scene.stock(kind);
+    holder.run("BEGIN IMMEDIATE").unwrap().unwrap();
+    wait_in_vain(peer);
+    holder.run("COMMIT").unwrap().unwrap();
+    holder.close().unwrap();
 }
