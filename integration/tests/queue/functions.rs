@@ -140,6 +140,33 @@ fn queue_names_the_writers_that_wait_in_their_order() {
 }
 
 #[test]
+fn locks_name_the_reader_that_pins_the_log() {
+    for kind in StockKind::available() {
+        let scene = Scene::new(1);
+        let (mut reader, mut writer) = (scene.stock(kind), scene.stock(kind));
+        rows(&mut writer, "UPDATE t SET n = n + 1");
+        rows(&mut reader, "BEGIN; SELECT n FROM t");
+        let frames = integer(&mut writer, "SELECT frames FROM wal_info");
+        rows(&mut writer, "UPDATE t SET n = n + 1");
+        let pins = "SELECT kind, mode, pid, frame FROM wal_locks WHERE lock LIKE 'READ(%'";
+        let found = rows(&mut writer, pins);
+        let text = |text: &str| Value::Text(text.to_owned());
+        let pid = Value::Integer(i64::from(reader.pid()));
+        let pinned = [text("POSIX"), text("shared"), pid, Value::Integer(frames)];
+        assert!(found.0.contains(&pinned.to_vec()), "{found:?}");
+        // The writer itself has the database open, and the guard beside SQLite's lock.
+        let own = format!(
+            "SELECT DISTINCT kind FROM wal_locks WHERE lock = 'SHARED' AND pid = {} ORDER BY 1",
+            writer.pid()
+        );
+        let kinds = [vec![text("OFD")], vec![text("POSIX")]];
+        assert_eq!(rows(&mut writer, &own).0, kinds);
+        rows(&mut reader, "COMMIT");
+        assert_eq!(scene.counts(), [2]);
+    }
+}
+
+#[test]
 fn database_without_a_log_has_errors_that_say_so() {
     for kind in StockKind::available() {
         let scene = Scene::new(1);
@@ -150,6 +177,7 @@ fn database_without_a_log_has_errors_that_say_so() {
             .unwrap();
         let mut peer = scene.stock(kind);
         for sql in [
+            "SELECT * FROM wal_locks",
             "SELECT wal_wait(0)",
             "SELECT * FROM wal_info",
             "SELECT * FROM wal_queue",

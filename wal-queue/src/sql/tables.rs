@@ -3,20 +3,27 @@
 //! ```sql
 //! SELECT frames, backfilled FROM wal_info;  -- how long the log is, and how much is copied
 //! SELECT pid, waited_us FROM wal_queue;     -- the writers that wait, the first one first
+//! SELECT pid, command, frame FROM wal_locks WHERE lock LIKE 'READ(%'; -- what pins the log
 //! ```
+//!
+//! `wal_locks` looks into other processes of the same user, as far as the system lets it. What
+//! could not be seen is in the column `note` of rows that have nothing else.
 
 use std::ffi::c_int;
 use std::time::Duration;
 
 use wal_core::inspect::{HeaderState, IndexInfo};
+use wal_core::storage::LockKind;
 use wal_core::wait::now;
+use wal_core::{Lock, LockMode};
+use wal_shm::inspect::{Census, HeldLock, LockByte};
 
 use super::table::{self, Cell, Definition, Row};
 use crate::ffi::{self, Connection};
 use crate::main_file::MainFile;
 use crate::vfs::Shim;
 
-static TABLES: [Definition; 2] = [
+static TABLES: [Definition; 3] = [
     Definition {
         name: c"wal_info",
         columns: c"CREATE TABLE wal_info(state TEXT, page_size INTEGER, pages INTEGER, \
@@ -30,7 +37,16 @@ static TABLES: [Definition; 2] = [
             thread INTEGER, waited_us INTEGER, silent_us INTEGER)",
         rows: queue,
     },
+    Definition {
+        name: c"wal_locks",
+        columns: c"CREATE TABLE wal_locks(file TEXT, lock TEXT, mode TEXT, kind TEXT, \
+            pid INTEGER, command TEXT, frame INTEGER, note TEXT)",
+        rows: locks,
+    },
 ];
+
+/// How long the search for the holders of locks takes at most.
+const SEARCH: Duration = Duration::from_millis(200);
 
 pub(super) fn define(shim: &'static Shim, connection: *mut Connection) -> c_int {
     for definition in &TABLES {
@@ -106,4 +122,53 @@ fn queue(main: &MainFile) -> Result<Vec<Row>, String> {
 
 fn micros(duration: Duration) -> Cell {
     Cell::Integer(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// The locks that processes hold on the files of the database. A read lock has the frame up to
+/// which its reader reads the log.
+fn locks(main: &MainFile) -> Result<Vec<Row>, String> {
+    let census = Census::take(main.path(), SEARCH).map_err(|error| error.to_string())?;
+    let index = main.inspect();
+    let frame = |byte| match byte {
+        LockByte::Protocol(Lock::Read(slot)) => index.as_ref()?.mark(slot),
+        _ => None,
+    };
+    let row = |held: &HeldLock| {
+        let process = held.pid.and_then(|pid| census.processes.get(&pid));
+        let waits = held.is_waited_for.then_some("waits for it");
+        vec![
+            held.file
+                .path(main.path())
+                .to_string_lossy()
+                .into_owned()
+                .into(),
+            held.byte.to_string().into(),
+            mode(held.mode).into(),
+            kind(held.kind).into(),
+            held.pid.into(),
+            process.and_then(|process| process.command.clone()).into(),
+            frame(held.byte).into(),
+            waits.into(),
+        ]
+    };
+    let unseen = census.unseen.iter().map(|unseen| {
+        let mut row = vec![Cell::Null; 7];
+        row.push(unseen.to_string().into());
+        row
+    });
+    Ok(census.locks.iter().map(row).chain(unseen).collect())
+}
+
+fn mode(mode: LockMode) -> &'static str {
+    match mode {
+        LockMode::Shared => "shared",
+        LockMode::Exclusive => "exclusive",
+    }
+}
+
+fn kind(kind: LockKind) -> &'static str {
+    match kind {
+        LockKind::OpenFileDescription => "OFD",
+        LockKind::Classic => "POSIX",
+    }
 }
