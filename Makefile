@@ -60,7 +60,7 @@ case "$$required" in ""|0|false) echo "$$line" >&2; mkdir -p target; echo "$$lin
 endef
 
 test-unit: ## each crate by itself, with the conformance suite and the examples in the docs
-	$(CARGO) test -p wal-core -p wal-conformance -p wal-inproc -p wal-shm -p wal --features wal/shm,wal/inproc,wal/observe
+	$(CARGO) test -p wal-core -p wal-conformance -p wal-inproc -p wal-shm -p wal -p wal-queue --features wal/shm,wal/inproc,wal/observe
 
 examples: ## each example of the library, which checks its own outcome
 	@python3 -c 'import sqlite3' 2>/dev/null || { $(call unchecked,the examples replicator and watch beside Python,there is no python3 on PATH; install Debian's package python3); }
@@ -240,8 +240,8 @@ lint: ## formatting, clippy, docs, features, patches, licences
 	$(CARGO) clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	$(CARGO) clippy -p wal --no-default-features --features inproc --quiet -- -D warnings
 	$(CARGO) clippy -p wal-libsql --no-default-features --features inproc --quiet -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -p wal-core -p wal-conformance -p wal-inproc -p wal-shm -p wal -p wal-libsql --no-deps --all-features --quiet
-	@for crate in demo integration; do \
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -p wal-core -p wal-conformance -p wal-inproc -p wal-shm -p wal -p wal-libsql -p wal-queue --no-deps --all-features --quiet
+	@for crate in demo integration wal-queue; do \
 	  if $(CARGO) tree -p $$crate -e features | grep -qE 'feature "(step-points|mutations)"'; then \
 	  echo "a test-only feature is in the default build of $$crate"; exit 1; fi; done
 	@if $(CARGO) tree -p bench -e features | grep -qE 'feature "(step-points|mutations|observe)"'; then \
