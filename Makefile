@@ -192,9 +192,9 @@ bench-quick: ## the same in two minutes, without the plots
 bench-sql: ## libSQL with its own log and with ours
 	$(CARGO) run --quiet --release -p bench-sql -- run --rounds 11 --document docs/performance.md
 
-bench-queue: ## writers of stock SQLite with and without the extension, in turn (ARGS="--quick")
+bench-queue: ## writers of stock SQLite without and with wal-queue, in turn (ten minutes; ARGS="--quick")
 	$(CARGO) build --quiet --release -p bench -p bench-sql
-	target/release/bench queue $(ARGS)
+	target/release/bench queue $(or $(ARGS),--document docs/performance.md)
 
 FUZZ_TARGETS := log page_one index operations
 FUZZ_SECONDS ?= 60

@@ -123,6 +123,9 @@ enum Do {
         /// Where the report goes.
         #[arg(long, default_value = "bench/queue/report.json")]
         report: PathBuf,
+        /// The document that gets the table.
+        #[arg(long)]
+        document: Option<PathBuf>,
         /// Where databases are made; a directory on a disk.
         #[arg(long, default_value = "target")]
         scratch: PathBuf,
@@ -181,11 +184,14 @@ fn main() -> Result<()> {
             tiny,
             rounds,
             report,
+            document,
             scratch,
         } => {
             let scale = Scale::of(quick, tiny);
             let rounds = rounds.unwrap_or(scale.choose(3, 1, 1));
-            queue::measure(&rows, scale, rounds, &report, &scratch)
+            let lines = queue::measure(&rows, scale, rounds, &scratch)?;
+            queue::write(&report, &lines)?;
+            document.map_or(Ok(()), |document| queue::put_into(&document, &lines))
         }
         Do::QueueWriter { order } => queue::writer::run_stock(&order),
         Do::QueuePageWriter { order } => queue::writer::run_pages(&order),

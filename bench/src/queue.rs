@@ -25,17 +25,17 @@ use anyhow::{Context, Result};
 use self::rows::{Row, System};
 use self::run::Written;
 use self::table::Line;
+pub(crate) use self::table::{put_into, write};
 use crate::measure::Scale;
 
-/// Measures the rows whose writers begin like one of `wanted`, prints the table, and writes the
-/// report.
+/// Measures the rows whose writers begin like one of `wanted`, prints the table, and returns its
+/// lines.
 pub(crate) fn measure(
     wanted: &[String],
     scale: Scale,
     rounds: usize,
-    report: &Path,
     scratch: &Path,
-) -> Result<()> {
+) -> Result<Vec<Line>> {
     let library = peers::library()?;
     let group_commit = peers::has_group_commit(&library)?;
     std::fs::create_dir_all(scratch)?;
@@ -78,7 +78,7 @@ pub(crate) fn measure(
     for left_out in left_out {
         writeln!(out, "left out: {left_out}")?;
     }
-    table::write(report, &lines)
+    Ok(lines)
 }
 
 /// The rounds of `systems`, each in turn.

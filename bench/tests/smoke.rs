@@ -69,11 +69,19 @@ fn table_of_delayed_release_has_a_line_for_each_pace_and_system() {
 fn queue_table_has_stock_and_queue_for_each_kind_of_writer() {
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let report = scratch.path().join("report.json");
+    let document = scratch.path().join("document.md");
+    std::fs::write(
+        &document,
+        "# Title\n<!-- queue -->\nold\n<!-- end of queue -->\nrest\n",
+    )
+    .unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
         .args(["queue", "--tiny", "--scratch"])
         .arg(scratch.path())
         .arg("--report")
         .arg(&report)
+        .arg("--document")
+        .arg(&document)
         .output()
         .unwrap();
     let table = String::from_utf8(output.stdout).unwrap();
@@ -81,6 +89,20 @@ fn queue_table_has_stock_and_queue_for_each_kind_of_writer() {
     assert!(output.status.success(), "{table}{errors}");
     let lines: Vec<serde_json::Map<String, Value>> =
         serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
+    let document = std::fs::read_to_string(document).unwrap();
+    assert!(
+        document.starts_with("# Title\n<!-- queue -->\n| writers |"),
+        "{document}"
+    );
+    assert!(
+        document.ends_with("|\n<!-- end of queue -->\nrest\n"),
+        "{document}"
+    );
+    assert_eq!(
+        document.matches("\n| ").count(),
+        1 + lines.len(),
+        "{document}"
+    );
     let systems_of = |writers: &str| -> BTreeSet<&str> {
         let of_row = lines.iter().filter(|line| line["writers"] == writers);
         of_row.filter_map(|line| line["system"].as_str()).collect()

@@ -1,8 +1,9 @@
 //! What was measured: lines of the report and of the table, and the goals that they miss.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::order::Synchronous;
@@ -95,19 +96,23 @@ impl Line {
         }
     }
 
-    /// The line of the table.
-    pub(crate) fn text(&self) -> String {
-        let system = match self.about {
+    /// The system, and which of its processes.
+    fn label(&self) -> String {
+        match self.about {
             Some(about) => format!("{}: {about}", self.system.name()),
             None => self.system.name().to_owned(),
-        };
+        }
+    }
+
+    /// The line of the table.
+    pub(crate) fn text(&self) -> String {
         format!(
             "{:18} {:>3}  {:>2} ms  {:6}  {:20} {:>9}  {:>9.3}  {:>10.1} {:>8.1}  {:>6}",
             self.writers,
             self.processes,
             self.pause_ms,
             self.synchronous.name(),
-            system,
+            self.label(),
             figure(self.median),
             self.slowest_to_fastest,
             self.longest_ms,
@@ -161,6 +166,38 @@ impl Line {
         }
         missed
     }
+}
+
+const BEGIN: &str = "<!-- queue -->";
+const END: &str = "<!-- end of queue -->";
+
+/// Puts the table of `lines` into `document`.
+pub(crate) fn put_into(document: &Path, lines: &[Line]) -> Result<()> {
+    let mut table = String::from(
+        "| writers | n | pause | sync | | commits/s | slowest : fastest | longest wait | p99 | locked |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for line in lines {
+        writeln!(
+            table,
+            "| {} | {} | {} ms | {} | {} | {} | {:.2} | {:.0} ms | {:.1} ms | {} |",
+            line.writers,
+            line.processes,
+            line.pause_ms,
+            line.synchronous.name(),
+            line.label(),
+            figure(line.median),
+            line.slowest_to_fastest,
+            line.longest_ms,
+            line.p99_ms,
+            line.locked,
+        )?;
+    }
+    let text = std::fs::read_to_string(document)?;
+    let (before, rest) = text.split_once(BEGIN).context("no place for the table")?;
+    let (_, after) = rest.split_once(END).context("no end of the table")?;
+    std::fs::write(document, format!("{before}{BEGIN}\n{table}{END}{after}"))?;
+    Ok(())
 }
 
 /// The commits of the slowest process by those of the fastest.
