@@ -13,6 +13,7 @@ mod extension;
 mod shell;
 pub mod wire;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
@@ -98,7 +99,8 @@ impl StockSqlite {
     /// When the process cannot be started or the database cannot be opened.
     pub fn spawn(kind: StockKind, database: &Path, control: Option<&Control>) -> Result<Self> {
         let extension = control.map(|_| Path::new(PAUSING_VFS));
-        let peer = Self::start(kind, database, extension, control)?;
+        let variables = control.map(Control::environment).unwrap_or_default();
+        let peer = Self::start(kind, database, extension, variables)?;
         if let Some(control) = control {
             control.attach(WATCHDOG)?;
         }
@@ -112,22 +114,34 @@ impl StockSqlite {
     ///
     /// When the process cannot be started or the database cannot be opened.
     pub fn spawn_with(kind: StockKind, database: &Path, extension: &Path) -> Result<Self> {
-        Self::start(kind, database, Some(extension), None)
+        Self::spawn_with_variables(kind, database, extension, &[])
+    }
+
+    /// As [`StockSqlite::spawn_with`], with variables of the environment.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot be started or the database cannot be opened.
+    pub fn spawn_with_variables(
+        kind: StockKind,
+        database: &Path,
+        extension: &Path,
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
+        Self::start(kind, database, Some(extension), variables.iter().copied())
     }
 
     fn start(
         kind: StockKind,
         database: &Path,
         extension: Option<&Path>,
-        control: Option<&Control>,
+        variables: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>,
     ) -> Result<Self> {
         let mut command = match kind {
             StockKind::Bundled => bundled_command(database, extension)?,
             StockKind::Debian => shell_command(),
         };
-        if let Some(control) = control {
-            command.envs(control.environment());
-        }
+        command.envs(variables);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = spawn(command).with_context(|| format!("starting {kind}"))?;
         let stdout = child.stdout.take().context("no stdout")?;

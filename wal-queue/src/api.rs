@@ -142,11 +142,13 @@ functions! {
         *mut Connection, *const c_char, c_int, *mut c_void
     ) -> c_int;
     free sqlite3_free 58 (*mut c_void);
+    get_autocommit sqlite3_get_autocommit 60 (*mut Connection) -> c_int;
     malloc sqlite3_malloc64 197 (u64) -> *mut c_void;
     result_error sqlite3_result_error 80 (*mut Context, *const c_char, c_int);
     result_int64 sqlite3_result_int64 83 (*mut Context, i64);
     result_null sqlite3_result_null 84 (*mut Context);
     result_text sqlite3_result_text 85 (*mut Context, *const c_char, c_int, isize);
+    threadsafe sqlite3_threadsafe 144 () -> c_int;
     uri_boolean sqlite3_uri_boolean 187 (*const c_char, *const c_char, c_int) -> c_int;
     value_int64 sqlite3_value_int64 107 (*mut Value) -> i64;
     vfs_find sqlite3_vfs_find 141 (*const c_char) -> *mut Vfs;

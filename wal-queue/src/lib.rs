@@ -17,6 +17,8 @@
 //! | `log_file` | the log of a connection that shares its syncs |
 //! | `open_files` | which of the open files a connection writes |
 //! | `options` | what a connection asks for |
+//! | `reservation` | `WRITE` for a transaction that reads before it writes |
+//! | `expiry` | the thread that ends reservations |
 //! | `waiting` | a thread that waits in the queue while SQLite believes that it sleeps |
 //! | `queue` | the side file of a database, shared by the connections of the process |
 //! | `per_database` | what the connections of the process share, by database |
@@ -29,6 +31,7 @@ compile_error!("wal-queue needs POSIX files and the VFS of SQLite for Unix");
 
 mod api;
 mod base_file;
+mod expiry;
 mod extension;
 mod ffi;
 mod group_commit;
@@ -40,6 +43,7 @@ mod open_files;
 mod options;
 mod per_database;
 mod queue;
+mod reservation;
 mod sql;
 mod vfs;
 mod waiting;

@@ -39,6 +39,7 @@ use crate::guard::Guarded;
 use crate::open_files::Owner;
 use crate::options::Options;
 use crate::queue::Queue;
+use crate::reservation::Reservation;
 use crate::waiting;
 
 /// `WRITE`, by the numbers of SQLite.
@@ -69,6 +70,7 @@ pub(crate) struct State {
     /// This connection has `WRITE`.
     pub(crate) has_write: bool,
     pub(crate) group: Group,
+    pub(crate) reservation: Reservation,
     /// What was published when the connection acquired its last read lock.
     read_at: u64,
     /// What was published when the connection acquired `WRITE`.
@@ -123,6 +125,7 @@ impl MainFile {
                 block: None,
                 has_write: false,
                 group: Group::default(),
+                reservation: Reservation::None,
                 read_at: 0,
                 began_at: 0,
                 lock_timeout: 0,
@@ -156,6 +159,15 @@ impl MainFile {
         self.options.group_commit && log.to_bytes().strip_prefix(database) == Some(b"-wal")
     }
 
+    pub(crate) fn options(&self) -> Options {
+        self.options
+    }
+
+    /// The state, unless the mutex is held.
+    pub(crate) fn try_state(&self) -> Result<MutexGuard<'_, State>, ()> {
+        self.state.try_lock().map_err(|_| ())
+    }
+
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unpoison()
     }
@@ -184,6 +196,7 @@ impl MainFile {
     pub(crate) fn unmapping(&self, delete: bool) {
         self.guard.release();
         let mut state = self.state();
+        self.end_reservation(&mut state);
         state.block = None;
         if let Some(queue) = state.queue.take()
             && delete
@@ -196,6 +209,7 @@ impl MainFile {
     pub(crate) fn close(&self) {
         self.guard.release();
         let mut state = self.state();
+        self.end_reservation(&mut state);
         state.is_open = false;
         state.block = None;
         state.queue = None;
@@ -211,14 +225,23 @@ impl MainFile {
         const ACQUIRE: c_int = ffi::SHM_LOCK | ffi::SHM_EXCLUSIVE;
         const RELEASE: c_int = ffi::SHM_UNLOCK | ffi::SHM_EXCLUSIVE;
         const READ: c_int = ffi::SHM_LOCK | ffi::SHM_SHARED;
+        const READ_RELEASE: c_int = ffi::SHM_UNLOCK | ffi::SHM_SHARED;
         match ((first, count), flags) {
             (WRITE, ACQUIRE) => self.acquire_write(),
             (WRITE, RELEASE) => self.release_write(),
             (_, READ) if first >= FIRST_READ => {
                 waiting::forget_wish();
+                if self.reserves(first) {
+                    return ffi::BUSY;
+                }
                 let code = self.base.shm_lock(first, count, flags);
                 let mut state = self.state();
                 state.read_at = state.publication();
+                code
+            }
+            (_, READ_RELEASE) if first >= FIRST_READ && self.options.reserve.is_some() => {
+                let code = self.base.shm_lock(first, count, flags);
+                self.end_reservation(&mut self.state());
                 code
             }
             (_, ACQUIRE | RELEASE) if (first..first + count).contains(&CKPT) => {
@@ -244,29 +267,37 @@ impl MainFile {
         let Some(queue) = state.queue.clone() else {
             return self.try_write();
         };
+        if self.takes_reserved_write(&mut state) {
+            state.acquired(&queue);
+            return ffi::OK;
+        }
         if state.lock_timeout > 0 {
             return self.wait_for_write(&mut state, &queue);
         }
         if !waiting::may_try(&queue, self) {
             waiting::refuse(self, &queue);
+            self.lose_upgrade(&mut state);
             return ffi::BUSY;
         }
         let code = self.try_write();
         match code {
             ffi::OK => state.acquired(&queue),
-            ffi::BUSY => waiting::refuse(self, &queue),
+            ffi::BUSY => {
+                waiting::refuse(self, &queue);
+                self.lose_upgrade(&mut state);
+            }
             _ => {}
         }
         code
     }
 
-    fn try_write(&self) -> c_int {
+    pub(crate) fn try_write(&self) -> c_int {
         let (first, count) = WRITE;
         self.base
             .shm_lock(first, count, ffi::SHM_LOCK | ffi::SHM_EXCLUSIVE)
     }
 
-    fn unlock_write(&self) -> c_int {
+    pub(crate) fn unlock_write(&self) -> c_int {
         let (first, count) = WRITE;
         self.base
             .shm_lock(first, count, ffi::SHM_UNLOCK | ffi::SHM_EXCLUSIVE)
@@ -292,6 +323,7 @@ impl MainFile {
             state.acquired(queue);
         } else {
             waiting::leave_queue();
+            self.lose_upgrade(state);
         }
         match code {
             // Otherwise SQLite asks its busy handler, which waits as long again and again.
@@ -324,6 +356,7 @@ impl MainFile {
             // SQLite has found that its snapshot is not the newest. If it may read anew, it asks
             // its busy handler, although `WRITE` was free (`sqlite3BtreeBeginTrans`).
             waiting::refuse(self, &queue);
+            self.lose_upgrade(&mut state);
         }
         drop(state);
         queue.wake_next();
@@ -338,7 +371,8 @@ impl MainFile {
             return Probe::Taken;
         };
         // A lock that this connection has would be granted again, and lost by the release.
-        if !state.is_open || state.queue.is_none() || state.has_write {
+        if !state.is_open || state.queue.is_none() || state.has_write || state.reservation.is_held()
+        {
             return Probe::Gone;
         }
         match self.try_write() {

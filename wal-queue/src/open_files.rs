@@ -69,18 +69,24 @@ impl Owner {
         self.place.store(place, Ordering::Relaxed);
     }
 
+    /// The connection that uses the file; null if it is unknown. The caller is in a call of
+    /// SQLite for this file.
+    pub(crate) fn connection(&self) -> *mut Connection {
+        let place = self.place.load(Ordering::Relaxed);
+        match place.is_null() {
+            true => null_mut(),
+            // SAFETY: the place is a member of the structure through which SQLite has the file,
+            // which stays until the file is closed. In a call for this file no other thread
+            // changes it.
+            false => unsafe { place.read() },
+        }
+    }
+
     /// The connection that uses the file begins to write it.
     pub(crate) fn begin_write(&self) {
         SUPER_JOURNAL.set(false);
-        let place = self.place.load(Ordering::Relaxed);
-        let connection = match place.is_null() {
-            true => null_mut(),
-            // SAFETY: the place is a member of the structure through which SQLite has the file,
-            // which stays until the file is closed. The caller is in a call of SQLite for this
-            // file, so no other thread changes it.
-            false => unsafe { place.read() },
-        };
-        self.writer.store(connection.addr(), Ordering::Relaxed);
+        self.writer
+            .store(self.connection().addr(), Ordering::Relaxed);
     }
 
     /// The connection writes the file no more.

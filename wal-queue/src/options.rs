@@ -5,23 +5,28 @@
 use std::ffi::{CStr, c_char, c_int};
 
 use crate::api::Api;
+use crate::reservation::GetAutocommit;
 
 /// What is asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options {
     /// Commits share their syncs ([`crate::group_commit`]).
     pub(crate) group_commit: bool,
+    /// A transaction that was refused reserves `WRITE` ([`crate::reservation`]).
+    pub(crate) reserve: Option<GetAutocommit>,
 }
 
 /// The name of the parameter, and that of the variable.
 const GROUP_COMMIT: (&CStr, &str) = (c"walqueue_group", "WALQUEUE_GROUP");
+const RESERVE: (&CStr, &str) = (c"walqueue_reserve", "WALQUEUE_RESERVE");
 
 impl Options {
     /// What the environment says. It is read once, since another thread may change it later.
-    pub(crate) fn of_environment() -> Self {
+    pub(crate) fn of_environment(api: &Api) -> Self {
         let is_on = |(_, variable)| std::env::var(variable).is_ok_and(|value| is_yes(&value));
         Options {
             group_commit: is_on(GROUP_COMMIT),
+            reserve: reserve(api, is_on(RESERVE)),
         }
     }
 
@@ -38,8 +43,17 @@ impl Options {
         };
         Options {
             group_commit: is_on(GROUP_COMMIT, self.group_commit),
+            reserve: reserve(api, is_on(RESERVE, self.reserve.is_some())),
         }
     }
+}
+
+/// What a reservation needs, if it is asked for. A SQLite that is built without mutexes has none:
+/// another thread could not end it.
+fn reserve(api: &Api, is_on: bool) -> Option<GetAutocommit> {
+    // SAFETY: it has no conditions.
+    let is_threadsafe = is_on && (unsafe { (api.threadsafe)() }) != 0;
+    is_threadsafe.then_some(api.get_autocommit)
 }
 
 /// The words that SQLite takes for a true parameter of a URI.

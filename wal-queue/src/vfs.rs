@@ -131,7 +131,7 @@ impl Shim {
             api,
             is_linked,
             methods: Methods::with_state_at(state_at),
-            options: Options::of_environment(),
+            options: Options::of_environment(&api),
         }
     }
 

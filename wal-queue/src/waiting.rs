@@ -186,6 +186,7 @@ impl Waiter {
             .take()
             .filter(|wish| wish.at.elapsed() < WISH_LASTS)?;
         let main = wish.main.upgrade()?;
+        main.forget_lost_upgrade();
         let asked = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
         let deadline = Instant::now() + asked + debt;
         let mut probe = Probe::Taken;

@@ -16,7 +16,10 @@ fn program() -> String {
         writeln!(lines, "  printf(\"%lld\\n\", (long long)({expression}));").unwrap();
     };
     for (name, _) in SLOTS {
-        let member = name.strip_prefix("sqlite3_").unwrap();
+        let member = match *name {
+            "sqlite3_threadsafe" => "xthreadsafe",
+            name => name.strip_prefix("sqlite3_").unwrap(),
+        };
         print(format!(
             "offsetof(sqlite3_api_routines, {member}) / sizeof(void (*)(void))"
         ));

@@ -30,6 +30,13 @@ impl Scene {
         StockSqlite::spawn_with(kind, &self.database, &queue::library().unwrap()).unwrap()
     }
 
+    /// As [`Scene::stock`], with `variable` set to 1.
+    pub(crate) fn stock_with(&self, kind: StockKind, variable: &str) -> StockSqlite {
+        let library = queue::library().unwrap();
+        let variables = [(variable, "1")];
+        StockSqlite::spawn_with_variables(kind, &self.database, &library, &variables).unwrap()
+    }
+
     /// The order of the writer of `row`.
     pub(crate) fn order(&self, row: u32, seconds: f64) -> Order {
         Order::new(&self.database, row, seconds).unwrap()

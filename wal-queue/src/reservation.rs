@@ -1,0 +1,250 @@
+//! `WRITE` for a transaction that reads before it writes, and has lost before; off by default.
+//!
+//! # Protocol
+//! A transaction that has read, and then asks for `WRITE`, is refused if another connection has
+//! it, and if its snapshot is not the newest (`SQLITE_BUSY_SNAPSHOT`). Waiting would not help: it
+//! has to begin anew. Where peers commit more often than it reads, it never commits. So after
+//! such a refusal the next read transaction of the connection waits in the queue, and acquires
+//! `WRITE` *before* its first read lock: it is *reserved*. When SQLite asks for `WRITE`, it gets
+//! what is reserved, and its snapshot is the newest.
+//!
+//! SQLite loads the header before it acquires a read lock. So the call that has reserved `WRITE`
+//! answers `SQLITE_BUSY`, after which SQLite loads the header again (`walTryBeginRead`). After a
+//! refusal of `READ(0)` it first asks for another read lock with the old header, which is refused
+//! too.
+//!
+//! A reservation ends
+//! - when SQLite asks for `WRITE`;
+//! - with its read transaction, if that writes nothing;
+//! - [`LASTS`] after it began: a thread of [`crate::expiry`] releases `WRITE` then, since the
+//!   application may make no call for long. Where no thread can be started nothing is reserved.
+//!
+//! # Ordering
+//! The mutex of the file is held around each step, as for `WRITE`.
+//!
+//! # Crash
+//! The system frees the lock of a dead process.
+#![allow(unsafe_code)] // SQLite says whether a transaction is open.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wal_core::wait::{now, thread_number};
+
+use crate::expiry;
+use crate::ffi::{self, Connection};
+use crate::main_file::{MainFile, State};
+use crate::queue::Queue;
+use crate::waiting;
+
+/// How long `WRITE` is reserved. A transaction that reads for longer loses as without a
+/// reservation.
+pub(crate) const LASTS: Duration = Duration::from_millis(50);
+/// How long a read transaction waits for its reservation.
+const WAITS: Duration = Duration::from_millis(500);
+/// How long after a refusal a read transaction counts as the next try.
+const WANTED: Duration = Duration::from_secs(1);
+/// `READ(0)`, by the numbers of SQLite.
+const FIRST_READ: c_int = 3;
+
+/// `sqlite3_get_autocommit`.
+pub(crate) type GetAutocommit = unsafe extern "C" fn(*mut Connection) -> c_int;
+
+/// The reservation of one connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Reservation {
+    #[default]
+    None,
+    /// A transaction was refused at this time.
+    Wanted(Instant),
+    /// `WRITE` is reserved until then, and so many calls for a read lock are refused.
+    Held { until: Instant, refusals: u8 },
+}
+
+impl Reservation {
+    pub(crate) fn is_held(self) -> bool {
+        matches!(self, Self::Held { .. })
+    }
+
+    /// A transaction that has read was refused `WRITE` at `now`.
+    fn lose(&mut self, now: Instant) {
+        *self = Self::Wanted(now);
+    }
+
+    /// True if the read transaction that begins at `now` is to reserve `WRITE`. It is asked
+    /// once for each refusal.
+    fn begins(&mut self, now: Instant) -> bool {
+        match *self {
+            Self::Wanted(since) => {
+                *self = Self::None;
+                now.duration_since(since) < WANTED
+            }
+            _ => false,
+        }
+    }
+
+    /// `WRITE` is reserved at `now`, in a call for the read lock `first` that is refused.
+    fn hold(&mut self, now: Instant, first: c_int) {
+        *self = Self::Held {
+            until: now + LASTS,
+            refusals: u8::from(first == FIRST_READ),
+        };
+    }
+
+    /// True if a call for a read lock is refused, so that SQLite loads the header again.
+    fn refuses(&mut self) -> bool {
+        match self {
+            Self::Held { refusals, .. } if *refusals > 0 => {
+                *refusals -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends the reservation; true if `WRITE` is held for it.
+    fn end(&mut self) -> bool {
+        std::mem::take(self).is_held()
+    }
+
+    /// True if it is over at `now`.
+    fn is_over(self, now: Instant) -> bool {
+        matches!(self, Self::Held { until, .. } if now >= until)
+    }
+}
+
+impl MainFile {
+    /// True if a call for the read lock `first` is refused: it has reserved `WRITE`, or an
+    /// earlier one has.
+    pub(crate) fn reserves(&self, first: c_int) -> bool {
+        if self.options().reserve.is_none() {
+            return false;
+        }
+        let mut state = self.state();
+        if state.reservation.refuses() {
+            return true;
+        }
+        let now = Instant::now();
+        if !state.reservation.begins(now) || state.has_write {
+            return false;
+        }
+        let Some(queue) = state.queue.clone() else {
+            return false;
+        };
+        self.reserve(&mut state, &queue, first)
+    }
+
+    fn reserve(&self, state: &mut State, queue: &Arc<Queue>, first: c_int) -> bool {
+        let mut code = ffi::BUSY;
+        waiting::wait_until_first(queue, Instant::now() + WAITS, || {
+            code = self.try_write();
+            code != ffi::BUSY
+        });
+        let from_queue = waiting::leave_queue();
+        if code != ffi::OK {
+            return false;
+        }
+        state.reservation.hold(Instant::now(), first);
+        if let Some(writers) = queue.writers() {
+            writers.begin_slice(thread_number(), now(), from_queue);
+        }
+        if !expiry::end_after(LASTS, self.weak()) {
+            self.end_reservation(state);
+            return false;
+        }
+        true
+    }
+
+    /// SQLite asks for `WRITE`; true if it is reserved, and is that of SQLite from now on.
+    pub(crate) fn takes_reserved_write(&self, state: &mut State) -> bool {
+        state.reservation.is_held() && state.reservation.end()
+    }
+
+    /// SQLite was refused `WRITE`.
+    pub(crate) fn lose_upgrade(&self, state: &mut State) {
+        let Some(get_autocommit) = self.options().reserve else {
+            return;
+        };
+        let connection = self.owner().connection();
+        // SAFETY: the connection is that of the call of SQLite which asks for `WRITE`.
+        if !connection.is_null() && (unsafe { get_autocommit(connection) }) == 0 {
+            state.reservation.lose(Instant::now());
+        }
+    }
+
+    /// The busy handler sleeps: SQLite begins the transaction anew by itself.
+    pub(crate) fn forget_lost_upgrade(&self) {
+        // While the mutex is held another thread is in a call of this connection.
+        if self.options().reserve.is_some()
+            && let Ok(mut state) = self.try_state()
+            && !state.reservation.is_held()
+        {
+            state.reservation = Reservation::None;
+        }
+    }
+
+    /// Ends the reservation, if there is one, and releases `WRITE`.
+    pub(crate) fn end_reservation(&self, state: &mut State) {
+        if !state.reservation.is_held() || !state.reservation.end() {
+            return;
+        }
+        self.unlock_write();
+        if let Some(queue) = &state.queue {
+            queue.wake_next();
+        }
+    }
+
+    /// Ends the reservation if it is over; false if that cannot be told at this moment.
+    pub(crate) fn expire_reservation(&self) -> bool {
+        let Ok(mut state) = self.try_state() else {
+            return false;
+        };
+        if state.reservation.is_over(Instant::now()) {
+            self.end_reservation(&mut state);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_is_followed_by_one_reservation() {
+        let start = Instant::now();
+        let mut reservation = Reservation::default();
+        assert!(!reservation.begins(start), "nothing was refused");
+        reservation.lose(start);
+        assert!(reservation.begins(start));
+        assert!(!reservation.begins(start), "once for each refusal");
+        reservation.lose(start);
+        assert!(!reservation.begins(start + WANTED), "long after it");
+    }
+
+    #[test]
+    fn reservation_refuses_read_locks_until_the_header_is_loaded_again() {
+        let start = Instant::now();
+        for (first, refusals) in [(FIRST_READ, 1), (FIRST_READ + 1, 0)] {
+            let mut reservation = Reservation::default();
+            reservation.hold(start, first);
+            for _ in 0..refusals {
+                assert!(reservation.refuses(), "lock {first}");
+            }
+            assert!(!reservation.refuses(), "lock {first}");
+        }
+    }
+
+    #[test]
+    fn reservation_is_over_after_its_time_and_ends_once() {
+        let start = Instant::now();
+        let mut reservation = Reservation::default();
+        reservation.hold(start, FIRST_READ + 1);
+        assert!(!reservation.is_over(start + LASTS / 2));
+        assert!(reservation.is_over(start + LASTS));
+        assert!(reservation.end());
+        assert!(!reservation.end());
+        assert!(!reservation.is_over(start + LASTS));
+    }
+}
