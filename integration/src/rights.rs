@@ -4,8 +4,8 @@
 
 use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 
-/// "nobody", who owns nothing.
-const NOBODY: u32 = 65534;
+/// The user "nobody", which owns nothing.
+pub const NOBODY: u32 = 65534;
 
 /// Runs `work` with the file system rights of nobody, which are a thread's.
 pub fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {

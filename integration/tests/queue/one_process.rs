@@ -1,18 +1,23 @@
 //! The extension in the process of the test, where several threads and connections share it:
-//! threads, an application's own busy handler, a shared cache, the backup API.
+//! threads, an application's own busy handler, a shared cache, the backup API, a process without
+//! rights.
 //!
 //! A program of its own, because the extension stays the default VFS of the process.
 
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::unwrap_used)]
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use integration::queue::{self, Language, Order, Writer};
+use integration::rights::{NOBODY, as_nobody};
 use integration::stock::{self, StockKind, StockSqlite};
+use nix::unistd::{Uid, chown, geteuid};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tempfile::TempDir;
@@ -200,6 +205,34 @@ fn backup_is_a_snapshot_beside_writers_in_the_queue() {
         assert!(!beside(&path, "-coord").exists());
     }
     assert_eq!(writer.finish().unwrap().locked, 0);
+}
+
+#[test]
+fn side_file_that_may_not_be_opened_leaves_writers_at_work() {
+    for mode in [0o444, 0o000] {
+        let scene = Scene::new();
+        let side_file = beside(&scene.database, "-coord");
+        fs::write(&side_file, b"").unwrap();
+        fs::set_permissions(&side_file, Permissions::from_mode(mode)).unwrap();
+        if geteuid().is_root() {
+            // The side file stays root's.
+            for path in [scene.directory.path(), &scene.database] {
+                chown(path, Some(Uid::from_raw(NOBODY)), None).unwrap();
+            }
+        }
+        as_nobody(|| {
+            let [first, second] = [(); 2].map(|()| scene.open(Duration::ZERO));
+            first.execute_batch("BEGIN IMMEDIATE").unwrap();
+            first.execute(INCREMENT, []).unwrap();
+            assert!(is_busy(&second.execute(INCREMENT, []).unwrap_err()));
+            first.execute_batch("COMMIT").unwrap();
+            second.busy_timeout(Duration::from_secs(20)).unwrap();
+            second.execute(INCREMENT, []).unwrap();
+            assert_eq!(count(&first), 2);
+            let left = fs::metadata(&side_file).unwrap();
+            assert_eq!(left.len(), 0, "the side file of another user was changed");
+        });
+    }
 }
 
 #[test]
