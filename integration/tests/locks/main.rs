@@ -2,6 +2,7 @@
 //!
 //! | file | what it shows |
 //! |---|---|
+//! | `census` | a look from outside names the holder of each lock |
 //! | `classic_locks` | two uses in one process, one of them by classic locks |
 //! | `holders` | a lock that blocks names its holder |
 //! | `killed_holder` | a process that is killed holds no lock |
@@ -14,6 +15,7 @@
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+mod census;
 mod classic_locks;
 mod holders;
 mod killed_holder;
