@@ -2,6 +2,7 @@
 //!
 //! | file | what it shows |
 //! |---|---|
+//! | `census` | the holders of locks are named on each file system |
 //! | `failing_calls` | each system call on the files of a database fails once |
 //! | `file_systems` | every kind of file system becomes full |
 //! | `full_disk` | what does not fit is refused |
@@ -10,6 +11,7 @@
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
+mod census;
 mod failing_calls;
 mod file_systems;
 mod full_disk;

@@ -85,10 +85,10 @@ fn numbers_of(place: &Path) -> io::Result<BTreeSet<ListedFile>> {
         inode: stat.ino(),
     };
     let mut numbers = BTreeSet::from([told]);
-    let info = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
-    // Without `/proc` no lock is listed either.
+    let info = format!("/proc/thread-self/fdinfo/{}", file.as_raw_fd());
+    // Of the thread, which may have mounts of its own. Without `/proc` no lock is listed either.
     if let Ok(info) = std::fs::read_to_string(info)
-        && let Ok(mounts) = std::fs::read("/proc/self/mountinfo")
+        && let Ok(mounts) = std::fs::read("/proc/thread-self/mountinfo")
     {
         numbers.extend(numbers_in(
             &info,
