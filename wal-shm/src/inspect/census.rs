@@ -1,8 +1,7 @@
 //! The locks on the files of a database, and their holders.
 //!
 //! # Protocol
-//! 1. The system's list of locks is read, in one pass. It names the processes that own POSIX
-//!    locks.
+//! 1. The system's list of locks is read, which names the processes that own POSIX locks.
 //! 2. Only if it has locks of open file descriptions on these files: the processes are
 //!    searched for the descriptors that have them, first those of files with the right names,
 //!    and only if a lock is left, and time, those of all files.
@@ -14,10 +13,10 @@
 //! may be seen with a lock or without.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use std::{fmt, fs, io};
 
 use wal_core::inspect::HeldLocks;
 use wal_core::storage::LockKind;
@@ -25,13 +24,11 @@ use wal_core::{LockMode, Result};
 
 use super::holders::{self, Found, Holder};
 use super::lock_byte::parts_of;
-use super::lock_list::ListedLock;
+use super::lock_list::{self, ListedLock};
 use super::watched::WatchedFiles;
 use super::{DatabaseFile, LockByte, ProcessInfo, SideView};
 use crate::namespaces::Namespaces;
 
-/// The system's list of locks.
-const LOCK_LIST: &str = "/proc/locks";
 /// The namespace of process numbers in which the system starts (`PROC_PID_INIT_INO`).
 const FIRST_NAMESPACE: u32 = 0xEFFF_FFFC;
 
@@ -163,10 +160,11 @@ impl Census {
         let deadline = Instant::now() + budget;
         let watched = WatchedFiles::of(database)?;
         let mut census = Census::default();
-        let listed = match listed_locks(&watched) {
+        let list = || lock_list::read(|lock| watched.find(lock.file).is_some());
+        let listed = match list() {
             Ok(listed) => listed,
             Err(e) => {
-                let reason = format!("{LOCK_LIST}: {e}");
+                let reason = format!("{}: {e}", lock_list::PATH);
                 census.unseen.push(Unseen::NoLockList { reason });
                 return Ok(census);
             }
@@ -177,8 +175,8 @@ impl Census {
         let (of_descriptions, of_processes) = by_owner(listed);
         let mut holders: Vec<Holder> = of_processes.into_iter().map(Holder::listed).collect();
         if !of_descriptions.is_empty() {
-            let list = || Ok(by_owner(listed_locks(&watched)?).0);
-            let mut found = holders::find(&watched, of_descriptions, list, deadline);
+            let again = || Ok(by_owner(list()?).0);
+            let mut found = holders::find(&watched, of_descriptions, again, deadline);
             if found.unknown() > 0
                 && let Ok(Some(side)) = SideView::of(database)
             {
@@ -226,25 +224,10 @@ impl Census {
     }
 }
 
-/// The listed locks on the files of `watched`.
-fn listed_locks(watched: &WatchedFiles) -> io::Result<Vec<ListedLock>> {
-    let list = fs::read(LOCK_LIST)?;
-    let list = String::from_utf8_lossy(&list);
-    let locks = list.lines().filter_map(ListedLock::parse);
-    Ok(locks
-        .filter(|lock| watched.find(lock.file).is_some())
-        .collect())
-}
-
-/// The locks of open file descriptions, and those of processes. The list may have a lock of a
-/// process twice if it changed while it was read.
+/// The locks of open file descriptions, and those of processes.
 fn by_owner(listed: Vec<ListedLock>) -> (Vec<ListedLock>, Vec<ListedLock>) {
     let of_description = |lock: &ListedLock| lock.belongs_to_description;
-    let (of_descriptions, mut of_processes): (Vec<_>, Vec<_>) =
-        listed.into_iter().partition(of_description);
-    of_processes.sort_unstable();
-    of_processes.dedup();
-    (of_descriptions, of_processes)
+    listed.into_iter().partition(of_description)
 }
 
 /// A lock for each holder and each lock byte.

@@ -7,14 +7,86 @@
 //! 2: -> POSIX  ADVISORY  WRITE 18911 fe:00:10018886 120 120
 //! ```
 //!
+//! # Protocol
+//! The system gives the list in pieces of a page of memory, about 60 lines. Within a piece the
+//! locks are those of one moment. Between two pieces the system goes by the number of the
+//! line, so a lock elsewhere that is acquired or released makes a line come twice or not at
+//! all. So a list of several pieces is read [`READS`] times, and a lock counts as often as in
+//! the middle one of its counts.
+//!
+//! # Layout
 //! An arrow marks a process that waits for the lock above it. Numbers of devices are
 //! hexadecimal, both ends of the range count, and a lock of an open file description has no
 //! process.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::Range;
 
 use wal_core::LockMode;
 use wal_core::storage::LockKind;
+
+/// The list of all locks.
+pub(super) const PATH: &str = "/proc/locks";
+
+/// How often a list of several pieces is read. More reads leave fewer mistakes.
+const READS: usize = 5;
+
+/// Reads the locks in the list that are `wanted`.
+///
+/// # Errors
+/// What reading it gives; there is none on systems other than Linux.
+pub(super) fn read(wanted: impl Fn(&ListedLock) -> bool) -> io::Result<Vec<ListedLock>> {
+    let once = || {
+        let (text, is_of_one_moment) = read_once()?;
+        let text = String::from_utf8_lossy(&text);
+        let locks = text.lines().filter_map(ListedLock::parse).filter(&wanted);
+        io::Result::Ok((locks.collect::<Vec<_>>(), is_of_one_moment))
+    };
+    let (locks, is_of_one_moment) = once()?;
+    if is_of_one_moment {
+        return Ok(locks);
+    }
+    let mut reads = vec![locks];
+    while reads.len() < READS {
+        reads.push(once()?.0);
+    }
+    Ok(middle_of(&reads))
+}
+
+/// The text of the list, and whether it came in one piece.
+fn read_once() -> io::Result<(Vec<u8>, bool)> {
+    let mut list = File::open(PATH)?;
+    let (mut text, mut pieces) = (Vec::new(), 0);
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match list.read(&mut piece) {
+            Ok(0) => return Ok((text, pieces <= 1)),
+            Ok(len) => {
+                text.extend_from_slice(&piece[..len]);
+                pieces += 1;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Each lock of `reads` as often as in the middle one of its counts.
+fn middle_of(reads: &[Vec<ListedLock>]) -> Vec<ListedLock> {
+    let mut counts: BTreeMap<&ListedLock, Vec<usize>> = BTreeMap::new();
+    for (at, read) in reads.iter().enumerate() {
+        for lock in read {
+            counts.entry(lock).or_insert_with(|| vec![0; reads.len()])[at] += 1;
+        }
+    }
+    let locks = counts.into_iter().flat_map(|(lock, mut counts)| {
+        counts.sort_unstable();
+        std::iter::repeat_n(lock.clone(), counts[counts.len() / 2])
+    });
+    locks.collect()
+}
 
 /// A file by the numbers by which the system lists its locks: device and inode.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -158,6 +230,27 @@ mod tests {
         assert_eq!(parse(elsewhere).unwrap().pid, None);
         let mandatory = "5: POSIX  MANDATORY WRITE 18907 fe:1f:10018886 5 5";
         assert_eq!(parse(mandatory), Some(lock(5..6)));
+    }
+
+    #[test]
+    fn line_that_comes_twice_or_not_at_all_in_a_read_is_counted_as_in_most() {
+        let (one, two) = (lock(0..1), lock(1..2));
+        let both = || vec![one.clone(), two.clone()];
+        let twice = || vec![one.clone(), two.clone(), two.clone()];
+        let missed = || vec![one.clone()];
+        assert_eq!(
+            middle_of(&[twice(), missed(), both(), twice(), missed()]),
+            both()
+        );
+        assert_eq!(
+            middle_of(&[twice(), twice(), both(), missed(), twice()]),
+            twice()
+        );
+        assert_eq!(
+            middle_of(&[missed(), twice(), missed(), missed(), both()]),
+            missed()
+        );
+        assert_eq!(middle_of(&[Vec::new(), both(), Vec::new()]), []);
     }
 
     #[test]
