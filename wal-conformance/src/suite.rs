@@ -307,6 +307,8 @@ macro_rules! conformance_suite {
         writers_get_write_in_the_order_of_their_coming,
         a_writer_whose_turn_is_over_does_not_pass_the_line,
         a_writer_that_gives_up_in_line_lets_the_next_one_go_on,
+        engine_keeps_its_slot_between_wait_and_try,
+        engine_that_does_not_try_leaves_the_queue,
         a_busy_lock_names_its_holder,
         a_waiting_writer_is_cancelled_from_another_thread,
         a_change_is_told_to_who_asks,

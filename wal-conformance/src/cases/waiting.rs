@@ -11,7 +11,7 @@ use crate::scene::{BOUND, Scene, User, fill, until, version_in};
 use crate::subject::Subject;
 use wal_core::coordination::WalCoordination;
 use wal_core::error::Error;
-use wal_core::protocol::{BusyHandler, Cancel};
+use wal_core::protocol::{BusyHandler, Cancel, QueuedTry};
 use wal_core::types::{Lock, PageNo};
 use wal_core::wait::manual_clock::ManualClock;
 
@@ -153,6 +153,70 @@ pub(crate) fn a_writer_that_gives_up_in_line_lets_the_next_one_go_on<B: Subject>
         second.join().expect("it does not panic");
     });
     assert_eq!(holder.versions(), [1, 0, 0]);
+    scene.assert_quiet();
+}
+
+/// An engine waits in one call and tries in another: `WRITE` is released while it does neither.
+pub(crate) fn engine_keeps_its_slot_between_wait_and_try<B: Subject>() {
+    let scene = Scene::<B>::new(3);
+    let (holder, engine) = scene.two();
+    let behind = scene.user();
+    let clock = ManualClock::default();
+    let writing = clock.run(|| holder.write());
+    let order = Mutex::new(Vec::new());
+    let mut queued = QueuedTry::new(&engine.wal);
+    let upgrade = |queued: &mut QueuedTry<_>| {
+        clock.run(|| {
+            let read = engine.wal.begin_read().expect("it reads");
+            read.upgrade_queued(queued).map_err(Error::from)
+        })
+    };
+    let refused = upgrade(&mut queued);
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+    let until = Instant::now() + BOUND;
+    assert!(clock.run(|| queued.wait(until)), "it is the first");
+    until_in_line(&holder, 1);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            clock.run(|| {
+                let tx = behind.wal.begin_write(BOUND).expect("its turn comes");
+                order.lock().unwrap().push("behind");
+                drop(tx);
+            });
+        });
+        until_in_line(&holder, 2);
+        let refused = upgrade(&mut queued);
+        assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+        clock.run(|| drop(writing));
+        assert!(clock.run(|| queued.wait(until)), "it is the first still");
+        let tx = upgrade(&mut queued).expect("WRITE is free");
+        order.lock().unwrap().push("engine");
+        clock.run(|| drop(tx));
+    });
+    assert_eq!(*order.lock().unwrap(), ["engine", "behind"]);
+    until_in_line(&holder, 0);
+    scene.assert_quiet();
+}
+
+pub(crate) fn engine_that_does_not_try_leaves_the_queue<B: Subject>() {
+    let scene = Scene::<B>::new(3);
+    let (holder, engine) = scene.two();
+    let behind = scene.user();
+    let clock = ManualClock::default();
+    let writing = clock.run(|| holder.write());
+    let mut queued = QueuedTry::new(&engine.wal);
+    queued.failed(true);
+    assert!(clock.run(|| queued.wait(Instant::now() + BOUND)));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| clock.run(|| write_in_turn(&behind, 1)));
+        until_in_line(&holder, 2);
+        clock.run(|| drop(writing));
+        // Behind a slot that stays, the writer would not try.
+        clock.run(|| drop(queued));
+        waiting.join().expect("it does not panic");
+    });
+    assert_eq!(holder.versions(), [1, 0, 0]);
+    until_in_line(&holder, 0);
     scene.assert_quiet();
 }
 
