@@ -5,10 +5,14 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::{self, NonNull};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
-use wal_libsql::{Connection, ffi};
+use wal_libsql::{BackendKind, Connection, OpenOptions, ffi};
+
+/// How long a connection waits for others.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Which log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, clap::ValueEnum)]
@@ -34,10 +38,12 @@ impl Log {
     /// Opens the database at `path`.
     pub(crate) fn open(self, path: &Path) -> Result<Connection> {
         let connection = match self {
-            Log::Ours => Connection::open(path)?,
+            Log::Ours => OpenOptions::new(BackendKind::Shared)
+                .busy_timeout(BUSY_TIMEOUT)
+                .open(path)?,
             Log::Theirs => open_with_its_own(path)?,
         };
-        connection.execute("PRAGMA busy_timeout=30000; PRAGMA journal_mode=WAL")?;
+        connection.execute("PRAGMA journal_mode=WAL")?;
         Ok(connection)
     }
 }
@@ -50,6 +56,10 @@ fn open_with_its_own(path: &Path) -> Result<Connection> {
     let code = unsafe { ffi::sqlite3_open_v2(name.as_ptr(), &raw mut db, flags, ptr::null()) };
     ensure!(code == ffi::SQLITE_OK, "opening gave {code}");
     let db = NonNull::new(db).context("no connection")?;
-    // SAFETY: it was just opened, and nobody else has it.
+    let timeout = i32::try_from(BUSY_TIMEOUT.as_millis())?;
+    // The busy handler is the engine's own, too.
+    // SAFETY: the connection is open.
+    unsafe { ffi::sqlite3_busy_timeout(db.as_ptr(), timeout) };
+    // SAFETY: it was just opened, and no other code has it.
     Ok(unsafe { Connection::from_raw(db) })
 }
