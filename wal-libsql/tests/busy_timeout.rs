@@ -115,6 +115,34 @@ fn timeout_behind_a_waiter_and_beside_a_reader_is_exact() {
     assert_is_exact(timeout, checkpoint);
 }
 
+/// With `WRITE` of the first database held, for that of the second one.
+#[test]
+fn writer_waits_for_an_attached_database() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("db"), dir.path().join("other"));
+    drop(new_database(&path));
+    let holder = new_database(&other);
+    holder.execute("BEGIN IMMEDIATE").unwrap();
+    let timeout = Duration::from_millis(200);
+    let db = open(&path, timeout);
+    let attach = "ATTACH ? AS other";
+    db.execute_with(attach, &[other.to_str().unwrap().into()])
+        .unwrap();
+    assert_is_exact(timeout, || db.execute("BEGIN IMMEDIATE"));
+    db.busy_timeout(Duration::from_secs(60)).unwrap();
+    thread::scope(|scope| {
+        let writer =
+            scope.spawn(move || db.execute("BEGIN IMMEDIATE; UPDATE other.t SET n = 7; COMMIT"));
+        holder.execute("COMMIT").unwrap();
+        writer.join().unwrap().unwrap();
+    });
+    assert_eq!(
+        holder.query("SELECT n FROM t").unwrap(),
+        [[Value::Integer(7)]]
+    );
+}
+
 #[test]
 fn interrupt_ends_the_wait_of_a_writer() {
     let _alone = alone();

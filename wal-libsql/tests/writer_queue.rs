@@ -1,6 +1,6 @@
 //! SQL writers and page writers wait for `WRITE` in one queue, in processes of their own.
 #![cfg(feature = "shm")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+#![allow(unsafe_code, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use wal::{PageNo, Synchronous};
-use wal_libsql::{BackendKind, Connection, OpenOptions, Value};
+use wal_libsql::{BackendKind, Connection, OpenOptions, Value, ffi};
 
 /// How long writers compete.
 const RUN: Duration = Duration::from_secs(3);
@@ -90,13 +90,27 @@ fn tell(work: Work) {
 #[ignore = "a part of another test"]
 fn member_with_sql() {
     let db = open(&path(), TIMEOUT);
-    db.execute(&std::env::var("QUEUE_PRAGMAS").unwrap())
-        .unwrap();
+    let pragmas = std::env::var("QUEUE_PRAGMAS").unwrap();
+    db.execute(&pragmas).unwrap();
     wait_for_start();
-    tell(compete(|| {
-        db.execute("BEGIN IMMEDIATE; UPDATE t SET n = n + 1; COMMIT")
-            .unwrap();
+    tell(compete(|| match pragmas.contains(BY_DRIVER) {
+        true => execute_by_driver(&db, TRANSFER),
+        false => db.execute(TRANSFER).unwrap(),
     }));
+}
+
+const TRANSFER: &str = "BEGIN IMMEDIATE; UPDATE t SET n = n + 1; COMMIT";
+/// A comment that lets a process run its transactions below the wrapper.
+const BY_DRIVER: &str = "-- by a driver";
+
+/// Runs `sql` as a driver does that was given the connection.
+fn execute_by_driver(db: &Connection, sql: &str) {
+    let sql = std::ffi::CString::new(sql).unwrap();
+    let none = std::ptr::null_mut();
+    // SAFETY: the connection is open, the text ends with a zero.
+    let code =
+        unsafe { ffi::sqlite3_exec(db.as_raw().as_ptr(), sql.as_ptr(), None, none, none.cast()) };
+    assert_eq!(code, ffi::SQLITE_OK);
 }
 
 /// The same: threads that change pages, without a pause.
@@ -226,6 +240,7 @@ fn sql_writers_beside_page_writers_get_their_share() {
         "PRAGMA synchronous = FULL",
         // The engine's own handler does not stay.
         "PRAGMA synchronous = FULL; PRAGMA Busy_Timeout = 5000",
+        &format!("PRAGMA synchronous = FULL; {BY_DRIVER}"),
     ] {
         let (sql, pages) = competition(2, 2, pragmas);
         assert!(fewest(&sql) * 2 > most(&sql), "{sql:?}");
@@ -240,6 +255,26 @@ fn sql_writers_alone_get_equal_shares() {
         let (sql, _) = competition(4, 0, &format!("PRAGMA synchronous = {level}"));
         assert!(fewest(&sql) * 2 > most(&sql), "{level}: {sql:?}");
     }
+}
+
+#[test]
+fn sql_threads_of_a_process_get_equal_shares() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    drop(new_database(&path));
+    let work: Vec<Work> = thread::scope(|scope| {
+        let work = || {
+            let db = open(&path, TIMEOUT);
+            compete(|| db.execute(TRANSFER).unwrap())
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert!(fewest(&work) * 2 > most(&work), "{work:?}");
 }
 
 /// A process that waits for `WRITE` until it is killed.
