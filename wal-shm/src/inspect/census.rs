@@ -97,6 +97,15 @@ pub enum Unseen {
     },
 }
 
+impl Unseen {
+    /// What a walk through the processes has not seen.
+    pub(super) fn of_walk(refused: usize, left: usize) -> Vec<Self> {
+        let refused = (refused > 0).then_some(Unseen::OtherUsers { processes: refused });
+        let left = (left > 0).then_some(Unseen::OutOfTime { processes: left });
+        refused.into_iter().chain(left).collect()
+    }
+}
+
 impl fmt::Display for Unseen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -197,14 +206,8 @@ impl Census {
             return;
         }
         self.unseen.push(Unseen::Holders { locks });
-        if found.refused > 0 {
-            let processes = found.refused;
-            self.unseen.push(Unseen::OtherUsers { processes });
-        }
-        if found.left > 0 {
-            let processes = found.left;
-            self.unseen.push(Unseen::OutOfTime { processes });
-        }
+        self.unseen
+            .extend(Unseen::of_walk(found.refused, found.left));
     }
 
     /// The locks that are held, without those that a process waits for.

@@ -2,12 +2,14 @@
 //!
 //! The system lists a lock of an open file description without a process. The `fdinfo` of a
 //! descriptor has the locks of its description, so the processes are looked through for
-//! descriptors of the files. Links of `/proc/<pid>/fd` are read and never followed: to follow
-//! one leads into a file system that may hang.
+//! descriptors of the files. Links of `/proc/<pid>/fd` are read and not followed, but for those
+//! with the name of a file of the database: to follow one leads into a file system that may
+//! hang.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use std::{fs, str};
@@ -16,17 +18,55 @@ use super::lock_list::ListedLock;
 use super::process;
 use super::watched::WatchedFiles;
 
+/// What the system adds to the path of a file whose name was removed.
+const DELETED: &[u8] = b" (deleted)";
+
 /// A descriptor that may be of a file of the database.
 #[derive(Clone, Debug)]
 pub(super) struct Descriptor {
     pub(super) pid: u32,
-    info: PathBuf,
+    number: OsString,
+    /// The path of its file, as its link shows it.
+    target: PathBuf,
 }
 
 impl Descriptor {
+    fn info(&self) -> io::Result<Vec<u8>> {
+        let directory = Path::new("/proc").join(self.pid.to_string());
+        fs::read(directory.join("fdinfo").join(&self.number))
+    }
+
+    /// The path by which its file was opened or to which it was renamed since, and whether
+    /// that name was removed.
+    pub(super) fn path(&self) -> (&Path, bool) {
+        let target = self.target.as_os_str().as_bytes();
+        match target.strip_suffix(DELETED) {
+            Some(path) => (Path::new(OsStr::from_bytes(path)), true),
+            None => (&self.target, false),
+        }
+    }
+
+    /// Device and inode of its file, for which the link is followed; `None` if it was closed.
+    pub(super) fn id(&self) -> Option<(u64, u64)> {
+        let directory = Path::new("/proc").join(self.pid.to_string());
+        let found = fs::metadata(directory.join("fd").join(&self.number)).ok()?;
+        Some((found.dev(), found.ino()))
+    }
+
+    /// Whether its file can be written through it.
+    pub(super) fn may_write(&self) -> bool {
+        let info = self.info().unwrap_or_default();
+        let info = String::from_utf8_lossy(&info);
+        let flags = info.lines().find_map(|line| {
+            let flags = line.strip_prefix("flags:")?.trim();
+            i64::from_str_radix(flags, 8).ok()
+        });
+        flags.is_some_and(|flags| flags & i64::from(libc::O_ACCMODE) != i64::from(libc::O_RDONLY))
+    }
+
     /// The locks of its open file description on a file of `watched`, at this moment.
     pub(super) fn locks(&self, watched: &WatchedFiles) -> Vec<ListedLock> {
-        let Ok(info) = fs::read(&self.info) else {
+        let Ok(info) = self.info() else {
             return Vec::new();
         };
         let lines = info.split(|byte| *byte == b'\n');
@@ -102,10 +142,10 @@ fn look_into(
                 Which::All => true,
             };
         if is_wanted {
-            let info = Path::new("/proc").join(pid.to_string()).join("fdinfo");
             let descriptor = Descriptor {
                 pid,
-                info: info.join(entry.file_name()),
+                number: entry.file_name(),
+                target,
             };
             if which == Which::Named || !descriptor.locks(watched).is_empty() {
                 found.push(descriptor);
@@ -118,7 +158,7 @@ fn look_into(
 /// The last part of the target of a link, to which the system adds whether it was deleted.
 fn name_of(target: &Path) -> &OsStr {
     let name = target.file_name().unwrap_or_default().as_bytes();
-    OsStr::from_bytes(name.strip_suffix(b" (deleted)").unwrap_or(name))
+    OsStr::from_bytes(name.strip_suffix(DELETED).unwrap_or(name))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! | `watched` | by which numbers the system knows a file |
 //! | `descriptors` | which processes have a file open, and with which locks |
 //! | `holders` | the processes that hold locks of open file descriptions |
+//! | `open_files` | which processes have the files open, those that were replaced too |
 //! | `process` | what is told of a process |
 //! | `slots` | the read slots with their marks and holders |
 //! | `side_view` | a look at the side file |
@@ -22,6 +23,7 @@ mod descriptors;
 mod holders;
 mod lock_byte;
 mod lock_list;
+mod open_files;
 mod process;
 mod side_view;
 mod slots;
@@ -29,6 +31,7 @@ mod watched;
 
 pub use census::{Census, FoundBy, HeldLock, Unseen};
 pub use lock_byte::{DatabaseFile, LockByte};
+pub use open_files::{OpenFile, OpenFiles};
 pub use process::ProcessInfo;
 pub use side_view::{AttachedProcess, SideView};
 pub use slots::SlotInfo;

@@ -60,8 +60,10 @@ impl SideView {
         if found.is_none() {
             return Ok(None);
         }
-        // Its descriptor is parked: a close would drop the classic locks of an attachment.
         let file = OsFile::open_for_locks_at(place, OpenMode::Observed)?;
+        // No SQLite knows the file. While an attachment of this process uses it, its descriptor
+        // is parked anyway: a close would drop classic locks of that.
+        file.set_close_on_drop(true);
         let mut bytes = vec![0; size_of::<SideMemory>()];
         let len = file.read_at(&mut bytes, 0)?;
         let memory = copy_of::<SideMemory>(&bytes[..len]);

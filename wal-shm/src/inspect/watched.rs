@@ -9,9 +9,9 @@
 //! changes no time of access, and its close drops no POSIX lock.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use wal_core::{Error, Result};
 
@@ -22,8 +22,9 @@ use super::lock_list::ListedFile;
 #[derive(Clone, Debug)]
 pub(super) struct WatchedFile {
     pub(super) file: DatabaseFile,
-    /// The last part of its path.
-    pub(super) name: OsString,
+    pub(super) path: PathBuf,
+    /// The device and inode that `stat` tells.
+    pub(super) id: (u64, u64),
     /// By each of these the system may list its locks.
     pub(super) listed: BTreeSet<ListedFile>,
 }
@@ -41,9 +42,10 @@ impl WatchedFiles {
         for file in DatabaseFile::ALL {
             let place = file.path(&path);
             match numbers_of(&place) {
-                Ok(listed) => files.push(WatchedFile {
+                Ok((id, listed)) => files.push(WatchedFile {
                     file,
-                    name: place.file_name().unwrap_or_default().to_owned(),
+                    path: place,
+                    id,
                     listed,
                 }),
                 Err(e) if file != DatabaseFile::Database && e.kind() == io::ErrorKind::NotFound => {
@@ -62,13 +64,21 @@ impl WatchedFiles {
 
     /// True if a path with the last part `name` may be one of them.
     pub(super) fn have_name(&self, name: &OsStr) -> bool {
-        self.0.iter().any(|file| file.name == name)
+        self.0
+            .iter()
+            .any(|file| file.path.file_name() == Some(name))
+    }
+
+    /// Each of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &WatchedFile> {
+        self.0.iter()
     }
 }
 
-/// The numbers of the file at `place`, which is not followed if it is a link.
+/// What `stat` tells of the file at `place`, which is not followed if it is a link, and the
+/// numbers by which the system may list its locks.
 #[cfg(target_os = "linux")]
-fn numbers_of(place: &Path) -> io::Result<BTreeSet<ListedFile>> {
+fn numbers_of(place: &Path) -> io::Result<((u64, u64), BTreeSet<ListedFile>)> {
     use std::fs::File;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -96,13 +106,16 @@ fn numbers_of(place: &Path) -> io::Result<BTreeSet<ListedFile>> {
             told.inode,
         ));
     }
-    Ok(numbers)
+    Ok(((stat.dev(), stat.ino()), numbers))
 }
 
 /// No other system lists locks in this form.
 #[cfg(not(target_os = "linux"))]
-fn numbers_of(place: &Path) -> io::Result<BTreeSet<ListedFile>> {
-    std::fs::symlink_metadata(place).map(|_| BTreeSet::new())
+fn numbers_of(place: &Path) -> io::Result<((u64, u64), BTreeSet<ListedFile>)> {
+    use std::os::unix::fs::MetadataExt;
+
+    let found = std::fs::symlink_metadata(place)?;
+    Ok(((found.dev(), found.ino()), BTreeSet::new()))
 }
 
 /// The numbers that `info`, the `fdinfo` of a descriptor, and `mounts`, the `mountinfo` of its
