@@ -10,9 +10,10 @@
 //! The time that a statement waits is measured, so that a timeout is what was asked for. An
 //! interrupt ends the wait; the retry of the log then returns `SQLITE_INTERRUPT`.
 //!
-//! A wish is of use to the handler that is called next on its thread. A wish that a handler of
-//! the application has left is taken by the next one, which then waits once for a log that does
-//! not try; that costs a pause, and grants nothing.
+//! A wish is of use to the handler that the engine calls next on its thread, for the same
+//! connection. Where a driver runs the statements, the connection is not known. A wish that a
+//! handler of the application has left may then be taken by that of another connection, which
+//! waits once for a log that does not try; that costs a pause, and grants nothing.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -56,23 +57,43 @@ pub(crate) enum Outcome {
     GaveUp,
 }
 
+/// The log that was refused `WRITE` last on a thread.
+struct Wish {
+    /// The connection whose statement ran; null if it is not known.
+    db: *mut ffi::sqlite3,
+    /// The connection may be closed on another thread, so the log is not kept.
+    log: Weak<Mutex<dyn Wishes>>,
+}
+
 thread_local! {
-    /// The log of this thread that was refused `WRITE` last. Its connection may be closed on
-    /// another thread, so it is not kept.
-    static WISH: RefCell<Option<Weak<Mutex<dyn Wishes>>>> = const { RefCell::new(None) };
+    static WISH: RefCell<Option<Wish>> = const { RefCell::new(None) };
     /// The connection of which this thread runs a statement; null if it is not known.
     static RUNNING: Cell<*mut ffi::sqlite3> = const { Cell::new(ptr::null_mut()) };
 }
 
-/// Leaves `wish` to the handler that the engine calls next on this thread.
-pub(crate) fn wish(wish: Weak<Mutex<dyn Wishes>>) {
+/// Leaves the wish of `log` to the handler that the engine calls next on this thread.
+pub(crate) fn wish(log: Weak<Mutex<dyn Wishes>>) {
+    let db = running();
     // A thread that ends calls no handler.
-    let _ = WISH.try_with(|last| last.replace(Some(wish)));
+    let _ = WISH.try_with(|last| last.replace(Some(Wish { db, log })));
 }
 
-/// Returns the wish of this thread, and forgets it.
-pub(crate) fn take_wish() -> Option<Arc<Mutex<dyn Wishes>>> {
-    WISH.try_with(RefCell::take).ok().flatten()?.upgrade()
+/// Discards the wish of this thread.
+pub(crate) fn discard_wish() {
+    let _ = WISH.try_with(RefCell::take);
+}
+
+/// Returns the log of this thread's wish, unless it is that of another connection than `db`,
+/// and discards the wish.
+fn take_wish(db: *mut ffi::sqlite3) -> Option<Arc<Mutex<dyn Wishes>>> {
+    let wish = WISH.try_with(RefCell::take).ok().flatten()?;
+    let may_be_of_db = wish.db.is_null() || wish.db == db;
+    wish.log.upgrade().filter(|_| may_be_of_db)
+}
+
+/// The connection of which this thread runs a statement; null if it is not known.
+fn running() -> *mut ffi::sqlite3 {
+    RUNNING.try_with(Cell::get).unwrap_or(ptr::null_mut())
 }
 
 /// Runs a statement of `db` by `run`, which returns before `db` is closed.
@@ -92,10 +113,7 @@ pub(crate) fn while_running<T>(db: NonNull<ffi::sqlite3>, run: impl FnOnce() -> 
 /// True if the connection that runs a statement on this thread has a timeout and no
 /// transaction, so that it calls its busy handler; `None` if the connection is not known.
 pub(crate) fn would_wait() -> Option<bool> {
-    let db = RUNNING
-        .try_with(Cell::get)
-        .ok()
-        .filter(|db| !db.is_null())?;
+    let db = Some(running()).filter(|db| !db.is_null())?;
     // SAFETY: the connection runs a statement, so it is open, and stays so in this call.
     let waiting = unsafe { waiting_of(db) };
     let has_timeout = waiting.is_some_and(|waiting| waiting.timeout.load(Ordering::Relaxed) > 0);
@@ -176,14 +194,20 @@ unsafe extern "C" fn wait(db: *mut c_void, count: c_int) -> c_int {
         let waiting = unsafe { waiting_of(db) };
         // SAFETY: the connection is there for as long as it runs this.
         let is_interrupted = || unsafe { ffi::sqlite3_is_interrupted(db) != 0 };
-        c_int::from(waiting.is_some_and(|waiting| waiting.wait(count, &is_interrupted)))
+        let wait = |waiting: &Waiting| waiting.wait(count, take_wish(db), &is_interrupted);
+        c_int::from(waiting.is_some_and(wait))
     })
 }
 
 impl Waiting {
-    /// Waits, for the `count`th time in a statement, of which the first is 0; true if the
-    /// engine is to try again.
-    fn wait(&self, count: c_int, is_interrupted: &dyn Fn() -> bool) -> bool {
+    /// Waits, for the `count`th time in a statement, of which the first is 0, and for `wish` if
+    /// there is one; true if the engine is to try again.
+    fn wait(
+        &self,
+        count: c_int,
+        wish: Option<Arc<Mutex<dyn Wishes>>>,
+        is_interrupted: &dyn Fn() -> bool,
+    ) -> bool {
         let began = Instant::now();
         let timeout = self.timeout.load(Ordering::Relaxed);
         let waited = match count {
@@ -191,7 +215,7 @@ impl Waiting {
             _ => (self.waited.load(Ordering::Relaxed)).saturating_add(self.last_try(began)),
         };
         let left = Duration::from_micros(timeout.saturating_sub(waited));
-        let tries_again = match take_wish() {
+        let tries_again = match wish {
             Some(wish) => {
                 let outcome = wait_for(&wish, began, left, is_interrupted);
                 wish.lock().unpoison().end(outcome);

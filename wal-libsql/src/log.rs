@@ -323,8 +323,8 @@ impl<C: WalCoordination> Log for BackendLog<C> {
         let Some(again) = request.again else {
             return self.wal.checkpoint_with(options.busy(BusyHandler::FAIL));
         };
-        // A wish is that of this call.
-        drop(busy::take_wish());
+        // The handler takes none but that of this call.
+        busy::discard_wish();
         let (writer, wal) = (self.writer.clone(), self.wal.clone());
         let again = BusyHandler::ask(move |lock, _| {
             if lock == Lock::Write {

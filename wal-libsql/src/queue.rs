@@ -38,7 +38,7 @@ struct Writer<C: WalCoordination> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Idle,
-    /// The engine has been told that `WRITE` is busy, after a try or without one.
+    /// The log has answered that `WRITE` is busy, after a try or without one.
     Refused {
         tried: bool,
     },
