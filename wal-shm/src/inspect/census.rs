@@ -2,9 +2,10 @@
 //!
 //! # Protocol
 //! 1. The system's list of locks is read, which names the processes that own POSIX locks.
-//! 2. Only if it has locks of open file descriptions on these files: the processes are
-//!    searched for the descriptors that have them, first those of files with the right names,
-//!    and only if a lock is left, and time, those of all files.
+//! 2. Only if it has locks of open file descriptions on these files: the processes that have an
+//!    entry in the side file or are named in the list are searched for the descriptors that
+//!    have them. Only if a lock is left, all processes are, first for files with the right
+//!    names, then for all files.
 //! 3. A lock that is left may have been released since. The list is read once more, and the
 //!    descriptors are looked at again, a bounded number of times. What is left then is named
 //!    by the side file, if its holder has an entry there.
@@ -184,12 +185,15 @@ impl Census {
         let (of_descriptions, of_processes) = by_owner(listed);
         let mut holders: Vec<Holder> = of_processes.into_iter().map(Holder::listed).collect();
         if !of_descriptions.is_empty() {
+            let side = SideView::of(database).ok().flatten();
+            let attached = side.map_or_else(Vec::new, |side| side.processes());
+            let likely = attached.iter().map(|process| process.pid);
+            let likely = likely.chain(holders.iter().filter_map(|holder| holder.pid));
             let again = || Ok(by_owner(list()?).0);
-            let mut found = holders::find(&watched, of_descriptions, again, deadline);
-            if found.unknown() > 0
-                && let Ok(Some(side)) = SideView::of(database)
-            {
-                holders::name_by(&side, &watched, &mut found.holders);
+            let likely = likely.collect();
+            let mut found = holders::find(&watched, &of_descriptions, likely, again, deadline);
+            if found.unknown() > 0 {
+                holders::name_by(&attached, &watched, &mut found.holders);
             }
             census.add_unseen(&found);
             holders.extend(found.holders);

@@ -16,7 +16,7 @@ use super::descriptors::{Descriptor, Which, walk};
 use super::lock_byte::parts_of;
 use super::lock_list::ListedLock;
 use super::watched::WatchedFiles;
-use super::{FoundBy, LockByte, SideView};
+use super::{AttachedProcess, FoundBy, LockByte, process};
 
 /// How often the descriptors of a file are looked at for a lock that the system lists. A
 /// transaction that holds it for microseconds may have ended at each look.
@@ -57,37 +57,56 @@ impl Found {
     }
 }
 
-/// Searches for the holders of `listed` until `deadline`. `list` reads the list once more.
+/// Searches for the holders of `listed` until `deadline`: among the processes `likely`, then
+/// among all. `list` reads the list once more.
 pub(super) fn find(
     watched: &WatchedFiles,
-    listed: Vec<ListedLock>,
+    listed: &[ListedLock],
+    likely: Vec<u32>,
     list: impl Fn() -> io::Result<Vec<ListedLock>>,
     deadline: Instant,
 ) -> Found {
-    let named = walk(watched, Which::Named, deadline);
     let mut found = Found {
-        holders: put_together(&listed, &named.descriptors, watched),
-        refused: named.refused,
-        left: named.left,
+        holders: put_together(listed, &[], watched),
+        ..Found::default()
     };
-    for _ in 1..LOOKS {
-        if found.unknown() == 0 || Instant::now() >= deadline {
+    let all = || process::all().unwrap_or_default();
+    let likely: &dyn Fn() -> Vec<u32> = &|| likely.clone();
+    for (processes, which) in [
+        (likely, Which::Named),
+        (&all, Which::Named),
+        (&all, Which::All),
+    ] {
+        let is_too_long = which == Which::All && found.left > 0;
+        if found.unknown() == 0 || is_too_long {
             break;
         }
-        let Ok(listed) = list() else { break };
-        found.keep_better(put_together(&listed, &named.descriptors, watched));
-    }
-    if found.unknown() > 0 && found.left == 0 && Instant::now() < deadline {
-        let all = walk(watched, Which::All, deadline);
-        found.left = all.left;
-        if let Ok(listed) = list() {
-            found.keep_better(put_together(&listed, &all.descriptors, watched));
-        }
+        let walk = walk(watched, &processes(), which, deadline);
+        (found.refused, found.left) = (walk.refused, walk.left);
+        found.look(watched, &walk.descriptors, &list, deadline);
     }
     found
 }
 
 impl Found {
+    /// Looks for the holders among the processes that have `descriptors`.
+    fn look(
+        &mut self,
+        watched: &WatchedFiles,
+        descriptors: &[Descriptor],
+        list: impl Fn() -> io::Result<Vec<ListedLock>>,
+        deadline: Instant,
+    ) {
+        for look in 0..LOOKS {
+            let is_over = look > 0 && Instant::now() >= deadline;
+            if self.unknown() == 0 || is_over || descriptors.is_empty() {
+                break;
+            }
+            let Ok(listed) = list() else { break };
+            self.keep_better(put_together(&listed, descriptors, watched));
+        }
+    }
+
     fn keep_better(&mut self, holders: Vec<Holder>) {
         if unknown(&holders) < self.unknown() {
             self.holders = holders;
@@ -142,8 +161,11 @@ fn join(listed: &[ListedLock], locks: impl Iterator<Item = (ListedLock, u32)>) -
 
 /// Names holders that were not found by what the processes of this library have noted in the
 /// side file: each has the locks of an attachment, and those of its note.
-pub(super) fn name_by(side: &SideView, watched: &WatchedFiles, holders: &mut [Holder]) {
-    let attached = side.processes();
+pub(super) fn name_by(
+    attached: &[AttachedProcess],
+    watched: &WatchedFiles,
+    holders: &mut [Holder],
+) {
     for at in 0..holders.len() {
         let lock = holders[at].lock.clone();
         if holders[at].pid.is_some() {

@@ -14,7 +14,7 @@ use wal_core::Result;
 
 use super::descriptors::{Descriptor, Which, walk};
 use super::watched::{WatchedFile, WatchedFiles};
-use super::{DatabaseFile, Unseen};
+use super::{DatabaseFile, Unseen, process};
 
 /// A file of a database that a process has open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +61,12 @@ impl OpenFiles {
     pub fn find(database: &Path, budget: Duration) -> Result<Self> {
         let deadline = Instant::now() + budget;
         let watched = WatchedFiles::of(database)?;
-        let found = walk(&watched, Which::Named, deadline);
+        let found = walk(
+            &watched,
+            &process::all().unwrap_or_default(),
+            Which::Named,
+            deadline,
+        );
         let open = found.descriptors.iter().filter_map(|descriptor| {
             let (file, is_current) = which_of(descriptor, &watched)?;
             Some(OpenFile {
