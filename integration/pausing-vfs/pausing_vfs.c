@@ -487,8 +487,10 @@ static int fail(char **message, const char *text){
 }
 
 /* The entry point that SQLite derives from the file name pausing_vfs.so.  The
-** VFS outlives the loading connection: others will still be using it. */
+** VFS outlives the loading connection: others will still be using it.  As the
+** default VFS it is beneath the shim of an extension that is loaded later. */
 int sqlite3_pausingvfs_init(sqlite3 *db, char **message, const sqlite3_api_routines *api){
+  int isDefault = getenv("PAUSING_VFS_DEFAULT")!=0;
   SQLITE_EXTENSION_INIT2(api);
   (void)db;
   if( sqlite3_vfs_find(VFS_NAME) ) return SQLITE_OK_LOAD_PERMANENTLY;
@@ -498,6 +500,6 @@ int sqlite3_pausingvfs_init(sqlite3 *db, char **message, const sqlite3_api_routi
   if( !openTrace() ) return fail(message, "cannot open PAUSING_VFS_TRACE");
   pausingVfs.szOsFile = (int)sizeof(PausingFile) + innerVfs->szOsFile;
   pausingVfs.mxPathname = innerVfs->mxPathname;
-  if( sqlite3_vfs_register(&pausingVfs, 0)!=SQLITE_OK ) return fail(message, "cannot register");
+  if( sqlite3_vfs_register(&pausingVfs, isDefault)!=SQLITE_OK ) return fail(message, "cannot register");
   return SQLITE_OK_LOAD_PERMANENTLY;
 }

@@ -16,7 +16,7 @@ pub mod wire;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -99,8 +99,9 @@ impl StockSqlite {
     /// When the process cannot be started or the database cannot be opened.
     pub fn spawn(kind: StockKind, database: &Path, control: Option<&Control>) -> Result<Self> {
         let extension = control.map(|_| Path::new(PAUSING_VFS));
+        let extensions: Vec<&Path> = extension.into_iter().collect();
         let variables = control.map(Control::environment).unwrap_or_default();
-        let peer = Self::start(kind, database, extension, variables)?;
+        let peer = Self::start(kind, database, &extensions, variables)?;
         if let Some(control) = control {
             control.attach(WATCHDOG)?;
         }
@@ -128,17 +129,37 @@ impl StockSqlite {
         extension: &Path,
         variables: &[(&str, &str)],
     ) -> Result<Self> {
-        Self::start(kind, database, Some(extension), variables.iter().copied())
+        Self::start(kind, database, &[extension], variables.iter().copied())
+    }
+
+    /// As [`StockSqlite::spawn_with`], under `control`: the pausing VFS is beneath the VFS of
+    /// `extension`.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot be started or the database cannot be opened.
+    pub fn spawn_over(
+        kind: StockKind,
+        database: &Path,
+        extension: &Path,
+        control: &Control,
+    ) -> Result<Self> {
+        let extensions = [Path::new(PAUSING_VFS), extension];
+        let mut variables = control.environment();
+        variables.push(("PAUSING_VFS_DEFAULT", PathBuf::from("1")));
+        let peer = Self::start(kind, database, &extensions, variables)?;
+        control.attach(WATCHDOG)?;
+        Ok(peer)
     }
 
     fn start(
         kind: StockKind,
         database: &Path,
-        extension: Option<&Path>,
+        extensions: &[&Path],
         variables: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>,
     ) -> Result<Self> {
         let mut command = match kind {
-            StockKind::Bundled => bundled_command(database, extension)?,
+            StockKind::Bundled => bundled_command(database, extensions)?,
             StockKind::Debian => shell_command(),
         };
         command.envs(variables);
@@ -155,17 +176,17 @@ impl StockSqlite {
             answer: Vec::new(),
             answers: 0,
         };
-        peer.expect_opened(database, extension)
+        peer.expect_opened(database, extensions)
             .with_context(|| format!("opening {} with {kind}", database.display()))?;
         Ok(peer)
     }
 
     /// Waits for the answer to the opening, which the worker gives unasked.
-    fn expect_opened(&mut self, database: &Path, extension: Option<&Path>) -> Result<()> {
+    fn expect_opened(&mut self, database: &Path, extensions: &[&Path]) -> Result<()> {
         match self.kind {
             StockKind::Bundled => self.in_flight = Some("the opening".to_owned()),
             StockKind::Debian => {
-                self.transmit(shell::opening(database, extension)?)?;
+                self.transmit(shell::opening(database, extensions)?)?;
             }
         }
         self.finish(WATCHDOG)??;
@@ -335,9 +356,9 @@ impl Drop for StockSqlite {
     }
 }
 
-fn bundled_command(database: &Path, extension: Option<&Path>) -> Result<Command> {
+fn bundled_command(database: &Path, extensions: &[&Path]) -> Result<Command> {
     let mut command = Command::new(executable::find("stock-worker", "STOCK_WORKER")?);
-    command.arg(database).args(extension);
+    command.arg(database).args(extensions);
     Ok(command)
 }
 

@@ -1,12 +1,12 @@
 //! Stock SQLite, the bundled one, as a process: `stock-worker DATABASE
-//! [EXTENSION]`.
+//! [EXTENSION…]`.
 //!
 //! Each line of stdin is SQL, one statement or several; the answer on stdout is
 //! its rows and then one line that says how it ended (`stock::wire`). Opening
-//! the database is answered first, unasked. With an extension, that is loaded
-//! and the database opened through the VFS that it makes the default, or else
-//! through its VFS `pausing`. The connection is closed and the process ends
-//! when stdin does.
+//! the database is answered first, unasked. Extensions are loaded in their
+//! order, and the database is opened through the VFS that is the default then,
+//! or through the VFS `pausing` if that is the only extension. The connection
+//! is closed and the process ends when stdin does.
 
 use std::env;
 use std::ffi::OsString;
@@ -22,11 +22,11 @@ use rusqlite::{Batch, Connection, OpenFlags, Row};
 
 fn main() -> Result<ExitCode> {
     let mut arguments = env::args_os().skip(1);
-    let database = arguments.next().context("usage: DATABASE [EXTENSION]")?;
-    let extension = arguments.next();
+    let database = arguments.next().context("usage: DATABASE [EXTENSION…]")?;
+    let extensions: Vec<OsString> = arguments.collect();
     let mut out = BufWriter::new(io::stdout().lock());
 
-    let opened = open(&database, extension.as_ref());
+    let opened = open(&database, &extensions);
     answer(&mut out, opened.as_ref().map(|_| ()))?;
     let Ok(connection) = opened else {
         return Ok(ExitCode::FAILURE);
@@ -39,17 +39,15 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn open(database: &OsString, extension: Option<&OsString>) -> Result<Connection> {
-    let connection = match extension {
-        Some(library) => {
-            stock::load(library)?;
-            let flags = OpenFlags::default();
-            match library == PAUSING_VFS {
-                true => Connection::open_with_flags_and_vfs(database, flags, c"pausing")?,
-                false => Connection::open_with_flags(database, flags)?,
-            }
-        }
-        None => Connection::open(database)?,
+fn open(database: &OsString, extensions: &[OsString]) -> Result<Connection> {
+    for library in extensions {
+        stock::load(library)?;
+    }
+    let flags = OpenFlags::default();
+    let is_paused = matches!(extensions, [only] if only == PAUSING_VFS);
+    let connection = match is_paused {
+        true => Connection::open_with_flags_and_vfs(database, flags, c"pausing")?,
+        false => Connection::open_with_flags(database, flags)?,
     };
     // rusqlite's own default would hide every conflict for five seconds.
     connection.busy_timeout(Duration::ZERO)?;

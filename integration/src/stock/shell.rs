@@ -17,11 +17,11 @@ use super::PAUSING_VFS;
 use super::answer::{Rows, SqlError, blob_from_hex};
 
 /// The commands that make a new shell ready to work on `database`.
-pub(super) fn opening(database: &Path, extension: Option<&Path>) -> Result<String> {
+pub(super) fn opening(database: &Path, extensions: &[&Path]) -> Result<String> {
     let uri = file_uri(database)?;
-    let load = |library: &Path| format!(".load \"{}\"\n", library.display());
-    let load = extension.map(load).unwrap_or_default();
-    let vfs = match extension == Some(Path::new(PAUSING_VFS)) {
+    let load = |library: &&Path| format!(".load \"{}\"\n", library.display());
+    let load: String = extensions.iter().map(load).collect();
+    let vfs = match extensions == [Path::new(PAUSING_VFS)] {
         true => "?vfs=pausing",
         false => "",
     };
