@@ -45,6 +45,8 @@ mod per_database;
 mod queue;
 mod reservation;
 mod sql;
+#[cfg(test)]
+mod tests;
 mod vfs;
 mod waiting;
 

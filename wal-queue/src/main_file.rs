@@ -9,8 +9,8 @@
 //! (`sqlite3WalBeginWriteTransaction`). The exception is a SQLite that has set a timeout for
 //! locks: it asks for `WRITE` first.
 //!
-//! A connection without a busy handler does not sleep through the extension. So a thread that
-//! was refused, and asks again without a sleep in between, tries.
+//! A connection without a busy handler does not sleep through the extension. So one that was
+//! refused, and asks again without a sleep in between, tries, by whichever thread it is used.
 //!
 //! # Ordering
 //! The mutex of a file is held around each call that acquires or releases `WRITE`, since the
@@ -24,7 +24,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use wal_core::index::{BLOCK_LEN, IndexBlock, IndexHeader, publication_hint, published_header};
@@ -48,6 +48,9 @@ const WRITE: (c_int, c_int) = (0, 1);
 const CKPT: c_int = 1;
 /// The first of the locks `READ(k)`, by the numbers of SQLite.
 const FIRST_READ: c_int = 3;
+
+/// What SQLite waits for a lock if it waits without an end (`unixFileControl`).
+const WITHOUT_END: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// An open database file.
 pub(crate) struct MainFile {
@@ -75,7 +78,9 @@ pub(crate) struct State {
     read_at: u64,
     /// What was published when the connection acquired `WRITE`.
     began_at: u64,
-    /// How long SQLite waits in its lock calls; 0 if it does not.
+    /// The connection was refused `WRITE`, and has not slept by the extension since.
+    was_refused: bool,
+    /// How long SQLite waits in its lock calls; 0 if it does not, negative without an end.
     lock_timeout: c_int,
 }
 
@@ -128,6 +133,7 @@ impl MainFile {
                 reservation: Reservation::None,
                 read_at: 0,
                 began_at: 0,
+                was_refused: false,
                 lock_timeout: 0,
             }),
             this: this.clone(),
@@ -163,13 +169,17 @@ impl MainFile {
         self.options
     }
 
-    /// The state, unless the mutex is held.
-    pub(crate) fn try_state(&self) -> Result<MutexGuard<'_, State>, ()> {
-        self.state.try_lock().map_err(|_| ())
-    }
-
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unpoison()
+    }
+
+    /// The state; `None` while another thread has it.
+    pub(crate) fn try_state(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// SQLite has mapped, or tried to map, a region of the wal-index; `out` points to where it
@@ -208,6 +218,7 @@ impl MainFile {
     /// SQLite closes the file next.
     pub(crate) fn close(&self) {
         self.guard.release();
+        waiting::give_up();
         let mut state = self.state();
         self.end_reservation(&mut state);
         state.is_open = false;
@@ -230,7 +241,7 @@ impl MainFile {
             (WRITE, ACQUIRE) => self.acquire_write(),
             (WRITE, RELEASE) => self.release_write(),
             (_, READ) if first >= FIRST_READ => {
-                waiting::forget_wish();
+                waiting::begin_read(self.queue().as_ref());
                 if self.reserves(first) {
                     return ffi::BUSY;
                 }
@@ -271,24 +282,36 @@ impl MainFile {
             state.acquired(&queue);
             return ffi::OK;
         }
-        if state.lock_timeout > 0 {
+        if state.lock_timeout != 0 {
             return self.wait_for_write(&mut state, &queue);
         }
-        if !waiting::may_try(&queue, self) {
-            waiting::refuse(self, &queue);
-            self.lose_upgrade(&mut state);
-            return ffi::BUSY;
-        }
-        let code = self.try_write();
+        let code = match state.was_refused || waiting::has_turn(&queue) {
+            true => self.try_write(),
+            false => ffi::BUSY,
+        };
         match code {
             ffi::OK => state.acquired(&queue),
-            ffi::BUSY => {
-                waiting::refuse(self, &queue);
-                self.lose_upgrade(&mut state);
-            }
+            ffi::BUSY => self.refuse(&mut state, &queue),
             _ => {}
         }
         code
+    }
+
+    /// Notes that the connection was refused `WRITE`, so that its busy handler sleeps in the
+    /// queue.
+    fn refuse(&self, state: &mut State, queue: &Arc<Queue>) {
+        state.was_refused = true;
+        waiting::refuse(self, queue);
+        self.lose_upgrade(state);
+    }
+
+    /// The thread that was refused sleeps by the extension.
+    pub(crate) fn sleeps(&self) {
+        // Held while another thread is in a lock call of this connection.
+        if let Some(mut state) = self.try_state() {
+            state.was_refused = false;
+        }
+        self.forget_lost_upgrade();
     }
 
     pub(crate) fn try_write(&self) -> c_int {
@@ -308,7 +331,7 @@ impl MainFile {
         // The VFS beneath would wait in its own call, out of order.
         let millis = state.lock_timeout;
         self.set_timeout_beneath(0);
-        let timeout = Duration::from_millis(u64::try_from(millis).unwrap_or(0));
+        let timeout = u64::try_from(millis).map_or(WITHOUT_END, Duration::from_millis);
         let deadline = Instant::now() + timeout;
         let mut code = ffi::BUSY;
         let ended = waiting::wait_until_first(queue, deadline, || {
@@ -322,7 +345,7 @@ impl MainFile {
         if code == ffi::OK {
             state.acquired(queue);
         } else {
-            waiting::leave_queue();
+            waiting::give_up();
             self.lose_upgrade(state);
         }
         match code {
@@ -355,8 +378,7 @@ impl MainFile {
         } else if state.began_at != state.read_at {
             // SQLite has found that its snapshot is not the newest. If it may read anew, it asks
             // its busy handler, although `WRITE` was free (`sqlite3BtreeBeginTrans`).
-            waiting::refuse(self, &queue);
-            self.lose_upgrade(&mut state);
+            self.refuse(&mut state, &queue);
         }
         drop(state);
         queue.wake_next();
@@ -367,7 +389,7 @@ impl MainFile {
     /// free. SQLite then asks for it again, with a new snapshot.
     pub(crate) fn probe(&self, queue: &Queue) -> Probe {
         // Held while another thread is in a lock call of this connection.
-        let Ok(state) = self.state.try_lock() else {
+        let Some(state) = self.try_state() else {
             return Probe::Taken;
         };
         // A lock that this connection has would be granted again, and lost by the release.
@@ -435,12 +457,12 @@ impl State {
     /// This connection has acquired `WRITE`.
     fn acquired(&mut self, queue: &Queue) {
         self.has_write = true;
+        self.was_refused = false;
         self.began_at = self.publication();
         self.group.begin();
-        let from_queue = waiting::leave_queue();
+        let from_queue = waiting::served();
         if let Some(writers) = queue.writers() {
             writers.begin_slice(thread_number(), now(), from_queue);
         }
-        waiting::served();
     }
 }

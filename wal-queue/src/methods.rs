@@ -244,7 +244,6 @@ unsafe extern "C" fn close(file: *mut File) -> c_int {
     let state = unsafe { Arc::from_raw(state) };
     let base = state.base();
     let closed = catch_unwind(AssertUnwindSafe(|| {
-        waiting::forget_wish();
         state.close();
         drop(state);
     }));
@@ -282,7 +281,10 @@ unsafe extern "C" fn shm_unmap(file: *mut File, delete: c_int) -> c_int {
 
 unsafe extern "C" fn lock(file: *mut File, level: c_int) -> c_int {
     let main = main_of(file);
-    let guarded_lock = || main.guard().lock(main.base(), main.path(), level);
+    let guarded_lock = || {
+        waiting::forget_wish();
+        main.guard().lock(main.base(), main.path(), level)
+    };
     let code = guarded(guarded_lock, || main.base().lock(level));
     if code == ffi::OK && level >= ffi::LOCK_RESERVED {
         main.owner().begin_write();

@@ -177,7 +177,7 @@ impl MainFile {
     pub(crate) fn forget_lost_upgrade(&self) {
         // While the mutex is held another thread is in a call of this connection.
         if self.options().reserve.is_some()
-            && let Ok(mut state) = self.try_state()
+            && let Some(mut state) = self.try_state()
             && !state.reservation.is_held()
         {
             state.reservation = Reservation::None;
@@ -197,7 +197,7 @@ impl MainFile {
 
     /// Ends the reservation if it is over; false if that cannot be told at this moment.
     pub(crate) fn expire_reservation(&self) -> bool {
-        let Ok(mut state) = self.try_state() else {
+        let Some(mut state) = self.try_state() else {
             return false;
         };
         if state.reservation.is_over(Instant::now()) {

@@ -8,15 +8,20 @@
 //! `WRITE`, which begins its time slice, and releases it. SQLite asks for it again at once;
 //! within the time slice no other writer of the queue tries.
 //!
-//! SQLite counts the time that it asked to sleep, not the time that has passed. What a sleep
-//! was too short is added to the next one, so that a timeout stays what the application has set.
+//! SQLite counts the time that it asked to sleep, not the time that has passed. After a sleep
+//! that was too short it is *ahead*: the next sleep for the same database lasts from the time
+//! at which SQLite believes to be, so that a timeout stays what the application has set.
 //!
 //! `xSleep` serves `sqlite3_sleep` too, and the retries of a read transaction. So a wish is
-//! forgotten when the thread opens a file or begins to read, and after a moment.
+//! forgotten when the thread opens or locks a file, or begins to read, and after a moment.
 //!
-//! A thread that returns to SQLite because the time is over may not come back. It steps aside:
-//! it keeps its slot for a moment, and its ticket. If SQLite tries or sleeps once more, the thread
-//! is where it was; if it is late, it queues again by its ticket.
+//! A thread that returns to SQLite because the time is over, or that is refused `WRITE`, may
+//! not come back. It steps aside: it keeps its slot for a moment, and its ticket. If SQLite
+//! tries or sleeps once more, the thread is where it was; if it is late, it queues again by its
+//! ticket. A thread that reads another database, or closes a file, leaves the queue.
+//!
+//! What a thread keeps between calls holds no side file open: after the last connection is
+//! closed, another process may remove it.
 //!
 //! # Crash
 //! A waiter that dies in the queue is skipped after a moment; see `wal_core::wait`.
@@ -47,23 +52,27 @@ struct Waiter {
     /// The process in which the rest was set.
     process: Option<ProcessGeneration>,
     wish: Option<Wish>,
-    /// The file whose `WRITE` the thread was refused last, until it has slept or has it.
-    refused: Weak<MainFile>,
     place: Option<Place>,
-    /// How much shorter sleeps were than SQLite has asked for.
-    debt: Duration,
+    ahead: Option<Ahead>,
 }
 
 /// What a thread was refused.
 struct Wish {
     main: Weak<MainFile>,
-    queue: Arc<Queue>,
+    queue: Weak<Queue>,
     at: Instant,
+}
+
+/// A sleep for `main` has ended early.
+struct Ahead {
+    main: Weak<MainFile>,
+    /// The time at which SQLite believes to be.
+    until: Instant,
 }
 
 /// The place of a thread in a queue.
 struct Place {
-    queue: Arc<Queue>,
+    queue: Weak<Queue>,
     slot: QueueSlot,
     /// When the thread has stepped aside, if it has.
     aside: Option<Instant>,
@@ -91,36 +100,47 @@ pub(crate) fn forget_wish() {
     });
 }
 
+/// The thread begins to read a database, whose queue is `queue`.
+pub(crate) fn begin_read(queue: Option<&Arc<Queue>>) {
+    with_waiter(|waiter| {
+        waiter.wish = None;
+        waiter.leave_unless_in(queue);
+    });
+}
+
+/// The thread gives up what it was refused, and leaves the queue.
+pub(crate) fn give_up() {
+    with_waiter(|waiter| {
+        waiter.wish = None;
+        waiter.place = None;
+    });
+}
+
 /// The thread is refused `WRITE` of `main`.
 pub(crate) fn refuse(main: &MainFile, queue: &Arc<Queue>) {
     with_waiter(|waiter| {
-        waiter.refused = main.weak();
+        waiter.step_aside();
         waiter.wish = Some(Wish {
             main: main.weak(),
-            queue: queue.clone(),
+            queue: Arc::downgrade(queue),
             at: Instant::now(),
         });
     });
 }
 
-/// The thread has acquired `WRITE`.
-pub(crate) fn served() {
-    with_waiter(|waiter| {
+/// The thread has acquired `WRITE`. True if it was in the queue.
+pub(crate) fn served() -> bool {
+    let was_queued = with_waiter(|waiter| {
         waiter.wish = None;
-        waiter.refused = Weak::new();
-        waiter.debt = Duration::ZERO;
+        waiter.ahead = None;
+        waiter.place.take().is_some()
     });
+    was_queued.unwrap_or(false)
 }
 
-/// True if the thread may try `WRITE` of `main`: it is its turn, or it does not sleep through
-/// the extension.
-pub(crate) fn may_try(queue: &Arc<Queue>, main: &MainFile) -> bool {
-    let may = with_waiter(|waiter| {
-        let does_not_sleep =
-            waiter.refused.ptr_eq(&main.weak()) && waiter.refused.strong_count() > 0;
-        waiter.has_turn(queue) || does_not_sleep
-    });
-    may.unwrap_or(true)
+/// True if the thread may try `WRITE` by the order of `queue`.
+pub(crate) fn has_turn(queue: &Arc<Queue>) -> bool {
+    with_waiter(|waiter| waiter.has_turn(queue)).unwrap_or(true)
 }
 
 /// Leaves the queue; false if the thread was in none.
@@ -162,16 +182,12 @@ impl Waiter {
         let Some(writers) = queue.writers() else {
             return true;
         };
-        match self.enter_again(queue) {
-            Some(slot) => match writers.position(slot, now()) {
-                Position::First => true,
-                Position::Behind => false,
-                Position::Removed => {
-                    self.place = None;
-                    false
-                }
-            },
-            None => {
+        let slot = self.enter_again(queue);
+        match slot.map(|slot| writers.position(slot, now())) {
+            Some(Position::First) => true,
+            Some(Position::Behind) => false,
+            Some(Position::Removed) | None => {
+                self.place = None;
                 let now = now();
                 writers.may_bypass(thread_number(), now) || !writers.has_live_waiter(now)
             }
@@ -179,25 +195,29 @@ impl Waiter {
     }
 
     fn sleep(&mut self, micros: c_int) -> Option<c_int> {
-        self.refused = Weak::new();
-        let debt = std::mem::take(&mut self.debt);
-        let wish = self
-            .wish
-            .take()
-            .filter(|wish| wish.at.elapsed() < WISH_LASTS)?;
+        let wish = self.wish.take()?;
         let main = wish.main.upgrade()?;
-        main.forget_lost_upgrade();
+        main.sleeps();
+        let queue = wish.queue.upgrade()?;
+        if wish.at.elapsed() >= WISH_LASTS {
+            return None;
+        }
         let asked = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
-        let deadline = Instant::now() + asked + debt;
+        let ahead = self.ahead.take();
+        let ahead = ahead.filter(|ahead| ahead.main.ptr_eq(&wish.main));
+        let start = Instant::now();
+        let deadline = ahead.map_or(start, |ahead| ahead.until.max(start)) + asked;
         let mut probe = Probe::Taken;
-        let ended = self.wait(&wish.queue, deadline, || {
-            probe = main.probe(&wish.queue);
+        let ended = self.wait(&queue, deadline, || {
+            probe = main.probe(&queue);
             probe != Probe::Taken
         });
-        let left = deadline.saturating_duration_since(Instant::now());
         match (ended, probe) {
             (Ended::Served, Probe::Free) => {
-                self.debt = left;
+                self.ahead = Some(Ahead {
+                    main: wish.main,
+                    until: deadline,
+                });
                 Some(0)
             }
             (Ended::Late, _) => {
@@ -206,6 +226,7 @@ impl Waiter {
             }
             _ => {
                 self.place = None;
+                let left = deadline.saturating_duration_since(Instant::now());
                 c_int::try_from(left.as_micros()).ok()
             }
         }
@@ -249,7 +270,7 @@ impl Waiter {
     fn enter(&mut self, queue: &Arc<Queue>) -> Option<QueueSlot> {
         let slot = queue.writers()?.enter(now())?;
         self.place = Some(Place {
-            queue: queue.clone(),
+            queue: Arc::downgrade(queue),
             slot,
             aside: None,
         });
@@ -259,8 +280,7 @@ impl Waiter {
     /// The slot of the thread in `queue`, which it occupies again if it was skipped while it was
     /// aside for a moment. A slot in another queue is left.
     fn enter_again(&mut self, queue: &Arc<Queue>) -> Option<QueueSlot> {
-        self.place
-            .take_if(|place| !Arc::ptr_eq(&place.queue, queue));
+        self.leave_unless_in(Some(queue));
         let place = self.place.as_mut()?;
         let Some(aside) = place.aside.take() else {
             return Some(place.slot);
@@ -280,10 +300,18 @@ impl Waiter {
         Some(place.slot)
     }
 
+    /// Leaves the queue that the thread is in, unless that is `queue`.
+    fn leave_unless_in(&mut self, queue: Option<&Arc<Queue>>) {
+        let queue = queue.map_or(std::ptr::null(), Arc::as_ptr);
+        self.place
+            .take_if(|place| !std::ptr::eq(place.queue.as_ptr(), queue));
+    }
+
     /// Keeps the slot of the thread for a moment, and its ticket.
     fn step_aside(&mut self) {
         if let Some(place) = &mut self.place
-            && let Some(writers) = place.queue.writers()
+            && let Some(queue) = place.queue.upgrade()
+            && let Some(writers) = queue.writers()
         {
             writers.step_aside(place.slot, now());
             place.aside = Some(Instant::now());
@@ -293,10 +321,13 @@ impl Waiter {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(writers) = self.queue.writers() {
+        // Without connections the queue is gone, and the slot with it.
+        if let Some(queue) = self.queue.upgrade()
+            && let Some(writers) = queue.writers()
+        {
             writers.leave(self.slot);
             // This waiter may have been woken to try.
-            self.queue.wake_next();
+            queue.wake_next();
         }
     }
 }

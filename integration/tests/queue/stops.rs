@@ -100,7 +100,9 @@ impl Life {
             scene.stock(StockKind::Bundled),
             StockSqlite::spawn(kind, &scene.database, None).unwrap(),
         ];
-        let holder = scene.stock(StockKind::Bundled);
+        let mut holder = scene.stock(StockKind::Bundled);
+        // A peer that has given up is in the queue for a moment.
+        holder.set_busy_timeout(PROMPT).unwrap();
         let library = queue::library().unwrap();
         let mut process =
             StockSqlite::spawn_over(kind, &scene.database, &library, &control).unwrap();

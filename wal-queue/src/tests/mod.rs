@@ -1,0 +1,351 @@
+//! A connection, its thread and the queue, over a VFS that has nothing but `WRITE`.
+//!
+//! The threads of the tests are those of the test harness, so each test has a thread of its own
+//! and begins without a wish.
+
+mod beneath;
+
+use std::ffi::c_int;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use wal_core::wait::{Position, now};
+
+use crate::ffi;
+use crate::waiting;
+
+use beneath::Database;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Sleeps as the busy handler of SQLite does. Returns what is left for the VFS beneath.
+fn sleep(millis: c_int) -> Option<c_int> {
+    waiting::sleep(millis * 1000)
+}
+
+/// Calls `act`, and returns how long that took.
+fn timed<T>(act: impl FnOnce() -> T) -> (T, Duration) {
+    let since = Instant::now();
+    let result = act();
+    (result, since.elapsed())
+}
+
+/// Another waiter is in the queue of `database` until the result is dropped. It shows that it
+/// is alive, and never tries.
+fn waiter(database: &Database) -> impl Drop {
+    struct Waiter {
+        end: std::sync::mpsc::Sender<()>,
+        thread: Option<thread::JoinHandle<()>>,
+    }
+    impl Drop for Waiter {
+        fn drop(&mut self) {
+            self.end.send(()).unwrap();
+            self.thread.take().unwrap().join().unwrap();
+        }
+    }
+    let (end, ends) = std::sync::mpsc::channel();
+    let (entered, enters) = std::sync::mpsc::channel();
+    let queue = database.queue();
+    let thread = thread::spawn(move || {
+        let writers = queue.writers().unwrap();
+        let mut slot = writers.enter(now()).unwrap();
+        entered.send(()).unwrap();
+        while ends.recv_timeout(MS).is_err() {
+            if writers.position(slot, now()) == Position::Removed {
+                slot = writers.enter_again(slot, now()).unwrap();
+            }
+        }
+        writers.leave(slot);
+    });
+    enters.recv().unwrap();
+    Waiter {
+        end,
+        thread: Some(thread),
+    }
+}
+
+#[test]
+fn connection_alone_gets_write_and_leaves_no_trace() {
+    let database = Database::new();
+    let connection = database.open();
+    for _ in 0..3 {
+        assert_eq!(connection.acquire_write(), ffi::OK);
+        assert!(database.has_owner());
+        assert_eq!(connection.release_write(), ffi::OK);
+        assert!(!database.has_owner());
+    }
+    assert_eq!(sleep(1), None, "there is no wish");
+}
+
+#[test]
+fn refused_connection_sleeps_until_the_time_is_over() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    let (rest, slept) = timed(|| sleep(30));
+    assert_eq!(rest, Some(0));
+    assert!(slept >= 30 * MS, "{slept:?}");
+    assert!(database.tries() > 1, "it has probed");
+}
+
+#[test]
+fn waiter_that_wins_returns_early_and_then_has_write() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    database.peer_unlocks();
+    let (rest, slept) = timed(|| sleep(10_000));
+    assert_eq!(rest, Some(0));
+    assert!(slept < 5000 * MS, "{slept:?}");
+    assert!(!database.has_owner(), "the probe has released it");
+    assert_eq!(connection.acquire_write(), ffi::OK);
+}
+
+#[test]
+fn time_that_was_not_slept_is_slept_later() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    database.peer_unlocks();
+    let since = Instant::now();
+    assert_eq!(sleep(200), Some(0));
+    // Another writer is faster.
+    database.peer_locks();
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    assert_eq!(sleep(10), Some(0));
+    let slept = since.elapsed();
+    assert!(slept >= 210 * MS, "{slept:?}");
+}
+
+#[test]
+fn time_not_slept_for_one_database_is_not_owed_by_another() {
+    let (one, other) = (Database::new(), Database::new());
+    let (first, second) = (one.open(), other.open());
+    one.peer_locks();
+    assert_eq!(first.acquire_write(), ffi::BUSY);
+    one.peer_unlocks();
+    assert_eq!(sleep(60_000), Some(0));
+    // The statement ends with another error; the next one is for the other database.
+    other.peer_locks();
+    assert_eq!(second.acquire_write(), ffi::BUSY);
+    let (rest, slept) = timed(|| sleep(10));
+    assert_eq!(rest, Some(0));
+    assert!(slept < 10_000 * MS, "{slept:?}");
+}
+
+#[test]
+fn waiter_that_gives_up_leaves_its_slot() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    assert_eq!(sleep(5), Some(0));
+    // The last try of the busy timeout. The thread may sleep once more, within a moment.
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    thread::sleep(5 * MS);
+    let queue = database.queue();
+    assert!(!queue.writers().unwrap().has_live_waiter(now()));
+}
+
+#[test]
+fn refused_first_of_the_queue_keeps_its_ticket() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    assert_eq!(sleep(5), Some(0));
+    let _behind = waiter(&database);
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    database.peer_unlocks();
+    // First again: the other waiter, which never tries, is behind.
+    let (rest, slept) = timed(|| sleep(10_000));
+    assert_eq!(rest, Some(0));
+    assert!(slept < 5000 * MS, "{slept:?}");
+    assert_eq!(connection.acquire_write(), ffi::OK);
+}
+
+#[test]
+fn connection_behind_the_queue_is_refused_without_a_try() {
+    let database = Database::new();
+    let connection = database.open();
+    let _first = waiter(&database);
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    assert_eq!(database.tries(), 0);
+    assert_eq!(sleep(5), Some(0));
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    assert_eq!(database.tries(), 0);
+}
+
+#[test]
+fn refused_connection_that_did_not_sleep_tries() {
+    let database = Database::new();
+    let connection = database.open();
+    let _first = waiter(&database);
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    assert_eq!(connection.acquire_write(), ffi::OK);
+    connection.release_write();
+}
+
+#[test]
+fn refused_connections_that_a_thread_polls_in_turn_try() {
+    let (one, other) = (Database::new(), Database::new());
+    let (first, second) = (one.open(), other.open());
+    let _waiters = (waiter(&one), waiter(&other));
+    assert_eq!(first.acquire_write(), ffi::BUSY);
+    assert_eq!(second.acquire_write(), ffi::BUSY);
+    assert_eq!(first.acquire_write(), ffi::OK);
+    assert_eq!(second.acquire_write(), ffi::OK);
+}
+
+#[test]
+fn refused_connection_that_another_thread_polls_tries() {
+    let database = Database::new();
+    let connection = database.open();
+    let _first = waiter(&database);
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    let main = &connection.main;
+    let code = thread::scope(|scope| {
+        let flags = ffi::SHM_LOCK | ffi::SHM_EXCLUSIVE;
+        scope
+            .spawn(move || main.shm_lock(0, 1, flags))
+            .join()
+            .unwrap()
+    });
+    assert_eq!(code, ffi::OK);
+}
+
+#[test]
+fn dead_waiter_refuses_no_connection() {
+    let database = Database::new();
+    let connection = database.open();
+    let queue = database.queue();
+    queue.writers().unwrap().enter(now()).unwrap();
+    thread::sleep(40 * MS);
+    assert_eq!(connection.acquire_write(), ffi::OK);
+}
+
+#[test]
+fn waiter_that_was_skipped_is_not_refused_when_all_have_gone() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    database.peer_unlocks();
+    assert_eq!(sleep(1000), Some(0));
+    // It does not come back in time, and a peer has its turn.
+    thread::sleep(40 * MS);
+    let queue = database.queue();
+    let writers = queue.writers().unwrap();
+    let next = writers.enter(now()).unwrap();
+    assert_eq!(writers.position(next, now()), Position::First);
+    writers.leave(next);
+    queue.wake_next();
+    assert_eq!(connection.acquire_write(), ffi::OK);
+}
+
+#[test]
+fn closed_connection_leaves_the_queue() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    database.peer_unlocks();
+    assert_eq!(sleep(1000), Some(0));
+    let queue = database.queue();
+    assert!(queue.writers().unwrap().has_live_waiter(now()));
+    drop(connection);
+    assert!(!queue.writers().unwrap().has_live_waiter(now()));
+}
+
+#[test]
+fn thread_that_reads_elsewhere_leaves_the_queue() {
+    let (one, other) = (Database::new(), Database::new());
+    let (first, second) = (one.open(), other.open());
+    one.peer_locks();
+    assert_eq!(first.acquire_write(), ffi::BUSY);
+    one.peer_unlocks();
+    assert_eq!(sleep(1000), Some(0));
+    let queue = one.queue();
+    assert_eq!(first.read(), ffi::OK);
+    assert!(
+        queue.writers().unwrap().has_live_waiter(now()),
+        "its own read"
+    );
+    assert_eq!(second.read(), ffi::OK);
+    assert!(!queue.writers().unwrap().has_live_waiter(now()));
+}
+
+#[test]
+fn thread_that_ends_leaves_the_queue() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(
+                connection
+                    .main
+                    .shm_lock(0, 1, ffi::SHM_LOCK | ffi::SHM_EXCLUSIVE),
+                5
+            );
+            database.peer_unlocks();
+            assert_eq!(sleep(1000), Some(0));
+        });
+    });
+    let queue = database.queue();
+    assert!(!queue.writers().unwrap().has_live_waiter(now()));
+}
+
+#[test]
+fn side_file_is_not_kept_by_a_thread_that_has_waited() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    assert_eq!(sleep(2), Some(0));
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    let old = std::sync::Arc::downgrade(&database.queue());
+    // The last closer removes the side file; a peer may do so as well.
+    connection.main.unmapping(true);
+    drop(connection);
+    assert_eq!(old.strong_count(), 0, "the queue of a removed side file");
+    assert!(!wal_core::storage::beside(&database.path(), "-coord").exists());
+}
+
+#[test]
+fn lock_timeout_is_waited_for_once() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    connection.main.set_lock_timeout(60);
+    let (code, waited) = timed(|| connection.acquire_write());
+    assert_eq!(code, ffi::BUSY | 3 << 8, "SQLITE_BUSY_TIMEOUT");
+    assert!(waited >= 60 * MS, "{waited:?}");
+    assert_eq!(
+        database.timeout(),
+        60,
+        "the VFS beneath has its timeout again"
+    );
+    let queue = database.queue();
+    assert!(!queue.writers().unwrap().has_live_waiter(now()));
+    // It sleeps no second time.
+    assert_eq!(sleep(1), None);
+}
+
+#[test]
+fn lock_timeout_without_end_waits_for_the_lock() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    connection.main.set_lock_timeout(-1);
+    let peer = database.clone();
+    let releases = thread::spawn(move || {
+        thread::sleep(50 * MS);
+        peer.peer_unlocks();
+    });
+    assert_eq!(connection.acquire_write(), ffi::OK);
+    releases.join().unwrap();
+}
