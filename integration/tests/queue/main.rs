@@ -12,9 +12,9 @@
 //! | `scripts` | two copies of SQLite in a process, and forks |
 //! | `reservation` | a transaction that reads before it writes commits beside faster peers |
 //! | `side_files` | a damaged or missing side file costs fairness only |
-//! | `stops` | a process that stops or dies at any point delays no free peer, and loses nothing |
 //! | `timeouts` | a busy timeout is as long as the application sets it |
 //!
+//! `stops.rs` stops and kills a process at each of its calls.
 //! What needs the extension in the process of the test is `one_process.rs`.
 //!
 //! `WAL_QUEUE_LIBRARY` points the tests at another build of the extension.
@@ -37,5 +37,4 @@ mod reservation;
 mod scene;
 mod scripts;
 mod side_files;
-mod stops;
 mod timeouts;

@@ -4,6 +4,14 @@
 //! A recording lists the points of a scripted life: the first read, a commit, a wait behind a
 //! holder, the win, a checkpoint, the close. Each point is then a cell of its own. A stopped
 //! process delays its peers only while it has a lock that excludes them.
+//!
+//! A program of its own: its processes would delay those of the tests that measure time.
+
+// Clippy takes the helpers of an integration test for production code.
+#![allow(clippy::panic, clippy::print_stderr, clippy::unwrap_used)]
+
+#[allow(dead_code)] // Most of it serves the other tests.
+mod scene;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,7 +27,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use wal_core::storage::beside;
 
-use crate::scene::Scene;
+use scene::Scene;
 
 /// Within this time a peer commits unless a lock excludes it. A slot of a stopped waiter delays
 /// the peers by 20 ms; the rest is for a machine that has other work.
