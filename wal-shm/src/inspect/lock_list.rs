@@ -11,8 +11,8 @@
 //! The system gives the list in pieces of a page of memory, about 60 lines. Within a piece the
 //! locks are those of one moment. Between two pieces the system goes by the number of the
 //! line, so a lock elsewhere that is acquired or released makes a line come twice or not at
-//! all. So a list of several pieces is read [`READS`] times, and a lock counts as often as in
-//! the middle one of its counts.
+//! all. So a list of several pieces is read until [`AGREEING`] reads in a row agree, at most
+//! [`READS`] times; then a lock counts as often as in the middle one of its counts.
 //!
 //! # Layout
 //! An arrow marks a process that waits for the lock above it. Numbers of devices are
@@ -30,8 +30,10 @@ use wal_core::storage::LockKind;
 /// The list of all locks.
 pub(super) const PATH: &str = "/proc/locks";
 
-/// How often a list of several pieces is read. More reads leave fewer mistakes.
-const READS: usize = 5;
+/// How many reads of a list of several pieces have to agree. More leave fewer mistakes.
+const AGREEING: usize = 3;
+/// How often such a list is read at most.
+const READS: usize = 9;
 
 /// Reads the locks in the list that are `wanted`.
 ///
@@ -42,17 +44,28 @@ pub(super) fn read(wanted: impl Fn(&ListedLock) -> bool) -> io::Result<Vec<Liste
         let (text, is_of_one_moment) = read_once()?;
         let text = String::from_utf8_lossy(&text);
         let locks = text.lines().filter_map(ListedLock::parse).filter(&wanted);
-        io::Result::Ok((locks.collect::<Vec<_>>(), is_of_one_moment))
+        let mut locks: Vec<ListedLock> = locks.collect();
+        locks.sort_unstable();
+        io::Result::Ok((locks, is_of_one_moment))
     };
     let (locks, is_of_one_moment) = once()?;
     if is_of_one_moment {
         return Ok(locks);
     }
     let mut reads = vec![locks];
-    while reads.len() < READS {
+    while reads.len() < READS && !last_agree(&reads) {
         reads.push(once()?.0);
     }
-    Ok(middle_of(&reads))
+    match last_agree(&reads) {
+        true => Ok(reads.pop().unwrap_or_default()),
+        false => Ok(middle_of(&reads)),
+    }
+}
+
+/// True if the last [`AGREEING`] of `reads` are the same.
+fn last_agree(reads: &[Vec<ListedLock>]) -> bool {
+    let (_, last) = reads.split_at(reads.len().saturating_sub(AGREEING));
+    last.len() == AGREEING && last.windows(2).all(|two| two[0] == two[1])
 }
 
 /// The text of the list, and whether it came in one piece.
@@ -251,6 +264,10 @@ mod tests {
             missed()
         );
         assert_eq!(middle_of(&[Vec::new(), both(), Vec::new()]), []);
+        assert!(last_agree(&[twice(), both(), both(), both()]));
+        for reads in [&[both(), both()][..], &[both(), twice(), both(), both()]] {
+            assert!(!last_agree(reads), "{reads:?}");
+        }
     }
 
     #[test]

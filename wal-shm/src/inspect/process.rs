@@ -10,7 +10,8 @@ pub struct ProcessInfo {
     /// Its number.
     pub pid: u32,
     /// Its arguments, with blanks between them; in square brackets its short name, where it
-    /// has none. `None` if it has ended, or is hidden.
+    /// has none. `None` if it has ended, or is hidden. The process decides what it is: escape
+    /// it before it goes to a terminal.
     pub command: Option<String>,
     /// The user that it runs as.
     pub user: Option<u32>,
