@@ -20,7 +20,8 @@ pub enum Need {
     Python,
     /// Python whose SQLite loads extensions, on `PATH` or where Debian installs it.
     ExtensionPython,
-    /// Node with better-sqlite3, where `NODE_PATH` names it or `make tools` installs it.
+    /// Node with better-sqlite3, where `NODE_PATH` names it or `make tools` installs it. It needs
+    /// Node 20, newer than Debian 12 has: only `WAL_REQUIRE_ALL=1` requires it.
     NodeDriver,
     /// The program of Litestream, where `WAL_LITESTREAM` or `make tools` puts it.
     Litestream,
@@ -55,7 +56,7 @@ impl Need {
         };
         if !met {
             let required = match self {
-                Need::Disk(_) | Need::Namespaces(_) => is_set("WAL_REQUIRE_ALL"),
+                Need::Disk(_) | Need::Namespaces(_) | Need::NodeDriver => is_set("WAL_REQUIRE_ALL"),
                 _ => all_is_required(),
             };
             leave_out(unchecked, self.remedy(), required);
