@@ -13,6 +13,9 @@
 //! connection releases the guard before SQLite asks for EXCLUSIVE, and acquires it again when
 //! SQLite does not get it, or returns to SHARED. In between it is as without a guard.
 //!
+//! Since its descriptor stays open, the number of guarded databases is limited ([`MOST`]). A
+//! database beyond that is as without a guard.
+//!
 //! A database in another journal mode has no guard, since its writers need EXCLUSIVE at each
 //! commit.
 //!
@@ -24,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wal_core::LockMode;
-use wal_core::storage::{ByteLocks, LockKind, OpenMode, OsFile, database_bytes};
+use wal_core::storage::{ByteLocks, LockKind, OpenMode, OsFile, database_bytes, parked_elsewhere};
 use wal_core::sync::{Mutex, Unpoison};
 
 use crate::base_file::BaseFile;
@@ -32,6 +35,11 @@ use crate::ffi;
 use crate::per_database::PerDatabase;
 
 const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
+
+/// How many databases of a process have a guard at most, those that were closed included: each
+/// has a descriptor of its own until its file is removed. A larger number guards more databases
+/// and leaves fewer descriptors to the application.
+const MOST: usize = 64;
 
 /// SHARED on a database file.
 #[derive(Debug)]
@@ -49,6 +57,9 @@ impl Guard {
             return None;
         }
         GUARDS.get_or_open(path, |place, id| {
+            if GUARDS.len() + parked_elsewhere(id) >= MOST {
+                return None;
+            }
             let file = OsFile::open_for_locks_at(place, OpenMode::ReadOnly).ok()?;
             let guard = Guard { file };
             let open = guard.file.as_file().ok()?;

@@ -54,4 +54,19 @@ impl<T> PerDatabase<T> {
         table.insert(id, Arc::downgrade(&opened));
         Some(opened)
     }
+
+    /// How many databases have a value.
+    pub(crate) fn len(&self) -> usize {
+        let table = self.table();
+        table
+            .values()
+            .filter(|value| value.strong_count() > 0)
+            .count()
+    }
+
+    /// Forgets `value`: the next user opens another one.
+    pub(crate) fn forget(&self, value: &T) {
+        let mut table = self.table();
+        table.retain(|_, known| !std::ptr::eq(known.as_ptr(), value));
+    }
 }

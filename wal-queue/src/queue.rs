@@ -91,6 +91,8 @@ impl Queue {
 
     /// Removes the side file. SQLite holds EXCLUSIVE on the database file.
     pub(crate) fn remove(&self) {
+        // A thread of this process may still wait in it.
+        QUEUES.forget(self);
         // A side file that stays is reset by the next first opener.
         let _ = self.side.remove();
     }

@@ -14,6 +14,7 @@
     reason = "the list of shims is a static, which outlives a model"
 )]
 
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{null, null_mut};
@@ -37,8 +38,8 @@ pub const VFS_NAME: &CStr = c"walqueue";
 /// The shim for one SQLite.
 #[repr(C)]
 pub(crate) struct Shim {
-    /// First, so that a pointer to it is one to the shim.
-    vfs: Vfs,
+    /// First, so that a pointer to it is one to the shim. SQLite changes its `next`.
+    vfs: UnsafeCell<Vfs>,
     base: *mut Vfs,
     pub(crate) api: Api,
     /// The program is linked with this SQLite, which may be built without extensions.
@@ -63,31 +64,34 @@ static SHIMS: Mutex<Vec<&'static Shim>> = Mutex::new(Vec::new());
 /// The functions are those of one SQLite, which stays loaded.
 pub(crate) unsafe fn register(api: Api, is_linked: bool) -> c_int {
     let mut shims = SHIMS.lock().unpoison();
-    if shims.iter().any(|shim| shim.api.key() == api.key()) {
-        return ffi::OK;
-    }
     // SAFETY: null asks for the default VFS. It initializes SQLite, if need be.
-    let base = unsafe { (api.vfs_find)(null()) };
-    if base.is_null() {
+    let default = unsafe { (api.vfs_find)(null()) };
+    if default.is_null() {
         return ffi::ERROR;
     }
-    // SAFETY: the name of a VFS is a C string that stays.
-    let name = unsafe { CStr::from_ptr(beneath(base).name) };
-    if name == VFS_NAME {
+    // SAFETY: the name is a C string.
+    let registered = unsafe { (api.vfs_find)(VFS_NAME.as_ptr()) };
+    let is_of_api = |shim: &&'static Shim| shim.api.key() == api.key();
+    let shim: &'static Shim = match shims.iter().copied().find(is_of_api) {
+        // A SQLite that was shut down has its own VFS as the default again.
+        Some(shim) if registered.is_null() || default == shim.base => shim,
+        // A VFS above the shim may be the default.
+        Some(_) => return ffi::OK,
         // Another copy of this library has registered its own.
-        return ffi::OK;
-    }
-    let shim = Box::leak(Box::new(Shim::over(base, api, is_linked)));
-    let vfs = &raw mut shim.vfs;
-    // SAFETY: the VFS is whole, and stays.
-    let code = unsafe { (api.vfs_register)(vfs, 1) };
-    if code != ffi::OK {
-        return code;
-    }
-    let shim: &'static Shim = shim;
-    shims.push(shim);
+        None if !registered.is_null() => return ffi::OK,
+        None => {
+            let shim = Box::leak(Box::new(Shim::over(default, api, is_linked)));
+            shims.push(shim);
+            shim
+        }
+    };
     drop(shims);
-    sql::define_in_new_connections(&shim.api)
+    // SAFETY: the VFS is whole, and stays.
+    let code = unsafe { (api.vfs_register)(shim.vfs.get(), 1) };
+    match code {
+        ffi::OK => sql::define_in_new_connections(&shim.api),
+        code => code,
+    }
 }
 
 /// The shims of this process. They are only added, so each keeps its place.
@@ -102,8 +106,11 @@ impl Shim {
             .unwrap_or(0)
             .next_multiple_of(8);
         let with_state = state_at + size_of::<*const MainFile>();
+        // What a table of an older version has not is not looked at.
+        let second = (beneath.version >= 2).then_some(beneath);
+        let third = (beneath.version >= 3).then_some(beneath);
         Shim {
-            vfs: Vfs {
+            vfs: UnsafeCell::new(Vfs {
                 version: beneath.version.min(3),
                 file_size: c_int::try_from(with_state).unwrap_or(c_int::MAX),
                 max_path: beneath.max_path,
@@ -122,11 +129,19 @@ impl Shim {
                 sleep: Some(sleep),
                 current_time: beneath.current_time.map(|_| current_time as _),
                 last_error: beneath.last_error.map(|_| last_error as _),
-                current_time_int64: beneath.current_time_int64.map(|_| current_time_int64 as _),
-                set_system_call: beneath.set_system_call.map(|_| set_system_call as _),
-                get_system_call: beneath.get_system_call.map(|_| get_system_call as _),
-                next_system_call: beneath.next_system_call.map(|_| next_system_call as _),
-            },
+                current_time_int64: second
+                    .and_then(|vfs| vfs.current_time_int64)
+                    .map(|_| current_time_int64 as _),
+                set_system_call: third
+                    .and_then(|vfs| vfs.set_system_call)
+                    .map(|_| set_system_call as _),
+                get_system_call: third
+                    .and_then(|vfs| vfs.get_system_call)
+                    .map(|_| get_system_call as _),
+                next_system_call: third
+                    .and_then(|vfs| vfs.next_system_call)
+                    .map(|_| next_system_call as _),
+            }),
             base,
             api,
             is_linked,
@@ -190,11 +205,14 @@ unsafe extern "C" fn open(
     if code == ffi::OK && flags & (ffi::OPEN_MAIN_DB | ffi::OPEN_WAL) != 0 && !name.is_null() {
         // SAFETY: the name of such a file is a C string.
         let name = unsafe { CStr::from_ptr(name) };
+        // A file that may not be written is opened for reading, which is said there.
+        // SAFETY: the caller passes a place for it, or null.
+        let opened = unsafe { out_flags.as_ref() }.map_or(flags, |opened| flags | opened);
         let replace = || match flags & ffi::OPEN_MAIN_DB {
             // SAFETY: the VFS beneath has opened the file just now.
             0 => unsafe { shim.methods.replace_of_log(shim, file, name) },
             // SAFETY: as above.
-            _ => unsafe { shim.methods.replace(shim, file, name, flags) },
+            _ => unsafe { shim.methods.replace(shim, file, name, opened) },
         };
         // A file whose methods are not replaced is one without a queue.
         let _without_queue = catch_unwind(AssertUnwindSafe(replace));

@@ -14,6 +14,7 @@
 //! | `side_files` | a damaged or missing side file costs fairness only |
 //! | `timeouts` | a busy timeout is as long as the application sets it |
 //!
+//! `many_opens.rs` opens and closes databases again and again.
 //! `stops.rs` stops and kills a process at each of its calls.
 //! What needs the extension in the process of the test is `one_process.rs`.
 //!

@@ -3,6 +3,7 @@
 
 // Clippy takes the helpers of an integration test for production code.
 #![allow(clippy::unwrap_used)]
+#![allow(unsafe_code)] // SQLite is shut down by its C interface.
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc::SYS_futex;
 use nix::unistd::{Pid, gettid};
+use rusqlite::ffi::{SQLITE_OK, sqlite3_initialize, sqlite3_shutdown};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
@@ -66,4 +68,26 @@ fn registered_program_has_its_writers_in_the_queue() {
     waiter.join().unwrap().unwrap();
     let count = holder.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, u32>(0));
     assert_eq!(count, Ok(2));
+    holder.close().unwrap();
+
+    check_registers_again_after_shutdown(folder.path());
+}
+
+/// A SQLite that was shut down has its own VFS as the default again.
+fn check_registers_again_after_shutdown(folder: &Path) {
+    // SAFETY: no connection is open, and no other thread uses SQLite.
+    assert_eq!(unsafe { sqlite3_shutdown() }, SQLITE_OK);
+    // SAFETY: as above.
+    assert_eq!(unsafe { sqlite3_initialize() }, SQLITE_OK);
+    let has_queue = || {
+        let db = open(&folder.join("app.db"));
+        db.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+        folder.join("app.db-coord").exists()
+    };
+    assert!(!has_queue());
+    wal_queue::register().unwrap();
+    assert!(has_queue());
+    let db = open(&folder.join("app.db"));
+    let version = db.query_row("SELECT wal_wait(0)", [], |row| row.get::<_, i64>(0));
+    assert!(version.is_ok(), "{version:?}");
 }

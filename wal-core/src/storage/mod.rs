@@ -44,6 +44,8 @@ pub use now_and_then::NowAndThen;
 pub use open::OpenMode;
 pub use os::{OsFile, sync_directory};
 pub(crate) use parking::open_with_room;
+#[doc(hidden)]
+pub use parking::parked_elsewhere;
 pub use read_only::{ReadOnlyLog, ReadOnlyStorage};
 
 /// How much of a file a sync makes durable.

@@ -208,6 +208,14 @@ pub(super) fn park(mut unused: Parkable, may_close: bool) {
     (0..CHECKS).for_each(|_| table.tidy_next());
 }
 
+/// Returns how many descriptors of files other than `id` are parked. A user that can do without
+/// a descriptor asks, so that a process which uses many files does not run out of them.
+pub fn parked_elsewhere(id: FileId) -> usize {
+    let table = table();
+    let own = table.files.get(&id).map_or(0, |known| known.parked.len());
+    table.parked() - own
+}
+
 /// Opens a file by `open`, with a number above those of the standard streams. If the process
 /// has no descriptor left, closes those of files without a name and opens again.
 ///
