@@ -9,7 +9,6 @@
 //! | `kills` | killed writers delay their peers, and lose no acknowledged commit |
 //! | `modes` | locking modes, journal modes, attached and temporary databases, VACUUM |
 //! | `scripts` | two copies of SQLite in a process, a SQLite that waits in its locks, and forks |
-//! | `scripts` | two copies of SQLite in a process, and forks |
 //! | `reservation` | a transaction that reads before it writes commits beside faster peers |
 //! | `side_files` | a damaged or missing side file costs fairness only |
 //! | `timeouts` | a busy timeout is as long as the application sets it |
