@@ -1,47 +1,24 @@
 //! SQL writers and page writers wait for `WRITE` in one queue, in processes of their own.
-#![cfg(feature = "shm")]
-#![allow(unsafe_code, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use wal::{PageNo, Synchronous};
-use wal_libsql::{BackendKind, Connection, OpenOptions, Value, ffi};
+use wal_libsql::{Connection, Value, ffi};
+
+use super::{alone, new_database, open};
 
 /// How long writers compete.
 const RUN: Duration = Duration::from_secs(3);
 /// How long each waits for `WRITE` at most.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const THREADS: usize = 2;
-
-/// Each test measures time, so it runs alone.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn open(path: &Path, timeout: Duration) -> Connection {
-    OpenOptions::new(BackendKind::Shared)
-        .busy_timeout(timeout)
-        .open(path)
-        .unwrap()
-}
-
-fn new_database(path: &Path) -> Connection {
-    let db = Connection::open(path).unwrap();
-    db.execute(
-        "PRAGMA journal_mode = WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, n INTEGER);
-         INSERT INTO t VALUES (1, 0)",
-    )
-    .unwrap();
-    db
-}
 
 /// What a writer has done.
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +125,12 @@ struct Member {
 impl Member {
     fn start(name: &str, path: &Path, pragmas: &str) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", name, "--nocapture"])
+            .args([
+                "--ignored",
+                "--exact",
+                &format!("shares::{name}"),
+                "--nocapture",
+            ])
             .env("QUEUE", path)
             .env("QUEUE_PRAGMAS", pragmas)
             .stdin(Stdio::piped())

@@ -1,37 +1,12 @@
 //! How long a statement waits for other connections, and what ends the wait.
-#![cfg(feature = "shm")]
-#![allow(unsafe_code, clippy::unwrap_used, clippy::print_stdout)]
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wal_libsql::{BackendKind, Connection, OpenOptions, SqlError, Value, ffi};
+use wal_libsql::{SqlError, Value, ffi};
 
-/// Each test measures time, so it runs alone.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn open(path: &Path, timeout: Duration) -> Connection {
-    OpenOptions::new(BackendKind::Shared)
-        .busy_timeout(timeout)
-        .open(path)
-        .unwrap()
-}
-
-fn new_database(path: &Path) -> Connection {
-    let db = Connection::open(path).unwrap();
-    db.execute(
-        "PRAGMA journal_mode = WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, n INTEGER);
-         INSERT INTO t VALUES (1, 0)",
-    )
-    .unwrap();
-    db
-}
+use super::{alone, new_database, open};
 
 /// How long `run` takes to find that it is busy.
 fn time_until_busy(run: impl Fn() -> Result<(), SqlError>) -> Duration {
