@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 use wal_core::index::{BLOCK_LEN, WritableBlock};
@@ -38,7 +38,7 @@ struct OpenFile {
 pub(super) struct Opened {
     pub(super) main: Arc<MainFile>,
     file: *mut OpenFile,
-    _index: Box<WritableBlock>,
+    index: Box<WritableBlock>,
 }
 
 impl Database {
@@ -95,11 +95,7 @@ impl Database {
         let mut place: *mut c_void = std::ptr::from_mut(&mut *index).cast();
         let len = c_int::try_from(BLOCK_LEN).unwrap();
         main.mapped(0, len, ffi::OK, &raw mut place);
-        Opened {
-            main,
-            file,
-            _index: index,
-        }
+        Opened { main, file, index }
     }
 }
 
@@ -111,6 +107,13 @@ impl Opened {
     pub(super) fn release_write(&self) -> c_int {
         self.main
             .shm_lock(0, 1, ffi::SHM_UNLOCK | ffi::SHM_EXCLUSIVE)
+    }
+
+    /// Publishes a commit: the change counter of the header is another one.
+    pub(super) fn publish(&self) {
+        let block = std::ptr::from_ref(&*self.index).cast::<AtomicU32>();
+        // SAFETY: a block is atomics of 32 bits, and the change counter is the third one.
+        unsafe { &*block.add(2) }.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Begins to read, with `READ(0)`.

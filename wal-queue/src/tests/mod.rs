@@ -295,6 +295,55 @@ fn thread_that_reads_elsewhere_leaves_the_queue() {
 }
 
 #[test]
+fn release_of_write_wakes_the_first_waiter() {
+    let database = Database::new();
+    let connection = database.open();
+    let queue = database.queue();
+    let writers = queue.writers().unwrap();
+    let word = writers.word(writers.enter(now()).unwrap());
+    let woken = || word.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    assert_eq!(connection.acquire_write(), ffi::OK);
+    let before = woken();
+    assert_eq!(connection.release_write(), ffi::OK);
+    assert_ne!(woken(), before);
+}
+
+#[test]
+fn waiter_that_closes_wakes_the_next_one() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    database.peer_unlocks();
+    assert_eq!(sleep(1000), Some(0));
+    let queue = database.queue();
+    let writers = queue.writers().unwrap();
+    let word = writers.word(writers.enter(now()).unwrap());
+    let woken = || word.load(std::sync::atomic::Ordering::SeqCst);
+    let before = woken();
+    drop(connection);
+    assert_ne!(woken(), before);
+}
+
+#[test]
+fn commit_alone_notifies_of_itself() {
+    let database = Database::new();
+    let connection = database.open();
+    let queue = database.queue();
+    let commits = queue.wait_state().unwrap().commits().word();
+    let notified = || commits.load(std::sync::atomic::Ordering::SeqCst);
+    let seen = queue.prepare_wait_for_commit().unwrap();
+    assert_eq!(connection.acquire_write(), ffi::OK);
+    assert_eq!(connection.release_write(), ffi::OK);
+    assert_eq!(notified(), seen, "rolled back");
+    assert_eq!(connection.acquire_write(), ffi::OK);
+    connection.publish();
+    assert_eq!(connection.release_write(), ffi::OK);
+    assert_ne!(notified(), seen);
+}
+
+#[test]
 fn wish_is_forgotten_when_the_thread_reads_elsewhere() {
     let (one, other) = (Database::new(), Database::new());
     let (first, second) = (one.open(), other.open());
