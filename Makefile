@@ -180,7 +180,7 @@ soak: $(LITESTREAM) ## the same, longer: make soak MINUTES=240
 	LOOM_MAX_PREEMPTIONS=1 $(LOOM) -p wal-inproc --test loom_protocol -- --nocapture --test-threads=2
 	WAL_ENGINE_SCRIPTS=$$(($(MINUTES) * 200)) $(CARGO) test --release -p wal-inproc --test conformance \
 	  engine_calls_that_fail_anywhere -- --nocapture
-	WAL_POWER_SCRIPTS=$$(($(MINUTES) * 10)) $(CARGO) test --release -p integration --test power_loss -- --nocapture
+	WAL_POWER_SCRIPTS=$$(($(MINUTES) * 10)) $(CARGO) test --release -p integration --test power_loss --test power_loss_queue -- --nocapture
 	$(MAKE) demo ARGS="--seconds $$(($(MINUTES) * 2)) --writers 4 --readers 8"
 	@$(MAKE) --no-print-directory tell-unchecked
 

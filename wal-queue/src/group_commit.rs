@@ -16,12 +16,17 @@
 //! - the transaction writes one database ([`crate::open_files`]);
 //! - it is no full sync of macOS (`PRAGMA fullfsync`), for which that of a peer does not serve.
 //!
-//! In the exclusive locking mode SQLite releases no lock, and acquires `CKPT` without a call. So
-//! what was written is forgotten when a commit is done, and not only when `WRITE` is released.
+//! In the exclusive locking mode SQLite acquires neither lock through the VFS, so each sync is made
+//! at once.
 //!
-//! A commit is acknowledged in the second phase only. If the log has been restarted by then, its
-//! frames are in the database file: a checkpointer has synced both files in between, unless it
-//! runs at `synchronous=OFF`. So both are synced once more, the database file first.
+//! A commit is acknowledged in the second phase only. Until `COMMIT` returns the connection holds
+//! its read lock, so no peer restarts the log in between. If the log has been restarted anyway,
+//! because the process has lost its locks, its frames are in the database file: both are synced,
+//! the database file first.
+//!
+//! A checkpointer at `synchronous=OFF` moves frames to the database file and syncs neither file.
+//! Later SQLite restarts the log, since all of it is moved. So the database file is synced before
+//! the header of a new generation is written.
 //!
 //! # Failures
 //! A sync that fails is recorded in the side file for its generation. Each commit that waits for
@@ -175,9 +180,14 @@ impl MainFile {
         };
     }
 
-    /// SQLite writes `bytes` to the log next.
-    pub(crate) fn write_log(&self, bytes: &[u8], offset: i64) {
+    /// SQLite writes `bytes` to the log next, unless the result is an error.
+    pub(crate) fn write_log(&self, bytes: &[u8], offset: i64) -> c_int {
         self.state().group.write(bytes, offset);
+        match offset {
+            // The header of a new generation, behind which the frames of the old one are lost.
+            0 => self.base().sync(ffi::SYNC_NORMAL),
+            _ => ffi::OK,
+        }
     }
 
     /// `xSync` of the log.
@@ -221,11 +231,6 @@ impl MainFile {
     /// application.
     pub(crate) fn commit_phase_two(&self) -> c_int {
         let mut state = self.state();
-        // In the exclusive locking mode `WRITE` is not released.
-        if state.has_write {
-            let header = state.header();
-            state.group.publish(header, true);
-        }
         let Some(postponed) = state.group.postponed.take() else {
             return ffi::OK;
         };

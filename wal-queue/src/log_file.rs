@@ -13,7 +13,7 @@ use std::slice;
 use std::sync::Arc;
 
 use crate::base_file::BaseFile;
-use crate::ffi::{File, IoMethods};
+use crate::ffi::{self, File, IoMethods};
 use crate::main_file::MainFile;
 use crate::methods::{guarded, state_place, table_of};
 
@@ -78,9 +78,12 @@ unsafe extern "C" fn write(
         let len = usize::try_from(len).unwrap_or(0);
         // SAFETY: SQLite passes so many bytes.
         let bytes = unsafe { slice::from_raw_parts(bytes.cast::<u8>(), len) };
-        log.main.write_log(bytes, offset);
+        log.main.write_log(bytes, offset)
     };
-    guarded(see, || ());
+    let code = guarded(see, || ffi::OK);
+    if code != ffi::OK {
+        return code;
+    }
     log.base.write(bytes, len, offset)
 }
 
