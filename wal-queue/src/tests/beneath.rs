@@ -111,9 +111,11 @@ impl Opened {
 
     /// Publishes a commit: the change counter of the header is another one.
     pub(super) fn publish(&self) {
-        let block = std::ptr::from_ref(&*self.index).cast::<AtomicU32>();
-        // SAFETY: a block is atomics of 32 bits, and the change counter is the third one.
-        unsafe { &*block.add(2) }.fetch_add(1, Ordering::SeqCst);
+        // The words of a block are atomics of 32 bits.
+        let words = std::ptr::from_ref(&*self.index).cast::<[AtomicU32; 3]>();
+        // SAFETY: a block is longer than that, and the change counter is the third word.
+        let [.., change] = unsafe { &*words };
+        change.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Begins to read, with `READ(0)`.
