@@ -59,6 +59,16 @@ pub struct IndexInfo {
 }
 
 impl IndexInfo {
+    /// The same, once the header is another one.
+    fn unsettled(mut self) -> Self {
+        self.is_settled = false;
+        if self.header == HeaderState::Damaged {
+            // Words of several commits, the same ones from both copies.
+            self.header = HeaderState::CopiesDiffer;
+        }
+        self
+    }
+
     /// The newest committed state, if the header is sound.
     pub fn valid_header(&self) -> Option<&IndexHeader> {
         match &self.header {
@@ -152,9 +162,12 @@ pub fn read_index(shm: &dyn File) -> Result<Option<IndexInfo>> {
         let mut info = sample(&block);
         let mut again = [0; 2 * COPY_LEN];
         shm.read_at(&mut again, 0)?;
-        info.is_settled &= bytes.starts_with(&again);
-        if info.is_settled {
-            return Ok(Some(info));
+        if bytes.starts_with(&again) {
+            if info.is_settled {
+                return Ok(Some(info));
+            }
+        } else {
+            info = info.unsettled();
         }
         last = Some(info);
     }
@@ -170,18 +183,17 @@ fn sample(block_zero: &IndexBlock) -> IndexInfo {
     let counts = CheckpointInfo::of(block_zero);
     let (backfill_count, attempted) = (counts.backfilled(), counts.attempted());
     let marks = ReadSlot::ALL.map(|slot| block_zero.mark(slot));
-    let is_same = cell.load_copies() == copies;
-    let header = match state_of(&copies) {
-        // Words of several commits, each from both copies.
-        HeaderState::Damaged if !is_same => HeaderState::CopiesDiffer,
-        state => state,
-    };
-    IndexInfo {
+    let header = state_of(&copies);
+    let info = IndexInfo {
         header,
         backfill_count,
         attempted,
         marks,
-        is_settled: is_same && header != HeaderState::CopiesDiffer,
+        is_settled: header != HeaderState::CopiesDiffer,
+    };
+    match cell.load_copies() == copies {
+        true => info,
+        false => info.unsettled(),
     }
 }
 
@@ -200,7 +212,7 @@ fn state_of([first, second]: &[HeaderWords; 2]) -> HeaderState {
 #[cfg(all(test, not(loom)))]
 #[allow(clippy::unwrap_used, unsafe_code)] // Marks are stored without their locks.
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
     use crate::format::Checksum;
@@ -291,6 +303,51 @@ mod tests {
             assert_eq!(read(whole[..len].to_vec()), None, "{len} bytes");
         }
         assert!(read(whole[..136].to_vec()).is_some());
+    }
+
+    /// A file whose header is another one at each call, as beside a writer that never pauses.
+    #[derive(Debug)]
+    struct Restless([MemoryFile; 2], AtomicUsize);
+
+    impl File for Restless {
+        fn path(&self) -> &std::path::Path {
+            self.0[0].path()
+        }
+
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+            let call = self.1.fetch_add(1, Ordering::Relaxed);
+            self.0[call % 2].read_at(buffer, offset)
+        }
+
+        fn write_all_at(&self, _: &mut [std::io::IoSlice<'_>], _: u64) -> Result<()> {
+            unreachable!("a look writes nothing")
+        }
+
+        fn sync(&self, _: crate::storage::FileSyncType) -> Result<()> {
+            unreachable!("a look syncs nothing")
+        }
+
+        fn len(&self) -> Result<u64> {
+            self.0[0].len()
+        }
+
+        fn set_len(&self, _: u64) -> Result<()> {
+            unreachable!("a look cuts nothing")
+        }
+    }
+
+    #[test]
+    fn file_that_changes_at_each_call_ends_the_look_unsettled() {
+        let states =
+            [1, 2].map(|change| MemoryFile::new("db-shm", bytes_of(&block(&committed(change)))));
+        let file = Restless(states, AtomicUsize::new(0));
+        let info = read_index(&file).unwrap().unwrap();
+        assert_eq!(
+            (info.header, info.is_settled),
+            (HeaderState::CopiesDiffer, false)
+        );
+        let calls = file.1.load(Ordering::Relaxed);
+        assert_eq!(calls, 3 * ATTEMPTS as usize);
     }
 
     #[test]
