@@ -3,12 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use integration::queue::{Language, Order, Outcome, Writer};
-use integration::stock::StockKind;
+use integration::stock::{StockKind, StockSqlite};
 use integration::worker::WATCHDOG;
+use wal::{Database, Options};
+use wal_core::PageNo;
 use wal_core::storage::beside;
 
 use crate::scene::Scene;
@@ -139,20 +142,21 @@ fn killed_leaders_lose_no_commit_and_stop_no_peer() {
     }
 }
 
-/// The sync of one process fails. Its peers may wait for that sync, or come later.
-#[test]
-fn failed_sync_fails_every_commit_of_the_generation() {
-    let scene = Scene::new(WRITERS);
-    // Keeps the log and the side file, and has no part in the group.
+/// The order of a writer in the group.
+fn order_in_group(scene: &Scene, row: u32, seconds: f64) -> Order {
+    let mut order = scene.order(row, seconds);
+    order.synchronous = "FULL".to_owned();
+    order.group_commit = true;
+    order.acknowledged = Some(scene.directory.path().join(format!("acknowledged-{row}")));
+    order
+}
+
+/// Runs writers until the sync of one process has failed, and all of them for that: its peers
+/// may wait for that sync, or come later. Returns a peer that keeps the log and the side file,
+/// and has no part in the group.
+fn fail_a_sync(scene: &Scene) -> StockSqlite {
     let mut keeper = scene.stock(StockKind::Bundled);
     keeper.run("SELECT n FROM t").unwrap().unwrap();
-    let order = |row, seconds| {
-        let mut order = scene.order(row, seconds);
-        order.synchronous = "FULL".to_owned();
-        order.group_commit = true;
-        order.acknowledged = Some(scene.directory.path().join(format!("acknowledged-{row}")));
-        order
-    };
     let start = |row: u32| {
         let counts = scene.directory.path().join("syncs");
         let change = |command: &mut Command| {
@@ -161,7 +165,8 @@ fn failed_sync_fails_every_commit_of_the_generation() {
                 command.env("WAL_FAULT", "SYNC").env("WAL_FAULT_AT", "10");
             }
         };
-        Writer::start_with(Language::Rust, &order(row, 600.0), change).unwrap()
+        let order = order_in_group(scene, row, 600.0);
+        Writer::start_with(Language::Rust, &order, change).unwrap()
     };
     let mut writers: Vec<Writer> = (1..=WRITERS).map(start).collect();
     for writer in &mut writers {
@@ -171,24 +176,81 @@ fn failed_sync_fails_every_commit_of_the_generation() {
         let error = writer.finish().unwrap_err().to_string();
         assert!(error.contains("without an answer"), "{error}");
     }
+    keeper
+}
+
+/// What a writer in the group reaches now.
+fn commits_now(scene: &Scene) -> anyhow::Result<u64> {
+    let mut writer = Writer::start(Language::Rust, &order_in_group(scene, 1, 0.1)).unwrap();
+    writer.go().unwrap();
+    Ok(writer.finish()?.commits)
+}
+
+#[test]
+fn failed_sync_fails_every_commit_of_the_generation() {
+    let scene = Scene::new(WRITERS);
+    let mut keeper = fail_a_sync(&scene);
     let counts = scene.counts();
     for (row, count) in (1..).zip(&counts) {
-        let acknowledged = acknowledged(&order(row, 0.0));
+        let acknowledged = acknowledged(&order_in_group(&scene, row, 0.0));
         let unknown = count - acknowledged;
         assert!(unknown <= 1, "row {row}: {acknowledged}, and {count}");
         // The commit whose own sync failed was published, and not acknowledged.
         assert!(row > 1 || unknown == 1, "{acknowledged}, and {count}");
     }
 
-    let commit = || {
-        let mut writer = Writer::start(Language::Rust, &order(1, 0.1)).unwrap();
-        writer.go().unwrap();
-        writer.finish()
-    };
-    commit().unwrap_err();
+    commits_now(&scene).unwrap_err();
     assert_eq!(scene.counts(), counts, "a later commit was published");
     // All frames are in the database file, so the next writer restarts the log.
     let checkpoint = keeper.run("PRAGMA wal_checkpoint").unwrap();
     checkpoint.unwrap();
-    assert!(commit().unwrap().commits > 0);
+    assert!(commits_now(&scene).unwrap() > 0);
+}
+
+/// Changes the number of page 1 that SQLite does not use.
+fn commit_by_library(database: &Database) -> wal::Result<()> {
+    let mut write = database.begin_write()?;
+    let user_version = &mut write.page_mut(PageNo::ONE)?[60..64];
+    user_version[3] = user_version[3].wrapping_add(1);
+    write.commit()?;
+    Ok(())
+}
+
+#[test]
+fn library_rewrites_the_log_whose_sync_failed_for_stock() {
+    let scene = Scene::new(WRITERS);
+    let _keeper = fail_a_sync(&scene);
+    commits_now(&scene).unwrap_err();
+    let database = Options::new().auto_checkpoint(0).open(&scene.database);
+    commit_by_library(&database.unwrap()).unwrap();
+    assert!(commits_now(&scene).unwrap() > 0);
+}
+
+#[test]
+fn stock_commits_share_syncs_with_the_library() {
+    let scene = Scene::new(1);
+    let counts = scene.directory.path().join("syncs");
+    let database = Options::new().group_commit(true).open(&scene.database);
+    let database = database.unwrap();
+    let slow = |command: &mut Command| slow_down(command, &scene.database, &counts);
+    let order = order_in_group(&scene, 1, 1.0);
+    let mut writer = Writer::start_with(Language::Rust, &order, slow).unwrap();
+    writer.wait_until_ready().unwrap();
+    let is_over = AtomicBool::new(false);
+    let outcome = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                commit_by_library(&database).unwrap();
+            }
+        });
+        writer.go().unwrap();
+        let outcome = writer.finish();
+        is_over.store(true, Ordering::Relaxed);
+        outcome.unwrap()
+    });
+    drop(database);
+    assert_eq!(scene.counts(), [outcome.commits]);
+    let (commits, syncs) = (outcome.commits, syncs_in(&counts));
+    // Alone it makes one for each of its commits.
+    assert!(syncs < commits, "{commits} commits, {syncs} syncs");
 }
