@@ -4,7 +4,9 @@
 //! has both. It is for people: the process may have ended since, and its number may be that of
 //! another one.
 
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::AtomicU32;
+#[cfg(not(loom))]
+use crate::sync::Ordering;
 
 /// A process, as it names itself to observers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

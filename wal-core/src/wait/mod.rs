@@ -3,7 +3,7 @@
 //! | file | what a user waits for |
 //! |---|---|
 //! | `event_count` | a commit, or that a checkpointer reclaims read locks |
-//! | `writer_queue` | `WRITE` |
+//! | `writer_queue` | `WRITE`; its part `observe` shows the queue to observers |
 //! | `synced` | a sync of the log |
 //! | `delayed` | read slots that processes keep without a reader, which a checkpointer reclaims |
 //! | `identity` | nothing: it names the waiters |
