@@ -8,6 +8,7 @@
 //! | `guard` | a log in use is not deleted after a stray close of the database file |
 //! | `kills` | killed writers delay their peers, and lose no acknowledged commit |
 //! | `modes` | locking modes, journal modes, attached and temporary databases, VACUUM |
+//! | `names` | databases that are reached by other names, parameters and VFSs |
 //! | `scripts` | two copies of SQLite in a process, a SQLite that waits in its locks, and forks |
 //! | `reservation` | a transaction that reads before it writes commits beside faster peers |
 //! | `side_files` | a damaged or missing side file costs fairness only |
@@ -33,6 +34,7 @@ mod group_commit;
 mod guard;
 mod kills;
 mod modes;
+mod names;
 mod reservation;
 mod scene;
 mod scripts;
