@@ -18,7 +18,7 @@ pub(crate) struct BaseFile {
 // method is called after `close` is the promise of `new`.
 unsafe impl Send for BaseFile {}
 // SAFETY: as above. Of methods that may not run at the same time, SQLite calls one at a time,
-// and this crate calls only `shm_lock` besides, with the mutex of the file held.
+// and this crate calls only `shm_lock` besides. All calls of that have the mutex of the file.
 unsafe impl Sync for BaseFile {}
 
 impl BaseFile {

@@ -13,8 +13,9 @@
 //! refused, and asks again without a sleep in between, tries, by whichever thread it is used.
 //!
 //! # Ordering
-//! The mutex of a file is held around each call that acquires or releases `WRITE`, since the
-//! thread that waits may probe the lock of a connection that another thread uses by then.
+//! The mutex of a file is held around each lock call beneath, since the thread that waits may
+//! probe the lock of a connection that another thread uses by then. SQLite itself makes one such
+//! call of a connection at a time, and the VFS beneath relies on that.
 //!
 //! # Crash
 //! The system frees the lock of a dead process; its peers in the queue try at intervals.
@@ -245,23 +246,28 @@ impl MainFile {
                 if self.reserves(first) {
                     return ffi::BUSY;
                 }
-                let code = self.base.shm_lock(first, count, flags);
                 let mut state = self.state();
+                let code = self.base.shm_lock(first, count, flags);
                 state.read_at = state.publication();
                 code
             }
             (_, READ_RELEASE) if first >= FIRST_READ && self.options.reserve.is_some() => {
+                let mut state = self.state();
                 let code = self.base.shm_lock(first, count, flags);
-                self.end_reservation(&mut self.state());
+                self.end_reservation(&mut state);
                 code
             }
             (_, ACQUIRE | RELEASE) if (first..first + count).contains(&CKPT) => {
+                let mut state = self.state();
                 let code = self.base.shm_lock(first, count, flags);
                 let has_checkpoint = code == ffi::OK && flags == ACQUIRE;
-                self.state().group.set_checkpoint(has_checkpoint);
+                state.group.set_checkpoint(has_checkpoint);
                 code
             }
-            _ => self.base.shm_lock(first, count, flags),
+            _ => {
+                let _state = self.state();
+                self.base.shm_lock(first, count, flags)
+            }
         }
     }
 

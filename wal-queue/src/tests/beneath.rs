@@ -23,6 +23,9 @@ pub(super) struct Database {
     owner: AtomicUsize,
     /// How often `WRITE` was tried.
     tries: AtomicUsize,
+    /// How many lock calls are in progress, and whether two ever were.
+    in_progress: AtomicUsize,
+    overlapped: AtomicUsize,
     /// The last timeout that the VFS beneath was told.
     timeout: AtomicI32,
 }
@@ -49,12 +52,19 @@ impl Database {
             folder,
             owner: AtomicUsize::new(0),
             tries: AtomicUsize::new(0),
+            in_progress: AtomicUsize::new(0),
+            overlapped: AtomicUsize::new(0),
             timeout: AtomicI32::new(0),
         })
     }
 
     pub(super) fn tries(&self) -> usize {
         self.tries.load(Ordering::SeqCst)
+    }
+
+    /// True if two lock calls were in progress at the same time.
+    pub(super) fn has_overlapped(&self) -> bool {
+        self.overlapped.load(Ordering::SeqCst) != 0
     }
 
     pub(super) fn timeout(&self) -> c_int {
@@ -140,10 +150,21 @@ fn database_of<'f>(file: *mut File) -> &'f Database {
 
 unsafe extern "C" fn shm_lock(file: *mut File, first: c_int, _count: c_int, flags: c_int) -> c_int {
     let database = database_of(file);
-    let (owner, own) = (&database.owner, file as usize);
-    if first != 0 {
-        return ffi::OK;
+    if database.in_progress.fetch_add(1, Ordering::SeqCst) != 0 {
+        database.overlapped.store(1, Ordering::SeqCst);
     }
+    // Another thread gets a chance to come between.
+    std::thread::yield_now();
+    let code = match first {
+        0 => lock_write(database, file as usize, flags),
+        _ => ffi::OK,
+    };
+    database.in_progress.fetch_sub(1, Ordering::SeqCst);
+    code
+}
+
+fn lock_write(database: &Database, own: usize, flags: c_int) -> c_int {
+    let owner = &database.owner;
     let (from, to) = match flags & ffi::SHM_LOCK != 0 {
         true => (0, own),
         false => (own, 0),

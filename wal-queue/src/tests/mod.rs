@@ -371,6 +371,33 @@ fn probe_leaves_write_that_another_thread_has_by_then() {
 }
 
 #[test]
+fn probe_and_calls_of_another_thread_do_not_overlap() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    let main = &connection.main;
+    let is_over = &std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let unlock = ffi::SHM_UNLOCK | ffi::SHM_SHARED;
+            while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+                // `READ(0)`, and `CKPT`.
+                main.shm_lock(3, 1, ffi::SHM_LOCK | ffi::SHM_SHARED);
+                main.shm_lock(3, 1, unlock);
+                main.shm_lock(1, 1, ACQUIRE);
+                main.shm_lock(1, 1, ffi::SHM_UNLOCK | ffi::SHM_EXCLUSIVE);
+            }
+        });
+        for _ in 0..2000 {
+            main.probe(&database.queue());
+        }
+        is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    assert!(!database.has_overlapped());
+}
+
+#[test]
 fn thread_that_ends_leaves_the_queue() {
     let database = Database::new();
     let connection = database.open();
