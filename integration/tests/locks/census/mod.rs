@@ -1,4 +1,14 @@
 //! A look from outside names the holder of each lock, and changes nothing.
+//!
+//! | file | what it shows |
+//! |---|---|
+//! | `open_files` | files that were replaced, and locks that were lost |
+//! | `unseen` | what could not be seen is reported |
+//! | `untouched` | a look leaves everything as it is |
+
+mod open_files;
+mod unseen;
+mod untouched;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -250,195 +260,6 @@ fn file_open_by_another_name_has_its_holder_named() {
     );
 }
 
-/// Each file as it is, without its being read.
-fn states(scene: &Scene) -> Vec<(u64, u64, i64, i64, i64, i64)> {
-    let states = DatabaseFile::ALL.iter().map(|file| {
-        let state = fs::metadata(file.path(&scene.path)).unwrap();
-        let (changed, read) = (
-            (state.mtime(), state.mtime_nsec()),
-            (state.atime(), state.atime_nsec()),
-        );
-        (
-            state.ino(),
-            state.len(),
-            changed.0,
-            changed.1,
-            read.0,
-            read.1,
-        )
-    });
-    states.collect()
-}
-
-fn bytes_of(scene: &Scene) -> Vec<Vec<u8>> {
-    let paths = DatabaseFile::ALL.iter().map(|file| file.path(&scene.path));
-    paths.map(|path| fs::read(path).unwrap()).collect()
-}
-
-/// The system's list of locks on the files, as `OFDLCK READ 128 128`.
-fn lock_table(scene: &Scene) -> Vec<String> {
-    let inodes: Vec<String> = states(scene)
-        .iter()
-        .map(|state| format!(":{} ", state.0))
-        .collect();
-    let list = fs::read_to_string("/proc/locks").unwrap();
-    let of_files = |line: &&str| inodes.iter().any(|inode| line.contains(inode.as_str()));
-    let shown = list.lines().filter(of_files).map(|line| {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        [words[1], words[3], words[6], words[7]].join(" ")
-    });
-    let mut locks: Vec<String> = shown.collect();
-    locks.sort();
-    locks
-}
-
-/// One read of a long list may have a line twice or not at all.
-fn expect_lock_table(scene: &Scene, expected: [&str; 4]) {
-    let deadline = std::time::Instant::now() + WATCHDOG;
-    while lock_table(scene) != expected {
-        assert!(std::time::Instant::now() < deadline, "{expected:#?}");
-    }
-}
-
-#[test]
-fn look_acquires_no_lock_and_leaves_each_file_as_it_is() {
-    let mut scene = Scene::new();
-    let mut ours = scene.worker();
-    scene.commit(&mut ours);
-    ours.begin_read("held").unwrap();
-    // A read access would be newer than these.
-    for file in DatabaseFile::ALL {
-        let file = fs::File::options()
-            .write(true)
-            .open(file.path(&scene.path))
-            .unwrap();
-        let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        file.set_times(fs::FileTimes::new().set_accessed(long_ago))
-            .unwrap();
-    }
-    let before = states(&scene);
-    let locks = [
-        "OFDLCK READ 1048576 1048576",
-        "OFDLCK READ 1073741826 1073742335",
-        "OFDLCK READ 124 124",
-        "OFDLCK READ 128 128",
-    ];
-    expect_lock_table(&scene, locks);
-    for _ in 0..3 {
-        let (census, index) = (scene.census(), scene.index());
-        assert_eq!(
-            census
-                .slots(&index)
-                .iter()
-                .filter(|slot| slot.mode.is_some())
-                .count(),
-            1
-        );
-        assert!(SideView::of(&scene.path).unwrap().is_some());
-        expect_lock_table(&scene, locks);
-    }
-    assert_eq!(states(&scene), before);
-    let bytes = bytes_of(&scene);
-    scene.census();
-    assert_eq!(bytes_of(&scene), bytes);
-}
-
-#[test]
-fn look_makes_no_file_beside_a_database_without_users() {
-    let scene = Scene::new();
-    let census = scene.census();
-    assert!(census.locks.is_empty() && census.processes.is_empty());
-    assert!(SideView::of(&scene.path).unwrap().is_none());
-    let entries = fs::read_dir(scene.directory.path()).unwrap();
-    assert_eq!(entries.count(), 1, "the database alone");
-}
-
-/// Makes the files such that another user can read them and do nothing else.
-fn let_others_read(scene: &Scene) {
-    let set = |path: &std::path::Path, mode| {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    };
-    set(scene.directory.path(), 0o755);
-    for file in DatabaseFile::ALL {
-        let path = file.path(&scene.path);
-        if path.exists() {
-            set(&path, 0o444);
-        }
-    }
-}
-
-#[test]
-fn holder_of_another_user_is_named_by_the_side_file() {
-    if !integration::needs::Need::Root.is_met("a census by another user") {
-        return;
-    }
-    let scene = Scene::new();
-    let mut ours = scene.worker();
-    ours.run(Command::BeginWrite).unwrap();
-    let_others_read(&scene);
-    let census = as_nobody(|| scene.census());
-    let writer = holder_of(&census, WRITE);
-    assert_eq!(
-        (writer.pid, writer.found_by),
-        (Some(ours.pid()), FoundBy::SideFile)
-    );
-    assert_eq!(census.processes[&ours.pid()].user, Some(0));
-    assert!(as_nobody(|| scene.index()).valid_header().is_some());
-}
-
-#[test]
-fn holder_that_cannot_be_seen_is_reported_with_the_reason() {
-    if !integration::needs::Need::Root.is_met("a census by another user") {
-        return;
-    }
-    let scene = Scene::new();
-    let mut settings = Settings::new(&scene.path);
-    settings.side_file = false;
-    let mut ours = Worker::open(&settings).unwrap();
-    ours.run(Command::BeginWrite).unwrap();
-    let_others_read(&scene);
-    let census = as_nobody(|| scene.census());
-    let writer = holder_of(&census, WRITE);
-    assert_eq!((writer.pid, writer.mode), (None, LockMode::Exclusive));
-    // SHARED, DMS and WRITE.
-    assert!(
-        census.unseen.contains(&Unseen::Holders { locks: 3 }),
-        "{:?}",
-        census.unseen
-    );
-    let others = |unseen: &Unseen| matches!(unseen, Unseen::OtherUsers { processes: 1.. });
-    assert!(census.unseen.iter().any(others), "{:?}", census.unseen);
-    let unseen = census
-        .unseen
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ");
-    assert!(
-        unseen.contains("the holders of 3 locks were not found"),
-        "{unseen}"
-    );
-}
-
-#[test]
-fn census_without_time_names_the_holders_that_the_system_names() {
-    let scene = Scene::new();
-    let mut settings = Settings::new(&scene.path);
-    settings.side_file = false;
-    let _ours = Worker::open(&settings).unwrap();
-    let mut stock = scene.stock(StockKind::Bundled);
-    stock.run("BEGIN IMMEDIATE").unwrap().unwrap();
-    let census = Census::take(&scene.path, Duration::ZERO).unwrap();
-    assert_eq!(holder_of(&census, WRITE).pid, Some(stock.pid()));
-    assert!(
-        census.unseen.contains(&Unseen::Holders { locks: 2 }),
-        "{:?}",
-        census.unseen
-    );
-    let out_of_time = |unseen: &Unseen| matches!(unseen, Unseen::OutOfTime { processes: 1.. });
-    assert!(census.unseen.iter().any(out_of_time), "{:?}", census.unseen);
-}
-
 #[test]
 fn process_that_waits_in_the_system_is_shown_as_waiting() {
     if !integration::needs::Need::Python.is_met("a lock that is waited for in the system") {
@@ -540,70 +361,6 @@ fn holders_are_named_beside_a_long_list_that_changes() {
     });
     // A mistake in most reads of the list is possible.
     assert!(wrong.len() <= 3, "{wrong:?}");
-}
-
-/// Which files `pid` has open, as `-shm current`.
-fn files_of(scene: &Scene, pid: u32) -> Vec<String> {
-    let open = OpenFiles::find(&scene.path, WATCHDOG).unwrap();
-    let of_process = open.files.iter().filter(|open| open.pid == pid);
-    let shown = of_process.map(|open| {
-        let state = if open.is_current {
-            "current"
-        } else {
-            "replaced"
-        };
-        format!("{} {state}", open.file.suffix())
-    });
-    shown.collect()
-}
-
-#[test]
-fn file_that_was_replaced_is_told_from_the_current_one() {
-    let mut scene = Scene::new();
-    let mut ours = scene.worker();
-    scene.commit(&mut ours);
-    let all = [" current", "-wal current", "-shm current", "-coord current"];
-    assert_eq!(files_of(&scene, ours.pid()), all);
-    let log = beside(&scene.path, "-wal");
-    fs::remove_file(&log).unwrap();
-    fs::write(&log, b"another one").unwrap();
-    let replaced = [
-        " current",
-        "-wal replaced",
-        "-shm current",
-        "-coord current",
-    ];
-    assert_eq!(files_of(&scene, ours.pid()), replaced);
-    // A database of the same name elsewhere is none of its files.
-    let other = Scene::new();
-    let theirs = other.worker();
-    assert!(files_of(&scene, theirs.pid()).is_empty());
-}
-
-/// Any close of the file in the process drops its POSIX locks.
-#[test]
-fn process_that_lost_its_locks_has_the_file_open_without_shared() {
-    let scene = Scene::new();
-    let own = std::process::id();
-    let connection = rusqlite::Connection::open(&scene.path).unwrap();
-    let rows = |connection: &rusqlite::Connection| {
-        connection.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))
-    };
-    assert_eq!(rows(&connection), Ok(0));
-    let holds_shared = || {
-        let census = scene.census();
-        let mut held = census.held().filter(|lock| lock.pid == Some(own));
-        held.any(|lock| lock.byte == LockByte::Shared)
-    };
-    let open = || files_of(&scene, own);
-    for _ in 0..2 {
-        assert!(holds_shared(), "a look drops no lock");
-        assert!(open().contains(&" current".to_owned()));
-        assert!(SideView::of(&scene.path).unwrap().is_none());
-    }
-    drop(fs::File::open(&scene.path).unwrap());
-    assert!(!holds_shared());
-    assert!(open().contains(&" current".to_owned()));
 }
 
 #[test]
