@@ -11,6 +11,7 @@
 //! | `vfs` | the VFS `walqueue`, over the default one |
 //! | `methods` | the methods of a database file that are replaced |
 //! | `base_file` | a database file as the VFS beneath has it |
+//! | `block` | the wal-index, as SQLite has mapped it |
 //! | `main_file` | what is known of an open database file, and its `WRITE` |
 //! | `guard` | SHARED on the database file, beside that of SQLite |
 //! | `group_commit` | one sync of the log for the commits of many |
@@ -31,6 +32,7 @@ compile_error!("wal-queue needs POSIX files and the VFS of SQLite for Unix");
 
 mod api;
 mod base_file;
+mod block;
 mod expiry;
 mod extension;
 mod ffi;

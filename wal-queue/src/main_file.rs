@@ -24,16 +24,16 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
 use std::sync::{Arc, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
-use wal_core::index::{BLOCK_LEN, IndexBlock, IndexHeader, publication_hint, published_header};
-use wal_core::inspect::{IndexInfo, inspect_index};
+use wal_core::index::IndexHeader;
+use wal_core::inspect::IndexInfo;
 use wal_core::sync::{Mutex, MutexGuard, Unpoison};
 use wal_core::wait::{now, thread_number};
 
 use crate::base_file::BaseFile;
+use crate::block::Block;
 use crate::ffi;
 use crate::group_commit::Group;
 use crate::guard::Guarded;
@@ -83,26 +83,6 @@ pub(crate) struct State {
     was_refused: bool,
     /// How long SQLite waits in its lock calls; 0 if it does not, negative without an end.
     lock_timeout: c_int,
-}
-
-/// Block 0 of the wal-index, until it is unmapped.
-#[derive(Clone, Copy)]
-struct Block(NonNull<IndexBlock>);
-
-// SAFETY: the block is atomics, which all threads may load.
-unsafe impl Send for Block {}
-
-impl Block {
-    fn publication(self) -> u64 {
-        // SAFETY: the block is mapped until `unmapping` or `close`, which forget it with the
-        // mutex held that the caller has.
-        publication_hint(unsafe { self.0.as_ref() })
-    }
-
-    fn header(self) -> Option<IndexHeader> {
-        // SAFETY: as above.
-        published_header(unsafe { self.0.as_ref() })
-    }
 }
 
 /// What became of a try to acquire `WRITE`, and to release it again.
@@ -186,16 +166,13 @@ impl MainFile {
     /// SQLite has mapped, or tried to map, a region of the wal-index; `out` points to where it
     /// is. It holds SHARED on the file, so the side file is not removed concurrently.
     pub(crate) fn mapped(&self, region: c_int, len: c_int, code: c_int, out: *mut *mut c_void) {
-        if region != 0 || code != ffi::OK || usize::try_from(len) != Ok(BLOCK_LEN) {
-            return;
-        }
-        // SAFETY: the method has stored where the region is, or null.
-        let Some(block) = NonNull::new(unsafe { *out }) else {
+        // SAFETY: the caller passes the arguments and the result of the method.
+        let Some(block) = (unsafe { Block::of_map(region, len, code, out) }) else {
             return;
         };
         self.guard.acquire(&self.path);
         let mut state = self.state();
-        state.block = Some(Block(block.cast()));
+        state.block = Some(block);
         // A connection that may not write has no turn to wait for.
         if self.may_write && state.queue.is_none() {
             state.queue = Queue::of(&self.path);
@@ -433,10 +410,7 @@ impl MainFile {
 
     /// What the wal-index says; `None` if SQLite has not mapped it.
     pub(crate) fn inspect(&self) -> Option<IndexInfo> {
-        let state = self.state();
-        // SAFETY: the block is mapped until `unmapping` or `close`, which need the mutex.
-        let block = state.block.map(|block| unsafe { block.0.as_ref() });
-        block.map(inspect_index)
+        self.state().block.map(Block::inspect)
     }
 
     /// The queue of the database.
