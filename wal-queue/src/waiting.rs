@@ -42,6 +42,12 @@ use crate::queue::Queue;
 /// microseconds, but a thread may be without a processor for a while.
 const WISH_LASTS: Duration = Duration::from_millis(50);
 
+/// How long the first in the queue finds `WRITE` taken before it tries more often.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// How often it tries then. A shorter interval takes more of the processor, and finds a stock
+/// writer between two transactions sooner.
+const SHORT_POLL_INTERVAL: Duration = Duration::from_micros(100);
+
 thread_local! {
     static WAITER: RefCell<Waiter> = RefCell::new(Waiter::default());
 }
@@ -74,6 +80,8 @@ struct Ahead {
 struct Place {
     queue: Weak<Queue>,
     slot: QueueSlot,
+    /// Since when the thread is the first in the queue and finds `WRITE` taken.
+    first_since: Option<Instant>,
     /// When the thread has stepped aside, if it has.
     aside: Option<Instant>,
 }
@@ -255,14 +263,30 @@ impl Waiter {
                 }
                 Position::Behind => HEARTBEAT,
                 Position::First if try_write() => return Ended::Served,
-                // A stock writer that is not in the queue wakes no waiter.
-                Position::First => writers.defer_wake_up(slot, now()).unwrap_or(POLL_INTERVAL),
+                Position::First => {
+                    let left = writers.defer_wake_up(slot, now());
+                    left.unwrap_or_else(|| self.poll_interval())
+                }
             };
             let time = Instant::now();
             if time >= deadline {
                 return Ended::Late;
             }
             queue.sleep(word, seen, deadline.min(time + pause));
+        }
+    }
+
+    /// How soon the first in the queue, which has found `WRITE` taken, tries again. A stock writer
+    /// that is not in the queue wakes no waiter, and may leave `WRITE` free for some
+    /// microseconds only, again and again.
+    fn poll_interval(&mut self) -> Duration {
+        let since = self
+            .place
+            .as_mut()
+            .map(|place| *place.first_since.get_or_insert_with(Instant::now));
+        match since.is_some_and(|since| since.elapsed() >= PATIENCE) {
+            true => SHORT_POLL_INTERVAL,
+            false => POLL_INTERVAL,
         }
     }
 
@@ -273,6 +297,7 @@ impl Waiter {
             queue: Arc::downgrade(queue),
             slot,
             aside: None,
+            first_since: None,
         });
         Some(slot)
     }
