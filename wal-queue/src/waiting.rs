@@ -190,6 +190,9 @@ impl Waiter {
         let Some(writers) = queue.writers() else {
             return true;
         };
+        if self.place.is_none() && writers.is_empty() {
+            return true;
+        }
         let slot = self.enter_again(queue);
         match slot.map(|slot| writers.position(slot, now())) {
             Some(Position::First) => true,

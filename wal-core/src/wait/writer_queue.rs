@@ -153,7 +153,12 @@ impl WriterQueue {
     /// True if `thread`, which is not in the queue, may try to acquire `WRITE` at `now`: no
     /// writer waits, or it has the time slice.
     pub fn may_bypass(&self, thread: u32, now: u32) -> bool {
-        self.in_use.load(Ordering::SeqCst) == 0 || self.left_of_slice_of(thread, now).is_some()
+        self.is_empty() || self.left_of_slice_of(thread, now).is_some()
+    }
+
+    /// True if no slot is occupied: every thread may try to acquire `WRITE`.
+    pub fn is_empty(&self) -> bool {
+        self.in_use.load(Ordering::SeqCst) == 0
     }
 
     /// True if a time slice, of whichever thread, is not over at `now`.
