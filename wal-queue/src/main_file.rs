@@ -440,7 +440,7 @@ impl State {
         self.was_refused = false;
         self.began_at = self.publication();
         self.group.begin();
-        let from_queue = waiting::served();
+        let from_queue = waiting::served(queue);
         if let Some(writers) = queue.writers() {
             writers.begin_slice(thread_number(), now(), from_queue);
         }

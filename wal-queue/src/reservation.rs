@@ -141,7 +141,7 @@ impl MainFile {
             code = self.try_write();
             code != ffi::BUSY
         });
-        let from_queue = waiting::leave_queue();
+        let from_queue = waiting::leave_queue(queue, code == ffi::OK);
         if code != ffi::OK {
             return false;
         }

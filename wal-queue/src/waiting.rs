@@ -84,6 +84,8 @@ struct Place {
     first_since: Option<Instant>,
     /// When the thread has stepped aside, if it has.
     aside: Option<Instant>,
+    /// The thread holds `WRITE` of the database, and wakes the next waiter when it releases it.
+    is_served: bool,
 }
 
 /// Calls `with` with this thread's waiter; `None` while the thread ends.
@@ -136,12 +138,12 @@ pub(crate) fn refuse(main: &MainFile, queue: &Arc<Queue>) {
     });
 }
 
-/// The thread has acquired `WRITE`. True if it was in the queue.
-pub(crate) fn served() -> bool {
+/// The thread has acquired `WRITE` of the database of `queue`. True if it was in a queue.
+pub(crate) fn served(queue: &Queue) -> bool {
     let was_queued = with_waiter(|waiter| {
         waiter.wish = None;
         waiter.ahead = None;
-        waiter.place.take().is_some()
+        waiter.leave_served(queue)
     });
     was_queued.unwrap_or(false)
 }
@@ -151,9 +153,14 @@ pub(crate) fn has_turn(queue: &Arc<Queue>) -> bool {
     with_waiter(|waiter| waiter.has_turn(queue)).unwrap_or(true)
 }
 
-/// Leaves the queue; false if the thread was in none.
-pub(crate) fn leave_queue() -> bool {
-    with_waiter(|waiter| waiter.place.take().is_some()).unwrap_or(false)
+/// Leaves `queue`; false if the thread was in none. If the thread `is_served`, it holds `WRITE`,
+/// which no other waiter can acquire yet; else the next waiter is woken.
+pub(crate) fn leave_queue(queue: &Queue, is_served: bool) -> bool {
+    let was_queued = with_waiter(|waiter| match is_served {
+        true => waiter.leave_served(queue),
+        false => waiter.place.take().is_some(),
+    });
+    was_queued.unwrap_or(false)
 }
 
 /// Sleeps for `micros`, or until it is the turn of a thread that was refused. Returns how many
@@ -301,6 +308,7 @@ impl Waiter {
             slot,
             aside: None,
             first_since: None,
+            is_served: false,
         });
         Some(slot)
     }
@@ -335,6 +343,16 @@ impl Waiter {
             .take_if(|place| !std::ptr::eq(place.queue.as_ptr(), queue));
     }
 
+    /// Leaves `queue` with `WRITE` held; false if the thread was in none.
+    fn leave_served(&mut self, queue: &Queue) -> bool {
+        let place = self.place.take();
+        let was_queued = place.is_some();
+        if let Some(mut place) = place {
+            place.is_served = std::ptr::eq(place.queue.as_ptr(), queue);
+        }
+        was_queued
+    }
+
     /// Keeps the slot of the thread for a moment, and its ticket.
     fn step_aside(&mut self) {
         if let Some(place) = &mut self.place
@@ -354,8 +372,43 @@ impl Drop for Place {
             && let Some(writers) = queue.writers()
         {
             writers.leave(self.slot);
-            // This waiter may have been woken to try.
-            queue.wake_next();
+            // This waiter may have been woken to try, and has not acquired `WRITE`.
+            if !self.is_served {
+                queue.wake_next();
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the waiter behind this thread is woken when this thread leaves by `leave`.
+    fn wakes_next(leave: impl FnOnce(&Queue) -> bool) -> bool {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("database");
+        std::fs::write(&path, b"").expect("a file");
+        let queue = Queue::of(&path).expect("a queue");
+        assert!(wait_until_first(&queue, Instant::now(), || true), "first");
+        let writers = queue.writers().expect("a queue");
+        let behind = writers.enter(now()).expect("a slot");
+        let word = || writers.word(behind).load(Ordering::SeqCst);
+        let before = word();
+        assert!(leave(&queue), "it was in the queue");
+        let woken = word() != before;
+        writers.leave(behind);
+        woken
+    }
+
+    #[test]
+    fn writer_that_is_served_wakes_no_waiter() {
+        assert!(!wakes_next(served));
+        assert!(!wakes_next(|queue| leave_queue(queue, true)));
+    }
+
+    #[test]
+    fn writer_that_gives_up_wakes_the_next_waiter() {
+        assert!(wakes_next(|queue| leave_queue(queue, false)));
     }
 }
