@@ -17,7 +17,7 @@ use crate::attachment::Attachment;
 use crate::index::Index;
 use crate::main_file::DatabaseOwner;
 use crate::options::{Access, ShmOptions};
-use crate::{attach, futex, side_file};
+use crate::{attach, futex};
 
 /// Coordination between processes, through SQLite's `-shm` file and its lock
 /// bytes.
@@ -259,7 +259,7 @@ impl WalCoordination for ShmWalCoordination {
     }
 
     fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
-        side_file::sleep(word, seen, deadline);
+        futex::wait_until(word, seen, deadline);
     }
 
     fn wake(&self, word: &AtomicU32) {

@@ -41,6 +41,13 @@ pub(crate) fn wait(word: &AtomicU32, seen: u32, most: Duration) {
     };
 }
 
+/// Sleeps until `word` is woken, unless it is not `seen` any more, and no later than `until`.
+/// May return early for any reason.
+pub(crate) fn wait_until(word: &AtomicU32, seen: u32, until: Instant) {
+    let left = until.saturating_duration_since(Instant::now());
+    wait(word, seen, left);
+}
+
 /// Sleeps until one of `words` is woken, unless one of them is not what it was seen to be any
 /// more, and no later than `until`, if that is set. May return early for any reason. A system
 /// that cannot wait for as many words waits for the first one, for [`POLL`] at most.

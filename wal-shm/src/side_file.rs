@@ -108,7 +108,7 @@ impl SideFile {
         let file = OsFile::open_for_locks_at(place, database.create_like())?;
         // No SQLite knows the file, so no lock of one is lost by closing it.
         file.set_close_on_drop(true);
-        // Without the file this process would not stand in line with others.
+        // Without the file the writers of this process do not queue with those of its peers.
         let deadline = Instant::now() + FIRST_OPENER_PATIENCE;
         while first_opener::attach(&file, locks, FIRST_OPENER, || reset(&file))?.is_none() {
             if Instant::now() >= deadline {
@@ -139,11 +139,21 @@ impl SideFile {
         Some(&self.memory.get()?.wait_state)
     }
 
+    /// Sleeps until `word` of the wait state is not `seen`, or until `deadline`, or less.
+    pub fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
+        futex::wait_until(word, seen, deadline);
+    }
+
+    /// Wakes the sleepers of `word` of the wait state, which the caller has changed.
+    pub fn wake(&self, word: &AtomicU32) {
+        futex::wake_all(word);
+    }
+
     fn processes(&self) -> Option<ProcessTable<'_>> {
         Some(ProcessTable::of(&self.memory.get()?.processes, self.here))
     }
 
-    /// Tells others which locks this process holds, bit *i* for lock byte
+    /// Publishes which locks this process holds, bit *i* for lock byte
     /// 120 + *i*.
     pub(crate) fn note(&self, held: u8) {
         if let (Some(table), Some(entry)) = (self.processes(), self.entry) {
@@ -155,18 +165,6 @@ impl SideFile {
     pub(crate) fn holders(&self, lock: Lock) -> Vec<u32> {
         self.processes()
             .map_or_else(Vec::new, |table| table.holders(lock).collect())
-    }
-}
-
-impl SideFile {
-    /// Sleeps until `word` of the wait state is not `seen`, or until `deadline`, or less.
-    pub fn sleep(&self, word: &AtomicU32, seen: u32, deadline: Instant) {
-        sleep(word, seen, deadline);
-    }
-
-    /// Wakes the sleepers of `word` of the wait state, which the caller has changed.
-    pub fn wake(&self, word: &AtomicU32) {
-        futex::wake_all(word);
     }
 }
 
@@ -184,12 +182,6 @@ impl SideMemory {
         let load = |word: &AtomicU32| word.load(Ordering::Relaxed);
         load(&self.magic) == MAGIC && load(&self.version) == VERSION
     }
-}
-
-/// Sleeps until `word` of the wait state is not `seen`, or until `deadline`.
-pub(crate) fn sleep(word: &AtomicU32, seen: u32, deadline: Instant) {
-    let left = deadline.saturating_duration_since(Instant::now());
-    futex::wait(word, seen, left);
 }
 
 impl Drop for SideFile {
@@ -256,12 +248,12 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let queue = waker.wait_state().unwrap().writer_queue();
-                futex::wake_all(queue.next_to_wake(1, || 0).unwrap());
+                waker.wake(queue.next_to_wake(1, || 0).unwrap());
             });
             let deadline = Instant::now() + Duration::from_secs(20);
             while word.load(Ordering::SeqCst) == 0 {
                 assert!(Instant::now() < deadline, "no wake-up");
-                sleep(word, 0, deadline);
+                sleeper.sleep(word, 0, deadline);
             }
         });
     }
