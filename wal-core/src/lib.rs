@@ -12,7 +12,7 @@
 //! | [`types`] | page sizes, page and frame numbers, salts, locks, read slots |
 //! | [`format`](mod@format) | bytes of the log: header, frames, checksums, the valid prefix; the database header |
 //! | [`index`] | the wal-index: header cell, checkpoint info, page→frame hash blocks |
-//! | [`mod@inspect`] | what the files of a database say, for a program that only looks |
+//! | [`mod@inspect`] | what the files of a database contain, for a program that only observes |
 //! | [`error`] | what can go wrong, and what to do about it |
 //! | [`coordination`] | the seam between the protocol and its backends |
 //! | [`mod@shared_memory`] | which types memory can be that several processes map |

@@ -33,7 +33,7 @@ use crate::guard::guarded;
 const NAME: &CStr = c"wal-libsql busy handler";
 /// How soon an interrupt ends a wait, and the longest sleep without a wish.
 const LOOK_FOR_INTERRUPT: Duration = Duration::from_millis(10);
-/// The first sleep without a wish; each one after it is longer by as much.
+/// The first sleep without a wish; each later sleep is longer by as much.
 const FIRST_SLEEP: Duration = Duration::from_millis(1);
 /// What a try of the engine counts as at most.
 const LONGEST_TRY: Duration = Duration::from_millis(10);
@@ -42,7 +42,7 @@ const LONGEST_TRY: Duration = Duration::from_millis(10);
 pub(crate) trait Wishes: Send {
     /// Waits until the log may try, and returns true; false if `until` has passed before.
     fn wait(&mut self, until: Instant) -> bool;
-    /// Says how the wait has ended.
+    /// Notes how the wait has ended.
     fn end(&mut self, outcome: Outcome);
 }
 
@@ -51,9 +51,10 @@ pub(crate) trait Wishes: Send {
 pub(crate) enum Outcome {
     /// The engine begins again.
     Retry,
-    /// As before, to learn that it is interrupted.
+    /// The connection is interrupted: the engine begins again, and the log returns
+    /// `SQLITE_INTERRUPT`.
     Interrupted,
-    /// The time is over.
+    /// The timeout is over: the engine does not begin again.
     GaveUp,
 }
 
@@ -141,13 +142,13 @@ struct Waiting {
 pub(crate) unsafe fn set_timeout(db: NonNull<ffi::sqlite3>, timeout: Duration) -> c_int {
     let db = db.as_ptr();
     let micros = micros(timeout);
-    // SAFETY: as the caller says.
+    // SAFETY: `db` is open, and stays open in this call.
     let waiting = unsafe { waiting_of(db) };
     if let Some(waiting) = waiting {
         waiting.timeout.store(micros, Ordering::Relaxed);
     }
     if micros == 0 {
-        // SAFETY: as the caller says.
+        // SAFETY: `db` is open.
         return unsafe { ffi::sqlite3_busy_handler(db, None, ptr::null_mut()) };
     }
     if waiting.is_none() {
@@ -157,7 +158,7 @@ pub(crate) unsafe fn set_timeout(db: NonNull<ffi::sqlite3>, timeout: Duration) -
             ended: AtomicU64::new(0),
             opened: Instant::now(),
         }));
-        // SAFETY: as the caller says. The connection owns the value, also if this fails.
+        // SAFETY: `db` is open. The connection owns the value, also if this fails.
         let code = unsafe {
             ffi::sqlite3_set_clientdata(db, NAME.as_ptr(), waiting.cast(), Some(destroy))
         };
@@ -165,7 +166,7 @@ pub(crate) unsafe fn set_timeout(db: NonNull<ffi::sqlite3>, timeout: Duration) -
             return code;
         }
     }
-    // SAFETY: as the caller says; a connection that calls its handler is there.
+    // SAFETY: `db` is open, and a connection that calls its handler is there.
     unsafe { ffi::sqlite3_busy_handler(db, Some(wait), db.cast()) }
 }
 
@@ -175,7 +176,7 @@ pub(crate) unsafe fn set_timeout(db: NonNull<ffi::sqlite3>, timeout: Duration) -
 /// # Safety
 /// `db` is there for `'a`, and is not closed within it.
 unsafe fn waiting_of<'a>(db: *mut ffi::sqlite3) -> Option<&'a Waiting> {
-    // SAFETY: as the caller says; the name ends with a zero.
+    // SAFETY: `db` is there; the name ends with a zero.
     let waiting = unsafe { ffi::sqlite3_get_clientdata(db, NAME.as_ptr()) };
     // SAFETY: null, or what `set_timeout` has made, which stays until `db` is closed.
     unsafe { waiting.cast::<Waiting>().as_ref() }
@@ -268,7 +269,8 @@ fn wait_for(
         }
         let rest = left.saturating_sub(began.elapsed());
         let until = Instant::now() + rest.min(LOOK_FOR_INTERRUPT);
-        // Locked anew each time: another thread may close the log of a wish that is stale.
+        // The lock is released between two waits: another thread may close the log of a stale
+        // wish.
         if rest.is_zero() || wish.lock().unpoison().wait(until) {
             return Outcome::Retry;
         }

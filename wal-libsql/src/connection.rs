@@ -129,8 +129,8 @@ impl Connection {
 
     /// Takes over a connection that was opened by other means: [`Connection::into_raw`], with
     /// `libsql_open_v3` and [`WalOptions::manager`], or with libSQL's own log. Dropping the value
-    /// closes it. Its busy handler stays; [`Connection::busy_timeout`] replaces it by the one
-    /// that waits in the writer queue.
+    /// closes it. Its busy handler stays; [`Connection::busy_timeout`] replaces it by the
+    /// handler that waits in the writer queue.
     ///
     /// # Safety
     /// `db` is open, and the caller gives up its ownership: no other code closes it. Other code
@@ -149,7 +149,7 @@ impl Connection {
     /// # #[cfg(feature = "shm")]
     /// # fn main() -> Result<(), wal_libsql::SqlError> {
     /// let db = OpenOptions::new(BackendKind::Shared).open(":memory:")?.into_raw();
-    /// // A driver of its own uses the pointer here, and gives it back to be closed.
+    /// // A driver of its own uses the pointer here, and returns it to be closed.
     /// // SAFETY: `into_raw` gave it, and it is used here alone.
     /// let db = unsafe { Connection::from_raw(db) };
     /// db.execute("SELECT 1")?;
@@ -173,11 +173,11 @@ impl Connection {
     /// It replaces the busy handler that the connection has.
     ///
     /// A statement that writes waits in the writer queue, with the writers of all processes
-    /// that use this library, and is woken when its time has come. The engine waits only before a
+    /// that use this library, and is woken when it is the first. The engine waits only before a
     /// transaction has read anything: begin one that reads and then writes by `BEGIN IMMEDIATE`.
     /// `PRAGMA busy_timeout` that runs on this value does the same; read, it is 0, as beside any
-    /// busy handler. `sqlite3_busy_timeout` and `sqlite3_busy_handler` replace the handler by one
-    /// that does not queue.
+    /// busy handler. `sqlite3_busy_timeout` and `sqlite3_busy_handler` replace the handler by a
+    /// handler that does not queue.
     ///
     /// `sqlite3_interrupt` ends the wait with `SQLITE_INTERRUPT`.
     ///
@@ -191,7 +191,7 @@ impl Connection {
     /// Runs all statements of `sql`, and discards their rows.
     ///
     /// # Errors
-    /// What the engine says of the first statement that fails; later ones do not run.
+    /// The engine's error for the first statement that fails; later statements do not run.
     pub fn execute(&self, sql: &str) -> Result<(), SqlError> {
         let sql = c_string(sql.as_bytes())?;
         let mut rest = sql.as_c_str();
@@ -227,7 +227,7 @@ impl Connection {
     /// Runs the first statement of `sql` with `parameters`, and returns its rows.
     ///
     /// # Errors
-    /// What the engine says; `SQLITE_RANGE` for another number of parameters than the statement
+    /// The engine's error; `SQLITE_RANGE` for another number of parameters than the statement
     /// has.
     pub fn query_with(&self, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<Value>>, SqlError> {
         let mut statement = self.prepare(sql)?;
@@ -242,7 +242,7 @@ impl Connection {
     /// Prepares the first statement of `sql`, to be run any number of times.
     ///
     /// # Errors
-    /// What the engine says; `SQLITE_MISUSE` if there is no statement.
+    /// The engine's error; `SQLITE_MISUSE` if there is no statement.
     pub fn prepare(&self, sql: &str) -> Result<Statement<'_>, SqlError> {
         let text = c_string(sql.as_bytes())?;
         let (statement, _) = self.prepare_first(&text)?;

@@ -82,7 +82,7 @@ enum Tx<C: WalCoordination> {
 
 /// A log on the backend `C`.
 pub(crate) struct BackendLog<C: WalCoordination> {
-    // Dropped in this order: the transaction, its place in the queue, its locks, then the file.
+    // Dropped in this order: the transaction, its queue slot, its locks, then the file.
     tx: Tx<C>,
     writer: Arc<LogWriter<C>>,
     wal: Arc<Wal<C>>,

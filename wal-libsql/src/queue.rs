@@ -9,9 +9,10 @@
 //! The engine calls its handler only where a transaction begins with a write; a read transaction
 //! that becomes a write transaction gets the answer, and may have succeeded. So the log refuses
 //! without a try only what waits: it asks the connection that runs the statement. A connection
-//! that is not known, as the statement is run by other code than this crate's, counts as one that
-//! waits once its handler has taken a wish, where it has read no page but page 1. A wish that no
-//! handler has taken, because the application has its own, ends that for either kind.
+//! that is not known, as the statement is run by other code than this crate's, counts as a
+//! connection that waits once its handler has taken a wish, where it has read no page but page 1.
+//! A wish that no handler has taken, because the application has its own, ends that for either
+//! kind.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -26,7 +27,7 @@ use crate::busy::{self, Outcome, Wishes};
 pub(crate) struct LogWriter<C: WalCoordination>(Arc<Mutex<Writer<C>>>);
 
 struct Writer<C: WalCoordination> {
-    /// Its place in the queue, from the first refusal on. It has the attachment, so it is
+    /// Its slot in the queue, from the first refusal on. It has the attachment, so it is
     /// dropped with the log, whichever thread is about to wait with it.
     queued: Option<QueuedTry<C>>,
     state: State,
@@ -44,7 +45,7 @@ enum State {
     },
     /// The handler has waited, and the engine begins again.
     Retries(Outcome),
-    /// As before, with a snapshot by now.
+    /// The same, and the engine has begun its read transaction.
     Begun(Outcome),
 }
 

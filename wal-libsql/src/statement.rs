@@ -221,7 +221,7 @@ impl<'c> Statement<'c> {
         let len = unsafe { ffi::sqlite3_column_bytes(statement, at) };
         match usize::try_from(len) {
             Ok(len @ 1..) if !start.is_null() => {
-                // SAFETY: the engine says that so many bytes are there.
+                // SAFETY: the engine has returned that so many bytes are there.
                 unsafe { slice::from_raw_parts(start, len) }.to_vec()
             }
             _ => Vec::new(),

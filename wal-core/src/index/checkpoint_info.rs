@@ -78,8 +78,8 @@ impl WritableBlock {
     }
 }
 
-/// A number that differs from one publication to the next, as block 0 says at this moment: the
-/// change counter and the last committed frame. It is compared with nothing, so it serves for
+/// A number that differs between consecutive publications: the change counter and the last
+/// committed frame in copy 0 of the header. Copy 1 is not compared, so the number serves for
 /// hints only. `block` is block 0.
 #[inline]
 #[must_use]

@@ -61,7 +61,7 @@ impl<'a> HeaderCell<'a> {
         first | differences(self.second, &wanted) == 0
     }
 
-    /// The change counter and the last committed frame, as copy 0 says at this moment.
+    /// The change counter and the last committed frame in copy 0.
     #[inline]
     pub(super) fn publication_hint(&self) -> u64 {
         u64::from(self.first[CHANGE].load()) << 32 | u64::from(self.max_frame_hint())

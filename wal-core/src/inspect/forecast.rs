@@ -1,10 +1,10 @@
-//! How far a checkpoint would come now, and which lock stops it there.
+//! How far a checkpoint would advance now, and which lock stops it there.
 //!
 //! # Protocol
 //! The rules are those of `protocol/checkpoint`, without a wait: `CKPT` must be free; no frame
 //! above the smallest mark that a reader holds is copied; `READ(0)` must be free while the
-//! database file is written; the modes beyond Passive need `WRITE`; to restart the log nobody
-//! may hold `READ(1)` to `READ(4)`.
+//! database file is written; the modes beyond Passive need `WRITE`; to restart the log,
+//! `READ(1)` to `READ(4)` must be free.
 
 use super::IndexInfo;
 use crate::protocol::CheckpointMode;
@@ -60,7 +60,7 @@ pub struct Forecast {
     pub log_frames: u32,
     /// Those of them that would be in the database file.
     pub backfilled: u32,
-    /// Why it would not come as far as its mode goes; `None` if it would.
+    /// Why it would not do all that its mode asks for; `None` if it would.
     pub blocked_by: Option<Blocker>,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! # Protocol
 //! No lock is held. The header is loaded as each reader loads it (`header_cell`), then the
-//! counts and the marks, then the header is compared. If it is another one by then, all is
-//! loaded once more, a bounded number of times.
+//! counts and the marks, then the header is compared. If it has changed, all is
+//! loaded again, a bounded number of times.
 //!
 //! # Ordering
 //! The loads of the counts are acquire loads, so they come before the comparison: a count of
@@ -41,7 +41,7 @@ pub enum HeaderState {
     UnknownVersion(u32),
 }
 
-/// What block 0 of the wal-index says.
+/// What block 0 of the wal-index contains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct IndexInfo {
@@ -59,7 +59,7 @@ pub struct IndexInfo {
 }
 
 impl IndexInfo {
-    /// The same, once the header is another one.
+    /// The same, once the header has changed.
     fn unsettled(mut self) -> Self {
         self.is_settled = false;
         if self.header == HeaderState::Damaged {
@@ -305,7 +305,7 @@ mod tests {
         assert!(read(whole[..136].to_vec()).is_some());
     }
 
-    /// A file whose header is another one at each call, as beside a writer that never pauses.
+    /// A file whose header differs at each call, as beside a writer that never pauses.
     #[derive(Debug)]
     struct Restless([MemoryFile; 2], AtomicUsize);
 

@@ -5,7 +5,7 @@ use crate::format::{DecodedHeader, FRAME_HEADER_LEN, LOG_HEADER_LEN, LogHeader};
 use crate::storage::File;
 use crate::types::PageSize;
 
-/// What the file of the log says without its frames being read.
+/// What is known of the file of the log without reading its frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct LogInfo {

@@ -1,4 +1,4 @@
-//! What the files of a database say, for a program that only looks.
+//! What the files of a database contain, for a program that only observes.
 //!
 //! Nothing here acquires a lock, stores a byte, or needs an attachment. What it returns was
 //! true at the moment of the look and may be out of date at once: it is for people, and
@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `index_info` | block 0 of the wal-index: header, counts, marks |
 //! | `log_info` | the header of the log, and what is behind it |
-//! | `forecast` | how far a checkpoint would come now, and which lock stops it there |
+//! | `forecast` | how far a checkpoint would advance now, and which lock stops it there |
 
 mod forecast;
 mod index_info;

@@ -44,7 +44,7 @@ const TIME_SLICE: Duration = Duration::from_millis(1);
 /// After this time without a sign of life a waiter is skipped.
 const GONE: Duration = Duration::from_millis(20);
 /// After this time a waiter that has [stepped aside](WriterQueue::step_aside) is skipped. A longer
-/// one delays the queue when the waiter does not come back.
+/// time delays the queue when the waiter does not return.
 const ASIDE: Duration = Duration::from_millis(2);
 /// At least how often a waiter shows that it is alive. In a model, where no waiter seems to be
 /// dead, it sleeps until it is woken, so that a lost wake-up shows.
@@ -69,7 +69,7 @@ pub struct WriterQueue {
     slice_process: NamedProcess,
     unused: [AtomicU32; 10],
     waiters: [QueuedWaiter; SLOTS],
-    /// What the waiter in each slot tells observers. It lies apart from `waiters`, which each
+    /// The waiter in each slot, for observers. It lies apart from `waiters`, which each
     /// release of `WRITE` goes through.
     notes: [WaiterNote; SLOTS],
 }
@@ -236,13 +236,13 @@ impl WriterQueue {
         Some(QueueSlot { at, ticket })
     }
 
-    /// Occupies a slot again, with the ticket of `left`, which the caller has left: its place
-    /// in the queue is the one that it had. `None` if no slot is free.
+    /// Occupies a slot again, with the ticket of `left`, which the caller has left: its position
+    /// in the queue is the same. `None` if no slot is free.
     pub fn enter_again(&self, left: QueueSlot, now: u32) -> Option<QueueSlot> {
         self.occupy(left.ticket, now)
     }
 
-    /// Notes at `now` that the waiter in `slot` may not come back: it is skipped soon, unless it
+    /// Notes at `now` that the waiter in `slot` may not return: it is skipped soon, unless it
     /// shows before that it is alive.
     pub fn step_aside(&self, slot: QueueSlot, now: u32) {
         let [gone, aside] = [GONE, ASIDE].map(|time| u32::try_from(time.as_micros()).unwrap_or(0));

@@ -49,7 +49,7 @@ fn path() -> PathBuf {
     PathBuf::from(std::env::var_os("QUEUE").unwrap())
 }
 
-/// Tells that this process is ready, and waits until all are.
+/// Prints that this process is ready, and waits until all are.
 fn wait_for_start() {
     println!("ready");
     std::io::stdin()
@@ -58,7 +58,7 @@ fn wait_for_start() {
         .unwrap();
 }
 
-fn tell(work: Work) {
+fn report(work: Work) {
     println!("done {} {}", work.commits, work.longest.as_micros());
 }
 
@@ -70,7 +70,7 @@ fn member_with_sql() {
     let pragmas = std::env::var("QUEUE_PRAGMAS").unwrap();
     db.execute(&pragmas).unwrap();
     wait_for_start();
-    tell(compete(|| match pragmas.contains(BY_DRIVER) {
+    report(compete(|| match pragmas.contains(BY_DRIVER) {
         true => execute_by_driver(&db, TRANSFER),
         false => db.execute(TRANSFER).unwrap(),
     }));
@@ -111,7 +111,7 @@ fn member_with_pages() {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| work(&db))).collect();
         for thread in threads {
-            tell(thread.join().unwrap());
+            report(thread.join().unwrap());
         }
     });
 }
@@ -150,7 +150,7 @@ impl Member {
             }
             line.clear();
         }
-        panic!("a process ended before it said {word:?}");
+        panic!("a process ended before it printed {word:?}");
     }
 
     fn go(&mut self) {
@@ -184,7 +184,7 @@ fn start(count: usize, name: &str, path: &Path, pragmas: &str) -> Vec<Member> {
 }
 
 /// Lets `sql` processes and `pages` processes compete; returns what each SQL process and
-/// each thread of the others has done.
+/// each thread of the page processes has done.
 fn competition(sql: usize, pages: usize, pragmas: &str) -> (Vec<Work>, Vec<Work>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
@@ -332,13 +332,14 @@ fn waiter_that_is_killed_does_not_keep_its_place() {
     println!("{times:?}");
 }
 
-/// In how many turns a waiter may lose its place, because the machine did not run it for longer
-/// than a waiter lives that shows no sign of life.
-const TURNS: usize = 40;
-const EXCUSED: usize = TURNS / 2;
+/// How many rounds are run.
+const ROUNDS: usize = 40;
+/// In how many rounds a waiter may lose its slot: the machine did not run it in time to show that
+/// it is alive.
+const EXCUSED: usize = ROUNDS / 2;
 
-/// A writer whose time slice is over does not overtake one that waits, which takes longer to
-/// wake up than the writer to begin again.
+/// A writer whose time slice is over does not overtake a waiting writer, which takes longer to
+/// wake up than the first writer to begin again.
 #[test]
 fn sql_writer_queues_behind_a_waiting_page_writer() {
     let _alone = alone();
@@ -353,19 +354,19 @@ fn sql_writer_queues_behind_a_waiting_page_writer() {
     let mut commit = sql.prepare("COMMIT").unwrap();
     let mut begin = sql.prepare("BEGIN IMMEDIATE").unwrap();
     let mut overtaken = 0;
-    for _ in 0..TURNS {
+    for _ in 0..ROUNDS {
         sql.execute("BEGIN IMMEDIATE; UPDATE t SET n = n + 1")
             .unwrap();
         let had_write = AtomicBool::new(false);
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         thread::scope(|scope| {
             scope.spawn(|| {
-                tell.send(nix::unistd::gettid()).unwrap();
+                sender.send(nix::unistd::gettid()).unwrap();
                 let write = pages.begin_write().unwrap();
                 had_write.store(true, Ordering::SeqCst);
                 drop(write);
             });
-            let thread = told.recv().unwrap().to_string();
+            let thread = receiver.recv().unwrap().to_string();
             wait_until_it_sleeps(std::process::id(), &thread);
             // Longer than a time slice.
             thread::sleep(Duration::from_millis(2));
@@ -377,7 +378,7 @@ fn sql_writer_queues_behind_a_waiting_page_writer() {
             sql.execute("COMMIT").unwrap();
         });
     }
-    println!("overtaken in {overtaken} turns");
+    println!("overtaken in {overtaken} rounds");
     assert!(overtaken <= EXCUSED, "{overtaken}");
 }
 
@@ -421,30 +422,30 @@ fn checkpoint_precedes_a_page_writer_that_came_later() {
         .open(&path)
         .unwrap();
     let overtaken = AtomicUsize::new(0);
-    for _ in 0..TURNS {
+    for _ in 0..ROUNDS {
         holder
             .execute("BEGIN IMMEDIATE; UPDATE t SET n = n + 1")
             .unwrap();
-        let (tell, told) = mpsc::channel();
-        let started = |tell: &mpsc::Sender<_>| tell.send(nix::unistd::gettid()).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let started = |sender: &mpsc::Sender<_>| sender.send(nix::unistd::gettid()).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| {
                 let db = open(&path, TIMEOUT);
-                started(&tell);
+                started(&sender);
                 let row = db.query("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
                 assert_eq!(row[0][0], Value::Integer(0), "{row:?}");
             });
-            wait_until_it_sleeps(std::process::id(), &told.recv().unwrap().to_string());
+            wait_until_it_sleeps(std::process::id(), &receiver.recv().unwrap().to_string());
             scope.spawn(|| {
-                started(&tell);
+                started(&sender);
                 let _write = pages.begin_write().unwrap();
                 let log = std::fs::metadata(dir.path().join("db-wal")).unwrap();
                 overtaken.fetch_add(usize::from(log.len() > 0), Ordering::SeqCst);
             });
-            wait_until_it_sleeps(std::process::id(), &told.recv().unwrap().to_string());
+            wait_until_it_sleeps(std::process::id(), &receiver.recv().unwrap().to_string());
             holder.execute("COMMIT").unwrap();
         });
     }
-    println!("overtaken in {overtaken:?} turns");
+    println!("overtaken in {overtaken:?} rounds");
     assert!(overtaken.into_inner() <= EXCUSED);
 }

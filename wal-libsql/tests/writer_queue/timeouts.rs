@@ -84,7 +84,7 @@ fn timeout_behind_a_waiter_and_beside_a_reader_is_exact() {
         assert_eq!(row[0][0], Value::Integer(1), "{row:?}");
         Err(SqlError {
             code: ffi::SQLITE_BUSY,
-            message: "the row says that".to_owned(),
+            message: "the row has the busy flag".to_owned(),
         })
     };
     assert_is_exact(timeout, checkpoint);

@@ -6,11 +6,11 @@
 //!    entry in the side file or are named in the list are searched for the descriptors that
 //!    have them. Only if a lock is left, all processes are, first for files with the right
 //!    names, then for all files.
-//! 3. A lock that is left may have been released since. The list is read once more, and the
-//!    descriptors are looked at again, a bounded number of times. What is left then is named
+//! 3. A lock that is left may have been released since. The list and the
+//!    descriptors are read again, a bounded number of times. What is left then is named
 //!    by the side file, if its holder has an entry there.
 //!
-//! No two of these looks are of one moment. A process that acquires and releases all the time
+//! These steps do not observe one state. A process that acquires and releases all the time
 //! may be seen with a lock or without.
 
 use std::collections::BTreeMap;
@@ -146,7 +146,7 @@ impl Census {
     /// Counts the locks on the files of `database`. The search for the holders of open file
     /// description locks takes no longer than `budget`, apart from the call at its end.
     ///
-    /// On systems other than Linux nothing is seen, and [`Unseen::NoLockList`] says so.
+    /// On systems other than Linux nothing is seen, and [`Unseen::NoLockList`] is returned.
     ///
     /// # Errors
     /// [`wal_core::Error::Io`] if the database is not there, or its directory may not be

@@ -1,4 +1,4 @@
-//! Which processes use a database, and which locks they hold, for a program that only looks.
+//! Which processes use a database, and which locks they hold, for a program that only observes.
 //!
 //! Nothing here acquires a lock, stores a byte, or makes a file, and the database and `-shm`
 //! are not opened: a close would drop the locks of a stock SQLite in this process. What is
@@ -14,7 +14,7 @@
 //! | `descriptors` | which processes have a file open, and with which locks |
 //! | `holders` | the processes that hold locks of open file descriptions |
 //! | `open_files` | which processes have the files open, those that were replaced too |
-//! | `process` | what is told of a process |
+//! | `process` | the number, command and user of a process |
 //! | `slots` | the read slots with their marks and holders |
 //! | `side_view` | a look at the side file |
 

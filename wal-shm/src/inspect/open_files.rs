@@ -1,9 +1,8 @@
 //! Which processes have the files of a database open.
 //!
 //! A process that has the database open and does not hold SHARED in the [`Census`] has lost
-//! its locks: a close of the file elsewhere in the process drops all that the process has. One
-//! that has a file open which is not the current one writes to a file that no other process
-//! finds.
+//! its locks: a close of the file elsewhere in the process drops all that the process has. A
+//! process that has a replaced file open writes to a file that no other process finds.
 //!
 //! [`Census`]: super::Census
 

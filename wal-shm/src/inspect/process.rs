@@ -1,4 +1,4 @@
-//! What is told of a process.
+//! The number, command and user of a process, and whether it is stopped.
 
 use std::os::unix::fs::MetadataExt;
 use std::{fs, io};

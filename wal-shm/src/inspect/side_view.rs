@@ -3,8 +3,8 @@
 //! # Protocol
 //! A user of the file holds its lock byte shared, and the first one empties the file. A look
 //! holds nothing, makes no file and empties none: it copies the bytes by a call, so a process
-//! that cuts the file is no signal here. What the words say may be from different moments, or
-//! be left by processes that have ended; all of it is hints.
+//! that cuts the file is no signal here. The words may be of different moments, or
+//! of processes that have ended; all of them are hints.
 
 use std::path::Path;
 

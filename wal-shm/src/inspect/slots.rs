@@ -26,7 +26,7 @@ impl Census {
     /// The five read slots, with the marks that `index` has.
     ///
     /// A mark may be of a moment before or after that of its holders: a reader that has just
-    /// come may have raised it.
+    /// begun may have raised it.
     pub fn slots(&self, index: &IndexInfo) -> [SlotInfo; 5] {
         let held = self.held_locks();
         ReadSlot::ALL.map(|slot| {

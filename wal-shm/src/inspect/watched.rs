@@ -23,7 +23,7 @@ use super::lock_list::ListedFile;
 pub(super) struct WatchedFile {
     pub(super) file: DatabaseFile,
     pub(super) path: PathBuf,
-    /// The device and inode that `stat` tells.
+    /// The device and inode in its `stat`.
     pub(super) id: (u64, u64),
     /// By each of these the system may list its locks.
     pub(super) listed: BTreeSet<ListedFile>,
@@ -75,8 +75,8 @@ impl WatchedFiles {
     }
 }
 
-/// What `stat` tells of the file at `place`, which is not followed if it is a link, and the
-/// numbers by which the system may list its locks.
+/// Returns the device and inode in the `stat` of the file at `place`, and the numbers by which
+/// the system may list its locks. A symbolic link is not followed.
 #[cfg(target_os = "linux")]
 fn numbers_of(place: &Path) -> io::Result<((u64, u64), BTreeSet<ListedFile>)> {
     use std::fs::File;
@@ -89,12 +89,12 @@ fn numbers_of(place: &Path) -> io::Result<((u64, u64), BTreeSet<ListedFile>)> {
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let file = options.read(true).custom_flags(flags).open(place)?;
     let stat = file.metadata()?;
-    let told = ListedFile {
+    let by_stat = ListedFile {
         major: major(stat.dev()),
         minor: minor(stat.dev()),
         inode: stat.ino(),
     };
-    let mut numbers = BTreeSet::from([told]);
+    let mut numbers = BTreeSet::from([by_stat]);
     let info = format!("/proc/thread-self/fdinfo/{}", file.as_raw_fd());
     // Of the thread, which may have mounts of its own. Without `/proc` no lock is listed either.
     if let Ok(info) = std::fs::read_to_string(info)
@@ -103,7 +103,7 @@ fn numbers_of(place: &Path) -> io::Result<((u64, u64), BTreeSet<ListedFile>)> {
         numbers.extend(numbers_in(
             &info,
             &String::from_utf8_lossy(&mounts),
-            told.inode,
+            by_stat.inode,
         ));
     }
     Ok(((stat.dev(), stat.ino()), numbers))
@@ -119,7 +119,7 @@ fn numbers_of(place: &Path) -> io::Result<((u64, u64), BTreeSet<ListedFile>)> {
 }
 
 /// The numbers that `info`, the `fdinfo` of a descriptor, and `mounts`, the `mountinfo` of its
-/// process, give. Kernels before 5.14 do not tell the inode.
+/// process, give. Kernels before 5.14 do not list the inode.
 #[cfg(target_os = "linux")]
 fn numbers_in(info: &str, mounts: &str, inode: u64) -> Option<ListedFile> {
     let field = |name: &str| {

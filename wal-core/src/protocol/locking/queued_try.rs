@@ -128,8 +128,8 @@ impl<C: WalCoordination> Drop for QueuedTry<C> {
     }
 }
 
-/// Waits as [`QueuedTry::wait`] says. Returns the value of the word before the try that follows,
-/// and whether `writer` may try.
+/// Waits in the queue for [`QueuedTry::wait`] until `writer` may try, or until `until`. Returns the
+/// value of the word before the try that follows, and whether `writer` may try.
 fn wait<C: WalCoordination>(
     writer: &mut QueuedWriter<'_, C>,
     seen: Option<u32>,

@@ -1,4 +1,4 @@
-//! What observers see of the queue: the writers that wait, and the one that has the time slice.
+//! What observers see of the queue: the writers that wait, and the writer that has the time slice.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{WriterQueue, between};
 #[cfg(not(loom))]
 use crate::sync::Ordering;
 
-/// What a waiter tells observers when it occupies its slot. The protocol loads none of it.
+/// What a waiter stores for observers when it occupies its slot. The protocol loads none of it.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(super) struct WaiterNote {
@@ -38,7 +38,7 @@ pub struct WaitingWriter {
     pub tickets_since: u32,
     /// How long it has waited in this slot.
     pub waited: Duration,
-    /// How long ago it showed that it is alive. One that is silent for 20 ms is skipped.
+    /// How long ago it showed that it is alive. A waiter that is silent for 20 ms is skipped.
     pub silent: Duration,
     /// Whether it is woken at the end of the time slice, and not before.
     pub is_deferred: bool,
