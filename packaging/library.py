@@ -1,4 +1,4 @@
-"""What the packages tell of the library: its version, and where it can be loaded."""
+"""What the packages declare of the library: its version, and where it can be loaded."""
 
 import pathlib
 import re

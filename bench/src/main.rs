@@ -108,7 +108,7 @@ enum Do {
     },
     /// Compares writers of stock SQLite with and without the extension `wal-queue`.
     Queue {
-        /// Which rows: all whose writers begin like one of these.
+        /// Which rows: all whose writers begin with an entry of this list.
         #[arg(long, value_delimiter = ',')]
         rows: Vec<String>,
         /// In two minutes.
@@ -130,13 +130,13 @@ enum Do {
         #[arg(long, default_value = "target")]
         scratch: PathBuf,
     },
-    /// One writer of that, with stock SQLite.
+    /// A writer of `queue`, with stock SQLite.
     #[command(hide = true)]
     QueueWriter {
         /// What it does.
         order: String,
     },
-    /// One writer of that, with page transactions.
+    /// A writer of `queue`, with page transactions.
     #[command(hide = true)]
     QueuePageWriter {
         /// What it does.

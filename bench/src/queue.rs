@@ -1,10 +1,10 @@
 //! `make bench-queue`: writers of stock SQLite in several languages, with and without the
-//! extension `wal-queue`, in turn in the same run.
+//! extension `wal-queue`, alternately in the same run.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `order` | what a writer is told and what it answers |
-//! | `writer` | the writers in Rust; the others are in `bench/queue/` and `bench/sql` |
+//! | `order` | the order of a writer and its answer |
+//! | `writer` | the writers in Rust; those in other languages are in `bench/queue/` and `bench/sql` |
 //! | `peers` | where the programs of the writers are |
 //! | `rows` | which writers run side by side |
 //! | `run` | one round of a row |
@@ -28,8 +28,8 @@ use self::table::Line;
 pub(crate) use self::table::{put_into, write};
 use crate::measure::Scale;
 
-/// Measures the rows whose writers begin like one of `wanted`, prints the table, and returns its
-/// lines.
+/// Measures the rows whose writers begin with an entry of `wanted`, prints the table, and
+/// returns its lines.
 pub(crate) fn measure(
     wanted: &[String],
     scale: Scale,

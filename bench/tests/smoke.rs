@@ -122,7 +122,7 @@ fn queue_table_has_stock_and_queue_for_each_kind_of_writer() {
         "{table}"
     );
     for line in &lines {
-        // The writers of one half may not have had a turn in so short a time.
+        // The writers of one half may not have acquired `WRITE` in so short a time.
         let commits = line["median"].as_f64().unwrap();
         assert!(commits > 0.0 || line["system"] == "half-queue", "{line:?}");
         assert_eq!(line["unit"], "commits/s");

@@ -1,7 +1,7 @@
 //! Writers of stock SQLite that load the extension `wal-queue`: processes that commit again and
 //! again, in each language that the machine has.
 //!
-//! What a writer is told and what it answers is JSON, and is the same in the benchmarks
+//! The order of a writer and its answer are JSON, and are the same in the benchmarks
 //! (`bench/src/queue/order.rs`), from which the writers in Python and Node come. The writer in
 //! Rust is `queue-writer`.
 
@@ -126,7 +126,7 @@ impl Language {
     }
 }
 
-/// What a writer is told.
+/// What a writer is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Order {
     /// The database, as [`create`] makes it.

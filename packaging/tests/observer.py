@@ -1,7 +1,7 @@
 """Looks at the queue for test_packages.py: observer.py DATABASE PID...
 
 Prints the processes that it has seen wait, once each PID is among them. A waiter leaves its
-slot between two sleeps of SQLite, so one look does not see all.
+slot between two sleeps of SQLite, so a single query does not return all.
 """
 
 import sqlite3

@@ -1,4 +1,4 @@
-"""Runs what docs/stock-sqlite.md tells to write: test_snippets.py PYTHON [--node FOLDER]
+"""Runs the code in docs/stock-sqlite.md: test_snippets.py PYTHON [--node FOLDER]
 
 Each language that this machine has. What is left out is listed as in the Rust tests
 (integration/src/needs.rs). The arguments are those of test_packages.py.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use wal_libsql::{BackendKind, Connection, OpenOptions, ffi};
 
-/// How long a connection waits for others.
+/// How long a connection waits for other connections.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Which log.

@@ -1,5 +1,5 @@
-//! A writer of `make bench-queue`: SQL on the log of this library. What it is told and what it
-//! answers is in `bench/src/queue/order.rs`.
+//! A writer of `make bench-queue`: SQL on the log of this library. Its order and its
+//! answer are in `bench/src/queue/order.rs`.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ struct Outcome {
     waits_us: Vec<u64>,
 }
 
-/// Does what `order` says, once a line comes in.
+/// Carries out `order`, after a line on standard input.
 pub(crate) fn run(order: &str) -> Result<()> {
     let order: Order = serde_json::from_str(order)?;
     let connection = OpenOptions::new(BackendKind::Shared)

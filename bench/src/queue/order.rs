@@ -1,4 +1,4 @@
-//! What a writer of the queue's table is told and what it answers, as JSON: each language has a
+//! The order of a writer of the queue's table and its answer, as JSON: each language has a
 //! writer of its own.
 
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// How long a writer waits before it gives up.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a writer is told.
+/// What a writer is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
     /// The database, with the table `t(id INTEGER PRIMARY KEY, n INTEGER, x BLOB)`.

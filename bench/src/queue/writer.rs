@@ -18,7 +18,7 @@ use crate::worker::line_up;
 /// Where page 1 has the number that an application may set (`PRAGMA user_version`).
 const USER_VERSION: std::ops::Range<usize> = 60..64;
 
-/// Does what `order` says with stock SQLite, once a line comes in.
+/// Carries out `order` with stock SQLite, after a line on standard input.
 pub(crate) fn run_stock(order: &str) -> Result<()> {
     let order: Order = serde_json::from_str(order)?;
     let connection = open(&order)?;
@@ -73,7 +73,7 @@ fn load(library: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Does what `order` says with page transactions, once a line comes in: each increments
+/// Carries out `order` with page transactions, after a line on standard input: each increments
 /// `PRAGMA user_version`.
 pub(crate) fn run_pages(order: &str) -> Result<()> {
     let order: Order = serde_json::from_str(order)?;

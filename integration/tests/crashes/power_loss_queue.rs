@@ -146,21 +146,21 @@ fn commit(connection: &Connection, disk: &Disk) -> rusqlite::Result<usize> {
 /// Lets `other` commit the next state while a sync of the log is in progress: its frames come
 /// too late for that, and it waits for another one. The result is the number of its state.
 fn commit_during_sync(scene: &Scene, other: Connection) -> mpsc::Receiver<(usize, Connection)> {
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let (disk, database) = (scene.disk.clone(), scene.database.clone());
-    let mut other = Some((other, tell));
+    let mut other = Some((other, sender));
     let releases = database.write_releases();
     scene.disk.during_log_sync(Some(Box::new(move || {
         // Else the sync is that of a log header: the commit still has `WRITE`.
         if database.write_releases() == releases {
             return false;
         }
-        if let Some((other, tell)) = other.take() {
+        if let Some((other, sender)) = other.take() {
             let (disk, before) = (disk.clone(), database.write_releases());
             thread::spawn(move || {
                 let number = commit(&other, &disk).unwrap();
                 // The test has failed if it does not wait.
-                let _ = tell.send((number, other));
+                let _ = sender.send((number, other));
             });
             let deadline = Instant::now() + WATCHDOG;
             while database.write_releases() == before {
@@ -170,7 +170,7 @@ fn commit_during_sync(scene: &Scene, other: Connection) -> mpsc::Receiver<(usize
         }
         true
     })));
-    told
+    receiver
 }
 
 /// Lets a careless peer act between the two phases of the next commit.
@@ -217,9 +217,9 @@ fn run(scene: &Scene, rng: &mut Rng) {
                 number = commit(&user, &scene.disk).unwrap();
             }
             4..=6 => {
-                let told = commit_during_sync(scene, other);
+                let committed = commit_during_sync(scene, other);
                 commit(&user, &scene.disk).unwrap();
-                (number, other) = told.recv_timeout(WATCHDOG).unwrap();
+                (number, other) = committed.recv_timeout(WATCHDOG).unwrap();
                 scene.disk.during_log_sync(None);
             }
             _ => number = commit(&user, &scene.disk).unwrap(),

@@ -1,4 +1,4 @@
-//! The holders of locks are found where `stat` tells another device than the system's list of
+//! The holders of locks are found where `stat` has another device than the system's list of
 //! locks: in a subvolume of btrfs, and on an overlay whose layers are on two disks.
 
 #![cfg(target_os = "linux")] // Where locks are listed.

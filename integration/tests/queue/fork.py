@@ -1,6 +1,6 @@
 """A process with the extension forks: fork.py LIBRARY DIRECTORY.
 
-The children open connections of their own, as SQLite demands, while the parent goes on with the
+The children open connections of their own, as SQLite demands, while the parent uses the
 connection that it has. Some children only exit.
 """
 

@@ -76,7 +76,7 @@ fn check_kills(languages: &[Language], change: impl Fn(&mut Order)) {
     let counts = scene.counts();
     for (count, file) in counts.iter().zip(&files) {
         let acknowledged = acknowledged(file);
-        assert!(acknowledged > 0, "a writer has no turn: {counts:?}");
+        assert!(acknowledged > 0, "a writer has no commit: {counts:?}");
         // A writer may die between its commit and the acknowledgement.
         let sound = acknowledged..=acknowledged + 1;
         assert!(sound.contains(count), "{count} is not in {sound:?}");

@@ -41,7 +41,7 @@ fn write(database: &Path) -> Connection {
 }
 
 /// True if this process has SQLite's SHARED on `database`. The list is read in parts, and may
-/// lack a lock when others come and go.
+/// lack a lock while other locks are acquired and released.
 fn has_shared(database: &Path) -> bool {
     let inode = fs::metadata(database).unwrap().ino();
     let pid = std::process::id().to_string();

@@ -93,7 +93,7 @@ fn check_in_use(damage: impl Fn(&Path)) {
     let outcomes = writers.map(|writer| writer.finish().unwrap());
     for (outcome, count) in outcomes.iter().zip(scene.counts()) {
         assert_eq!(outcome.commits, count);
-        assert!(count > 0, "a writer has no turn: {outcomes:?}");
+        assert!(count > 0, "a writer has no commit: {outcomes:?}");
     }
 }
 

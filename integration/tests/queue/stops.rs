@@ -92,9 +92,9 @@ struct Life {
     process: Option<StockSqlite>,
     /// Has `WRITE` in the steps in which the process waits.
     holder: StockSqlite,
-    /// A peer in the queue, and one that is not; each has a row of its own.
+    /// A peer in the queue, and a peer outside it; each has a row of its own.
     peers: [StockSqlite; 2],
-    /// How many commits the process and each peer were told of.
+    /// How many commits were acknowledged to the process and to each peer.
     commits: [u64; 3],
     /// How often the process was refused `WRITE` before this step.
     refusals: usize,
@@ -226,7 +226,8 @@ impl Life {
             || has_exclusive(process, &database, DATABASE_BYTES)
     }
 
-    /// Checks what is left, with how many commits of the process more than it was told of.
+    /// Checks what is left, with up to `uncertain` commits of the process that were not
+    /// acknowledged.
     fn check(mut self, what: &str, uncertain: u64) {
         // The next opener works.
         let mut next = self.scene.stock(StockKind::Bundled);
@@ -242,12 +243,12 @@ impl Life {
         }
         self.holder.close().unwrap();
         assert_eq!(self.scene.counts(), counts, "{what}: after the last close");
-        let told = self.commits;
+        let acknowledged = self.commits;
         assert!(
-            (told[0]..=told[0] + uncertain).contains(&counts[0]),
-            "{what}: the process has committed {counts:?}, not {told:?}"
+            (acknowledged[0]..=acknowledged[0] + uncertain).contains(&counts[0]),
+            "{what}: the process has committed {counts:?}, not {acknowledged:?}"
         );
-        assert_eq!(counts[1..], told[1..], "{what}: peers");
+        assert_eq!(counts[1..], acknowledged[1..], "{what}: peers");
     }
 }
 

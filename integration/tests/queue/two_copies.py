@@ -1,7 +1,7 @@
 """Two copies of SQLite in one process share the extension: two_copies.py LIBRARY DIRECTORY.
 
 The copy of Python's module and a copy of its file that `ctypes` loads each have a database, for
-which they compete with a process of the shell's kind: a child, started anew with `write`.
+which they compete with a process of the shell's kind: a child that this script starts with `write`.
 """
 
 import ctypes
