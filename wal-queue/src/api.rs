@@ -20,6 +20,11 @@ const LIBVERSION_NUMBER: usize = 67;
 const IS_INTERRUPTED: (usize, c_int) = (266, 3_041_000);
 /// The place of `sqlite3_database_file_object`, and the SQLite since which it is there.
 const DATABASE_FILE_OBJECT: (usize, c_int) = (251, 3_032_000);
+/// The place of `sqlite3_txn_state`, and the SQLite since which it is there.
+const TXN_STATE: (usize, c_int) = (252, 3_034_000);
+
+/// `sqlite3_txn_state`.
+pub(crate) type TxnState = unsafe extern "C" fn(*mut Connection, *const c_char) -> c_int;
 
 /// Defines [`Api`]: each function by its name here, its name in C, its place in the table of
 /// SQLite, and its type.
@@ -36,6 +41,8 @@ macro_rules! functions {
             /// `sqlite3_database_file_object`.
             pub(crate) database_file_object:
                 Option<unsafe extern "C" fn(*const c_char) -> *mut File>,
+            /// `sqlite3_txn_state`.
+            pub(crate) txn_state: Option<TxnState>,
         }
 
         /// The place of each function in `sqlite3_api_routines`, by its name in C. For the test
@@ -45,6 +52,7 @@ macro_rules! functions {
             ("sqlite3_libversion_number", LIBVERSION_NUMBER),
             ("sqlite3_is_interrupted", IS_INTERRUPTED.0),
             ("sqlite3_database_file_object", DATABASE_FILE_OBJECT.0),
+            ("sqlite3_txn_state", TXN_STATE.0),
             $((stringify!($symbol), $slot),)*
         ];
 
@@ -76,7 +84,13 @@ macro_rules! functions {
                 let is_interrupted = (version >= since).then(|| at(interrupted)).flatten();
                 let (object, since) = DATABASE_FILE_OBJECT;
                 let object = (version >= since).then(|| at(object)).flatten();
+                let (state, since) = TXN_STATE;
+                let state = (version >= since).then(|| at(state)).flatten();
                 Some(Api {
+                    txn_state: state.map(|function| {
+                        // SAFETY: the function in this slot has this type.
+                        unsafe { std::mem::transmute::<Symbol, TxnState>(function) }
+                    }),
                     database_file_object: object.map(|function| {
                         // SAFETY: the function in this slot has this type.
                         unsafe {
@@ -113,10 +127,12 @@ macro_rules! functions {
                 unsafe extern "C" {
                     $(fn $symbol($(_: $argument),*) $(-> $result)?;)*
                     fn sqlite3_database_file_object(name: *const c_char) -> *mut File;
+                    fn sqlite3_txn_state(_: *mut Connection, _: *const c_char) -> c_int;
                 }
                 Api {
                     is_interrupted: None,
                     database_file_object: Some(sqlite3_database_file_object),
+                    txn_state: Some(sqlite3_txn_state),
                     $($name: $symbol,)*
                 }
             }

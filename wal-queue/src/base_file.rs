@@ -17,8 +17,11 @@ pub(crate) struct BaseFile {
 // SAFETY: SQLite passes a file from thread to thread; the VFS beneath allows that. That no
 // method is called after `close` is the promise of `new`.
 unsafe impl Send for BaseFile {}
-// SAFETY: as above. Of methods that may not run at the same time, SQLite calls one at a time,
-// and this crate calls only `shm_lock` besides. All calls of that have the mutex of the file.
+// SAFETY: as above. SQLite calls the methods of a file one at a time, and this crate calls besides
+// only `shm_lock`, from other threads, and `sync`, `file_control` within a call of SQLite. The VFS
+// of SQLite for Unix locks a mutex of the shared memory within `shm_lock`. What this crate calls by
+// itself excludes other lock calls of the file by the mutex of `MainFile`, unless a method has
+// panicked, after which the VFS beneath alone is called.
 unsafe impl Sync for BaseFile {}
 
 impl BaseFile {

@@ -27,16 +27,17 @@ pub unsafe extern "C" fn sqlite3_walqueue_init(
         api.map_or(ffi::ERROR, |api| {
             // SAFETY: SQLite does not load an extension into a copy that is unloaded later.
             let code = unsafe { vfs::register(api, false) };
-            match vfs::shims().iter().find(|shim| shim.api.key() == api.key()) {
-                Some(shim) if code == ffi::OK => sql::define_in(shim, connection),
-                _ => code,
+            if let Some(shim) = vfs::shims().find(|shim| shim.api.key() == api.key()) {
+                sql::define_in(shim, connection);
             }
+            code
         })
     };
-    match catch_unwind(register) {
-        Ok(ffi::OK) => ffi::OK_LOAD_PERMANENTLY,
-        Ok(code) => code,
-        Err(_) => ffi::ERROR,
+    let registered = catch_unwind(register).unwrap_or(ffi::ERROR);
+    // SQLite unloads a library that fails, so one whose functions SQLite may call never does.
+    match registered == ffi::OK || vfs::shims().next().is_some() {
+        true => ffi::OK_LOAD_PERMANENTLY,
+        false => registered,
     }
 }
 

@@ -27,6 +27,9 @@ pub(crate) const DIRECTONLY: c_int = 0x8_0000;
 /// `SQLITE_TRANSIENT`: SQLite makes a copy of a string.
 pub(crate) const TRANSIENT: isize = -1;
 
+/// `SQLITE_TXN_READ`: a read transaction is open.
+pub(crate) const TXN_READ: c_int = 1;
+
 /// `SQLITE_OPEN_READONLY`.
 pub(crate) const OPEN_READONLY: c_int = 0x1;
 /// `SQLITE_OPEN_MAIN_DB`.
@@ -284,6 +287,7 @@ pub const CONSTANTS: &[(&str, i64)] = &[
     ("SQLITE_OK_LOAD_PERMANENTLY", OK_LOAD_PERMANENTLY as i64),
     ("SQLITE_UTF8", UTF8 as i64),
     ("SQLITE_DIRECTONLY", DIRECTONLY as i64),
+    ("SQLITE_TXN_READ", TXN_READ as i64),
     ("SQLITE_OPEN_READONLY", OPEN_READONLY as i64),
     ("SQLITE_OPEN_MAIN_DB", OPEN_MAIN_DB as i64),
     ("SQLITE_OPEN_SUPER_JOURNAL", OPEN_SUPER_JOURNAL as i64),

@@ -24,6 +24,7 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::ptr::null;
 use std::sync::{Arc, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
@@ -268,7 +269,8 @@ impl MainFile {
         if state.lock_timeout != 0 {
             return self.wait_for_write(&mut state, &queue);
         }
-        let code = match state.was_refused || waiting::has_turn(&queue) {
+        let may_try = state.was_refused || waiting::has_turn(&queue) || self.is_upgrade();
+        let code = match may_try {
             true => self.try_write(),
             false => ffi::BUSY,
         };
@@ -278,6 +280,17 @@ impl MainFile {
             _ => {}
         }
         code
+    }
+
+    /// True if a read transaction asks for `WRITE`. SQLite does not ask its busy handler then, so
+    /// a refusal without a try would fail the statement.
+    fn is_upgrade(&self) -> bool {
+        let connection = self.owner.connection();
+        let Some(state) = self.options.txn_state.filter(|_| !connection.is_null()) else {
+            return false;
+        };
+        // SAFETY: the connection is that of the call of SQLite which asks for `WRITE`.
+        (unsafe { state(connection, null()) }) == ffi::TXN_READ
     }
 
     /// Notes that the connection was refused `WRITE`, so that its busy handler sleeps in the

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use wal_core::sync::{Mutex, Unpoison};
+use wal_core::once_table::OnceTable;
 
 use crate::base_file::BaseFile;
 use crate::ffi::{self, File, IoMethods};
@@ -27,10 +27,11 @@ use crate::waiting;
 pub(crate) struct Methods {
     /// Where the state of a file lies behind the file of the VFS beneath, in bytes.
     state_at: usize,
-    tables: Mutex<Vec<&'static Table>>,
+    /// A look at them takes no lock, which another thread might hold at a fork.
+    tables: OnceTable<&'static Table>,
 }
 
-/// Whose methods are replaced.
+/// The kind of file that a table is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Database,
@@ -59,7 +60,7 @@ impl Methods {
     pub(crate) fn with_state_at(state_at: usize) -> Self {
         Methods {
             state_at,
-            tables: Mutex::new(Vec::new()),
+            tables: OnceTable::new(),
         }
     }
 
@@ -129,11 +130,11 @@ impl Methods {
     pub(crate) fn main_of(&self, file: *mut File) -> Option<Arc<MainFile>> {
         // SAFETY: the file is open.
         let methods = unsafe { (*file).methods };
-        let tables = self.tables.lock().unpoison();
-        let is_replaced = |table: &&Table| {
+        let mut tables = (0..).map_while(|place| self.tables.get(place));
+        let is_replaced = |table: &&&'static Table| {
             table.kind == Kind::Database && std::ptr::eq(&raw const table.replaced, methods)
         };
-        tables.iter().copied().find(is_replaced)?;
+        tables.find(is_replaced)?;
         main_of(file).shared()
     }
 
@@ -157,25 +158,24 @@ impl Methods {
         if kind == Kind::Database && !original.has_shared_memory() {
             return None;
         }
-        let mut tables = self.tables.lock().unpoison();
-        let is_there = |table: &&Table| table.kind == kind && std::ptr::eq(table.base, base);
-        if let Some(table) = tables.iter().copied().find(is_there) {
-            return Some(table);
-        }
-        let replaced = match kind {
-            Kind::Database => replaced(original),
-            Kind::Log => log_file::replaced(original),
+        let make = || {
+            let replaced = match kind {
+                Kind::Database => replaced(original),
+                Kind::Log => log_file::replaced(original),
+            };
+            let table = Table {
+                replaced,
+                original,
+                base,
+                kind,
+                state_at: self.state_at,
+                shim,
+            };
+            &*Box::leak(Box::new(table))
         };
-        let table: &'static Table = Box::leak(Box::new(Table {
-            replaced,
-            original,
-            base,
-            kind,
-            state_at: self.state_at,
-            shim,
-        }));
-        tables.push(table);
-        Some(table)
+        // The first free place is taken by the first thread that comes to it.
+        let mut tables = (0..).map(|place| *self.tables.get_or_make(place, make));
+        tables.find(|table| table.kind == kind && std::ptr::eq(table.base, base))
     }
 }
 
@@ -305,11 +305,10 @@ unsafe extern "C" fn file_control(
     argument: *mut c_void,
 ) -> c_int {
     let main = main_of(file);
-    if operation == ffi::FCNTL_LOCK_TIMEOUT && !argument.is_null() {
-        // SAFETY: the argument of this operation is a pointer to an integer.
-        let millis = unsafe { *argument.cast::<c_int>() };
-        main.set_lock_timeout(millis);
-    }
+    let is_timeout = operation == ffi::FCNTL_LOCK_TIMEOUT && !argument.is_null();
+    // The VFS beneath stores the timeout before in its place.
+    // SAFETY: the argument of this operation is a pointer to an integer.
+    let lock_timeout = is_timeout.then(|| unsafe { *argument.cast::<c_int>() });
     if operation == ffi::FCNTL_PDB {
         main.owner().set_place(argument.cast());
     }
@@ -320,6 +319,10 @@ unsafe extern "C" fn file_control(
         }
     }
     let code = main.base().file_control(operation, argument);
+    // A SQLite that does not wait in its locks refuses the operation.
+    if let Some(millis) = lock_timeout.filter(|_| code == ffi::OK) {
+        main.set_lock_timeout(millis);
+    }
     if code == ffi::OK && operation == ffi::FCNTL_VFSNAME {
         // SAFETY: the argument of this operation is a pointer to a string of SQLite.
         unsafe { prefix_name(table_of(file).shim, argument.cast()) };

@@ -4,7 +4,7 @@
 
 use std::ffi::{CStr, c_char, c_int};
 
-use crate::api::Api;
+use crate::api::{Api, TxnState};
 use crate::reservation::GetAutocommit;
 
 /// What is asked for.
@@ -14,6 +14,8 @@ pub(crate) struct Options {
     pub(crate) group_commit: bool,
     /// A transaction that was refused reserves `WRITE` ([`crate::reservation`]).
     pub(crate) reserve: Option<GetAutocommit>,
+    /// `sqlite3_txn_state`, from SQLite 3.34 on.
+    pub(crate) txn_state: Option<TxnState>,
 }
 
 /// The name of the parameter, and that of the variable.
@@ -27,6 +29,7 @@ impl Options {
         Options {
             group_commit: is_on(GROUP_COMMIT),
             reserve: reserve(api, is_on(RESERVE)),
+            txn_state: api.txn_state,
         }
     }
 
@@ -44,6 +47,7 @@ impl Options {
         Options {
             group_commit: is_on(GROUP_COMMIT, self.group_commit),
             reserve: reserve(api, is_on(RESERVE, self.reserve.is_some())),
+            txn_state: self.txn_state,
         }
     }
 }

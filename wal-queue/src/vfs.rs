@@ -21,6 +21,8 @@ use std::ptr::{null, null_mut};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use wal_core::fork::ProcessGeneration;
+use wal_core::once_table::OnceTable;
 use wal_core::sync::Unpoison;
 
 use crate::api::Api;
@@ -54,8 +56,11 @@ unsafe impl Send for Shim {}
 // SAFETY: as above.
 unsafe impl Sync for Shim {}
 
-/// The shims of this process. They stay.
-static SHIMS: Mutex<Vec<&'static Shim>> = Mutex::new(Vec::new());
+/// The shims of this process. They stay, and keep their places. A look at them takes no lock,
+/// which another thread might hold when the process is forked.
+static SHIMS: OnceTable<&'static Shim> = OnceTable::new();
+/// Held while a shim is registered. There is one for each generation of forks.
+static REGISTERING: OnceTable<Mutex<()>> = OnceTable::new();
 
 /// Registers the shim with the SQLite of `api`, as its default VFS, unless it is registered.
 /// Returns a result code of SQLite.
@@ -63,7 +68,9 @@ static SHIMS: Mutex<Vec<&'static Shim>> = Mutex::new(Vec::new());
 /// # Safety
 /// The functions are those of one SQLite, which stays loaded.
 pub(crate) unsafe fn register(api: Api, is_linked: bool) -> c_int {
-    let mut shims = SHIMS.lock().unpoison();
+    let registering =
+        REGISTERING.get_or_make(ProcessGeneration::current().number(), Mutex::default);
+    let registering = registering.lock().unpoison();
     // SAFETY: null asks for the default VFS. It initializes SQLite, if need be.
     let default = unsafe { (api.vfs_find)(null()) };
     if default.is_null() {
@@ -72,7 +79,7 @@ pub(crate) unsafe fn register(api: Api, is_linked: bool) -> c_int {
     // SAFETY: the name is a C string.
     let registered = unsafe { (api.vfs_find)(VFS_NAME.as_ptr()) };
     let is_of_api = |shim: &&'static Shim| shim.api.key() == api.key();
-    let shim: &'static Shim = match shims.iter().copied().find(is_of_api) {
+    let shim: &'static Shim = match shims().find(is_of_api) {
         // A SQLite that was shut down has its own VFS as the default again.
         Some(shim) if registered.is_null() || default == shim.base => shim,
         // A VFS above the shim may be the default.
@@ -80,12 +87,12 @@ pub(crate) unsafe fn register(api: Api, is_linked: bool) -> c_int {
         // Another copy of this library has registered its own.
         None if !registered.is_null() => return ffi::OK,
         None => {
-            let shim = Box::leak(Box::new(Shim::over(default, api, is_linked)));
-            shims.push(shim);
-            shim
+            let shim: &'static Shim = Box::leak(Box::new(Shim::over(default, api, is_linked)));
+            let count = u32::try_from(shims().count()).unwrap_or(u32::MAX);
+            SHIMS.get_or_make(count, || shim)
         }
     };
-    drop(shims);
+    drop(registering);
     // SAFETY: the VFS is whole, and stays.
     let code = unsafe { (api.vfs_register)(shim.vfs.get(), 1) };
     match code {
@@ -94,9 +101,9 @@ pub(crate) unsafe fn register(api: Api, is_linked: bool) -> c_int {
     }
 }
 
-/// The shims of this process. They are only added, so each keeps its place.
-pub(crate) fn shims() -> Vec<&'static Shim> {
-    SHIMS.lock().unpoison().clone()
+/// The shims of this process.
+pub(crate) fn shims() -> impl Iterator<Item = &'static Shim> {
+    (0..).map_while(|place| SHIMS.get(place).copied())
 }
 
 impl Shim {

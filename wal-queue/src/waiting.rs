@@ -42,6 +42,9 @@ use crate::queue::Queue;
 /// microseconds, but a thread may be without a processor for a while.
 const WISH_LASTS: Duration = Duration::from_millis(50);
 
+/// How far a thread is ahead at most: the sum of what its sleeps were too short.
+const MOST_AHEAD: Duration = Duration::from_millis(100);
+
 /// How long the first in the queue finds `WRITE` taken before it tries more often.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// How often it tries then. A shorter interval takes more of the processor, and finds a stock
@@ -223,8 +226,16 @@ impl Waiter {
         let asked = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
         let ahead = self.ahead.take();
         let ahead = ahead.filter(|ahead| ahead.main.ptr_eq(&wish.main));
-        let start = Instant::now();
-        let deadline = ahead.map_or(start, |ahead| ahead.until.max(start)) + asked;
+        let mut start = ahead.map_or_else(Instant::now, |ahead| ahead.until.max(Instant::now()));
+        let early = start.saturating_duration_since(Instant::now());
+        if early >= MOST_AHEAD {
+            // Peers outside the queue were faster again and again. Otherwise SQLite would use up
+            // its timeout in a fraction of it.
+            self.place = None;
+            std::thread::sleep(early);
+            start = Instant::now();
+        }
+        let deadline = start + asked;
         let mut probe = Probe::Taken;
         let ended = self.wait(&queue, deadline, || {
             probe = main.probe(&queue);
@@ -353,8 +364,11 @@ impl Waiter {
         was_queued
     }
 
-    /// Keeps the slot of the thread for a moment, and its ticket.
+    /// Keeps the slot of the thread for a moment, and its ticket. A place that the thread has not
+    /// come back to is given up.
     fn step_aside(&mut self) {
+        let is_stale = |place: &mut Place| place.aside.is_some_and(|at| at.elapsed() >= WISH_LASTS);
+        self.place.take_if(is_stale);
         if let Some(place) = &mut self.place
             && let Some(queue) = place.queue.upgrade()
             && let Some(writers) = queue.writers()

@@ -246,8 +246,13 @@ impl WriterQueue {
     /// shows before that it is alive.
     pub fn step_aside(&self, slot: QueueSlot, now: u32) {
         let [gone, aside] = [GONE, ASIDE].map(|time| u32::try_from(time.as_micros()).unwrap_or(0));
-        let alive = now.wrapping_sub(gone - aside);
-        self.waiters[slot.at].alive.store(alive, Ordering::Relaxed);
+        let waiter = &self.waiters[slot.at];
+        // The slot of a waiter that was skipped may be another one's. If that occupies it at this
+        // very moment, it is skipped once, and keeps its ticket.
+        if waiter.ticket.load(Ordering::SeqCst) == slot.ticket {
+            let alive = now.wrapping_sub(gone - aside);
+            waiter.alive.store(alive, Ordering::Relaxed);
+        }
     }
 
     /// True if a waiter that is alive at `now` is in the queue. Waiters that are gone lose their
@@ -266,10 +271,10 @@ impl WriterQueue {
         // not see finds here what the release before it has left.
         fence(Ordering::SeqCst);
         let own = &self.waiters[slot.at];
-        own.alive.store(now, Ordering::Relaxed);
         if own.ticket.load(Ordering::SeqCst) != slot.ticket {
             return Position::Removed;
         }
+        own.alive.store(now, Ordering::Relaxed);
         let before = |ticket: u32| ticket != 0 && self.age(ticket) > self.age(slot.ticket);
         for waiter in &self.waiters {
             let ticket = waiter.ticket.load(Ordering::SeqCst);

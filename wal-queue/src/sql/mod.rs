@@ -37,27 +37,28 @@ unsafe extern "C" fn define(
     _message: *mut *mut c_char,
     table: *const ApiRoutines,
 ) -> c_int {
-    let defined = catch_unwind(|| {
+    let defining = catch_unwind(|| {
         // SAFETY: SQLite passes its table, or null if it is built without extensions.
         let api = (!table.is_null())
             .then(|| unsafe { Api::of_table(table) })
             .flatten();
         let key = api.map(|api| api.key());
         // Without a table it is the SQLite that the program is linked with.
-        let is_it = |shim: &&&'static Shim| key.map_or(shim.is_linked, |key| shim.api.key() == key);
-        let shim = shims().iter().find(is_it).copied();
-        shim.map_or(ffi::OK, |shim| define_in(shim, connection))
+        let is_it = |shim: &&'static Shim| key.map_or(shim.is_linked, |key| shim.api.key() == key);
+        if let Some(shim) = shims().find(is_it) {
+            define_in(shim, connection);
+        }
     });
-    // Without them the connection works all the same.
-    defined.unwrap_or(ffi::OK)
+    // Without them the connection works as well, so no failure keeps it from being opened.
+    drop(defining);
+    ffi::OK
 }
 
-/// Defines the functions and tables in `connection`.
-pub(crate) fn define_in(shim: &'static Shim, connection: *mut Connection) -> c_int {
-    match wait::define(shim, connection) {
-        ffi::OK => tables::define(shim, connection),
-        code => code,
-    }
+/// Defines the functions and tables in `connection`, as far as SQLite lets them be defined: it
+/// refuses what a running statement uses.
+pub(crate) fn define_in(shim: &'static Shim, connection: *mut Connection) {
+    wait::define(shim, connection);
+    tables::define(shim, connection);
 }
 
 /// The file of the database `main` of `connection`, with its wal-index mapped; else why not.

@@ -37,12 +37,6 @@ impl From<&str> for Cell {
     }
 }
 
-impl From<bool> for Cell {
-    fn from(value: bool) -> Self {
-        Cell::Integer(i64::from(value))
-    }
-}
-
 impl<T: Into<Cell>> From<Option<T>> for Cell {
     fn from(value: Option<T>) -> Self {
         value.map_or(Cell::Null, Into::into)
@@ -108,10 +102,10 @@ pub(super) fn define(
     shim: &'static Shim,
     connection: *mut Connection,
     definition: &'static Definition,
-) -> c_int {
+) {
     let defined = Box::into_raw(Box::new(Defined { shim, definition }));
     // SAFETY: the module stays, and SQLite frees the data when it closes the connection.
-    unsafe {
+    let _without_the_table = unsafe {
         (shim.api.create_module)(
             connection,
             definition.name.as_ptr(),
@@ -119,7 +113,7 @@ pub(super) fn define(
             defined.cast(),
             Some(free_definition),
         )
-    }
+    };
 }
 
 unsafe extern "C" fn free_definition(defined: *mut c_void) {
@@ -190,11 +184,18 @@ fn scan_of<'c>(cursor: *mut Cursor) -> &'c mut Scan {
     unsafe { &mut *cursor.cast::<Scan>() }
 }
 
-fn table_of<'t>(cursor: *mut Cursor) -> &'t mut Table {
-    let table = scan_of(cursor).base.table.cast::<Table>();
-    // SAFETY: `connect` has made it, and it is disconnected after its cursors are closed. SQLite
-    // calls one method of the tables of a connection at a time.
-    unsafe { &mut *table }
+/// The table of `cursor`. Its first member is changed by SQLite, so it is not borrowed.
+fn table_of(cursor: *mut Cursor) -> *mut Table {
+    scan_of(cursor).base.table.cast()
+}
+
+/// The connection and the definition of the table of `cursor`.
+fn defined_of(cursor: *mut Cursor) -> (*mut Connection, &'static Defined) {
+    let table = table_of(cursor);
+    // SAFETY: `connect` has made it, and it is disconnected after its cursors are closed.
+    let connection = unsafe { (*table).connection };
+    // SAFETY: as above.
+    (connection, unsafe { (*table).defined })
 }
 
 unsafe extern "C" fn filter(
@@ -204,10 +205,9 @@ unsafe extern "C" fn filter(
     _count: c_int,
     _arguments: *mut *mut Value,
 ) -> c_int {
-    let table = table_of(cursor);
-    let Defined { shim, definition } = table.defined;
+    let (connection, Defined { shim, definition }) = defined_of(cursor);
     let rows = catch_unwind(AssertUnwindSafe(|| {
-        let main = main_file(shim, table.connection)?;
+        let main = main_file(shim, connection)?;
         (definition.rows)(&main)
     }));
     let scan = scan_of(cursor);
@@ -220,7 +220,9 @@ unsafe extern "C" fn filter(
         Err(reason) => {
             scan.rows.clear();
             let name = definition.name.to_string_lossy();
-            table.base.message = string(shim, &format!("{name}: {reason}"));
+            let message = string(shim, &format!("{name}: {reason}"));
+            // SAFETY: as in `defined_of`; SQLite frees the message.
+            unsafe { (*table_of(cursor)).base.message = message };
             ffi::ERROR
         }
     }
@@ -237,7 +239,7 @@ unsafe extern "C" fn eof(cursor: *mut Cursor) -> c_int {
 }
 
 unsafe extern "C" fn column(cursor: *mut Cursor, context: *mut Context, column: c_int) -> c_int {
-    let api = &table_of(cursor).defined.shim.api;
+    let api = &defined_of(cursor).1.shim.api;
     let scan = scan_of(cursor);
     let row = scan.rows.get(scan.at);
     let cell = row.and_then(|row| row.get(usize::try_from(column).ok()?));

@@ -9,7 +9,6 @@
 //! `wal_locks` looks into other processes of the same user, as far as the system lets it. What
 //! could not be seen is in the column `note` of rows that have nothing else.
 
-use std::ffi::c_int;
 use std::time::Duration;
 
 use wal_core::inspect::{HeaderState, IndexInfo};
@@ -19,7 +18,7 @@ use wal_core::{Lock, LockMode};
 use wal_shm::inspect::{Census, HeldLock, LockByte};
 
 use super::table::{self, Cell, Definition, Row};
-use crate::ffi::{self, Connection};
+use crate::ffi::Connection;
 use crate::main_file::MainFile;
 use crate::vfs::Shim;
 
@@ -48,14 +47,10 @@ static TABLES: [Definition; 3] = [
 /// How long the search for the holders of locks takes at most.
 const SEARCH: Duration = Duration::from_millis(200);
 
-pub(super) fn define(shim: &'static Shim, connection: *mut Connection) -> c_int {
+pub(super) fn define(shim: &'static Shim, connection: *mut Connection) {
     for definition in &TABLES {
-        let code = table::define(shim, connection, definition);
-        if code != ffi::OK {
-            return code;
-        }
+        table::define(shim, connection, definition);
     }
-    ffi::OK
 }
 
 /// One row: the newest committed state, and how much of the log is in the database file.

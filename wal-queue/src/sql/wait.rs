@@ -12,7 +12,8 @@
 //!
 //! No lock and no snapshot is held: call it outside of a transaction, and read afterwards. As
 //! SQLite does, it keeps the connection to itself: other threads that use the same connection
-//! wait. `sqlite3_interrupt` ends a wait within a tenth of a second, from SQLite 3.41 on.
+//! wait. `sqlite3_interrupt` ends a wait within some milliseconds where SQLite 3.41 or later has loaded
+//! the library.
 #![allow(unsafe_code)] // SQLite calls functions with raw pointers.
 
 use std::ffi::{CStr, c_int};
@@ -32,34 +33,30 @@ const NAME: &CStr = c"wal_wait";
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// The function of each SQLite in this process. A call does not say which SQLite it comes from,
-/// so each has a function of its own. One that is not among the first has none.
+/// so each has a function of its own. A SQLite that is not among the first four has none.
 const OF_SHIM: [ScalarFunction; 4] = [wait::<0>, wait::<1>, wait::<2>, wait::<3>];
 
-pub(super) fn define(shim: &'static Shim, connection: *mut Connection) -> c_int {
-    let at = shims().iter().position(|other| std::ptr::eq(*other, shim));
+pub(super) fn define(shim: &'static Shim, connection: *mut Connection) {
+    let at = shims().position(|other| std::ptr::eq(other, shim));
     let Some(function) = at.and_then(|at| OF_SHIM.get(at)) else {
-        return ffi::OK;
+        return;
     };
-    let mut code = ffi::OK;
     for arguments in [1, 2] {
-        if code == ffi::OK {
-            // SAFETY: the function has the type that SQLite calls, and stays.
-            code = unsafe {
-                (shim.api.create_function)(
-                    connection,
-                    NAME.as_ptr(),
-                    arguments,
-                    ffi::UTF8 | ffi::DIRECTONLY,
-                    null_mut(),
-                    Some(*function),
-                    None,
-                    None,
-                    None,
-                )
-            };
-        }
+        // SAFETY: the function has the type that SQLite calls, and stays.
+        let _without_the_function = unsafe {
+            (shim.api.create_function)(
+                connection,
+                NAME.as_ptr(),
+                arguments,
+                ffi::UTF8 | ffi::DIRECTONLY,
+                null_mut(),
+                Some(*function),
+                None,
+                None,
+                None,
+            )
+        };
     }
-    code
 }
 
 unsafe extern "C" fn wait<const SHIM: usize>(
@@ -68,7 +65,9 @@ unsafe extern "C" fn wait<const SHIM: usize>(
     arguments: *mut *mut Value,
 ) {
     let answer = || {
-        let shim = shims()[SHIM];
+        let Some(shim) = shims().nth(SHIM) else {
+            return;
+        };
         let argument = |at: usize| {
             // SAFETY: SQLite passes as many arguments as it says.
             let place = unsafe { arguments.add(at) };
