@@ -393,6 +393,24 @@ mod tests {
     }
 
     #[test]
+    fn slot_of_a_skipped_waiter_belongs_to_the_next() {
+        let queue = WriterQueue::default();
+        let skipped = queue.enter(0).unwrap();
+        queue.step_aside(skipped, 0);
+        let first = queue.enter(3 * MS).unwrap();
+        assert_eq!(queue.position(first, 3 * MS), Position::First);
+        let second = queue.enter(3 * MS).unwrap();
+        assert_eq!(second.at, skipped.at);
+        queue.leave(first);
+        // The waiter that was skipped comes back, and does not act for the next one.
+        queue.step_aside(skipped, 3 * MS);
+        let third = queue.enter(3 * MS).unwrap();
+        assert_eq!(queue.position(third, 8 * MS), Position::Behind);
+        assert_eq!(queue.position(skipped, 22 * MS), Position::Removed);
+        assert_eq!(queue.position(third, 24 * MS), Position::First);
+    }
+
+    #[test]
     fn waiter_aside_keeps_its_place_for_a_moment() {
         let queue = WriterQueue::default();
         let first = queue.enter(0).unwrap();

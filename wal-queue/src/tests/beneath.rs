@@ -1,7 +1,7 @@
 //! A VFS beneath, of which there is only the lock `WRITE` of one database.
 #![allow(unsafe_code)] // It stands for a VFS, which is called with raw pointers.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use wal_core::index::{BLOCK_LEN, WritableBlock};
 
 use crate::base_file::BaseFile;
-use crate::ffi::{self, File, IoMethods};
+use crate::ffi::{self, Connection, File, IoMethods};
 use crate::main_file::MainFile;
 use crate::options::Options;
 use crate::queue::Queue;
@@ -94,13 +94,32 @@ impl Database {
 
     /// A connection that has mapped the wal-index.
     pub(super) fn open(self: &Arc<Self>) -> Opened {
+        self.open_with(Options::default())
+    }
+
+    /// The same with a read transaction that asks for `WRITE`.
+    pub(super) fn open_reading(self: &Arc<Self>) -> Opened {
+        unsafe extern "C" fn reads(_connection: *mut Connection, _name: *const c_char) -> c_int {
+            ffi::TXN_READ
+        }
+        let opened = self.open_with(Options {
+            txn_state: Some(reads),
+            ..Options::default()
+        });
+        // No function uses the connection.
+        let connection = Box::leak(Box::new(std::ptr::dangling_mut::<Connection>()));
+        opened.main.owner().set_place(connection);
+        opened
+    }
+
+    fn open_with(self: &Arc<Self>, options: Options) -> Opened {
         let file = Box::into_raw(Box::new(OpenFile {
             base: File { methods: &METHODS },
             database: self.clone(),
         }));
         // SAFETY: the file is freed after the last call, in `drop`.
         let base = unsafe { BaseFile::new(file.cast(), &METHODS) };
-        let main = MainFile::new(base, &self.path(), true, Options::default());
+        let main = MainFile::new(base, &self.path(), true, options);
         let mut index = WritableBlock::zeroed();
         let mut place: *mut c_void = std::ptr::from_mut(&mut *index).cast();
         let len = c_int::try_from(BLOCK_LEN).unwrap();

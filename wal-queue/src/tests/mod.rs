@@ -479,3 +479,32 @@ fn lock_timeout_without_end_waits_for_the_lock() {
     assert_eq!(connection.acquire_write(), ffi::OK);
     releases.join().unwrap();
 }
+
+/// SQLite does not ask its busy handler then.
+#[test]
+fn read_transaction_that_writes_tries_beside_a_waiter() {
+    let database = Database::new();
+    let _waiter = waiter(&database);
+    assert_eq!(database.open().acquire_write(), ffi::BUSY);
+    assert_eq!(database.tries(), 0);
+    let connection = database.open_reading();
+    assert_eq!(connection.acquire_write(), ffi::OK);
+    assert_eq!(connection.release_write(), ffi::OK);
+}
+
+#[test]
+fn thread_that_comes_back_late_queues_at_the_end() {
+    let database = Database::new();
+    let connection = database.open();
+    database.peer_locks();
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    assert_eq!(sleep(2), Some(0));
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    thread::sleep(60 * MS);
+    let _before = waiter(&database);
+    assert_eq!(connection.acquire_write(), ffi::BUSY);
+    database.peer_unlocks();
+    let (rest, slept) = timed(|| sleep(20));
+    assert_eq!(rest, Some(0));
+    assert!(slept >= 20 * MS, "it was first after {slept:?}");
+}
