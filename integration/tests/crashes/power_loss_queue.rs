@@ -181,7 +181,7 @@ fn act_between_phases(scene: &Scene, rng: &mut Rng) {
     let database = Arc::downgrade(&scene.database);
     scene.database.after_write_release(Box::new(move || {
         disk.void_promise();
-        // The one that commits holds its read lock, so that no peer restarts the log.
+        // The committing connection holds its read lock, so that no peer restarts the log.
         if loses_locks && let Some(database) = database.upgrade() {
             database.lose_read_locks();
         }

@@ -47,7 +47,8 @@ fn name_and_state(pid: u32) -> Option<(String, char)> {
     Some((name.to_owned(), behind.trim_start().chars().next()?))
 }
 
-/// The processes that `/proc` shows: this one, then those of its user, then all others.
+/// The processes that `/proc` shows: this process, then those of its user, then all other
+/// processes.
 pub(super) fn all() -> io::Result<Vec<u32>> {
     let own_user = nix::unistd::geteuid().as_raw();
     let own = std::process::id();

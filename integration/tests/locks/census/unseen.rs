@@ -55,8 +55,8 @@ fn holder_that_cannot_be_seen_is_reported_with_the_reason() {
         "{:?}",
         census.unseen
     );
-    let others = |unseen: &Unseen| matches!(unseen, Unseen::OtherUsers { processes: 1.. });
-    assert!(census.unseen.iter().any(others), "{:?}", census.unseen);
+    let is_of_users = |unseen: &Unseen| matches!(unseen, Unseen::OtherUsers { processes: 1.. });
+    assert!(census.unseen.iter().any(is_of_users), "{:?}", census.unseen);
     let unseen = census
         .unseen
         .iter()
