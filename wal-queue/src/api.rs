@@ -23,6 +23,11 @@ const DATABASE_FILE_OBJECT: (usize, c_int) = (251, 3_032_000);
 /// The place of `sqlite3_txn_state`, and the SQLite since which it is there.
 const TXN_STATE: (usize, c_int) = (252, 3_034_000);
 
+/// The place of `sqlite3_vtab_config`.
+const VTAB_CONFIG: usize = 177;
+
+/// `sqlite3_vtab_config`, which takes further arguments for some options.
+pub(crate) type VtabConfig = unsafe extern "C" fn(*mut Connection, c_int, ...) -> c_int;
 /// `sqlite3_txn_state`.
 pub(crate) type TxnState = unsafe extern "C" fn(*mut Connection, *const c_char) -> c_int;
 
@@ -43,6 +48,7 @@ macro_rules! functions {
                 Option<unsafe extern "C" fn(*const c_char) -> *mut File>,
             /// `sqlite3_txn_state`.
             pub(crate) txn_state: Option<TxnState>,
+            pub(crate) vtab_config: VtabConfig,
         }
 
         /// The place of each function in `sqlite3_api_routines`, by its name in C. For the test
@@ -53,6 +59,7 @@ macro_rules! functions {
             ("sqlite3_is_interrupted", IS_INTERRUPTED.0),
             ("sqlite3_database_file_object", DATABASE_FILE_OBJECT.0),
             ("sqlite3_txn_state", TXN_STATE.0),
+            ("sqlite3_vtab_config", VTAB_CONFIG),
             $((stringify!($symbol), $slot),)*
         ];
 
@@ -87,6 +94,10 @@ macro_rules! functions {
                 let (state, since) = TXN_STATE;
                 let state = (version >= since).then(|| at(state)).flatten();
                 Some(Api {
+                    // SAFETY: the function in this slot has this type.
+                    vtab_config: unsafe {
+                        std::mem::transmute::<Symbol, VtabConfig>(at(VTAB_CONFIG)?)
+                    },
                     txn_state: state.map(|function| {
                         // SAFETY: the function in this slot has this type.
                         unsafe { std::mem::transmute::<Symbol, TxnState>(function) }
@@ -127,12 +138,14 @@ macro_rules! functions {
                 unsafe extern "C" {
                     $(fn $symbol($(_: $argument),*) $(-> $result)?;)*
                     fn sqlite3_database_file_object(name: *const c_char) -> *mut File;
+                    fn sqlite3_vtab_config(_: *mut Connection, _: c_int, ...) -> c_int;
                     fn sqlite3_txn_state(_: *mut Connection, _: *const c_char) -> c_int;
                 }
                 Api {
                     is_interrupted: None,
                     database_file_object: Some(sqlite3_database_file_object),
                     txn_state: Some(sqlite3_txn_state),
+                    vtab_config: sqlite3_vtab_config,
                     $($name: $symbol,)*
                 }
             }

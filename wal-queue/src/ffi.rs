@@ -24,6 +24,9 @@ pub(crate) const OK_LOAD_PERMANENTLY: c_int = 256;
 pub(crate) const UTF8: c_int = 1;
 /// `SQLITE_DIRECTONLY`: a function that views and triggers may not call.
 pub(crate) const DIRECTONLY: c_int = 0x8_0000;
+/// `SQLITE_VTAB_DIRECTONLY`: a table that views and triggers may not read, which SQLite knows since
+/// 3.31.
+pub(crate) const VTAB_DIRECTONLY: c_int = 3;
 /// `SQLITE_TRANSIENT`: SQLite makes a copy of a string.
 pub(crate) const TRANSIENT: isize = -1;
 
@@ -286,6 +289,7 @@ pub const CONSTANTS: &[(&str, i64)] = &[
     ("SQLITE_IOERR_FSYNC", IOERR_FSYNC as i64),
     ("SQLITE_OK_LOAD_PERMANENTLY", OK_LOAD_PERMANENTLY as i64),
     ("SQLITE_UTF8", UTF8 as i64),
+    ("SQLITE_VTAB_DIRECTONLY", VTAB_DIRECTONLY as i64),
     ("SQLITE_DIRECTONLY", DIRECTONLY as i64),
     ("SQLITE_TXN_READ", TXN_READ as i64),
     ("SQLITE_OPEN_READONLY", OPEN_READONLY as i64),

@@ -167,6 +167,21 @@ fn locks_name_the_reader_that_pins_the_log() {
 }
 
 #[test]
+fn view_reads_neither_tables_nor_function() {
+    for kind in StockKind::available() {
+        let scene = Scene::new(1);
+        let mut peer = scene.stock(kind);
+        let views = "CREATE VIEW v AS SELECT * FROM wal_locks;
+             CREATE VIEW w AS SELECT wal_wait(0)";
+        rows(&mut peer, &views.replace('\n', " "));
+        for view in ["SELECT * FROM v", "SELECT * FROM w"] {
+            let error = peer.run(view).unwrap().unwrap_err();
+            assert!(error.message.contains("unsafe use"), "{view}: {error}");
+        }
+    }
+}
+
+#[test]
 fn database_without_a_log_has_errors_that_say_so() {
     for kind in StockKind::available() {
         let scene = Scene::new(1);

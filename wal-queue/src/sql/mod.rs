@@ -49,7 +49,7 @@ unsafe extern "C" fn define(
             define_in(shim, connection);
         }
     });
-    // Without them the connection works as well, so no failure keeps it from being opened.
+    // A connection without them is opened, too.
     drop(defining);
     ffi::OK
 }

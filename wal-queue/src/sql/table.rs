@@ -135,6 +135,10 @@ unsafe extern "C" fn connect(
     // SAFETY: the connection is the caller's.
     let code = unsafe { (defined.shim.api.declare_vtab)(connection, columns) };
     if code == ffi::OK {
+        // The tables show processes, which is none of the business of the schema of a database.
+        // SAFETY: the caller declares a table; this option has no further arguments.
+        let _before_3_31 =
+            unsafe { (defined.shim.api.vtab_config)(connection, ffi::VTAB_DIRECTONLY) };
         let made = Box::into_raw(Box::new(Table {
             base: VirtualTable {
                 module: &raw const MODULE,

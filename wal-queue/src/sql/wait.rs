@@ -2,8 +2,8 @@
 //!
 //! The result is the version of the database: a number that changes with each commit. The wait
 //! ends when the version is not the given one, or not that of the call, or when the time is
-//! over. A commit of this library, or through this extension, ends it at once; one of a stock
-//! connection that has not loaded the extension ends it within some milliseconds.
+//! over. A commit of this library, or through this extension, ends it at once; a commit of a
+//! stock connection without the extension ends it within some milliseconds.
 //!
 //! ```sql
 //! SELECT wal_wait(0);                 -- the version now: 38654705731
@@ -12,8 +12,8 @@
 //!
 //! No lock and no snapshot is held: call it outside of a transaction, and read afterwards. As
 //! SQLite does, it keeps the connection to itself: other threads that use the same connection
-//! wait. `sqlite3_interrupt` ends a wait within some milliseconds where SQLite 3.41 or later has loaded
-//! the library.
+//! wait. `sqlite3_interrupt` ends a wait within some milliseconds where SQLite 3.41 or later has
+//! loaded the library.
 #![allow(unsafe_code)] // SQLite calls functions with raw pointers.
 
 use std::ffi::{CStr, c_int};
