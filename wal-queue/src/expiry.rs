@@ -1,38 +1,53 @@
 //! A thread that ends reservations in time, whatever the application does.
 //!
 //! # Protocol
-//! The thread is started with the first reservation, and ends when none is left: some
-//! milliseconds later. It has weak references, so a file may be closed at any time.
+//! The thread is started with the first reminder, and ends when none is left. A call that finds
+//! its file busy is repeated after [`PAUSE`], in the order of time among the other reminders: the
+//! thread never waits for one file while the reservation of another is over.
 //!
 //! # Crash
-//! A forked child has a list of its own, and starts a thread of its own.
+//! A forked child has a list of its own, and starts a thread of its own. A call that panics is
+//! not repeated, and the thread continues with the next reminder.
 #![expect(
     clippy::disallowed_types,
     reason = "the list is a static, which outlives a model"
 )]
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, Weak};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use wal_core::fork::ProcessGeneration;
 use wal_core::once_table::OnceTable;
 use wal_core::sync::Unpoison;
-
-use crate::main_file::MainFile;
 
 /// After this time a file is tried again that another thread uses at the moment.
 const PAUSE: Duration = Duration::from_millis(1);
 
 static REMINDERS: OnceTable<Mutex<Reminders>> = OnceTable::new();
 
-/// What ends when.
+/// The calls that are due, and the thread that makes them.
 #[derive(Default)]
 struct Reminders {
     has_thread: bool,
-    list: VecDeque<(Instant, Weak<MainFile>)>,
+    /// In the order of time.
+    list: VecDeque<Reminder>,
+}
+
+struct Reminder {
+    at: Instant,
+    /// Returns false if it is to be called again.
+    call: Box<dyn FnMut() -> bool + Send>,
+}
+
+impl Reminders {
+    fn add(&mut self, reminder: Reminder) {
+        let place = self.list.partition_point(|other| other.at <= reminder.at);
+        self.list.insert(place, reminder);
+    }
 }
 
 fn reminders() -> MutexGuard<'static, Reminders> {
@@ -43,22 +58,36 @@ fn reminders() -> MutexGuard<'static, Reminders> {
         .unpoison()
 }
 
-/// Ends the reservation of `file` after `time`; false if no thread can be started.
-pub(crate) fn end_after(time: Duration, file: Weak<MainFile>) -> bool {
+/// Calls `call` in another thread after `time`, which is the same for each caller, and again
+/// until it returns true; false if no thread can be started.
+pub(crate) fn call_after(time: Duration, call: impl FnMut() -> bool + Send + 'static) -> bool {
     let mut reminders = reminders();
     if !reminders.has_thread {
-        let builder = thread::Builder::new().name("wal-reservation".to_owned());
-        reminders.has_thread = builder.spawn(run).is_ok();
+        reminders.has_thread = start();
     }
     if reminders.has_thread {
-        reminders.list.push_back((Instant::now() + time, file));
+        reminders.add(Reminder {
+            at: Instant::now() + time,
+            call: Box::new(call),
+        });
     }
     reminders.has_thread
 }
 
+/// Starts the thread, with all signals blocked: the program's handlers run in its own threads.
+fn start() -> bool {
+    // A new thread inherits the mask of the thread that starts it.
+    let Ok(mask) = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK) else {
+        return false;
+    };
+    let builder = thread::Builder::new().name("wal-reservation".to_owned());
+    let started = builder.spawn(run).is_ok();
+    // It fails for an unknown `how` alone.
+    let _ = mask.thread_set_mask();
+    started
+}
+
 fn run() {
-    // The program's signal handlers run in its own threads.
-    let _ = SigSet::all().thread_block();
     loop {
         let next = {
             let mut reminders = reminders();
@@ -68,15 +97,76 @@ fn run() {
             }
             next
         };
-        let Some((at, file)) = next else {
+        let Some(mut reminder) = next else {
             return;
         };
-        thread::sleep(at.saturating_duration_since(Instant::now()));
-        if let Some(main) = file.upgrade()
-            && !main.expire_reservation()
-        {
-            let mut reminders = reminders();
-            reminders.list.push_front((Instant::now() + PAUSE, file));
+        thread::sleep(reminder.at.saturating_duration_since(Instant::now()));
+        let is_done = catch_unwind(AssertUnwindSafe(|| (reminder.call)()));
+        if !is_done.unwrap_or(true) {
+            reminder.at = Instant::now() + PAUSE;
+            reminders().add(reminder);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const TIME: Duration = Duration::from_millis(1);
+    const WATCHDOG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn busy_file_delays_no_other_reminder() {
+        let (other_is_called, called) = mpsc::channel();
+        let (done, busy_is_done) = mpsc::channel();
+        // Busy until the call for the other file was made.
+        let busy = move || {
+            let is_done = called.try_recv().is_ok();
+            if is_done {
+                done.send(()).unwrap();
+            }
+            is_done
+        };
+        assert!(call_after(TIME, busy));
+        let other = move || {
+            other_is_called.send(()).unwrap();
+            true
+        };
+        assert!(call_after(TIME, other));
+        busy_is_done.recv_timeout(WATCHDOG).unwrap();
+    }
+
+    #[test]
+    fn panic_in_a_call_stops_no_later_reminder() {
+        for _ in 0..2 {
+            assert!(call_after(TIME, || panic!("a test")));
+            let (done, is_done) = mpsc::channel();
+            let call = move || {
+                done.send(()).unwrap();
+                true
+            };
+            assert!(call_after(TIME, call));
+            is_done.recv_timeout(WATCHDOG).unwrap();
+        }
+    }
+
+    #[test]
+    fn thread_blocks_signals_and_its_starter_does_not() {
+        let before = SigSet::thread_get_mask().unwrap();
+        let (send, mask) = mpsc::channel();
+        let call = move || {
+            send.send(SigSet::thread_get_mask().unwrap()).unwrap();
+            true
+        };
+        assert!(call_after(TIME, call));
+        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
+        let mask = mask.recv_timeout(WATCHDOG).unwrap();
+        let all = SigSet::all();
+        // The system keeps a few for itself.
+        let kept = all.iter().filter(|&signal| !mask.contains(signal)).count();
+        assert_eq!(kept, 2, "SIGKILL and SIGSTOP");
     }
 }

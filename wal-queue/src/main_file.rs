@@ -48,8 +48,8 @@ use crate::waiting;
 const WRITE: (c_int, c_int) = (0, 1);
 /// `CKPT`, by the numbers of SQLite.
 const CKPT: c_int = 1;
-/// The first of the locks `READ(k)`, by the numbers of SQLite.
-const FIRST_READ: c_int = 3;
+/// `READ(0)`, the first of the locks `READ(k)`, by the numbers of SQLite.
+pub(crate) const FIRST_READ: c_int = 3;
 
 /// What SQLite waits for a lock if it waits without an end (`unixFileControl`).
 const WITHOUT_END: Duration = Duration::from_millis(i32::MAX as u64);

@@ -1,17 +1,17 @@
 //! `WRITE` for a transaction that reads before it writes, and has lost before; off by default.
 //!
 //! # Protocol
-//! A transaction that has read, and then asks for `WRITE`, is refused if another connection has
-//! it, and if its snapshot is not the newest (`SQLITE_BUSY_SNAPSHOT`). Waiting would not help: it
-//! has to begin anew. Where peers commit more often than it reads, it never commits. So after
-//! such a refusal the next read transaction of the connection waits in the queue, and acquires
-//! `WRITE` *before* its first read lock: it is *reserved*. When SQLite asks for `WRITE`, it gets
-//! what is reserved, and its snapshot is the newest.
+//! A transaction that has read is refused `WRITE` if another connection holds it, or if its own
+//! snapshot is not the newest (`SQLITE_BUSY_SNAPSHOT`). To wait does not help: the application
+//! rolls the transaction back and repeats it. If peers commit while it reads each time, it never
+//! commits. So the next read transaction of such a connection waits in the queue, and acquires
+//! `WRITE` *before* its first read lock: `WRITE` is *reserved*. When SQLite asks for `WRITE` later,
+//! the connection holds it already, and the snapshot is the newest.
 //!
-//! SQLite loads the header before it acquires a read lock. So the call that has reserved `WRITE`
-//! answers `SQLITE_BUSY`, after which SQLite loads the header again (`walTryBeginRead`). After a
-//! refusal of `READ(0)` it first asks for another read lock with the old header, which is refused
-//! too.
+//! SQLite loads the header before it asks for a read lock, so its header may be older than the
+//! reservation. The call that reserves `WRITE` therefore returns `SQLITE_BUSY`, and SQLite loads
+//! the header again (`walTryBeginRead`). If that call asked for `READ(0)`, SQLite asks for another
+//! read lock first, with the old header: that call returns `SQLITE_BUSY` as well.
 //!
 //! A reservation ends
 //! - when SQLite asks for `WRITE`;
@@ -27,14 +27,14 @@
 #![allow(unsafe_code)] // SQLite says whether a transaction is open.
 
 use std::ffi::c_int;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use wal_core::wait::{now, thread_number};
 
 use crate::expiry;
 use crate::ffi::{self, Connection};
-use crate::main_file::{MainFile, State};
+use crate::main_file::{FIRST_READ, MainFile, State};
 use crate::queue::Queue;
 use crate::waiting;
 
@@ -45,25 +45,28 @@ pub(crate) const LASTS: Duration = Duration::from_millis(50);
 const WAITS: Duration = Duration::from_millis(500);
 /// How long after a refusal a read transaction counts as the next try.
 const WANTED: Duration = Duration::from_secs(1);
-/// `READ(0)`, by the numbers of SQLite.
-const FIRST_READ: c_int = 3;
-
 /// `sqlite3_get_autocommit`.
 pub(crate) type GetAutocommit = unsafe extern "C" fn(*mut Connection) -> c_int;
 
 /// The reservation of one connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) enum Reservation {
     #[default]
     None,
     /// A transaction was refused at this time.
     Wanted(Instant),
-    /// `WRITE` is reserved until then, and so many calls for a read lock are refused.
-    Held { until: Instant, refusals: u8 },
+    /// `WRITE` is reserved.
+    Held {
+        until: Instant,
+        /// How many more calls for a read lock are refused.
+        refusals: u8,
+        /// Lives as long as the reservation.
+        _token: Arc<()>,
+    },
 }
 
 impl Reservation {
-    pub(crate) fn is_held(self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         matches!(self, Self::Held { .. })
     }
 
@@ -75,21 +78,24 @@ impl Reservation {
     /// True if the read transaction that begins at `now` is to reserve `WRITE`. It is asked
     /// once for each refusal.
     fn begins(&mut self, now: Instant) -> bool {
-        match *self {
-            Self::Wanted(since) => {
-                *self = Self::None;
-                now.duration_since(since) < WANTED
-            }
-            _ => false,
-        }
+        let Self::Wanted(since) = *self else {
+            return false;
+        };
+        *self = Self::None;
+        now.duration_since(since) < WANTED
     }
 
-    /// `WRITE` is reserved at `now`, in a call for the read lock `first` that is refused.
-    fn hold(&mut self, now: Instant, first: c_int) {
+    /// `WRITE` is reserved at `now`, in a call for the read lock `first` that is refused. Returns
+    /// a reference that is dead once the reservation has ended.
+    fn hold(&mut self, now: Instant, first: c_int) -> Weak<()> {
+        let token = Arc::new(());
+        let ended = Arc::downgrade(&token);
         *self = Self::Held {
             until: now + LASTS,
             refusals: u8::from(first == FIRST_READ),
+            _token: token,
         };
+        ended
     }
 
     /// True if a call for a read lock is refused, so that SQLite loads the header again.
@@ -103,14 +109,18 @@ impl Reservation {
         }
     }
 
-    /// Ends the reservation; true if `WRITE` is held for it.
+    /// Ends the reservation if `WRITE` is reserved; false if it is not.
     fn end(&mut self) -> bool {
-        std::mem::take(self).is_held()
+        let is_held = self.is_held();
+        if is_held {
+            *self = Self::None;
+        }
+        is_held
     }
 
-    /// True if it is over at `now`.
-    fn is_over(self, now: Instant) -> bool {
-        matches!(self, Self::Held { until, .. } if now >= until)
+    /// True if the reservation has lasted its time at `now`.
+    fn is_over(&self, now: Instant) -> bool {
+        matches!(self, Self::Held { until, .. } if now >= *until)
     }
 }
 
@@ -145,20 +155,26 @@ impl MainFile {
         if code != ffi::OK {
             return false;
         }
-        state.reservation.hold(Instant::now(), first);
+        let token = state.reservation.hold(Instant::now(), first);
         if let Some(writers) = queue.writers() {
             writers.begin_slice(thread_number(), now(), from_queue);
         }
-        if !expiry::end_after(LASTS, self.weak()) {
+        let file = self.weak();
+        let expire = move || {
+            // Without the mutex: a connection that waits without an end holds it.
+            let has_ended = token.strong_count() == 0;
+            has_ended || file.upgrade().is_none_or(|main| main.expire_reservation())
+        };
+        if !expiry::call_after(LASTS, expire) {
             self.end_reservation(state);
             return false;
         }
         true
     }
 
-    /// SQLite asks for `WRITE`; true if it is reserved, and is that of SQLite from now on.
+    /// SQLite asks for `WRITE`. True if it was reserved: SQLite has it, and it does not expire.
     pub(crate) fn takes_reserved_write(&self, state: &mut State) -> bool {
-        state.reservation.is_held() && state.reservation.end()
+        state.reservation.end()
     }
 
     /// SQLite was refused `WRITE`.
@@ -173,7 +189,8 @@ impl MainFile {
         }
     }
 
-    /// The busy handler sleeps: SQLite begins the transaction anew by itself.
+    /// The busy handler sleeps: SQLite repeats the refused call with a new snapshot, so the next
+    /// read transaction needs no reservation.
     pub(crate) fn forget_lost_upgrade(&self) {
         // While the mutex is held another thread is in a call of this connection.
         if self.options().reserve.is_some()
@@ -186,7 +203,7 @@ impl MainFile {
 
     /// Ends the reservation, if there is one, and releases `WRITE`.
     pub(crate) fn end_reservation(&self, state: &mut State) {
-        if !state.reservation.is_held() || !state.reservation.end() {
+        if !state.reservation.end() {
             return;
         }
         self.unlock_write();
@@ -195,8 +212,8 @@ impl MainFile {
         }
     }
 
-    /// Ends the reservation if it is over; false if that cannot be told at this moment.
-    pub(crate) fn expire_reservation(&self) -> bool {
+    /// Ends the reservation if it has lasted its time; false if another thread holds the mutex.
+    fn expire_reservation(&self) -> bool {
         let Some(mut state) = self.try_state() else {
             return false;
         };
@@ -240,11 +257,21 @@ mod tests {
     fn reservation_is_over_after_its_time_and_ends_once() {
         let start = Instant::now();
         let mut reservation = Reservation::default();
-        reservation.hold(start, FIRST_READ + 1);
+        let token = reservation.hold(start, FIRST_READ + 1);
         assert!(!reservation.is_over(start + LASTS / 2));
         assert!(reservation.is_over(start + LASTS));
+        assert_eq!(token.strong_count(), 1);
         assert!(reservation.end());
+        assert_eq!(token.strong_count(), 0);
         assert!(!reservation.end());
         assert!(!reservation.is_over(start + LASTS));
+    }
+
+    #[test]
+    fn end_of_no_reservation_keeps_the_wish_for_one() {
+        let start = Instant::now();
+        let mut reservation = Reservation::Wanted(start);
+        assert!(!reservation.end());
+        assert!(reservation.begins(start));
     }
 }
