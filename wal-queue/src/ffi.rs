@@ -15,6 +15,8 @@ pub(crate) const ERROR: c_int = 1;
 pub(crate) const BUSY: c_int = 5;
 /// `SQLITE_BUSY_TIMEOUT`: a lock call has waited for as long as it may.
 pub(crate) const BUSY_TIMEOUT: c_int = BUSY | 3 << 8;
+/// `SQLITE_IOERR_WRITE`: a write has failed.
+pub(crate) const IOERR_WRITE: c_int = 778;
 /// `SQLITE_IOERR_FSYNC`: a sync has failed.
 pub(crate) const IOERR_FSYNC: c_int = 1034;
 /// `SQLITE_OK_LOAD_PERMANENTLY`: the library stays loaded when the connection is closed.
@@ -286,6 +288,7 @@ pub const CONSTANTS: &[(&str, i64)] = &[
     ("SQLITE_ERROR", ERROR as i64),
     ("SQLITE_BUSY", BUSY as i64),
     ("SQLITE_BUSY_TIMEOUT", BUSY_TIMEOUT as i64),
+    ("SQLITE_IOERR_WRITE", IOERR_WRITE as i64),
     ("SQLITE_IOERR_FSYNC", IOERR_FSYNC as i64),
     ("SQLITE_OK_LOAD_PERMANENTLY", OK_LOAD_PERMANENTLY as i64),
     ("SQLITE_UTF8", UTF8 as i64),

@@ -247,8 +247,9 @@ impl MainFile {
         };
         let synced = match (member.synced(), &postponed.published) {
             (Some(synced), Some(commit)) => wait_until_synced(&member, synced, commit),
-            // No peer can be asked, or which frame is the last one is unknown.
-            _ => member.sync_database().and_then(|()| member.sync_log()),
+            // Without a side file, or without the number of the commit's last frame, no sync of a
+            // peer serves.
+            _ => member.sync_alone(postponed.salts),
         };
         match synced {
             Ok(()) => ffi::OK,
@@ -268,6 +269,23 @@ struct Member<'m> {
 impl Member<'_> {
     fn synced(&self) -> Option<&SyncedLog> {
         Some(self.queue.as_ref()?.wait_state()?.synced())
+    }
+
+    /// Syncs all that a commit in the generation of `salts` may need.
+    fn sync_alone(&self, salts: Salts) -> Result<(), c_int> {
+        // A sync may succeed although an earlier one has lost frames of this commit. It is checked
+        // again, since a peer may have met such a failure since then.
+        self.check_no_sync_failed(salts)?;
+        self.sync_database()?;
+        self.sync_log()?;
+        self.check_no_sync_failed(salts)
+    }
+
+    fn check_no_sync_failed(&self, salts: Salts) -> Result<(), c_int> {
+        match self.synced() {
+            Some(synced) if synced.has_failed(salts) => Err(ffi::IOERR_FSYNC),
+            _ => Ok(()),
+        }
     }
 
     /// The published header, which a peer may be storing.

@@ -80,7 +80,9 @@ unsafe extern "C" fn write(
         let bytes = unsafe { slice::from_raw_parts(bytes.cast::<u8>(), len) };
         log.main.write_log(bytes, offset)
     };
-    let code = guarded(see, || ffi::OK);
+    // After a panic the header of a new generation may not be recorded, and the sync behind it
+    // could be postponed: nothing is written then.
+    let code = guarded(see, || ffi::IOERR_WRITE);
     if code != ffi::OK {
         return code;
     }

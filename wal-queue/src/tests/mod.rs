@@ -9,6 +9,7 @@ use std::ffi::c_int;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use wal_core::types::Salts;
 use wal_core::wait::{Position, now};
 
 use crate::ffi;
@@ -507,4 +508,33 @@ fn thread_that_comes_back_late_queues_at_the_end() {
     let (rest, slept) = timed(|| sleep(20));
     assert_eq!(rest, Some(0));
     assert!(slept >= 20 * MS, "it was first after {slept:?}");
+}
+
+#[test]
+fn commit_behind_a_failed_sync_is_not_acknowledged() {
+    const SALTS: [u8; 8] = *b"generatn";
+    let database = Database::new();
+    let connection = database.open_reading();
+    let main = &connection.main;
+    main.set_log(Some(main.base()));
+    let mut commit_frame = [0; 24];
+    commit_frame[7] = 1;
+    commit_frame[8..16].copy_from_slice(&SALTS);
+    for has_failed in [false, true] {
+        assert_eq!(connection.acquire_write(), ffi::OK);
+        assert_eq!(main.write_log(&commit_frame, 32), ffi::OK);
+        assert_eq!(main.sync_log(main.base(), ffi::SYNC_NORMAL), ffi::OK);
+        // The header of this index cannot be read, so the last frame is unknown.
+        connection.publish();
+        assert_eq!(connection.release_write(), ffi::OK);
+        let code = if has_failed {
+            let queue = database.queue();
+            queue.wait_state().unwrap().synced().fail(Salts(SALTS));
+            ffi::IOERR_FSYNC
+        } else {
+            ffi::OK
+        };
+        // The sync that the connection makes now is successful.
+        assert_eq!(main.commit_phase_two(), code, "{has_failed}");
+    }
 }
