@@ -8,7 +8,7 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use crate::ffi::{
-    ApiRoutines, Connection, Context, Destructor, EntryPoint, File, Module, ScalarFunction, Symbol,
+    ApiRoutines, Connection, Context, Destructor, EntryPoint, Module, ScalarFunction, Symbol,
     Value, Vfs,
 };
 
@@ -18,8 +18,8 @@ const OLDEST: c_int = 3_028_000;
 const LIBVERSION_NUMBER: usize = 67;
 /// The place of `sqlite3_is_interrupted`, and the SQLite since which it is there.
 const IS_INTERRUPTED: (usize, c_int) = (266, 3_041_000);
-/// The place of `sqlite3_database_file_object`, and the SQLite since which it is there.
-const DATABASE_FILE_OBJECT: (usize, c_int) = (251, 3_032_000);
+/// The place of `sqlite3_filename_wal`, and a SQLite since which it is there.
+const FILENAME_WAL: (usize, c_int) = (248, 3_032_000);
 /// The place of `sqlite3_txn_state`, and the SQLite since which it is there.
 const TXN_STATE: (usize, c_int) = (252, 3_034_000);
 
@@ -43,9 +43,9 @@ macro_rules! functions {
             /// `sqlite3_is_interrupted`. A program that is linked with an older SQLite could not
             /// be linked with it.
             pub(crate) is_interrupted: Option<unsafe extern "C" fn(*mut Connection) -> c_int>,
-            /// `sqlite3_database_file_object`.
-            pub(crate) database_file_object:
-                Option<unsafe extern "C" fn(*const c_char) -> *mut File>,
+            /// `sqlite3_filename_wal`.
+            pub(crate) filename_wal:
+                Option<unsafe extern "C" fn(*const c_char) -> *const c_char>,
             /// `sqlite3_txn_state`.
             pub(crate) txn_state: Option<TxnState>,
             pub(crate) vtab_config: VtabConfig,
@@ -57,7 +57,7 @@ macro_rules! functions {
         pub const SLOTS: &[(&str, usize)] = &[
             ("sqlite3_libversion_number", LIBVERSION_NUMBER),
             ("sqlite3_is_interrupted", IS_INTERRUPTED.0),
-            ("sqlite3_database_file_object", DATABASE_FILE_OBJECT.0),
+            ("sqlite3_filename_wal", FILENAME_WAL.0),
             ("sqlite3_txn_state", TXN_STATE.0),
             ("sqlite3_vtab_config", VTAB_CONFIG),
             $((stringify!($symbol), $slot),)*
@@ -89,8 +89,8 @@ macro_rules! functions {
                 }
                 let (interrupted, since) = IS_INTERRUPTED;
                 let is_interrupted = (version >= since).then(|| at(interrupted)).flatten();
-                let (object, since) = DATABASE_FILE_OBJECT;
-                let object = (version >= since).then(|| at(object)).flatten();
+                let (log_name, since) = FILENAME_WAL;
+                let log_name = (version >= since).then(|| at(log_name)).flatten();
                 let (state, since) = TXN_STATE;
                 let state = (version >= since).then(|| at(state)).flatten();
                 Some(Api {
@@ -102,12 +102,12 @@ macro_rules! functions {
                         // SAFETY: the function in this slot has this type.
                         unsafe { std::mem::transmute::<Symbol, TxnState>(function) }
                     }),
-                    database_file_object: object.map(|function| {
+                    filename_wal: log_name.map(|function| {
                         // SAFETY: the function in this slot has this type.
                         unsafe {
                             std::mem::transmute::<
                                 Symbol,
-                                unsafe extern "C" fn(*const c_char) -> *mut File,
+                                unsafe extern "C" fn(*const c_char) -> *const c_char,
                             >(function)
                         }
                     }),
@@ -137,13 +137,13 @@ macro_rules! functions {
             pub(crate) fn linked() -> Self {
                 unsafe extern "C" {
                     $(fn $symbol($(_: $argument),*) $(-> $result)?;)*
-                    fn sqlite3_database_file_object(name: *const c_char) -> *mut File;
+                    fn sqlite3_filename_wal(name: *const c_char) -> *const c_char;
                     fn sqlite3_vtab_config(_: *mut Connection, _: c_int, ...) -> c_int;
                     fn sqlite3_txn_state(_: *mut Connection, _: *const c_char) -> c_int;
                 }
                 Api {
                     is_interrupted: None,
-                    database_file_object: Some(sqlite3_database_file_object),
+                    filename_wal: Some(sqlite3_filename_wal),
                     txn_state: Some(sqlite3_txn_state),
                     vtab_config: sqlite3_vtab_config,
                     $($name: $symbol,)*

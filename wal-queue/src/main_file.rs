@@ -22,7 +22,6 @@
 #![allow(unsafe_code)] // The wal-index is memory that SQLite has mapped.
 
 use std::ffi::{CStr, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr::null;
 use std::sync::{Arc, TryLockError, Weak};
@@ -141,10 +140,9 @@ impl MainFile {
         &self.owner
     }
 
-    /// True if `log` is the name of its log, and its connection shares its syncs.
+    /// True if SQLite opens the log of this connection by `log`, and the connection shares its syncs.
     pub(crate) fn has_log_in_group(&self, log: &CStr) -> bool {
-        let database = self.path.as_os_str().as_bytes();
-        self.options.group_commit && log.to_bytes().strip_prefix(database) == Some(b"-wal")
+        self.options.group_commit && log.as_ptr().addr() == self.options.log_name
     }
 
     pub(crate) fn options(&self) -> Options {

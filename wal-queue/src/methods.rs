@@ -80,7 +80,9 @@ impl Methods {
         let Some(table) = (unsafe { self.table_for(shim, file, Kind::Database) }) else {
             return;
         };
-        // SAFETY: SQLite has passed the name.
+        // SAFETY: SQLite has passed the name. A VFS above this one that passes a copy of the name
+        // of a database file has made it by `sqlite3_create_filename`: SQLite demands that, since
+        // every VFS may read the parameters behind the name.
         let options = unsafe { shim.options.with_uri(&shim.api, name.as_ptr()) };
         let path = Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()));
         // SAFETY: the file stays open until `close`, which takes the base file back.
@@ -97,22 +99,10 @@ impl Methods {
     /// # Safety
     /// As for [`Methods::replace`].
     pub(crate) unsafe fn replace_of_log(&self, shim: &'static Shim, file: *mut File, name: &CStr) {
-        let Some(database_file) = shim.api.database_file_object else {
-            return;
-        };
-        // A VFS above this one may open logs by names of its own, which SQLite does not know.
-        if !open_files::any(|main| main.has_log_in_group(name)) {
-            return;
-        }
-        // SAFETY: SQLite has passed the name of a log.
-        let main = unsafe { database_file(name.as_ptr()) };
-        if main.is_null() {
-            return;
-        }
-        let Some(main) = self
-            .main_of(main)
-            .filter(|main| main.has_log_in_group(name))
-        else {
+        // A VFS above this one may open a log by a copy of its name, of which the functions of
+        // SQLite for names would read the memory before it. So the address alone is compared: a
+        // copy is at another address, and that log is left alone.
+        let Some(main) = open_files::newest(|main| main.has_log_in_group(name)) else {
             return;
         };
         // SAFETY: the caller's promise.

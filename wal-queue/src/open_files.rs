@@ -7,7 +7,7 @@
 //! phase, when other files of the transaction may be done. So it is postponed only if the
 //! connection writes no other file ([`is_only_file_written`]), and has opened no super-journal
 //! ([`has_super_journal`]), after which SQLite ignores what fails.
-#![allow(unsafe_code)] // SQLite passes where a file's connection is.
+#![allow(unsafe_code)] // SQLite passes the place at which it stores a connection.
 #![expect(
     clippy::disallowed_types,
     reason = "the list of files is a static, which outlives a model"
@@ -44,16 +44,18 @@ pub(crate) fn add(file: &Arc<MainFile>) {
     files.push(Arc::downgrade(file));
 }
 
-/// True if `is_so` holds for one of the open files.
-pub(crate) fn any(is_so: impl FnMut(&MainFile) -> bool) -> bool {
-    let open: Vec<_> = {
-        let files = files().lock().unpoison();
-        files.iter().filter_map(Weak::upgrade).collect()
-    };
-    open.iter().map(Arc::as_ref).any(is_so)
+/// The open files, in the order in which they were opened. Dropped without the mutex.
+fn open() -> Vec<Arc<MainFile>> {
+    let files = files().lock().unpoison();
+    files.iter().filter_map(Weak::upgrade).collect()
 }
 
-/// Whose file it is, and who writes it.
+/// The file that was opened last of those for which `is_so` holds.
+pub(crate) fn newest(is_so: impl Fn(&MainFile) -> bool) -> Option<Arc<MainFile>> {
+    open().into_iter().rev().find(|file| is_so(file))
+}
+
+/// The connection that uses a file, and the one that writes it.
 #[derive(Debug, Default)]
 pub(crate) struct Owner {
     /// Where SQLite stores the connection that uses the file at this moment.
@@ -64,7 +66,7 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// SQLite says that the connection that uses the file is at `place`.
+    /// SQLite stores the connection that uses the file at `place` (`SQLITE_FCNTL_PDB`).
     pub(crate) fn set_place(&self, place: *mut *mut Connection) {
         self.place.store(place, Ordering::Relaxed);
     }
@@ -99,11 +101,11 @@ impl Owner {
 pub(crate) fn is_only_file_written(owner: &Owner) -> bool {
     // The connection itself has stored each of these words, in calls before this one.
     let writer = owner.writer.load(Ordering::Relaxed);
-    let is_another = |file: &MainFile| {
+    let is_another = |file: &Arc<MainFile>| {
         let other = file.owner();
         !std::ptr::eq(other, owner) && other.writer.load(Ordering::Relaxed) == writer
     };
-    writer != 0 && !any(is_another)
+    writer != 0 && !open().iter().any(is_another)
 }
 
 /// This thread has opened a super-journal.

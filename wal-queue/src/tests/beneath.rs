@@ -112,7 +112,7 @@ impl Database {
         opened
     }
 
-    fn open_with(self: &Arc<Self>, options: Options) -> Opened {
+    pub(super) fn open_with(self: &Arc<Self>, options: Options) -> Opened {
         let file = Box::into_raw(Box::new(OpenFile {
             base: File { methods: &METHODS },
             database: self.clone(),

@@ -5,7 +5,7 @@
 
 mod beneath;
 
-use std::ffi::c_int;
+use std::ffi::{CString, c_int};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use wal_core::types::Salts;
 use wal_core::wait::{Position, now};
 
 use crate::ffi;
+use crate::options::Options;
 use crate::waiting;
 
 use beneath::Database;
@@ -537,4 +538,18 @@ fn commit_behind_a_failed_sync_is_not_acknowledged() {
         // The sync that the connection makes now is successful.
         assert_eq!(main.commit_phase_two(), code, "{has_failed}");
     }
+}
+
+#[test]
+fn log_by_a_copy_of_its_name_is_left_alone() {
+    let database = Database::new();
+    let path = format!("{}-wal", database.path().display());
+    let [name, copy] = [(); 2].map(|()| CString::new(path.as_str()).unwrap());
+    let connection = database.open_with(Options {
+        group_commit: true,
+        log_name: name.as_ptr().addr(),
+        ..Options::default()
+    });
+    assert!(connection.main.has_log_in_group(&name));
+    assert!(!connection.main.has_log_in_group(&copy));
 }
