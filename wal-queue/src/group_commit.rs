@@ -149,8 +149,8 @@ impl Group {
         self.postponed.is_some()
     }
 
-    /// The connection releases `WRITE` next. `header` is what is published, and `is_new` says
-    /// whether this connection has published it.
+    /// The connection releases `WRITE` next. `header` is what is published, and `is_new`
+    /// is true if this connection has published it.
     pub(crate) fn publish(&mut self, header: Option<IndexHeader>, is_new: bool) {
         self.end();
         match &mut self.postponed {

@@ -24,7 +24,7 @@
 //!
 //! # Crash
 //! The system frees the lock of a dead process.
-#![allow(unsafe_code)] // SQLite says whether a transaction is open.
+#![allow(unsafe_code)] // SQLite returns whether a transaction is open.
 
 use std::ffi::c_int;
 use std::sync::{Arc, Weak};
@@ -125,8 +125,8 @@ impl Reservation {
 }
 
 impl MainFile {
-    /// True if a call for the read lock `first` is refused: it has reserved `WRITE`, or an
-    /// earlier one has.
+    /// True if the connection is refused the read lock `first`, since this call or an earlier one
+    /// has reserved `WRITE`.
     pub(crate) fn reserves(&self, first: c_int) -> bool {
         if self.options().reserve.is_none() {
             return false;

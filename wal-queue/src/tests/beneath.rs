@@ -102,10 +102,25 @@ impl Database {
         unsafe extern "C" fn reads(_connection: *mut Connection, _name: *const c_char) -> c_int {
             ffi::TXN_READ
         }
-        let opened = self.open_with(Options {
+        self.open_for_connection(Options {
             txn_state: Some(reads),
             ..Options::default()
-        });
+        })
+    }
+
+    /// The same in a transaction that reserves `WRITE` after a refusal.
+    pub(super) fn open_reserving(self: &Arc<Self>) -> Opened {
+        unsafe extern "C" fn autocommit(_connection: *mut Connection) -> c_int {
+            0
+        }
+        self.open_for_connection(Options {
+            reserve: Some(autocommit),
+            ..Options::default()
+        })
+    }
+
+    fn open_for_connection(self: &Arc<Self>, options: Options) -> Opened {
+        let opened = self.open_with(options);
         // No function uses the connection.
         let connection = Box::leak(Box::new(std::ptr::dangling_mut::<Connection>()));
         opened.main.owner().set_place(connection);

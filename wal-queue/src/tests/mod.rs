@@ -553,3 +553,26 @@ fn log_by_a_copy_of_its_name_is_left_alone() {
     assert!(connection.main.has_log_in_group(&name));
     assert!(!connection.main.has_log_in_group(&copy));
 }
+
+#[test]
+fn connection_that_waits_keeps_no_other_reservation() {
+    let database = Database::new();
+    let (waits, stalls) = (database.open_reserving(), database.open_reserving());
+    database.peer_locks();
+    assert_eq!(waits.acquire_write(), ffi::BUSY);
+    assert_eq!(stalls.acquire_write(), ffi::BUSY);
+    database.peer_unlocks();
+    // Its reservation has ended before its time.
+    assert_eq!(waits.read(), ffi::BUSY, "the reservation begins");
+    assert_eq!(waits.acquire_write(), ffi::OK);
+    assert_eq!(waits.release_write(), ffi::OK);
+    assert_eq!(stalls.read(), ffi::BUSY, "the reservation begins");
+    assert!(database.has_owner());
+    // Without an end, and with its mutex held.
+    waits.main.set_lock_timeout(-1);
+    let main = waits.main.clone();
+    let (send, code) = std::sync::mpsc::channel();
+    let waiter = thread::spawn(move || send.send(main.shm_lock(0, 1, ACQUIRE)).unwrap());
+    assert_eq!(code.recv_timeout(20_000 * MS), Ok(ffi::OK));
+    waiter.join().unwrap();
+}
