@@ -12,7 +12,8 @@
 //! | `methods` | the methods of a database file that are replaced |
 //! | `base_file` | a database file as the VFS beneath has it |
 //! | `block` | the wal-index, as SQLite has mapped it |
-//! | `main_file` | what is known of an open database file, and its `WRITE` |
+//! | `main_file` | what is known of an open database file |
+//! | `write_lock` | `WRITE` of a connection, and the other locks of the wal-index |
 //! | `guard` | SHARED on the database file, beside that of SQLite |
 //! | `group_commit` | one sync of the log for the commits of many |
 //! | `log_file` | the log of a connection that shares its syncs |
@@ -51,6 +52,7 @@ mod sql;
 mod tests;
 mod vfs;
 mod waiting;
+mod write_lock;
 
 #[doc(hidden)]
 pub use api::SLOTS;

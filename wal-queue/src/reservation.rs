@@ -34,9 +34,10 @@ use wal_core::wait::{now, thread_number};
 
 use crate::expiry;
 use crate::ffi::{self, Connection};
-use crate::main_file::{FIRST_READ, MainFile, State};
+use crate::main_file::{MainFile, State};
 use crate::queue::Queue;
 use crate::waiting;
+use crate::write_lock::FIRST_READ;
 
 /// How long `WRITE` is reserved. A transaction that reads for longer loses as without a
 /// reservation.

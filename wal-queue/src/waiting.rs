@@ -35,8 +35,9 @@ use wal_core::fork::ProcessGeneration;
 use wal_core::sync::Ordering;
 use wal_core::wait::{HEARTBEAT, POLL_INTERVAL, Position, QueueSlot, now, thread_number};
 
-use crate::main_file::{MainFile, Probe};
+use crate::main_file::MainFile;
 use crate::queue::Queue;
+use crate::write_lock::Probe;
 
 /// How long a wish, and a ticket without a slot, last. SQLite comes to its busy handler within
 /// microseconds, but a thread may be without a processor for a while.
