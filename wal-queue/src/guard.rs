@@ -23,11 +23,12 @@
 //! The system frees the lock of a dead process.
 
 use std::ffi::c_int;
-use std::path::Path;
 use std::sync::Arc;
 
 use wal_core::LockMode;
-use wal_core::storage::{ByteLocks, LockKind, OpenMode, OsFile, database_bytes, parked_elsewhere};
+use wal_core::storage::{
+    ByteLocks, HeldPath, LockKind, OpenMode, OsFile, database_bytes, parked_elsewhere,
+};
 use wal_core::sync::{Mutex, Unpoison};
 
 use crate::base_file::BaseFile;
@@ -50,13 +51,13 @@ struct Guard {
 static GUARDS: PerDatabase<Guard> = PerDatabase::new();
 
 impl Guard {
-    /// The guard of the database at `path`, on which SQLite holds SHARED; `None` if the system
+    /// The guard of the database at `place`, on which SQLite holds SHARED; `None` if the system
     /// has no such locks.
-    fn of(path: &Path) -> Option<Arc<Self>> {
+    fn of(place: HeldPath) -> Option<Arc<Self>> {
         if !LOCKS.belong_to_description() {
             return None;
         }
-        GUARDS.get_or_open(path, |place, id| {
+        GUARDS.get_or_open(place, |place, id| {
             if GUARDS.len() + parked_elsewhere(id) >= MOST {
                 return None;
             }
@@ -87,17 +88,17 @@ pub(crate) struct Guarded {
 
 #[derive(Default)]
 struct Hold {
-    /// The connection has the log mapped.
-    is_wanted: bool,
+    /// Where the database is, while the connection has the log mapped.
+    place: Option<HeldPath>,
     guard: Option<Arc<Guard>>,
 }
 
 impl Guarded {
     /// Acquires the guard. SQLite has mapped the wal-index, with SHARED held.
-    pub(crate) fn acquire(&self, path: &Path) {
+    pub(crate) fn acquire(&self, place: HeldPath) {
         let mut hold = self.held.lock().unpoison();
-        hold.is_wanted = true;
-        hold.acquire(path);
+        hold.place = Some(place);
+        hold.acquire();
     }
 
     /// Releases the guard: SQLite does without a log from now on.
@@ -106,7 +107,7 @@ impl Guarded {
     }
 
     /// `xLock`.
-    pub(crate) fn lock(&self, base: BaseFile, path: &Path, level: c_int) -> c_int {
+    pub(crate) fn lock(&self, base: BaseFile, level: c_int) -> c_int {
         if level != ffi::LOCK_EXCLUSIVE {
             return base.lock(level);
         }
@@ -118,25 +119,27 @@ impl Guarded {
             code = base.lock(level);
         }
         if code != ffi::OK {
-            hold.acquire(path);
+            hold.acquire();
         }
         code
     }
 
     /// `xUnlock`.
-    pub(crate) fn unlock(&self, base: BaseFile, path: &Path, level: c_int) -> c_int {
+    pub(crate) fn unlock(&self, base: BaseFile, level: c_int) -> c_int {
         let code = base.unlock(level);
         if level == ffi::LOCK_SHARED {
-            self.held.lock().unpoison().acquire(path);
+            self.held.lock().unpoison().acquire();
         }
         code
     }
 }
 
 impl Hold {
-    fn acquire(&mut self, path: &Path) {
-        if self.is_wanted && self.guard.is_none() {
-            self.guard = Guard::of(path);
+    fn acquire(&mut self) {
+        if let Some(place) = &self.place
+            && self.guard.is_none()
+        {
+            self.guard = Guard::of(place.clone());
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::base_file::BaseFile;
 use crate::ffi::{self, File, IoMethods};
 use crate::main_file::MainFile;
-use crate::methods::{guarded, state_place, table_of};
+use crate::methods::{caught, state_place, table_of};
 
 /// An open log.
 pub(crate) struct LogFile {
@@ -82,7 +82,7 @@ unsafe extern "C" fn write(
     };
     // After a panic the header of a new generation may not be recorded, and the sync behind it
     // could be postponed: nothing is written then.
-    let code = guarded(see, || ffi::IOERR_WRITE);
+    let code = caught(see, || ffi::IOERR_WRITE);
     if code != ffi::OK {
         return code;
     }
@@ -91,7 +91,7 @@ unsafe extern "C" fn write(
 
 unsafe extern "C" fn sync(file: *mut File, flags: c_int) -> c_int {
     let log = log_of(file);
-    guarded(
+    caught(
         || log.main.sync_log(log.base, flags),
         || log.base.sync(flags),
     )

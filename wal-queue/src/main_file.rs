@@ -7,6 +7,7 @@ use std::sync::{Arc, TryLockError, Weak};
 
 use wal_core::index::IndexHeader;
 use wal_core::inspect::IndexInfo;
+use wal_core::storage::HeldPath;
 use wal_core::sync::{Mutex, MutexGuard, Unpoison};
 
 use crate::base_file::BaseFile;
@@ -124,12 +125,16 @@ impl MainFile {
         let Some(block) = (unsafe { Block::of_map(region, len, code, out) }) else {
             return;
         };
-        self.guard.acquire(&self.path);
         let mut state = self.state();
         state.block = Some(block);
-        // A connection that may not write has no turn to wait for.
+        // Without its directory a database has neither a guard nor a queue.
+        let Ok(place) = HeldPath::of(&self.path) else {
+            return;
+        };
+        self.guard.acquire(place.clone());
+        // A connection that may not write does not wait for `WRITE`.
         if self.may_write && state.queue.is_none() {
-            state.queue = Queue::of(&self.path);
+            state.queue = Queue::of(place);
         }
     }
 

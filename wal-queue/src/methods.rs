@@ -222,7 +222,7 @@ fn main_of<'f>(file: *mut File) -> &'f MainFile {
 }
 
 /// Calls `method`; `instead`, which is the VFS beneath alone, if that panics.
-pub(crate) fn guarded<T>(method: impl FnOnce() -> T, instead: impl FnOnce() -> T) -> T {
+pub(crate) fn caught<T>(method: impl FnOnce() -> T, instead: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(method)).unwrap_or_else(|_| instead())
 }
 
@@ -253,29 +253,29 @@ unsafe extern "C" fn shm_map(
 ) -> c_int {
     let main = main_of(file);
     let code = main.base().shm_map(region, len, extend, out);
-    guarded(|| main.mapped(region, len, code, out), || ());
+    caught(|| main.mapped(region, len, code, out), || ());
     code
 }
 
 unsafe extern "C" fn shm_lock(file: *mut File, first: c_int, count: c_int, flags: c_int) -> c_int {
     let main = main_of(file);
     let base = || main.base().shm_lock(first, count, flags);
-    guarded(|| main.shm_lock(first, count, flags), base)
+    caught(|| main.shm_lock(first, count, flags), base)
 }
 
 unsafe extern "C" fn shm_unmap(file: *mut File, delete: c_int) -> c_int {
     let main = main_of(file);
-    guarded(|| main.unmapping(delete != 0), || ());
+    caught(|| main.unmapping(delete != 0), || ());
     main.base().shm_unmap(delete)
 }
 
 unsafe extern "C" fn lock(file: *mut File, level: c_int) -> c_int {
     let main = main_of(file);
-    let guarded_lock = || {
+    let lock = || {
         waiting::forget_wish();
-        main.guard().lock(main.base(), main.path(), level)
+        main.guard().lock(main.base(), level)
     };
-    let code = guarded(guarded_lock, || main.base().lock(level));
+    let code = caught(lock, || main.base().lock(level));
     if code == ffi::OK && level >= ffi::LOCK_RESERVED {
         main.owner().begin_write();
     }
@@ -285,8 +285,8 @@ unsafe extern "C" fn lock(file: *mut File, level: c_int) -> c_int {
 unsafe extern "C" fn unlock(file: *mut File, level: c_int) -> c_int {
     let main = main_of(file);
     main.owner().end_write();
-    let guarded_unlock = || main.guard().unlock(main.base(), main.path(), level);
-    guarded(guarded_unlock, || main.base().unlock(level))
+    let unlock = || main.guard().unlock(main.base(), level);
+    caught(unlock, || main.base().unlock(level))
 }
 
 unsafe extern "C" fn file_control(
@@ -303,7 +303,7 @@ unsafe extern "C" fn file_control(
         main.owner().set_place(argument.cast());
     }
     if operation == ffi::FCNTL_COMMIT_PHASETWO {
-        let code = guarded(|| main.commit_phase_two(), || ffi::IOERR_FSYNC);
+        let code = caught(|| main.commit_phase_two(), || ffi::IOERR_FSYNC);
         if code != ffi::OK {
             return code;
         }

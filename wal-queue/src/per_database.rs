@@ -5,7 +5,6 @@
 )]
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use wal_core::fork::ProcessGeneration;
@@ -29,14 +28,13 @@ impl<T> PerDatabase<T> {
         table.lock().unpoison()
     }
 
-    /// The value of the database at `path`; what `open` gives if there is none. `None` if the
+    /// The value of the database at `place`; what `open` gives if there is none. `None` if the
     /// file is not there, or `open` gives none.
     pub(crate) fn get_or_open(
         &self,
-        path: &Path,
+        place: HeldPath,
         open: impl FnOnce(HeldPath, FileId) -> Option<T>,
     ) -> Option<Arc<T>> {
-        let place = HeldPath::of(path).ok()?;
         let id = place.find().ok()??.id;
         if let Some(value) = self.table().get(&id).and_then(Weak::upgrade) {
             return Some(value);

@@ -9,10 +9,10 @@
 //! The side file is a hint: a database without one, or whose side file holds garbage, has
 //! writers that poll as stock SQLite does.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use wal_core::storage::HeldPath;
 use wal_core::sync::AtomicU32;
 use wal_core::wait::{WaitState, WriterQueue, now, thread_number};
 use wal_shm::SideFile;
@@ -28,10 +28,10 @@ pub(crate) struct Queue {
 static QUEUES: PerDatabase<Queue> = PerDatabase::new();
 
 impl Queue {
-    /// The queue of the database at `path`, which SQLite has open with SHARED held; `None` if
+    /// The queue of the database at `place`, which SQLite has open with SHARED held; `None` if
     /// there cannot be one.
-    pub(crate) fn of(path: &Path) -> Option<Arc<Self>> {
-        QUEUES.get_or_open(path, |place, _| {
+    pub(crate) fn of(place: HeldPath) -> Option<Arc<Self>> {
+        QUEUES.get_or_open(place, |place, _| {
             let side = SideFile::of_engine(place)?;
             Some(Queue { side })
         })
@@ -64,6 +64,14 @@ impl Queue {
             && let Some(word) = writers.next_to_wake(thread_number(), now)
         {
             self.side.wake(word);
+        }
+    }
+
+    /// Notes that this thread has acquired `WRITE`: its time slice begins, as that of a writer that
+    /// was in the queue or came without one.
+    pub(crate) fn begin_slice(&self, from_queue: bool) {
+        if let Some(writers) = self.writers() {
+            writers.begin_slice(thread_number(), now(), from_queue);
         }
     }
 

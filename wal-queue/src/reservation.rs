@@ -30,8 +30,6 @@ use std::ffi::c_int;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use wal_core::wait::{now, thread_number};
-
 use crate::expiry;
 use crate::ffi::{self, Connection};
 use crate::main_file::{MainFile, State};
@@ -86,6 +84,14 @@ impl Reservation {
         now.duration_since(since) < WANTED
     }
 
+    /// The busy handler sleeps: SQLite repeats the refused call with a new snapshot, so the next
+    /// read transaction needs no reservation.
+    pub(crate) fn forget(&mut self) {
+        if !self.is_held() {
+            *self = Self::None;
+        }
+    }
+
     /// `WRITE` is reserved at `now`, in a call for the read lock `first` that is refused. Returns
     /// a reference that is dead once the reservation has ended.
     fn hold(&mut self, now: Instant, first: c_int) -> Weak<()> {
@@ -128,11 +134,7 @@ impl Reservation {
 impl MainFile {
     /// True if the connection is refused the read lock `first`, since this call or an earlier one
     /// has reserved `WRITE`.
-    pub(crate) fn reserves(&self, first: c_int) -> bool {
-        if self.options().reserve.is_none() {
-            return false;
-        }
-        let mut state = self.state();
+    pub(crate) fn reserves(&self, state: &mut State, first: c_int) -> bool {
         if state.reservation.refuses() {
             return true;
         }
@@ -143,7 +145,7 @@ impl MainFile {
         let Some(queue) = state.queue.clone() else {
             return false;
         };
-        self.reserve(&mut state, &queue, first)
+        self.reserve(state, &queue, first)
     }
 
     fn reserve(&self, state: &mut State, queue: &Arc<Queue>, first: c_int) -> bool {
@@ -157,9 +159,7 @@ impl MainFile {
             return false;
         }
         let token = state.reservation.hold(Instant::now(), first);
-        if let Some(writers) = queue.writers() {
-            writers.begin_slice(thread_number(), now(), from_queue);
-        }
+        queue.begin_slice(from_queue);
         let file = self.weak();
         let expire = move || {
             // Without the mutex: a connection that waits without an end holds it.
@@ -187,18 +187,6 @@ impl MainFile {
         // SAFETY: the connection is that of the call of SQLite which asks for `WRITE`.
         if !connection.is_null() && (unsafe { get_autocommit(connection) }) == 0 {
             state.reservation.lose(Instant::now());
-        }
-    }
-
-    /// The busy handler sleeps: SQLite repeats the refused call with a new snapshot, so the next
-    /// read transaction needs no reservation.
-    pub(crate) fn forget_lost_upgrade(&self) {
-        // While the mutex is held another thread is in a call of this connection.
-        if self.options().reserve.is_some()
-            && let Some(mut state) = self.try_state()
-            && !state.reservation.is_held()
-        {
-            state.reservation = Reservation::None;
         }
     }
 

@@ -16,7 +16,7 @@
 //! forgotten when the thread opens or locks a file, or begins to read, and after a moment.
 //!
 //! A thread that returns to SQLite because the time is over, or that is refused `WRITE`, may
-//! not come back. It steps aside: it keeps its slot for a moment, and its ticket. If SQLite
+//! not try again. It steps aside: it keeps its slot for a moment, and its ticket. If SQLite
 //! tries or sleeps once more, the thread is where it was; if it is late, it queues again by its
 //! ticket. A thread that reads another database, or closes a file, leaves the queue.
 //!
@@ -47,7 +47,7 @@ const WISH_LASTS: Duration = Duration::from_millis(50);
 const MOST_AHEAD: Duration = Duration::from_millis(100);
 
 /// How long the first in the queue finds `WRITE` taken before it tries more often.
-const PATIENCE: Duration = Duration::from_millis(10);
+const BEFORE_SHORT_POLLS: Duration = Duration::from_millis(10);
 /// How often it tries then. A shorter interval takes more of the processor, and finds a stock
 /// writer between two transactions sooner.
 const SHORT_POLL_INTERVAL: Duration = Duration::from_micros(100);
@@ -62,7 +62,7 @@ struct Waiter {
     /// The process in which the rest was set.
     process: Option<ProcessGeneration>,
     wish: Option<Wish>,
-    place: Option<Place>,
+    queued: Option<Queued>,
     ahead: Option<Ahead>,
 }
 
@@ -80,8 +80,8 @@ struct Ahead {
     until: Instant,
 }
 
-/// The place of a thread in a queue.
-struct Place {
+/// The queue slot of a thread.
+struct Queued {
     queue: Weak<Queue>,
     slot: QueueSlot,
     /// Since when the thread is the first in the queue and finds `WRITE` taken.
@@ -126,7 +126,7 @@ pub(crate) fn begin_read(queue: Option<&Arc<Queue>>) {
 pub(crate) fn give_up() {
     with_waiter(|waiter| {
         waiter.wish = None;
-        waiter.place = None;
+        waiter.queued = None;
     });
 }
 
@@ -153,8 +153,8 @@ pub(crate) fn served(queue: &Queue) -> bool {
 }
 
 /// True if the thread may try `WRITE` by the order of `queue`.
-pub(crate) fn has_turn(queue: &Arc<Queue>) -> bool {
-    with_waiter(|waiter| waiter.has_turn(queue)).unwrap_or(true)
+pub(crate) fn may_try(queue: &Arc<Queue>) -> bool {
+    with_waiter(|waiter| waiter.may_try(queue)).unwrap_or(true)
 }
 
 /// Leaves `queue`; false if the thread was in none. If the thread `is_served`, it holds `WRITE`,
@@ -162,12 +162,12 @@ pub(crate) fn has_turn(queue: &Arc<Queue>) -> bool {
 pub(crate) fn leave_queue(queue: &Queue, is_served: bool) -> bool {
     let was_queued = with_waiter(|waiter| match is_served {
         true => waiter.leave_served(queue),
-        false => waiter.place.take().is_some(),
+        false => waiter.queued.take().is_some(),
     });
     was_queued.unwrap_or(false)
 }
 
-/// Sleeps for `micros`, or until it is the turn of a thread that was refused. Returns how many
+/// Sleeps for `micros`, or until a thread that was refused may try. Returns how many
 /// microseconds are left for the VFS beneath to sleep; `None` for all.
 pub(crate) fn sleep(micros: c_int) -> Option<c_int> {
     with_waiter(|waiter| waiter.sleep(micros)).flatten()
@@ -197,11 +197,11 @@ enum Ended {
 
 impl Waiter {
     /// True if the thread may try `WRITE` by the order of `queue`.
-    fn has_turn(&mut self, queue: &Arc<Queue>) -> bool {
+    fn may_try(&mut self, queue: &Arc<Queue>) -> bool {
         let Some(writers) = queue.writers() else {
             return true;
         };
-        if self.place.is_none() && writers.is_empty() {
+        if self.queued.is_none() && writers.is_empty() {
             return true;
         }
         let slot = self.enter_again(queue);
@@ -209,7 +209,7 @@ impl Waiter {
             Some(Position::First) => true,
             Some(Position::Behind) => false,
             Some(Position::Removed) | None => {
-                self.place = None;
+                self.queued = None;
                 let now = now();
                 writers.may_bypass(thread_number(), now) || !writers.has_live_waiter(now)
             }
@@ -232,7 +232,7 @@ impl Waiter {
         if early >= MOST_AHEAD {
             // Peers outside the queue were faster again and again. Otherwise SQLite would use up
             // its timeout in a fraction of it.
-            self.place = None;
+            self.queued = None;
             std::thread::sleep(early);
             start = Instant::now();
         }
@@ -255,7 +255,7 @@ impl Waiter {
                 Some(0)
             }
             _ => {
-                self.place = None;
+                self.queued = None;
                 let left = deadline.saturating_duration_since(Instant::now());
                 c_int::try_from(left.as_micros()).ok()
             }
@@ -280,7 +280,7 @@ impl Waiter {
             let seen = word.load(Ordering::SeqCst);
             let pause = match writers.position(slot, now()) {
                 Position::Removed => {
-                    self.place = None;
+                    self.queued = None;
                     continue;
                 }
                 Position::Behind => HEARTBEAT,
@@ -303,10 +303,10 @@ impl Waiter {
     /// microseconds only, again and again.
     fn poll_interval(&mut self) -> Duration {
         let since = self
-            .place
+            .queued
             .as_mut()
-            .map(|place| *place.first_since.get_or_insert_with(Instant::now));
-        match since.is_some_and(|since| since.elapsed() >= PATIENCE) {
+            .map(|queued| *queued.first_since.get_or_insert_with(Instant::now));
+        match since.is_some_and(|since| since.elapsed() >= BEFORE_SHORT_POLLS) {
             true => SHORT_POLL_INTERVAL,
             false => POLL_INTERVAL,
         }
@@ -315,7 +315,7 @@ impl Waiter {
     /// Occupies a slot at the end of `queue`.
     fn enter(&mut self, queue: &Arc<Queue>) -> Option<QueueSlot> {
         let slot = queue.writers()?.enter(now())?;
-        self.place = Some(Place {
+        self.queued = Some(Queued {
             queue: Arc::downgrade(queue),
             slot,
             aside: None,
@@ -329,58 +329,59 @@ impl Waiter {
     /// aside for a moment. A slot in another queue is left.
     fn enter_again(&mut self, queue: &Arc<Queue>) -> Option<QueueSlot> {
         self.leave_unless_in(Some(queue));
-        let place = self.place.as_mut()?;
-        let Some(aside) = place.aside.take() else {
-            return Some(place.slot);
+        let queued = self.queued.as_mut()?;
+        let Some(aside) = queued.aside.take() else {
+            return Some(queued.slot);
         };
         let writers = queue.writers()?;
         if aside.elapsed() >= WISH_LASTS {
-            self.place = None;
+            self.queued = None;
             return None;
         }
-        if writers.position(place.slot, now()) == Position::Removed {
-            let Some(slot) = writers.enter_again(place.slot, now()) else {
-                self.place = None;
+        if writers.position(queued.slot, now()) == Position::Removed {
+            let Some(slot) = writers.enter_again(queued.slot, now()) else {
+                self.queued = None;
                 return None;
             };
-            place.slot = slot;
+            queued.slot = slot;
         }
-        Some(place.slot)
+        Some(queued.slot)
     }
 
     /// Leaves the queue that the thread is in, unless that is `queue`.
     fn leave_unless_in(&mut self, queue: Option<&Arc<Queue>>) {
         let queue = queue.map_or(std::ptr::null(), Arc::as_ptr);
-        self.place
-            .take_if(|place| !std::ptr::eq(place.queue.as_ptr(), queue));
+        self.queued
+            .take_if(|queued| !std::ptr::eq(queued.queue.as_ptr(), queue));
     }
 
     /// Leaves `queue` with `WRITE` held; false if the thread was in none.
     fn leave_served(&mut self, queue: &Queue) -> bool {
-        let place = self.place.take();
-        let was_queued = place.is_some();
-        if let Some(mut place) = place {
-            place.is_served = std::ptr::eq(place.queue.as_ptr(), queue);
+        let queued = self.queued.take();
+        let was_queued = queued.is_some();
+        if let Some(mut queued) = queued {
+            queued.is_served = std::ptr::eq(queued.queue.as_ptr(), queue);
         }
         was_queued
     }
 
-    /// Keeps the slot of the thread for a moment, and its ticket. A place that the thread has not
+    /// Keeps the slot of the thread for a moment, and its ticket. A slot that the thread has not
     /// come back to is given up.
     fn step_aside(&mut self) {
-        let is_stale = |place: &mut Place| place.aside.is_some_and(|at| at.elapsed() >= WISH_LASTS);
-        self.place.take_if(is_stale);
-        if let Some(place) = &mut self.place
-            && let Some(queue) = place.queue.upgrade()
+        let is_stale =
+            |queued: &mut Queued| queued.aside.is_some_and(|at| at.elapsed() >= WISH_LASTS);
+        self.queued.take_if(is_stale);
+        if let Some(queued) = &mut self.queued
+            && let Some(queue) = queued.queue.upgrade()
             && let Some(writers) = queue.writers()
         {
-            writers.step_aside(place.slot, now());
-            place.aside = Some(Instant::now());
+            writers.step_aside(queued.slot, now());
+            queued.aside = Some(Instant::now());
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Queued {
     fn drop(&mut self) {
         // Without connections the queue is gone, and the slot with it.
         if let Some(queue) = self.queue.upgrade()
@@ -397,6 +398,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use wal_core::storage::HeldPath;
+
     use super::*;
 
     /// Whether the waiter behind this thread is woken when this thread leaves by `leave`.
@@ -404,7 +407,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("database");
         std::fs::write(&path, b"").expect("a file");
-        let queue = Queue::of(&path).expect("a queue");
+        let place = HeldPath::of(&path).expect("a folder");
+        let queue = Queue::of(place).expect("a queue");
         assert!(wait_until_first(&queue, Instant::now(), || true), "first");
         let writers = queue.writers().expect("a queue");
         let behind = writers.enter(now()).expect("a slot");

@@ -2,8 +2,8 @@
 //!
 //! # Protocol
 //! The lock byte is the truth: the queue says only which writer tries next. A connection that
-//! asks for `WRITE` while peers queue, and whose turn it is not, is answered `SQLITE_BUSY`
-//! without a try. SQLite then ends the read transaction that it has begun, and asks its busy
+//! asks for `WRITE` while peers are before it in the queue is answered `SQLITE_BUSY` without a
+//! try. SQLite then ends the read transaction that it has begun, and asks its busy
 //! handler, which sleeps by [`crate::waiting`]. Waiting here would be wrong: SQLite asks for
 //! `WRITE` after it has taken its snapshot, which the next commit makes too old
 //! (`sqlite3WalBeginWriteTransaction`). The exception is a SQLite that has set a timeout for
@@ -25,8 +25,6 @@ use std::ffi::c_int;
 use std::ptr::null;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use wal_core::wait::{now, thread_number};
 
 use crate::ffi;
 use crate::main_file::{MainFile, State};
@@ -65,11 +63,11 @@ impl MainFile {
             (WRITE, ACQUIRE) => self.acquire_write(),
             (WRITE, RELEASE) => self.release_write(),
             (_, READ) if first >= FIRST_READ => {
-                waiting::begin_read(self.queue().as_ref());
-                if self.reserves(first) {
+                let mut state = self.state();
+                waiting::begin_read(state.queue.as_ref());
+                if self.reserves(&mut state, first) {
                     return ffi::BUSY;
                 }
-                let mut state = self.state();
                 let code = self.base().shm_lock(first, count, flags);
                 state.read_at = state.publication();
                 code
@@ -114,7 +112,7 @@ impl MainFile {
         if state.lock_timeout != 0 {
             return self.wait_for_write(&mut state, &queue);
         }
-        let may_try = state.was_refused || waiting::has_turn(&queue) || self.is_upgrade();
+        let may_try = state.was_refused || waiting::may_try(&queue) || self.is_upgrade();
         let code = match may_try {
             true => self.try_write(),
             false => ffi::BUSY,
@@ -151,8 +149,8 @@ impl MainFile {
         // Held while another thread is in a lock call of this connection.
         if let Some(mut state) = self.try_state() {
             state.was_refused = false;
+            state.reservation.forget();
         }
-        self.forget_lost_upgrade();
     }
 
     pub(crate) fn try_write(&self) -> c_int {
@@ -240,9 +238,7 @@ impl MainFile {
         }
         match self.try_write() {
             ffi::OK => {
-                if let Some(writers) = queue.writers() {
-                    writers.begin_slice(thread_number(), now(), true);
-                }
+                queue.begin_slice(true);
                 self.unlock_write();
                 Probe::Free
             }
@@ -259,9 +255,6 @@ impl State {
         self.was_refused = false;
         self.began_at = self.publication();
         self.group.begin();
-        let from_queue = waiting::served(queue);
-        if let Some(writers) = queue.writers() {
-            writers.begin_slice(thread_number(), now(), from_queue);
-        }
+        queue.begin_slice(waiting::served(queue));
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 use wal_core::index::{BLOCK_LEN, WritableBlock};
+use wal_core::storage::HeldPath;
 
 use crate::base_file::BaseFile;
 use crate::ffi::{self, Connection, File, IoMethods};
@@ -85,7 +86,7 @@ impl Database {
     }
 
     pub(super) fn queue(&self) -> Arc<Queue> {
-        Queue::of(&self.path()).unwrap()
+        Queue::of(HeldPath::of(&self.path()).unwrap()).unwrap()
     }
 
     pub(super) fn path(&self) -> std::path::PathBuf {
