@@ -36,7 +36,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::measure::Scale;
 use crate::report::{Line, Sample};
@@ -49,6 +49,32 @@ struct Arguments {
     command: Do,
 }
 
+/// How much is measured.
+#[derive(Args)]
+struct Effort {
+    /// In two minutes.
+    #[arg(long)]
+    quick: bool,
+    /// To see that it runs.
+    #[arg(long, conflicts_with = "quick")]
+    tiny: bool,
+    /// How many rounds.
+    #[arg(long)]
+    rounds: Option<usize>,
+}
+
+impl Effort {
+    fn scale(&self) -> Scale {
+        Scale::of(self.quick, self.tiny)
+    }
+
+    /// The rounds that are asked for; else those of the scale, from full to tiny.
+    fn rounds(&self, full: usize, quick: usize, tiny: usize) -> usize {
+        let default = self.scale().choose(full, quick, tiny);
+        self.rounds.unwrap_or(default)
+    }
+}
+
 #[derive(Subcommand)]
 enum Do {
     /// Runs rows and writes the report.
@@ -56,15 +82,8 @@ enum Do {
         /// Which rows: all that begin like one of these.
         #[arg(long, value_delimiter = ',')]
         rows: Vec<String>,
-        /// In two minutes.
-        #[arg(long)]
-        quick: bool,
-        /// To see that it runs.
-        #[arg(long, conflicts_with = "quick")]
-        tiny: bool,
-        /// How many rounds.
-        #[arg(long)]
-        rounds: Option<usize>,
+        #[command(flatten)]
+        effort: Effort,
         /// Where the report goes.
         #[arg(long, default_value = "bench/report.json")]
         report: PathBuf,
@@ -111,15 +130,8 @@ enum Do {
         /// Which rows: all whose writers begin with an entry of this list.
         #[arg(long, value_delimiter = ',')]
         rows: Vec<String>,
-        /// In two minutes.
-        #[arg(long)]
-        quick: bool,
-        /// To see that it runs.
-        #[arg(long, conflicts_with = "quick")]
-        tiny: bool,
-        /// How many rounds.
-        #[arg(long)]
-        rounds: Option<usize>,
+        #[command(flatten)]
+        effort: Effort,
         /// Where the report goes.
         #[arg(long, default_value = "bench/queue/report.json")]
         report: PathBuf,
@@ -160,15 +172,12 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Do::Run {
             rows,
-            quick,
-            tiny,
-            rounds,
+            effort,
             report,
             scratch,
         } => {
-            let scale = Scale::of(quick, tiny);
-            let rounds = rounds.unwrap_or(scale.choose(5, 2, 1));
-            run(&rows, scale, rounds, &report, &scratch)
+            let rounds = effort.rounds(5, 2, 1);
+            run(&rows, effort.scale(), rounds, &report, &scratch)
         }
         Do::Plots {
             report,
@@ -180,16 +189,13 @@ fn main() -> Result<()> {
         Do::DelayedRelease { rounds, scratch } => delayed_release::measure(&scratch, rounds),
         Do::Queue {
             rows,
-            quick,
-            tiny,
-            rounds,
+            effort,
             report,
             document,
             scratch,
         } => {
-            let scale = Scale::of(quick, tiny);
-            let rounds = rounds.unwrap_or(scale.choose(3, 1, 1));
-            let lines = queue::measure(&rows, scale, rounds, &scratch)?;
+            let rounds = effort.rounds(3, 1, 1);
+            let lines = queue::measure(&rows, effort.scale(), rounds, &scratch)?;
             queue::write(&report, &lines)?;
             document.map_or(Ok(()), |document| queue::put_into(&document, &lines))
         }

@@ -74,8 +74,8 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         resolved => return resolved.map_err(io),
     }
-    // A file made through the link would have its log beside the link, where
-    // nobody looks once the link leads somewhere.
+    // A file made through the link would have its log beside the link. Once the link leads
+    // somewhere, users look for the log there.
     if path.is_symlink() {
         let reason = "it is a symbolic link to a file that is not there; make that file first";
         return Err(Error::cannot_open(path, reason));

@@ -50,12 +50,11 @@ const TIMEOUTS: [Duration; 3] = [
     Duration::from_millis(1000),
 ];
 
-#[test]
-fn timeout_beside_a_stock_holder_is_exact() {
+/// Checks each timeout of a peer in the queue, beside a holder of `WRITE` that `start` starts.
+fn check_beside(start: impl Fn(&Scene, StockKind) -> StockSqlite) {
     for kind in StockKind::available() {
         let scene = Scene::new(1);
-        let mut holder = StockSqlite::spawn(kind, &scene.database, None).unwrap();
-        let mut peer = scene.stock(kind);
+        let (mut holder, mut peer) = (start(&scene, kind), scene.stock(kind));
         holder.run("BEGIN IMMEDIATE").unwrap().unwrap();
         TIMEOUTS
             .iter()
@@ -66,17 +65,13 @@ fn timeout_beside_a_stock_holder_is_exact() {
 }
 
 #[test]
+fn timeout_beside_a_stock_holder_is_exact() {
+    check_beside(|scene, kind| StockSqlite::spawn(kind, &scene.database, None).unwrap());
+}
+
+#[test]
 fn timeout_beside_a_holder_in_the_queue_is_exact() {
-    for kind in StockKind::available() {
-        let scene = Scene::new(1);
-        let (mut holder, mut peer) = (scene.stock(kind), scene.stock(kind));
-        holder.run("BEGIN IMMEDIATE").unwrap().unwrap();
-        TIMEOUTS
-            .iter()
-            .for_each(|&timeout| check_timeout(&mut peer, timeout));
-        holder.run("COMMIT").unwrap().unwrap();
-        peer.run("BEGIN IMMEDIATE; COMMIT").unwrap().unwrap();
-    }
+    check_beside(Scene::stock);
 }
 
 #[test]
