@@ -31,7 +31,7 @@ impl Sweep {
     fn look(&mut self, name: &str, value: &dyn Debug) {
         let path = self.directory.path().display().to_string();
         let text = format!("{value:?}").replace(&path, "");
-        let holds_pages = text.contains(&format!("{BYTE}, {BYTE}"));
+        let holds_pages = holds_pages(&text);
         if text.len() > MOST_BYTES || text.contains('\n') || holds_pages {
             let start: String = text.chars().take(200).collect();
             let line = format!(
@@ -45,6 +45,12 @@ impl Sweep {
     fn finish(self) {
         assert!(self.too_long.is_empty(), "{}", self.too_long.join("\n"));
     }
+}
+
+/// True if `text` has the bytes of a page or a frame header. A checksum may have the byte twice in
+/// a row, those have it more often.
+fn holds_pages(text: &str) -> bool {
+    text.contains(&format!("{BYTE}, ").repeat(8))
 }
 
 fn sweep() -> Sweep {
@@ -144,10 +150,7 @@ fn sweep_log<B: Backend>(sweep: &mut Sweep, database: &Database<B>) {
         });
         sweep.look("VacuumReport", &report.unwrap());
         for text in debugs {
-            assert!(
-                text.len() < 2 * MOST_BYTES && !text.contains("250, 250"),
-                "{text}"
-            );
+            assert!(text.len() < 2 * MOST_BYTES && !holds_pages(&text), "{text}");
         }
     }
 }
