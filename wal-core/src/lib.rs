@@ -25,6 +25,7 @@
 //! | [`protocol`] | the operations, written once for every backend |
 #![cfg_attr(not(test), deny(clippy::disallowed_types, clippy::disallowed_methods))]
 
+pub mod background;
 pub mod coordination;
 pub mod error;
 pub mod fork;

@@ -19,24 +19,13 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use wal_core::background;
 use wal_core::fork::ProcessGeneration;
 use wal_core::once_table::OnceTable;
 use wal_core::sync::Unpoison;
 
 /// After this time a file is tried again that another thread uses at the moment.
 const PAUSE: Duration = Duration::from_millis(1);
-
-/// The signals of a fault of the thread itself. The system ends a process in which one of them is
-/// blocked, without a call of the program's handler, such as a crash reporter.
-const FAULTS: [Signal; 6] = [
-    Signal::SIGBUS,
-    Signal::SIGFPE,
-    Signal::SIGILL,
-    Signal::SIGSEGV,
-    Signal::SIGSYS,
-    Signal::SIGTRAP,
-];
 
 static REMINDERS: OnceTable<Mutex<Reminders>> = OnceTable::new();
 
@@ -74,7 +63,7 @@ fn reminders() -> MutexGuard<'static, Reminders> {
 pub(crate) fn call_after(time: Duration, call: impl FnMut() -> bool + Send + 'static) -> bool {
     let mut reminders = reminders();
     if !reminders.has_thread {
-        reminders.has_thread = start();
+        reminders.has_thread = background::spawn("wal-reservation", run).is_ok();
     }
     if reminders.has_thread {
         reminders.add(Reminder {
@@ -83,22 +72,6 @@ pub(crate) fn call_after(time: Duration, call: impl FnMut() -> bool + Send + 'st
         });
     }
     reminders.has_thread
-}
-
-/// Starts the thread, with all signals blocked but those of a fault: the program's handlers run in
-/// its own threads.
-fn start() -> bool {
-    // A new thread inherits the mask of the thread that starts it.
-    let mut blocked = SigSet::all();
-    FAULTS.iter().for_each(|&fault| blocked.remove(fault));
-    let Ok(mask) = blocked.thread_swap_mask(SigmaskHow::SIG_SETMASK) else {
-        return false;
-    };
-    let builder = thread::Builder::new().name("wal-reservation".to_owned());
-    let started = builder.spawn(run).is_ok();
-    // It fails for an unknown `how` alone.
-    let _ = mask.thread_set_mask();
-    started
 }
 
 fn run() {
@@ -165,24 +138,5 @@ mod tests {
             assert!(call_after(TIME, call));
             is_done.recv_timeout(WATCHDOG).unwrap();
         }
-    }
-
-    #[test]
-    fn thread_blocks_signals_and_its_starter_does_not() {
-        let before = SigSet::thread_get_mask().unwrap();
-        let (send, mask) = mpsc::channel();
-        let call = move || {
-            send.send(SigSet::thread_get_mask().unwrap()).unwrap();
-            true
-        };
-        assert!(call_after(TIME, call));
-        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
-        let mask = mask.recv_timeout(WATCHDOG).unwrap();
-        let kept = Signal::iterator().filter(|&signal| !mask.contains(signal));
-        let mut expected = FAULTS.to_vec();
-        // The system blocks neither of them.
-        expected.extend([Signal::SIGKILL, Signal::SIGSTOP]);
-        expected.sort_unstable();
-        assert_eq!(kept.collect::<Vec<_>>(), expected);
     }
 }

@@ -15,11 +15,11 @@
 //! [`WaitState::reclaim`]: wal_core::wait::WaitState::reclaim
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
-use nix::sys::signal::SigSet;
 use wal_core::ReadSlot;
+use wal_core::background;
 use wal_core::fork::ProcessGeneration;
 use wal_core::once_table::OnceTable;
 use wal_core::sync::{
@@ -128,8 +128,7 @@ impl Sweeper {
         let mut control = lock(&process.control);
         if control.thread.is_none() {
             process.is_over.store(false, Ordering::Relaxed);
-            let sweeper = thread::Builder::new().name("wal-locks".to_owned());
-            control.thread = Some(sweeper.spawn(|| process.run())?);
+            control.thread = Some(background::spawn("wal-locks", || process.run())?);
         }
         if !self.has_started.swap(true, Ordering::Relaxed) {
             control.users += 1;
@@ -186,8 +185,6 @@ impl Process {
     }
 
     fn run(&self) {
-        // The program's signal handlers run in its own threads.
-        let _ = SigSet::all().thread_block();
         loop {
             let mut swept = lock(&self.swept);
             self.woken.notify_all();

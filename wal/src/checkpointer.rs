@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
-use nix::sys::signal::SigSet;
+use wal_core::background;
 use wal_core::fork::ProcessGeneration;
 use wal_core::protocol::Wal;
 use wal_core::{Error, Result, WalCoordination};
@@ -28,9 +28,7 @@ impl Checkpointer {
         let process = ProcessGeneration::current();
         let path = wal.path().to_owned();
         let wal = wal.clone();
-        let thread = thread::Builder::new()
-            .name("wal-checkpoint".to_owned())
-            .spawn(move || run(&wal, &woken))
+        let thread = background::spawn("wal-checkpoint", move || run(&wal, &woken))
             .map_err(|e| Error::io(&path, "start a thread", e))?;
         Ok(Checkpointer {
             wake: Some(wake),
@@ -49,8 +47,6 @@ impl Checkpointer {
 }
 
 fn run<C: WalCoordination>(wal: &Arc<Wal<C>>, woken: &Receiver<()>) {
-    // The program's signal handlers run in its own threads.
-    let _ = SigSet::all().thread_block();
     while woken.recv().is_ok() {
         // It is done for later commits; a failed sync shows itself at the
         // next write.

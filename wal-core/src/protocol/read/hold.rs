@@ -7,11 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::SigSet;
-
+use crate::background;
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
 use crate::fork::ProcessGeneration;
@@ -42,15 +40,11 @@ impl<C: WalCoordination> ReadTx<C> {
         let held = Arc::new(Mutex::new(Some(self)));
         let (ends, ended) = channel();
         let given_up = held.clone();
-        thread::Builder::new()
-            .name("wal-held-snapshot".to_owned())
-            .spawn(move || {
-                // The program's signal handlers run in its own threads.
-                let _ = SigSet::all().thread_block();
-                let _ = ended.recv_timeout(at_most);
-                drop(lock(&given_up).take());
-            })
-            .map_err(|e| Error::io(&path, "start a thread", e))?;
+        background::spawn("wal-held-snapshot", move || {
+            let _ = ended.recv_timeout(at_most);
+            drop(lock(&given_up).take());
+        })
+        .map_err(|e| Error::io(&path, "start a thread", e))?;
         Ok(HeldSnapshot {
             held,
             snapshot,
