@@ -18,6 +18,7 @@
 //! | [`mod@shared_memory`] | which types memory can be that several processes map |
 //! | [`once_table`] | a table that only grows, for what exists once for each key |
 //! | [`fork`] | what a child made by `fork` must not use, and how that is noticed |
+//! | [`background`] | threads of the library, and the signals that they leave to the program |
 //! | [`stripes`] | which of several words a thread changes, so that readers do not wait for each other |
 //! | [`wait`] | the memory in which users wait for commits, and in line for Write |
 //! | [`sync`] | the atomics, mutex and condition variable, which the model checker replaces |
