@@ -24,8 +24,9 @@ use wal_core::storage::LockKind;
 use wal_core::{LockMode, Result};
 
 use super::holders::{self, Found, Holder};
+use super::listed_lock::ListedLock;
 use super::lock_byte::parts_of;
-use super::lock_list::{self, ListedLock};
+use super::lock_list;
 use super::watched::WatchedFiles;
 use super::{DatabaseFile, LockByte, ProcessInfo, SideView};
 use crate::namespaces::Namespaces;

@@ -16,7 +16,7 @@ use std::{fs, str};
 
 use nix::fcntl::readlinkat;
 
-use super::lock_list::ListedLock;
+use super::listed_lock::ListedLock;
 use super::watched::WatchedFiles;
 
 /// What the system adds to the path of a file whose name was removed.

@@ -13,8 +13,8 @@ use std::time::Instant;
 use wal_core::Lock;
 
 use super::descriptors::{Descriptor, Which, walk};
+use super::listed_lock::ListedLock;
 use super::lock_byte::parts_of;
-use super::lock_list::ListedLock;
 use super::watched::WatchedFiles;
 use super::{AttachedProcess, FoundBy, LockByte, process};
 

@@ -8,7 +8,8 @@
 //! | file | what it owns |
 //! |---|---|
 //! | `census` | the locks on the files of a database, and their holders |
-//! | `lock_list` | a line of `/proc/locks`, and of `/proc/<pid>/fdinfo` |
+//! | `listed_lock` | a line of `/proc/locks`, and of `/proc/<pid>/fdinfo` |
+//! | `lock_list` | all lines of `/proc/locks`, each once |
 //! | `lock_byte` | the names of the lock bytes |
 //! | `watched` | by which numbers the system knows a file |
 //! | `descriptors` | which processes have a file open, and with which locks |
@@ -21,6 +22,7 @@
 mod census;
 mod descriptors;
 mod holders;
+mod listed_lock;
 mod lock_byte;
 mod lock_list;
 mod open_files;

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use wal_core::{Error, Result};
 
 use super::DatabaseFile;
-use super::lock_list::ListedFile;
+use super::listed_lock::ListedFile;
 
 /// A file of the database, as it lies there now.
 #[derive(Clone, Debug)]
