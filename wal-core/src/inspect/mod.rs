@@ -6,14 +6,17 @@
 //!
 //! | file | what it describes |
 //! |---|---|
+//! | `database_info` | what kind of file a database is |
 //! | `index_info` | block 0 of the wal-index: header, counts, marks |
 //! | `log_info` | the header of the log, and what is behind it |
 //! | `forecast` | how far a checkpoint would advance now, and which lock stops it there |
 
+mod database_info;
 mod forecast;
 mod index_info;
 mod log_info;
 
+pub use database_info::{Content, DatabaseInfo, read_database};
 pub use forecast::{Blocker, Forecast, HeldLocks, forecast};
 pub use index_info::{HeaderState, IndexInfo, inspect_index, read_index};
 pub use log_info::{LogInfo, read_log};

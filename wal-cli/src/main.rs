@@ -1,0 +1,31 @@
+//! `walctl`: see into any live SQLite database in WAL mode, and keep it healthy.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `commands` | one module for each command: its arguments, what it does, its report |
+//! | `output` | reports as text or JSON, colours, tables, progress |
+//! | `exit` | the exit codes |
+//! | `interrupt` | Ctrl-C and SIGTERM |
+//! | `look` | what the files of a database contain at one moment |
+//!
+//! What a command knows of the format and the protocol it has from the library.
+
+mod commands;
+mod exit;
+mod interrupt;
+mod look;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use commands::Arguments;
+use output::Output;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json, arguments.color);
+    let outcome = commands::run(arguments.command, &output);
+    exit::of(outcome, &output)
+}

@@ -1,0 +1,108 @@
+//! What the tests of commands share: running `walctl`, and peers that hold a database in a
+//! known state.
+
+#![allow(dead_code)] // Each test program uses a part.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+
+/// `walctl` with `arguments`, not started.
+pub fn command<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_walctl"));
+    command.args(arguments).env_remove("NO_COLOR");
+    command
+}
+
+/// Runs `walctl COMMAND DATABASE ARGUMENTS` to its end.
+pub fn walctl(name: &str, database: &Path, arguments: &[&str]) -> Output {
+    let mut command = command([name]);
+    command.arg(database).args(arguments);
+    command.output().expect("walctl starts")
+}
+
+/// What it printed.
+pub fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The reports that it printed with `--json`.
+pub fn reports(output: &Output) -> Vec<serde_json::Value> {
+    let text = text(output);
+    let lines = text.lines().map(serde_json::from_str);
+    let parsed: Result<Vec<_>, _> = lines.collect();
+    parsed.unwrap_or_else(|e| panic!("{e}: {text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// A Python process with a connection `db` to a database, which executes one line at a time.
+pub struct Python {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+/// Reads a line of Python, executes it, and answers with what it printed, in one line.
+const LOOP: &str = r#"
+import io, contextlib, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+names = dict(db=db, sqlite3=sqlite3)
+for line in sys.stdin:
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            exec(line, names)
+        answer = 'ok ' + out.getvalue()
+    except Exception as e:
+        answer = 'failed ' + repr(e)
+    print(answer.replace('\n', ' ').strip(), flush=True)
+"#;
+
+impl Python {
+    /// Starts the program `python3` with a connection to `database`.
+    pub fn connect(database: &Path) -> Self {
+        let mut child = Command::new("python3")
+            .args(["-c", LOOP])
+            .arg(database)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 starts");
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Python {
+            child,
+            input,
+            output,
+        }
+    }
+
+    /// Executes a line, which has to succeed; what it printed.
+    pub fn run(&mut self, line: &str) -> String {
+        let answer = self.try_run(line);
+        let printed = answer.strip_prefix("ok");
+        let printed = printed.unwrap_or_else(|| panic!("{line}: {answer}"));
+        printed.trim().to_owned()
+    }
+
+    /// Executes a line; `ok` or `failed`, and what it printed.
+    pub fn try_run(&mut self, line: &str) -> String {
+        assert!(!line.contains('\n'), "one line at a time");
+        writeln!(self.input, "{line}").unwrap();
+        let mut answer = String::new();
+        self.output.read_line(&mut answer).unwrap();
+        answer.trim().to_owned()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
