@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use wal_core::PageSize;
+use wal_core::format::{LogScan, scan};
 use wal_core::inspect::{DatabaseInfo, IndexInfo, LogInfo, read_database, read_index, read_log};
 use wal_core::storage::{OpenMode, OsFile};
 use wal_shm::inspect::DatabaseFile;
@@ -20,6 +22,9 @@ pub(crate) struct Look {
     pub(crate) log: Option<(OsFile, LogInfo)>,
     /// `None` also if the file is shorter than a header: the next user rebuilds the index.
     pub(crate) index: Option<IndexInfo>,
+    /// What a recovery of the log would give, where the index does not tell: it is missing, or
+    /// its header is not sound.
+    pub(crate) recovered: Option<LogScan>,
 }
 
 impl Look {
@@ -40,13 +45,28 @@ impl Look {
             Some(index) => read_index(&index)?,
             None => None,
         };
+        let is_told = index.as_ref().and_then(IndexInfo::valid_header).is_some();
+        let recovered = match &log {
+            Some((log, _)) if !is_told => scan(log)?,
+            _ => None,
+        };
         Ok(Look {
             path,
             database,
             database_info,
             log,
             index,
+            recovered,
         })
+    }
+
+    /// The page size: as the index has it, the log, or the database file.
+    pub(crate) fn page_size(&self) -> Option<PageSize> {
+        let by_index = self.index.as_ref().and_then(IndexInfo::valid_header);
+        let by_index = by_index.and_then(|header| header.page_size());
+        let by_log = self.log.as_ref().and_then(|(_, info)| info.valid_header());
+        let by_log = by_log.map(|header| header.page_size);
+        by_index.or(self.database_info.page_size()).or(by_log)
     }
 }
 

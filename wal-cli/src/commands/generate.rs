@@ -10,7 +10,9 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::Arguments;
+use super::locks::LocksReport;
 use crate::exit::Exit;
+use crate::figures::Figures;
 use crate::output::{Output, Report, SCHEMA};
 
 /// Writes man pages, shell completions and the JSON Schema of the reports.
@@ -70,7 +72,7 @@ fn schema() -> Value {
             $(kinds.push((<$report>::KIND, generator.subschema_for::<$report>().to_value()));)*
         };
     }
-    reports!();
+    reports!(Figures, LocksReport);
     let documents: Vec<Value> = kinds
         .into_iter()
         .map(|(kind, report)| {

@@ -10,6 +10,7 @@ mod info;
 mod keep;
 mod locks;
 mod metrics;
+mod processes;
 mod recover;
 mod tail;
 mod top;

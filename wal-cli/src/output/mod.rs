@@ -8,6 +8,7 @@ mod escape;
 mod progress;
 mod style;
 mod table;
+pub(crate) mod units;
 
 use std::io::{self, IsTerminal as _, Write};
 

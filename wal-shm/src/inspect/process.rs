@@ -1,6 +1,7 @@
 //! The number, command and user of a process, and whether it is stopped.
 
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 /// A process, as `/proc` shows it.
@@ -17,16 +18,21 @@ pub struct ProcessInfo {
     pub user: Option<u32>,
     /// Whether it is stopped, by `SIGSTOP` or a debugger: it keeps its locks.
     pub is_stopped: bool,
+    /// When it started: it acquired no lock before. To a hundredth of a second, and wrong by as
+    /// much as the clock of the system was set since.
+    pub started: Option<SystemTime>,
 }
 
 impl ProcessInfo {
     pub(super) fn of(pid: u32) -> Self {
-        let (name, state) = name_and_state(pid).unzip();
+        let stat = Stat::of(pid);
+        let name = stat.as_ref().map(|stat| &stat.name);
         ProcessInfo {
             pid,
             command: command_line(pid).or_else(|| name.map(|name| format!("[{name}]"))),
             user: fs::metadata(format!("/proc/{pid}")).ok().map(|of| of.uid()),
-            is_stopped: matches!(state, Some('T' | 't')),
+            is_stopped: matches!(stat.as_ref().map(|stat| stat.state), Some('T' | 't')),
+            started: stat.as_ref().and_then(Stat::started),
         }
     }
 }
@@ -38,13 +44,43 @@ fn command_line(pid: u32) -> Option<String> {
     (!line.is_empty()).then_some(line)
 }
 
-/// Fields 2 and 3 of its `stat`. The name is in parentheses, and may hold anything.
-fn name_and_state(pid: u32) -> Option<(String, char)> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    let (before, behind) = stat.rsplit_once(')')?;
-    let (_, name) = before.split_once('(')?;
-    Some((name.to_owned(), behind.trim_start().chars().next()?))
+/// Fields of `/proc/<pid>/stat`.
+struct Stat {
+    /// Field 2, which is in parentheses and may hold anything.
+    name: String,
+    /// Field 3.
+    state: char,
+    /// Field 22: how long after the boot it started, in ticks of the clock.
+    ticks: Option<u64>,
+}
+
+impl Stat {
+    fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
+        let (before, behind) = stat.rsplit_once(')')?;
+        let (_, name) = before.split_once('(')?;
+        let mut behind = behind.split_ascii_whitespace();
+        Some(Stat {
+            name: name.to_owned(),
+            state: behind.next()?.chars().next()?,
+            ticks: behind.nth(18).and_then(|ticks| ticks.parse().ok()),
+        })
+    }
+
+    fn started(&self) -> Option<SystemTime> {
+        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+        let milliseconds = self.ticks? * 1000 / u64::try_from(per_second).ok()?.max(1);
+        Some(boot()? + Duration::from_millis(milliseconds))
+    }
+}
+
+/// When the system started.
+fn boot() -> Option<SystemTime> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let mut lines = stat.lines();
+    let seconds = lines.find_map(|line| line.strip_prefix("btime "))?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.trim().parse().ok()?))
 }
 
 /// The processes that `/proc` shows: this process, then those of its user, then all other
@@ -62,4 +98,21 @@ pub(super) fn all() -> io::Result<Vec<u32>> {
         .collect();
     processes.sort_unstable();
     Ok(processes.into_iter().map(|(.., pid)| pid).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_started_a_moment_ago() {
+        let now = SystemTime::now();
+        let process = ProcessInfo::of(std::process::id());
+        let age = process.started.map(|started| now.duration_since(started));
+        let Some(Ok(age)) = age else {
+            unreachable!("{process:?} has no start before now")
+        };
+        assert!(age < Duration::from_secs(3600), "{age:?}");
+        assert!(!process.is_stopped);
+    }
 }
