@@ -25,6 +25,9 @@ pub enum Need {
     NodeDriver,
     /// The program of Litestream, where `WAL_LITESTREAM` or `make tools` puts it.
     Litestream,
+    /// The program `strace`, and the right to trace, which not every container has: only
+    /// `WAL_REQUIRE_ALL=1` requires it.
+    Strace,
     /// The rights of root.
     Root,
     /// Namespaces of a process's own, as these options of `unshare` name them, which not every
@@ -50,13 +53,16 @@ impl Need {
             Need::ExtensionPython => extension_python().is_some(),
             Need::NodeDriver => succeeds(node().args(["-e", "require('better-sqlite3')"])),
             Need::Litestream => litestream().is_file(),
+            Need::Strace => answers("strace", &["-qq", "-o", "/dev/null", "true"]),
             Need::Root => nix::unistd::geteuid().is_root(),
             Need::Namespaces(options) => namespaces_can_be_made(options),
             Need::Disk(maker) => disk_can_be_mounted(maker),
         };
         if !met {
             let required = match self {
-                Need::Disk(_) | Need::Namespaces(_) | Need::NodeDriver => is_set("WAL_REQUIRE_ALL"),
+                Need::Disk(_) | Need::Namespaces(_) | Need::NodeDriver | Need::Strace => {
+                    is_set("WAL_REQUIRE_ALL")
+                }
                 _ => all_is_required(),
             };
             leave_out(unchecked, self.remedy(), required);
@@ -73,6 +79,9 @@ impl Need {
             }
             Need::NodeDriver => "Node has no better-sqlite3; run `make tools`",
             Need::Litestream => "Litestream is not there; run `make tools`",
+            Need::Strace => {
+                "there is no strace, or it may not trace; install Debian's package strace"
+            }
             Need::Root => "the tests do not run as root; run them as root",
             Need::Namespaces(_) => {
                 "`unshare` makes no such namespace; run the tests as root, with CAP_SYS_ADMIN"

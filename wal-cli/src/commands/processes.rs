@@ -3,7 +3,10 @@
 use std::io::{self, Write};
 
 use crate::figures::ProcessFigures;
-use crate::output::{STRONG, Table, WARN, escape, paint};
+use crate::output::{STRONG, Table, WARN, escape, escape_short, paint};
+
+/// How much of a command line is shown, in characters. The JSON has all of it.
+const COMMAND_WIDTH: usize = 80;
 
 /// Writes the processes; nothing if there are none.
 pub(super) fn write(processes: &[ProcessFigures], out: &mut dyn Write) -> io::Result<()> {
@@ -26,9 +29,9 @@ pub(super) fn write(processes: &[ProcessFigures], out: &mut dyn Write) -> io::Re
 /// The command line of a process, and whether it is stopped.
 pub(super) fn command(process: &ProcessFigures) -> String {
     let command = process.command.as_deref().unwrap_or("(ended, or hidden)");
-    let command = escape(command);
+    let command = escape_short(command, COMMAND_WIDTH);
     match process.is_stopped {
         true => format!("{command} {}", paint(WARN, "(stopped)")),
-        false => command.into_owned(),
+        false => command,
     }
 }

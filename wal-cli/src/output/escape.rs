@@ -16,6 +16,18 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// As [`escape`], and cut to `width` characters: a command line may be a whole program.
+pub(crate) fn escape_short(text: &str, width: usize) -> String {
+    let escaped = escape(text);
+    match escaped.char_indices().nth(width) {
+        None => escaped.into_owned(),
+        Some(_) => {
+            let kept: String = escaped.chars().take(width.saturating_sub(1)).collect();
+            kept + "…"
+        }
+    }
+}
+
 /// Control characters, and those that change the direction of text.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
@@ -24,7 +36,14 @@ fn is_unsafe(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::escape;
+    use super::{escape, escape_short};
+
+    #[test]
+    fn long_text_is_cut_and_says_so() {
+        assert_eq!(escape_short("12345", 5), "12345");
+        assert_eq!(escape_short("123456", 5), "1234…");
+        assert_eq!(escape_short("\u{1b}23456", 7), "\\u{1b}…");
+    }
 
     #[test]
     fn control_characters_are_escaped_and_the_rest_is_kept() {

@@ -15,7 +15,7 @@ use std::io::{self, IsTerminal as _, Write};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub(crate) use escape::escape;
+pub(crate) use escape::{escape, escape_short};
 pub(crate) use progress::Progress;
 pub(crate) use style::{BAD, DIM, GOOD, STRONG, WARN, paint};
 pub(crate) use table::Table;

@@ -7,6 +7,9 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
 
 /// `walctl` with `arguments`, not started.
 pub fn command<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
@@ -27,12 +30,34 @@ pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The reports that it printed with `--json`.
-pub fn reports(output: &Output) -> Vec<serde_json::Value> {
+/// The reports that it printed with `--json`, each of which has to be of the schema.
+pub fn reports(output: &Output) -> Vec<Value> {
     let text = text(output);
     let lines = text.lines().map(serde_json::from_str);
-    let parsed: Result<Vec<_>, _> = lines.collect();
-    parsed.unwrap_or_else(|e| panic!("{e}: {text}{}", String::from_utf8_lossy(&output.stderr)))
+    let parsed: Result<Vec<Value>, _> = lines.collect();
+    let reports =
+        parsed.unwrap_or_else(|e| panic!("{e}: {text}{}", String::from_utf8_lossy(&output.stderr)));
+    for report in &reports {
+        check(report);
+    }
+    reports
+}
+
+/// Fails unless `report` is of the schema that `walctl generate schema` prints.
+pub fn check(report: &Value) {
+    static SCHEMA: OnceLock<jsonschema::Validator> = OnceLock::new();
+    let schema = SCHEMA.get_or_init(|| {
+        let printed = command(["generate", "schema"])
+            .output()
+            .expect("walctl starts");
+        let schema: Value = serde_json::from_slice(&printed.stdout).unwrap();
+        jsonschema::validator_for(&schema).unwrap()
+    });
+    let faults: Vec<String> = schema.iter_errors(report).map(|e| e.to_string()).collect();
+    assert!(
+        faults.is_empty(),
+        "{report} is not of the schema: {faults:#?}"
+    );
 }
 
 /// A Python process with a connection `db` to a database, which executes one line at a time.
@@ -61,9 +86,17 @@ for line in sys.stdin:
 impl Python {
     /// Starts the program `python3` with a connection to `database`.
     pub fn connect(database: &Path) -> Self {
+        Self::connect_with(database, &[])
+    }
+
+    /// The same, with options for `python3`.
+    pub fn connect_with(database: &Path, options: &[&str]) -> Self {
         let mut child = Command::new("python3")
-            .args(["-c", LOOP])
+            .args(options)
+            // A short command line, as reports show it.
+            .args(["-c", "import os; exec(os.environ['LOOP'])"])
             .arg(database)
+            .env("LOOP", LOOP)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
