@@ -13,7 +13,7 @@ export WAL_TEST_SECONDS
 WAL_UNCHECKED := $(CURDIR)/target/unchecked
 export WAL_UNCHECKED
 
-.PHONY: help bench bench-quick bench-sql bench-queue demo extension packages test tell-unchecked test-unit examples test-bench test-sql test-packages test-processes test-mutations test-loaded tools loom lint soak fuzz asan miri tsan fixtures
+.PHONY: help bench bench-quick bench-sql bench-queue demo extension packages walctl test tell-unchecked test-unit test-cli examples test-bench test-sql test-packages test-processes test-mutations test-loaded tools loom lint soak fuzz asan miri tsan fixtures
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 18
@@ -24,7 +24,7 @@ COMPARE ?= --compare
 demo: ## a bank in a real SQLite database, shared and killed, without and with wal-queue (ARGS="--seconds 60 --writers 4")
 	@$(CARGO) run --quiet --release -p demo -- $(COMPARE) $(ARGS)
 
-test: test-unit examples test-sql test-packages test-bench loom test-mutations test-processes ## everything that must pass, in minutes
+test: test-unit test-cli examples test-sql test-packages test-bench loom test-mutations test-processes ## everything that must pass, in minutes
 	@$(MAKE) --no-print-directory tell-unchecked
 
 tell-unchecked: # what the tests left out since this was told last
@@ -66,6 +66,9 @@ endef
 test-unit: ## each crate by itself, with the conformance suite and the examples in the docs
 	$(CARGO) test -p wal-core -p wal-conformance -p wal-inproc -p wal-shm -p wal -p wal-queue --features wal/shm,wal/inproc,wal/observe
 
+test-cli: ## the command walctl beside live databases
+	$(CARGO) test -p wal-cli
+
 examples: ## each example of the library, which checks its own outcome
 	@python3 -c 'import sqlite3' 2>/dev/null || { $(call unchecked,the examples replicator and watch beside Python,there is no python3 on PATH; install Debian's package python3); }
 	@for example in $(basename $(notdir $(wildcard wal/examples/*.rs))); do \
@@ -96,6 +99,16 @@ packages: extension ## the Python wheel and the npm package of it, in target/pac
 	python3 packaging/build_wheel.py $(EXTENSION) $(PACKAGES)
 	@if command -v npm >/dev/null; then python3 packaging/build_npm.py $(EXTENSION) $(PACKAGES); \
 	  else echo "no npm package is made: there is no npm on PATH" >&2; fi
+
+WALCTL := target/walctl
+
+walctl: ## the command walctl with its man pages and completions, in target/walctl
+	$(CARGO) build --release -p wal-cli
+	@mkdir -p $(WALCTL)/bin $(WALCTL)/man/man1 $(WALCTL)/completions
+	strip -o $(WALCTL)/bin/walctl target/release/walctl
+	@$(WALCTL)/bin/walctl generate man $(WALCTL)/man/man1
+	@for shell in bash elvish fish powershell zsh; do \
+	  $(WALCTL)/bin/walctl generate completions $$shell >$(WALCTL)/completions/walctl.$$shell || exit 1; done
 
 # The distribution's Python loads extensions, and the one on PATH may be built without that.
 PYTHONS := $(sort $(foreach python,/usr/bin/python3 python3,$(realpath $(shell $(python) -c 'import sys; print(sys.executable)' 2>/dev/null))))
@@ -244,12 +257,14 @@ lint: ## formatting, clippy, docs, features, patches, licences
 	$(CARGO) clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	$(CARGO) clippy -p wal --no-default-features --features inproc --quiet -- -D warnings
 	$(CARGO) clippy -p wal-libsql --no-default-features --features inproc --quiet -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -p wal-core -p wal-conformance -p wal-inproc -p wal-shm -p wal -p wal-libsql -p wal-queue --no-deps --all-features --quiet
-	@for crate in demo integration wal-queue; do \
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc -p wal-core -p wal-conformance -p wal-inproc -p wal-shm -p wal -p wal-libsql -p wal-queue -p wal-cli --no-deps --all-features --quiet
+	@for crate in demo integration wal-queue wal-cli; do \
 	  if $(CARGO) tree -p $$crate -e features | grep -qE 'feature "(step-points|mutations)"'; then \
 	  echo "a test-only feature is in the default build of $$crate"; exit 1; fi; done
 	@if $(CARGO) tree -p bench -e features | grep -qE 'feature "(step-points|mutations|observe)"'; then \
 	  echo "a test-only feature is in the benchmarks"; exit 1; fi
+	@if $(CARGO) tree -p wal-cli -e normal,build --prefix none | grep -qE '^(cc|cmake|[a-z0-9-]*-src|lib[a-z0-9]*-sys) '; then \
+	  echo "walctl would need a C compiler"; exit 1; fi
 	mutations/apply $(MUTANTS)
 	@if [ -x $(DENY) ]; then $(DENY) check bans licenses sources; \
 	  else $(call unchecked,licences and duplicates,cargo-deny is not there; run \`make tools\`); fi
