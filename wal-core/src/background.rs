@@ -25,11 +25,32 @@ pub fn spawn<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
+    with_mask(|| Builder::new().name(name.to_owned()).spawn(run))
+}
+
+/// Calls `run` in as many threads as the system has processors for, this one included, and
+/// returns once all calls have. The other threads block signals as those of [`spawn`]. Where the
+/// system starts fewer threads, fewer calls are made.
+pub fn on_all_processors(name: &str, run: impl Fn() + Sync) {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 1..processors {
+            let thread = || Builder::new().name(name.to_owned());
+            if with_mask(|| thread().spawn_scoped(scope, &run)).is_err() {
+                break;
+            }
+        }
+        run();
+    });
+}
+
+/// Calls `start`, which starts a thread, with the mask of signals that the thread is to have.
+fn with_mask<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let mut blocked = SigSet::all();
     FAULTS.iter().for_each(|&fault| blocked.remove(fault));
     // A new thread inherits the mask of the thread that starts it.
     let mask = blocked.thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let started = Builder::new().name(name.to_owned()).spawn(run);
+    let started = start();
     // It fails for an unknown `how` alone.
     let _ = mask.thread_set_mask();
     started

@@ -13,6 +13,7 @@
 mod checksum;
 mod database_header;
 mod frame;
+mod frame_reader;
 mod log_header;
 mod page_store_header;
 mod scan;
@@ -20,6 +21,8 @@ mod scan;
 pub use checksum::{ByteOrder, Checksum};
 pub use database_header::DatabaseHeader;
 pub use frame::{FRAME_HEADER_LEN, FrameHeader, frame_end, frame_offset};
+pub use frame_reader::{FrameFault, FrameReader, LoggedFrame};
+pub(crate) use frame_reader::{frame_len, scan_header};
 pub use log_header::{DecodedHeader, LOG_HEADER_LEN, LogHeader};
 pub use page_store_header::{DecodedStoreHeader, PageStoreHeader};
 pub(crate) use scan::{Covered, is_covered};

@@ -7,16 +7,13 @@
 //! committed (`walIndexRecover`).
 
 use super::checksum::Checksum;
-use super::frame::{FRAME_HEADER_LEN, FrameHeader};
+use super::frame_reader::FrameReader;
 use super::log_header::{DecodedHeader, LOG_HEADER_LEN, LogHeader};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::storage::File;
 use crate::testing::rule;
-use crate::types::{MAX_FRAME, PageSize, Salts};
+use crate::types::Salts;
 use std::fmt;
-
-/// About how many bytes are read at a time.
-const READ_LEN: usize = 1 << 20;
 
 /// The valid prefix of a log.
 #[derive(Clone)]
@@ -57,21 +54,11 @@ impl LogScan {
 /// the log is empty: too short for a header, or without a valid one.
 ///
 /// # Errors
-/// [`Error::CannotOpen`] for a sound header of an unknown format version, and
+/// [`crate::Error::CannotOpen`] for a sound header of an unknown format version, and
 /// whatever reading the file gives.
 pub fn scan(log: &dyn File) -> Result<Option<LogScan>> {
-    let mut bytes = [0; LOG_HEADER_LEN];
-    if log.read_at(&mut bytes, 0)? < LOG_HEADER_LEN {
-        return Ok(None);
-    }
-    match LogHeader::decode(&bytes) {
-        DecodedHeader::Invalid => Ok(None),
-        DecodedHeader::UnknownVersion(version) => Err(Error::cannot_open(
-            log.path(),
-            format!("log format {version} is not known; a newer program wrote it"),
-        )),
-        DecodedHeader::Valid(header, checksum) => scan_frames(log, header, checksum).map(Some),
-    }
+    let frames = FrameReader::of(log)?;
+    frames.map(scan_frames).transpose()
 }
 
 /// What a log is to an index.
@@ -105,67 +92,37 @@ pub(crate) fn is_covered(
     if header.salts != salts {
         return Ok(Covered::No);
     }
-    let mut frame = vec![0; FRAME_HEADER_LEN + header.page_size.len()];
-    let mut offset = LOG_HEADER_LEN as u64 + u64::from(max_frame) * frame.len() as u64;
-    let mut running = checksum;
-    while log.read_at(&mut frame, offset)? == frame.len() {
-        match decode(&frame, &header, running) {
-            Some((decoded, _)) if decoded.is_commit() => return Ok(Covered::No),
-            Some((_, after)) => running = after,
-            None => break,
+    let mut frames = FrameReader::behind(log, header, max_frame, checksum).one_by_one();
+    while let Some(frame) = frames.next_frame()? {
+        match frame.fault {
+            Some(_) => break,
+            None if frame.is_commit() => return Ok(Covered::No),
+            None => {}
         }
-        offset += frame.len() as u64;
     }
     Ok(Covered::Yes)
 }
 
-fn scan_frames(log: &dyn File, header: LogHeader, checksum: Checksum) -> Result<LogScan> {
+fn scan_frames(mut frames: FrameReader<'_>) -> Result<LogScan> {
     let mut scan = LogScan {
-        header,
+        header: *frames.header(),
         pages: Vec::new(),
         page_count: 0,
-        checksum,
+        checksum: frames.checksum(),
         uncommitted: 0,
     };
     let mut pending = Vec::new();
-    let mut running = checksum;
-    let mut offset = LOG_HEADER_LEN as u64;
-    let mut buffer = vec![0; read_len(header.page_size)];
-    'log: loop {
-        let read = log.read_at(&mut buffer, offset)?;
-        let frames = buffer[..read].chunks_exact(FRAME_HEADER_LEN + header.page_size.len());
-        let whole = frames.len();
-        for frame in frames {
-            let Some((frame, after)) = decode(frame, &header, running) else {
-                break 'log;
-            };
-            if pending.len() + scan.pages.len() >= MAX_FRAME as usize {
-                break 'log;
-            }
-            running = after;
-            pending.push(frame.page.get());
-            if rule!(RecoveryEndsAtCommit, frame.is_commit()) {
-                scan.pages.append(&mut pending);
-                scan.page_count = frame.commit_size;
-                scan.checksum = running;
-            }
-        }
-        if read < buffer.len() {
+    while let Some(frame) = frames.next_frame()? {
+        if frame.fault.is_some() {
             break;
         }
-        offset += (whole * (FRAME_HEADER_LEN + header.page_size.len())) as u64;
+        pending.push(frame.page);
+        if rule!(RecoveryEndsAtCommit, frame.is_commit()) {
+            scan.pages.append(&mut pending);
+            scan.page_count = frame.commit_size;
+            scan.checksum = frame.checksum;
+        }
     }
     scan.uncommitted = u32::try_from(pending.len()).unwrap_or(u32::MAX);
     Ok(scan)
-}
-
-/// A buffer of whole frames.
-fn read_len(page_size: PageSize) -> usize {
-    let frame = FRAME_HEADER_LEN + page_size.len();
-    (READ_LEN / frame).max(1) * frame
-}
-
-fn decode(frame: &[u8], log: &LogHeader, before: Checksum) -> Option<(FrameHeader, Checksum)> {
-    let (header, content) = frame.split_first_chunk::<FRAME_HEADER_LEN>()?;
-    FrameHeader::decode(header, content, log.salts, log.byte_order, before)
 }

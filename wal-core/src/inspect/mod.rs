@@ -9,14 +9,27 @@
 //! | `database_info` | what kind of file a database is |
 //! | `index_info` | block 0 of the wal-index: header, counts, marks |
 //! | `log_info` | the header of the log, and what is behind it |
+//! | `transactions` | the transactions of a log, one after the other |
+//! | `log_check` | each frame of a log, checked on all processors |
+//! | `recovery_time` | how long a recovery takes |
 //! | `forecast` | how far a checkpoint would advance now, and which lock stops it there |
 
 mod database_info;
 mod forecast;
 mod index_info;
+mod log_check;
 mod log_info;
+mod recovery_time;
+#[cfg(all(test, not(loom)))]
+mod sample_log;
+mod transactions;
 
 pub use database_info::{Content, DatabaseInfo, read_database};
 pub use forecast::{Blocker, Forecast, HeldLocks, forecast};
 pub use index_info::{HeaderState, IndexInfo, inspect_index, read_index};
+pub use log_check::{Commit, Leftover, Leftovers, LogCheck, check_log};
 pub use log_info::{LogInfo, read_log};
+pub use recovery_time::recovery_time;
+pub use transactions::{LogEnd, Transaction, Transactions};
+
+pub use crate::format::{FrameFault, FrameReader, LoggedFrame};
