@@ -37,6 +37,9 @@ pub enum OpenMode<'a> {
     /// As [`OpenMode::ReadOnly`], by a program that only looks: reading does not change the
     /// time of the last access, where the system allows that.
     Observed,
+    /// As [`OpenMode::Observed`] of the file to which a link in `/proc/<pid>/fd` leads: the one
+    /// that a process has open, also where its name was removed.
+    ObservedByLink,
     /// The same as [`OpenMode::ReadOnly`] of a file that another process has opened for writing since it was made. On an
     /// overlay file system that was copied then: a mapping of what was opened before shows
     /// the file from which it was copied.
@@ -49,7 +52,10 @@ pub enum OpenMode<'a> {
 impl OpenMode<'_> {
     pub(super) fn reach(self) -> Reach {
         match self {
-            OpenMode::ReadOnly | OpenMode::ReadOnlyAgain(_) | OpenMode::Observed => Reach::Reads,
+            OpenMode::ReadOnly
+            | OpenMode::ReadOnlyAgain(_)
+            | OpenMode::Observed
+            | OpenMode::ObservedByLink => Reach::Reads,
             OpenMode::ReadOnlyCopy => Reach::MapsCopy,
             _ => Reach::Writes,
         }
@@ -89,6 +95,7 @@ impl OpenMode<'_> {
             | OpenMode::New
             | OpenMode::ReadOnly
             | OpenMode::Observed
+            | OpenMode::ObservedByLink
             | OpenMode::ReadOnlyCopy
             | OpenMode::ReadOnlyAgain(_) => {
                 let none = io::ErrorKind::InvalidInput.into();
@@ -212,13 +219,18 @@ pub(super) fn open(
     let must_be_new = matches!(mode, OpenMode::NewLike(_));
     let opened = |flags, permissions| {
         // The database's path has no links any more; one in place of a file beside
-        // it is not followed, as by SQLite.
-        let flags = flags | access | OFlag::O_NOFOLLOW;
+        // it is not followed, as by SQLite. The process that a link of `/proc` is of may have
+        // another file there by now, and to open a pipe waits.
+        let links = match mode {
+            OpenMode::ObservedByLink => OFlag::O_NONBLOCK,
+            _ => OFlag::O_NOFOLLOW,
+        };
+        let flags = flags | access | links;
         let file = parking::open_with_room(may_carry, || place.open(flags, permissions));
         file.and_then(&keep).map_err(|e| Error::io(path, "open", e))
     };
     match mode {
-        OpenMode::Observed => {
+        OpenMode::Observed | OpenMode::ObservedByLink => {
             // Refused to a process that neither owns the file nor is root.
             return match opened(QUIETLY, 0) {
                 Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {

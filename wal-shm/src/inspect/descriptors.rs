@@ -37,6 +37,11 @@ impl Descriptor {
         fs::read(directory.join("fdinfo").join(&self.number))
     }
 
+    /// Its number in its process.
+    pub(super) fn number(&self) -> Option<u32> {
+        self.number.to_str()?.parse().ok()
+    }
+
     /// The path by which its file was opened or to which it was renamed since, and whether
     /// that name was removed.
     pub(super) fn path(&self) -> (&Path, bool) {

@@ -6,7 +6,7 @@
 //!
 //! [`Census`]: super::Census
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use wal_core::Result;
@@ -14,6 +14,9 @@ use wal_core::Result;
 use super::descriptors::{Descriptor, Which, walk};
 use super::watched::{WatchedFile, WatchedFiles};
 use super::{DatabaseFile, Unseen, process};
+
+/// Device and inode.
+type Id = (u64, u64);
 
 /// A file of a database that a process has open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +30,16 @@ pub struct OpenFile {
     pub is_current: bool,
     /// Whether the process may write it.
     pub may_write: bool,
+    /// The number of its descriptor in the process; see [`OpenFile::link`].
+    pub descriptor: u32,
+}
+
+impl OpenFile {
+    /// The link that leads to the open file, also where its name was removed
+    /// ([`wal_core::storage::OpenMode::ObservedByLink`]). The process may have closed it since.
+    pub fn link(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", self.pid, self.descriptor))
+    }
 }
 
 /// The files of a database that processes have open.
@@ -60,34 +73,71 @@ impl OpenFiles {
     pub fn find(database: &Path, budget: Duration) -> Result<Self> {
         let deadline = Instant::now() + budget;
         let watched = WatchedFiles::of(database)?;
-        let found = walk(
-            &watched,
-            &process::all().unwrap_or_default(),
-            Which::Named,
-            deadline,
-        );
-        let open = found.descriptors.iter().filter_map(|descriptor| {
-            let (file, is_current) = which_of(descriptor, &watched)?;
-            Some(OpenFile {
-                pid: descriptor.pid,
-                file,
-                is_current,
-                may_write: descriptor.may_write(),
-            })
-        });
-        let mut files: Vec<OpenFile> = open.collect();
+        let processes = process::all().unwrap_or_default();
+        let (mut files, unseen) = search(&watched, &processes, deadline);
         // A file that can be written through one of its descriptors comes first.
-        files.sort_unstable_by_key(|open| (open.pid, open.file, !open.is_current, !open.may_write));
-        files.dedup_by_key(|open| (open.pid, open.file, open.is_current));
-        let unseen = Unseen::of_walk(found.refused, found.left);
+        files.sort_by_key(|(open, _)| (open.pid, open.file, !open.is_current, !open.may_write));
+        files.dedup_by_key(|(open, _)| (open.pid, open.file, open.is_current));
+        let files = files.into_iter().map(|(open, _)| open).collect();
+        Ok(OpenFiles { files, unseen })
+    }
+
+    /// Searches the process `pid` for the files of `database`, which itself may have been
+    /// removed. A file that was replaced more than once is there once for each of its
+    /// predecessors that the process has open.
+    ///
+    /// # Errors
+    /// [`wal_core::Error::Io`] if the directory of the database cannot be found.
+    pub fn of_process(database: &Path, pid: u32, budget: Duration) -> Result<Self> {
+        let watched = WatchedFiles::of_maybe_removed(database)?;
+        let (mut files, unseen) = search(&watched, &[pid], Instant::now() + budget);
+        files.dedup_by_key(|(open, id)| (open.file, *id));
+        let files = files.into_iter().map(|(open, _)| open).collect();
         Ok(OpenFiles { files, unseen })
     }
 }
 
+/// The files of `watched` that `processes` have open, with their device and inode. Of one file
+/// the descriptor through which it can be written comes first.
+fn search(
+    watched: &WatchedFiles,
+    processes: &[u32],
+    deadline: Instant,
+) -> (Vec<(OpenFile, Id)>, Vec<Unseen>) {
+    let found = walk(watched, processes, Which::Named, deadline);
+    let open = found.descriptors.iter().filter_map(|descriptor| {
+        let id = descriptor.id()?;
+        let (file, is_current) = which_of(descriptor, id, watched)?;
+        let open = OpenFile {
+            pid: descriptor.pid,
+            file,
+            is_current,
+            may_write: descriptor.may_write(),
+            descriptor: descriptor.number()?,
+        };
+        Some((open, id))
+    });
+    let mut files: Vec<_> = open.collect();
+    files.sort_by_key(|(open, id)| {
+        (
+            open.pid,
+            open.file,
+            !open.is_current,
+            *id,
+            !open.may_write,
+            open.descriptor,
+        )
+    });
+    (files, Unseen::of_walk(found.refused, found.left))
+}
+
 /// Which file of `watched` the descriptor is of, and whether it is the current one.
-fn which_of(descriptor: &Descriptor, watched: &WatchedFiles) -> Option<(DatabaseFile, bool)> {
-    let id = descriptor.id()?;
-    let is_current = |file: &&WatchedFile| file.id == id;
+fn which_of(
+    descriptor: &Descriptor,
+    id: Id,
+    watched: &WatchedFiles,
+) -> Option<(DatabaseFile, bool)> {
+    let is_current = |file: &&WatchedFile| file.id == Some(id);
     if let Some(file) = watched.iter().find(is_current) {
         return Some((file.file, true));
     }

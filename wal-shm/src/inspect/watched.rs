@@ -18,40 +18,60 @@ use wal_core::{Error, Result};
 use super::DatabaseFile;
 use super::listed_lock::ListedFile;
 
-/// A file of the database, as it lies there now.
+/// The place of a file of the database, and the file that lies there now.
 #[derive(Clone, Debug)]
 pub(super) struct WatchedFile {
     pub(super) file: DatabaseFile,
     pub(super) path: PathBuf,
-    /// The device and inode in its `stat`.
-    pub(super) id: (u64, u64),
+    /// The device and inode in its `stat`; `None` if there is no file now.
+    pub(super) id: Option<(u64, u64)>,
     /// By each of these the system may list its locks.
     pub(super) listed: BTreeSet<ListedFile>,
 }
 
-/// The files of a database that exist.
+/// The files of a database.
 #[derive(Clone, Debug)]
 pub(super) struct WatchedFiles(Vec<WatchedFile>);
 
 impl WatchedFiles {
-    /// The files of the database at `path`, whose symbolic links are followed.
+    /// The files of the database at `path`, whose symbolic links are followed. The database is
+    /// there.
     pub(super) fn of(path: &Path) -> Result<Self> {
+        let resolved = path.canonicalize();
+        Self::at(&resolved.map_err(|e| Error::io(path, "find", e))?)
+    }
+
+    /// The same, where the database itself may have been removed.
+    pub(super) fn of_maybe_removed(path: &Path) -> Result<Self> {
+        match path.canonicalize() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            _ => return Self::of(path),
+        }
         let io = |e| Error::io(path, "find", e);
-        let path = path.canonicalize().map_err(io)?;
+        let name = path.file_name();
+        let name = name.ok_or_else(|| io(io::ErrorKind::NotFound.into()))?;
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new(".")).canonicalize();
+        Self::at(&parent.map_err(io)?.join(name))
+    }
+
+    fn at(path: &Path) -> Result<Self> {
         let mut files = Vec::new();
         for file in DatabaseFile::ALL {
-            let place = file.path(&path);
-            match numbers_of(&place) {
-                Ok((id, listed)) => files.push(WatchedFile {
-                    file,
-                    path: place,
-                    id,
-                    listed,
-                }),
-                Err(e) if file != DatabaseFile::Database && e.kind() == io::ErrorKind::NotFound => {
-                }
+            let place = file.path(path);
+            let (id, listed) = match numbers_of(&place) {
+                Ok((id, listed)) => (Some(id), listed),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => (None, BTreeSet::new()),
                 Err(e) => return Err(Error::io(&place, "find", e)),
-            }
+            };
+            files.push(WatchedFile {
+                file,
+                path: place,
+                id,
+                listed,
+            });
         }
         Ok(WatchedFiles(files))
     }
@@ -189,10 +209,24 @@ garbage\n\n";
         let link = directory.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         let watched = WatchedFiles::of(&link).unwrap();
-        let files: Vec<DatabaseFile> = watched.0.iter().map(|file| file.file).collect();
+        let there = watched.0.iter().filter(|file| file.id.is_some());
+        let files: Vec<DatabaseFile> = there.map(|file| file.file).collect();
         assert_eq!(files, [DatabaseFile::Database, DatabaseFile::Index]);
-        assert!(watched.have_name(OsStr::new("app.db-shm")));
-        assert!(!watched.have_name(OsStr::new("app.db-wal")));
-        assert!(WatchedFiles::of(&directory.path().join("none")).is_err());
+        // A process may have the log open that is there no more.
+        for name in ["app.db-shm", "app.db-wal"] {
+            assert!(watched.have_name(OsStr::new(name)));
+        }
+        assert!(!watched.have_name(OsStr::new("app.db-journal")));
+    }
+
+    #[test]
+    fn removed_database_is_watched_only_where_that_is_expected() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("none");
+        assert!(WatchedFiles::of(&path).is_err());
+        let watched = WatchedFiles::of_maybe_removed(&path).unwrap();
+        assert!(watched.iter().all(|file| file.id.is_none()));
+        assert!(watched.have_name(OsStr::new("none-wal")));
+        assert!(WatchedFiles::of_maybe_removed(&path.join("none")).is_err());
     }
 }

@@ -25,7 +25,7 @@ use integration::worker::{Command, Settings, Stamp, WATCHDOG, Worker};
 use tempfile::TempDir;
 use wal::{CheckpointMode, LockKind};
 use wal_core::inspect::{IndexInfo, forecast, read_index};
-use wal_core::storage::{ByteLocks, OpenMode, OsFile, beside};
+use wal_core::storage::{ByteLocks, File as _, OpenMode, OsFile, beside};
 use wal_core::{Lock, LockMode, ReadSlot};
 use wal_shm::inspect::{
     Census, DatabaseFile, FoundBy, HeldLock, LockByte, OpenFiles, SideView, Unseen,

@@ -65,3 +65,28 @@ fn process_that_lost_its_locks_has_the_file_open_without_shared() {
     assert!(!holds_shared());
     assert!(open().contains(&" current".to_owned()));
 }
+
+/// A process goes on with a file whose name was removed, and its descriptor leads there.
+#[test]
+fn removed_files_of_a_process_are_reached_by_its_descriptors() {
+    let mut scene = Scene::new();
+    let mut ours = scene.worker();
+    scene.commit(&mut ours);
+    let log = beside(&scene.path, "-wal");
+    let contents = fs::read(&log).unwrap();
+    fs::remove_file(&log).unwrap();
+    assert!(files_of(&scene, ours.pid()).contains(&"-wal replaced".to_owned()));
+    fs::remove_file(&scene.path).unwrap();
+    assert!(OpenFiles::find(&scene.path, WATCHDOG).is_err());
+    let open = OpenFiles::of_process(&scene.path, ours.pid(), WATCHDOG).unwrap();
+    assert_eq!(open.unseen, []);
+    let removed = open.files.iter().filter(|open| !open.is_current);
+    let removed: Vec<_> = removed.map(|open| open.file).collect();
+    assert_eq!(removed, [DatabaseFile::Database, DatabaseFile::Log]);
+    let of_log = |open: &&wal_shm::inspect::OpenFile| open.file == DatabaseFile::Log;
+    let link = open.files.iter().find(of_log).unwrap().link();
+    let file = OsFile::open(&link, OpenMode::ObservedByLink).unwrap();
+    let mut read = vec![0; contents.len()];
+    assert_eq!(file.read_at(&mut read, 0).unwrap(), contents.len());
+    assert!(read == contents);
+}
