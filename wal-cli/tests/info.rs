@@ -165,6 +165,7 @@ fn process_that_pins_the_log_is_named_with_its_frame() {
             "{line:?} is not in\n{text}"
         );
     }
+    assert!(text.contains("  recovery   about "), "{text}");
     assert_eq!(text.matches("python3 ").count(), 2, "{text}");
 }
 

@@ -9,7 +9,7 @@ use clap::Args;
 use super::processes;
 use crate::exit::Exit;
 use crate::figures::{CheckpointFigures, Figures, FileFigures, LogFigures, SlotFigures};
-use crate::output::units::{bytes, count};
+use crate::output::units::{bytes, count, duration};
 use crate::output::{DIM, GOOD, Output, Report, STRONG, Table, WARN, escape, paint};
 
 /// Shows how long the log is, what a checkpoint would do now, and which process blocks it.
@@ -31,7 +31,7 @@ pub(crate) struct Info {
 impl Info {
     pub(crate) fn run(&self, output: &Output) -> anyhow::Result<Exit> {
         let budget: Duration = self.budget.into();
-        output.print(&Figures::of(&self.database, budget)?)?;
+        output.print(&Figures::with_recovery_time(&self.database, budget)?)?;
         Ok(Exit::Done)
     }
 }
@@ -123,6 +123,14 @@ fn write_log(log: &LogFigures, out: &mut dyn Write) -> io::Result<()> {
     };
     let frames = format!("{frames} frames, {left}; {size} on disk");
     line(out, "log", &frames)?;
+    if let Some(seconds) = log.recovery_s {
+        let time = duration(Duration::from_secs_f64(seconds));
+        line(
+            out,
+            "recovery",
+            &format!("about {time} to rebuild the index after a crash"),
+        )?;
+    }
     if let Some(generation) = &log.generation {
         let sequence = log.checkpoint_sequence;
         let sequence = sequence.map_or(String::new(), |n| format!(", checkpoint sequence {n}"));
