@@ -10,6 +10,8 @@
 //! | 21 | 64, 32, 32 |
 //! | 24 | change counter |
 //! | 28 | size in pages, valid if 24..28 equals 92..96 |
+//! | 32 | first trunk page of the list of free pages |
+//! | 36 | number of free pages |
 //! | 40 | schema cookie |
 //! | 92 | change counter for which the size at 28 is valid |
 
@@ -43,6 +45,10 @@ pub struct DatabaseHeader {
     /// The size of the database in pages, if the header can be trusted for it
     /// (`lockBtree`).
     pub page_count: Option<u32>,
+    /// The first trunk page of the list of free pages; 0 if there is none.
+    pub freelist_trunk: u32,
+    /// The number of free pages.
+    pub freelist_pages: u32,
     /// Counts the changes of the schema; connections drop what they know of
     /// it when this changes.
     pub schema_cookie: u32,
@@ -70,6 +76,8 @@ impl DatabaseHeader {
             fractions: [header[21], header[22], header[23]],
             change_counter: u32::from_be_bytes(word(24)),
             page_count: trusted.then_some(page_count),
+            freelist_trunk: u32::from_be_bytes(word(32)),
+            freelist_pages: u32::from_be_bytes(word(36)),
             schema_cookie: u32::from_be_bytes(word(40)),
         })
     }
@@ -80,6 +88,11 @@ impl DatabaseHeader {
     /// [`crate::Error::InvalidPageSize`] if the header holds none.
     pub fn page_size(&self) -> Result<PageSize> {
         PageSize::from_u16(self.page_size)
+    }
+
+    /// How many bytes of a page of `page_size` SQLite uses.
+    pub fn usable(&self, page_size: PageSize) -> usize {
+        page_size.len() - usize::from(self.reserved)
     }
 
     /// True if the database is in WAL mode by its header. The version for writers does not

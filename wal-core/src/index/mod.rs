@@ -24,7 +24,7 @@ pub(crate) use block::{block_of_frame, last_frame_of_block};
 pub(crate) use checkpoint_info::CheckpointInfo;
 pub use checkpoint_info::{publication_hint, published_header, serves_newest};
 pub(crate) use frame_map::{
-    Blocks, ChainEnds, PageMap, Seal, append, build_block, find, page_of_frame, trim,
+    Blocks, ChainEnds, PageMap, Seal, append, build_block, chain, find, page_of_frame, trim,
 };
 pub use header::IndexHeader;
 pub(crate) use header::{BadHeader, HeaderWords};

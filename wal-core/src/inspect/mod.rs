@@ -12,10 +12,17 @@
 //! | `transactions` | the transactions of a log, one after the other |
 //! | `log_check` | each frame of a log, checked on all processors |
 //! | `recovery_time` | how long a recovery takes |
+//! | `index_copy` | all blocks of the wal-index, compared with the log |
+//! | `committed_pages` | the pages of a committed state, from the log or the database file |
+//! | `freelist` | the list of free pages of a SQLite database |
+//! | `watch` | whether what was read without a lock is one committed state |
 //! | `forecast` | how far a checkpoint would advance now, and which lock stops it there |
 
+mod committed_pages;
 mod database_info;
 mod forecast;
+mod freelist;
+mod index_copy;
 mod index_info;
 mod log_check;
 mod log_info;
@@ -23,13 +30,18 @@ mod recovery_time;
 #[cfg(all(test, not(loom)))]
 mod sample_log;
 mod transactions;
+mod watch;
 
+pub use committed_pages::{CommittedPages, PageSource};
 pub use database_info::{Content, DatabaseInfo, read_database};
 pub use forecast::{Blocker, Forecast, HeldLocks, forecast};
+pub use freelist::{Freelist, FreelistFault, walk_freelist};
+pub use index_copy::{IndexCopy, IndexFault, IndexFaults};
 pub use index_info::{HeaderState, IndexInfo, inspect_index, read_index};
 pub use log_check::{Commit, Leftover, Leftovers, LogCheck, check_log};
 pub use log_info::{LogInfo, read_log};
 pub use recovery_time::recovery_time;
 pub use transactions::{LogEnd, Transaction, Transactions};
+pub use watch::Watch;
 
 pub use crate::format::{FrameFault, FrameReader, LoggedFrame};

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::format::{
-    ByteOrder, Checksum, FRAME_HEADER_LEN, FrameHeader, LOG_HEADER_LEN, LogHeader,
+    ByteOrder, Checksum, FRAME_HEADER_LEN, FrameHeader, LOG_HEADER_LEN, LogHeader, LogScan,
 };
+use crate::index::{IndexHeader, WritableBlock, build_block};
 use crate::types::{PageNo, PageSize, Salts};
 
 /// The bytes of a log, and what the next frame goes on from.
@@ -109,4 +110,48 @@ impl SampleLog {
     pub(super) fn bytes(&self) -> Vec<u8> {
         self.bytes.clone()
     }
+}
+
+/// The bytes of the wal-index that a recovery of `scan` builds.
+pub(super) fn shm_of(scan: &LogScan) -> Vec<u8> {
+    let header = IndexHeader::empty().with_generation(
+        scan.header.salts,
+        scan.header.byte_order,
+        scan.checksum,
+    );
+    let header = header.recovered(scan.header.page_size, scan.max_frame(), scan.page_count);
+    let mut bytes = Vec::new();
+    let mut pages = &scan.pages[..];
+    for index in 0.. {
+        let room = if index == 0 { 4062 } else { 4096 };
+        let (here, rest) = pages.split_at(room.min(pages.len()));
+        let block = WritableBlock::zeroed();
+        build_block(&block, index, here);
+        if index == 0 {
+            block.store_header(&header);
+        }
+        bytes.extend(bytes_of(&block, index));
+        pages = rest;
+        if pages.is_empty() {
+            return bytes;
+        }
+    }
+    bytes
+}
+
+fn bytes_of(block: &WritableBlock, index: u32) -> Vec<u8> {
+    let head = if index == 0 {
+        block.header_words()
+    } else {
+        &[]
+    };
+    let words = head.iter().chain(block.pages(index));
+    let mut bytes: Vec<u8> = words.flat_map(|word| word.load().to_ne_bytes()).collect();
+    bytes.extend(
+        block
+            .slots()
+            .iter()
+            .flat_map(|slot| slot.load().to_ne_bytes()),
+    );
+    bytes
 }

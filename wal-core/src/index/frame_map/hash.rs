@@ -146,6 +146,25 @@ fn find_in_block(
     None
 }
 
+/// The frames of block `index` to which the hash chain of `page` leads, those above the last
+/// committed one included. `None` if the chain never ends.
+pub(crate) fn chain(block: &IndexBlock, index: u32, page: u32) -> Option<Vec<u32>> {
+    let (before, pages) = (frame_before_block(index), block.pages(index));
+    let mut frames = Vec::new();
+    let begin = hash(page);
+    for walked in 0..SLOTS {
+        let value = block.slots()[(begin + walked) & (SLOTS - 1)].load_acquire();
+        if value == 0 {
+            return Some(frames);
+        }
+        let entry = pages.get(usize::from(value) - 1);
+        if entry.is_some_and(|entry| entry.load() == page) {
+            frames.extend(before.checked_add(u32::from(value)));
+        }
+    }
+    None
+}
+
 /// The page that `frame` holds.
 pub(crate) fn page_of_frame(blocks: &impl Blocks, frame: u32) -> Result<u32> {
     let (index, place) = block_of_frame(frame);

@@ -7,5 +7,5 @@ mod page_tree;
 mod private_map;
 
 pub(crate) use chain_ends::ChainEnds;
-pub(crate) use hash::{Blocks, append, build_block, find, page_of_frame, trim};
+pub(crate) use hash::{Blocks, append, build_block, chain, find, page_of_frame, trim};
 pub(crate) use private_map::{PageMap, Seal};
