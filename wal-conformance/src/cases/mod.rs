@@ -2,6 +2,7 @@
 
 mod applying;
 mod applying_rules;
+mod bounded_checkpoints;
 mod checkpoint_modes;
 mod checkpoints;
 mod closing;
@@ -36,6 +37,7 @@ mod writing;
 
 pub(super) use applying::*;
 pub(super) use applying_rules::*;
+pub(super) use bounded_checkpoints::*;
 pub(super) use checkpoint_modes::*;
 pub(super) use checkpoints::*;
 pub(super) use closing::*;

@@ -127,6 +127,15 @@ impl<C: WalCoordination> Wal<C> {
         };
         Ok(not_moved(self, &header)? >= threshold || actions.restart && is_long(&header))
     }
+
+    /// How many frames are published and not in the database file; none if the header cannot be
+    /// loaded, which the next commit finds out.
+    pub(super) fn frames_to_move(&self) -> Result<u32> {
+        match self.header_cell()?.load() {
+            Ok(header) => not_moved(self, &header),
+            Err(_) => Ok(0),
+        }
+    }
 }
 
 /// What a generation is known by: its first salt, which the next one counts up.
@@ -138,7 +147,7 @@ fn generation(header: &IndexHeader) -> u32 {
 /// True if all is in the database file and nobody reads the log, so that the
 /// next writer begins it anew.
 fn may_begin_anew<C: WalCoordination>(wal: &Arc<Wal<C>>) -> Result<bool> {
-    if frames_to_move(wal)? > 0 {
+    if wal.frames_to_move()? > 0 {
         return Ok(false);
     }
     // Held so that no checkpoint finds the marks taken.
@@ -147,15 +156,6 @@ fn may_begin_anew<C: WalCoordination>(wal: &Arc<Wal<C>>) -> Result<bool> {
     };
     let nobody_reads = wal.try_lock(Lock::ReadMarks, LockMode::Exclusive)?;
     Ok(nobody_reads.is_some())
-}
-
-/// How many frames are published and not in the database file; none if the
-/// header cannot be loaded, which the next commit will tell.
-fn frames_to_move<C: WalCoordination>(wal: &Wal<C>) -> Result<u32> {
-    match wal.header_cell()?.load() {
-        Ok(header) => not_moved(wal, &header),
-        Err(_) => Ok(0),
-    }
 }
 
 /// How many frames of `header` are not in the database file.
@@ -167,7 +167,7 @@ fn not_moved<C: WalCoordination>(wal: &Wal<C>, header: &IndexHeader) -> Result<u
 /// Moves what is left with Write held, waits for readers of the log, and
 /// begins it anew.
 fn catch_up<C: WalCoordination>(wal: &Arc<Wal<C>>, threshold: u32) -> Result<CaughtUp> {
-    if wal.tuning().synchronous() != Synchronous::Off && frames_to_move(wal)? > 0 {
+    if wal.tuning().synchronous() != Synchronous::Off && wal.frames_to_move()? > 0 {
         // So that little is left to sync while writers wait.
         wal.sync_database_beside_checkpoints()?;
     }
@@ -189,7 +189,7 @@ fn catch_up<C: WalCoordination>(wal: &Arc<Wal<C>>, threshold: u32) -> Result<Cau
         return Ok(CaughtUp::Yes);
     }
     wal.mend_log_for_checkpoint(&header, true)?;
-    if frames_to_move(wal)? > threshold.saturating_mul(WHILE_WRITERS_WAIT) {
+    if wal.frames_to_move()? > threshold.saturating_mul(WHILE_WRITERS_WAIT) {
         return Ok(CaughtUp::NotNow);
     }
     let mut for_readers = Waiter::new(BusyHandler::timeout(PATIENCE_FOR_READERS));

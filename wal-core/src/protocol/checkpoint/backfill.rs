@@ -25,6 +25,7 @@
 
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::coordination::WalCoordination;
 use crate::error::{Error, Result};
@@ -118,15 +119,26 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
     pub(in crate::protocol) fn run(&mut self, up_to: u32) -> Result<CheckpointReport> {
         let (safe, held_back) = self.safe_frame()?;
         let (backfilled, busy) = self.copy_up_to(safe.min(up_to))?;
-        Ok(CheckpointReport {
+        let held_back_by = busy
+            .or(held_back)
+            .filter(|_| backfilled < self.header.max_frame().min(up_to));
+        Ok(self.report(backfilled, held_back_by))
+    }
+
+    /// What is reported where nothing is copied.
+    pub(in crate::protocol) fn untouched(&self) -> Result<CheckpointReport> {
+        Ok(self.report(self.backfilled()?, None))
+    }
+
+    fn report(&self, backfilled: u32, held_back_by: Option<HeldBack>) -> CheckpointReport {
+        CheckpointReport {
             log_frames: self.header.max_frame(),
             backfilled,
             log_bytes_cut: 0,
             database_bytes_cut: self.database_bytes_cut,
-            held_back_by: busy
-                .or(held_back)
-                .filter(|_| backfilled < self.header.max_frame().min(up_to)),
-        })
+            held_back_by,
+            writers_held_up: Duration::ZERO,
+        }
     }
 
     /// Acquires a lock of readers exclusively. Waits for peers that delay its release a

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `state` | what the checkpoints of one attachment share |
 //! | `modes` | how far frames are moved, and which users are waited for |
+//! | `bounded` | in rounds, so that writers wait for a bounded time |
 //! | `backfill` | moves them |
 //! | `automatic` | keeps the log short without being asked |
 //! | `pace` | when writers are stopped next so that the log can be restarted |
@@ -16,6 +17,7 @@
 pub(in crate::protocol) mod automatic;
 pub(in crate::protocol) mod backfill;
 pub(in crate::protocol) mod backfill_proof;
+mod bounded;
 mod close;
 mod modes;
 pub(in crate::protocol) mod options;

@@ -17,10 +17,12 @@
 //! frames of an old generation, which are all in the database file.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::protocol::checkpoint::backfill::{Backfill, ThenLog};
+use crate::protocol::checkpoint::bounded::Bounded;
 use crate::protocol::checkpoint::options::{
     CheckpointMode, CheckpointOptions, CheckpointReport, HeldBack,
 };
@@ -63,7 +65,12 @@ impl<C: WalCoordination> Wal<C> {
         self.check_writable()?;
         #[cfg(feature = "observe")]
         let mode = options.mode;
-        let report = run_checkpoint(self, options)?;
+        let report = match options.max_block {
+            Some(bound) if options.mode != CheckpointMode::Passive => {
+                Bounded::new(self, &options, bound).run(options.progress)?
+            }
+            _ => run_checkpoint(self, options)?,
+        };
         observe!(
             self,
             Checkpointed {
@@ -90,6 +97,7 @@ fn run_checkpoint<C: WalCoordination>(
 ) -> Result<CheckpointReport> {
     let mut waiter = Waiter::new(options.busy);
     let guard = acquire_checkpoint_guard(wal, options.mode, options.names_holders, &mut waiter)?;
+    let began = Instant::now();
     let held = LocksHeld {
         write: guard.write.as_ref(),
         checkpoint: Some(&guard.checkpoint),
@@ -120,6 +128,9 @@ fn run_checkpoint<C: WalCoordination>(
             _ => ThenLog::Stays,
         };
         backfill.shut_readers_out(then, &mut report)?;
+    }
+    if guard.write.is_some() {
+        report.writers_held_up = began.elapsed();
     }
     Ok(report)
 }

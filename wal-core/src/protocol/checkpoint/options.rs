@@ -1,6 +1,7 @@
 //! What a checkpoint is asked for, and what it reports.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::protocol::locking::busy::BusyHandler;
 use crate::types::Lock;
@@ -42,6 +43,8 @@ pub struct CheckpointOptions<'a> {
     /// Whether Restart begins the log anew itself. The next commit would, but
     /// only if no reader has come to the log before it.
     pub(in crate::protocol) begins_anew: bool,
+    /// For how long writers wait at once, in a mode beyond Passive.
+    pub(in crate::protocol) max_block: Option<Duration>,
 }
 
 impl fmt::Debug for CheckpointOptions<'_> {
@@ -64,6 +67,7 @@ impl<'a> CheckpointOptions<'a> {
             progress: None,
             names_holders: true,
             begins_anew: false,
+            max_block: None,
         }
     }
 
@@ -90,6 +94,18 @@ impl<'a> CheckpointOptions<'a> {
     #[must_use]
     pub fn busy(mut self, busy: impl Into<BusyHandler>) -> Self {
         self.busy = busy.into();
+        self
+    }
+
+    /// Keeps writers waiting for no longer than `max_block` at once, plus one step: the copy and
+    /// sync of a few pages ([`CheckpointReport::writers_held_up`]). A mode beyond Passive then
+    /// copies while writers go on, and tries to reach its goal within this time, again and again
+    /// until the busy handler gives up. Between two tries writers are left alone for at least
+    /// four times as long. Restart restarts the log itself, and another checkpoint is waited for.
+    /// No effect on Passive, which keeps no writer waiting.
+    #[must_use]
+    pub fn max_block(mut self, max_block: Duration) -> Self {
+        self.max_block = Some(max_block);
         self
     }
 
@@ -130,6 +146,9 @@ pub struct CheckpointReport {
     /// Why the checkpoint did not get as far as its mode goes; `None` if it
     /// did.
     pub held_back_by: Option<HeldBack>,
+    /// The longest time for which the checkpoint held `WRITE` without a break, in which no other
+    /// user could begin to write; zero if it never held it.
+    pub writers_held_up: Duration,
 }
 
 impl CheckpointReport {
