@@ -57,16 +57,7 @@ impl<B: Backend> Database<B> {
         }
         refuse_leftovers(path)?;
         let mut copy = self.copy_beside(path, progress)?;
-        match copy.name(path, Naming::Keep) {
-            // The name is taken by an empty file instead, and that is replaced.
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::Unsupported => {
-                let taken = fs::File::create_new(path);
-                taken.map_err(|e| Error::io(path, "name the backup", e))?;
-                let named = copy.name(path, Naming::Replace);
-                named.inspect_err(|_| drop(fs::remove_file(path)))
-            }
-            named => named,
-        }
+        copy.name_new(path)
     }
 
     /// As [`Database::backup`], and replaces the file at `path`, if there is one, in one call:

@@ -134,6 +134,24 @@ impl<'a> FrameReader<'a> {
         }
     }
 
+    /// Reads from frame `first` on. It is checked against the checksum that the frame before it
+    /// stores, or the header for the first one.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn starting_at(log: &'a dyn File, header: LogHeader, first: FrameNo) -> Result<Self> {
+        let mut bytes = [0; 8];
+        let before = first.get() - 1;
+        let offset = match FrameNo::new(before) {
+            Some(before) => frame_offset(before, header.page_size) + 16,
+            None => LOG_HEADER_LEN as u64 - 8,
+        };
+        // A log that was cut since has no such frame either.
+        log.read_at(&mut bytes, offset)?;
+        let checksum = Checksum::from_be_bytes(bytes);
+        Ok(Self::behind(log, header, before, checksum))
+    }
+
     /// Reads no frame behind frame `last`.
     #[must_use]
     pub fn up_to(mut self, last: u32) -> Self {

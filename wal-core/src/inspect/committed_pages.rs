@@ -67,6 +67,33 @@ impl<'a> CommittedPages<'a> {
         self.page_count
     }
 
+    /// The same files as a database of `page_count` pages.
+    #[must_use]
+    pub fn with_page_count(mut self, page_count: u32) -> Self {
+        self.page_count = page_count;
+        self
+    }
+
+    /// The size of the database in pages without those at its end that are in neither file: less
+    /// than [`CommittedPages::page_count`] if the database file was cut, or its header is damaged.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    pub fn available(&self) -> Result<u32> {
+        let in_file = self
+            .database
+            .len()?
+            .div_ceil(u64::from(self.page_size.bytes()));
+        let in_file = u32::try_from(in_file)
+            .unwrap_or(u32::MAX)
+            .min(self.page_count);
+        let within = self
+            .newest
+            .partition_point(|(page, _)| *page <= self.page_count);
+        let in_log = self.newest[..within].last().map_or(0, |(page, _)| *page);
+        Ok(in_file.max(in_log))
+    }
+
     /// How many pages are in the log, those beyond the end of the database included.
     pub fn pages_in_log(&self) -> usize {
         self.newest.len()
@@ -78,6 +105,29 @@ impl<'a> CommittedPages<'a> {
             .newest
             .binary_search_by_key(&page.get(), |(page, _)| *page);
         FrameNo::new(self.newest.get(at.ok()?)?.1)
+    }
+
+    /// The first page that is in neither file; `None` if the state is whole. The page of the
+    /// lock bytes holds no data, so it may be missing.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    pub fn first_missing(&self) -> Result<Option<PageNo>> {
+        let in_file = self.database.len()? / u64::from(self.page_size.bytes());
+        let in_file = u32::try_from(in_file).unwrap_or(u32::MAX);
+        let beyond = self.newest.partition_point(|(page, _)| *page <= in_file);
+        let mut in_log = self.newest[beyond..]
+            .iter()
+            .map(|(page, _)| *page)
+            .peekable();
+        let lock_bytes = self.page_size.lock_byte_page().get();
+        // Ends with the first page that is missing, so after as many as the log has.
+        for page in (in_file..self.page_count).map(|before| before + 1) {
+            if in_log.next_if_eq(&page).is_none() && page != lock_bytes {
+                return Ok(PageNo::new(page).ok());
+            }
+        }
+        Ok(None)
     }
 
     /// Reads `page` into `buffer`, which is a page long.
@@ -111,6 +161,41 @@ mod tests {
     use super::*;
     use crate::inspect::sample_log::SampleLog;
     use crate::storage::MemoryFile;
+
+    #[test]
+    fn page_in_neither_file_is_missing() {
+        let log = MemoryFile::new("db-wal", Vec::new());
+        let database = MemoryFile::new("db", vec![7; 1024 + 100]);
+        let missing = |frames: &[u32], page_count| {
+            let pages = CommittedPages::new(&database, &log, PageSize::MIN, page_count, frames);
+            pages.first_missing().unwrap().map(PageNo::get)
+        };
+        assert_eq!((missing(&[], 2), missing(&[], 3)), (None, Some(3)));
+        assert_eq!(
+            (missing(&[4, 3, 1], 4), missing(&[4, 1], 4)),
+            (None, Some(3))
+        );
+        assert_eq!(missing(&[4, 3, 1, 9], u32::MAX), Some(5));
+        let available = |frames: &[u32], page_count| {
+            let pages = CommittedPages::new(&database, &log, PageSize::MIN, page_count, frames);
+            pages.available().unwrap()
+        };
+        assert_eq!(
+            (
+                available(&[], 9),
+                available(&[], 2),
+                available(&[7, 1, 20], 9)
+            ),
+            (3, 2, 7)
+        );
+        let lock_bytes = PageSize::MAX.lock_byte_page().get();
+        let database = MemoryFile::new("db", Vec::new());
+        let all: Vec<u32> = (1..=lock_bytes + 1)
+            .filter(|&page| page != lock_bytes)
+            .collect();
+        let pages = CommittedPages::new(&database, &log, PageSize::MAX, lock_bytes + 1, &all);
+        assert_eq!(pages.first_missing().unwrap(), None);
+    }
 
     #[test]
     fn page_is_read_from_its_newest_frame_or_from_the_database() {

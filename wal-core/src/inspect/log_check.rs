@@ -12,7 +12,7 @@
 use crate::background::on_all_processors;
 use crate::error::Result;
 use crate::format::{
-    Checksum, FrameFault, FrameReader, LogHeader, LogScan, frame_len, frame_offset, scan_header,
+    Checksum, FrameFault, FrameReader, LogHeader, LogScan, frame_len, scan_header,
 };
 use crate::storage::File;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, Unpoison as _};
@@ -205,11 +205,11 @@ impl Work<'_> {
 
     /// Checks the frames behind `before` up to `last`.
     fn check(&self, before: u32, last: u32) -> Result<Chunk> {
-        let checksum = match FrameNo::new(before) {
-            None => self.checksum,
-            Some(frame) => self.stored_checksum(frame)?,
+        let frames = match FrameNo::new(before.saturating_add(1)) {
+            Some(first) if before > 0 => FrameReader::starting_at(self.log, self.header, first)?,
+            _ => FrameReader::behind(self.log, self.header, before, self.checksum),
         };
-        let mut frames = FrameReader::behind(self.log, self.header, before, checksum).up_to(last);
+        let mut frames = frames.up_to(last);
         let mut chunk = Chunk::default();
         while let Some(frame) = frames.next_frame()? {
             let (number, commit_size) = (frame.number.get(), frame.commit_size);
@@ -238,14 +238,6 @@ impl Work<'_> {
             chunk.fault = Some((frames.next_number(), FrameFault::Short));
         }
         Ok(chunk)
-    }
-
-    fn stored_checksum(&self, frame: FrameNo) -> Result<Checksum> {
-        let mut bytes = [0; 8];
-        let offset = frame_offset(frame, self.header.page_size) + 16;
-        // A log that was cut since has no frame behind this one either.
-        self.log.read_at(&mut bytes, offset)?;
-        Ok(Checksum::from_be_bytes(bytes))
     }
 }
 

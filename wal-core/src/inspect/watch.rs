@@ -16,7 +16,7 @@
 //! ([`crate::storage::OsFile::is_still_at_its_path`]): the last user of the database removes the
 //! log and the index, and the next one makes others.
 //!
-//! Without an index no process uses the database in the shared way. Then the headers and
+//! Without an index, or with one whose header is not sound, no process uses the database in the shared way. Then the headers and
 //! the lengths of both files are compared. A process that owns the whole database is not noticed
 //! by that in each case; it holds EXCLUSIVE on the database file.
 //!
@@ -24,7 +24,7 @@
 //! As of `index_info`: the counts are loaded before the header is compared. The reads of an
 //! observer are calls, which the system makes in their order.
 
-use super::{HeaderState, IndexInfo, read_index};
+use super::{IndexInfo, read_index};
 use crate::error::Result;
 use crate::format::{DatabaseHeader, LOG_HEADER_LEN};
 use crate::index::IndexHeader;
@@ -95,7 +95,7 @@ impl<'a> Watch<'a> {
     pub fn holds(&self) -> Result<bool> {
         let after = sample(self.database, self.log, self.shm)?;
         Ok(match (&self.before.index, &after.index) {
-            (Some(before), Some(now)) if is_published(before) || is_published(now) => {
+            (Some(before), Some(now)) if is_valid(before) || is_valid(now) => {
                 index_holds(before, now)
             }
             _ => self.before == after,
@@ -103,11 +103,8 @@ impl<'a> Watch<'a> {
     }
 }
 
-fn is_published(info: &IndexInfo) -> bool {
-    matches!(
-        info.header,
-        HeaderState::Valid(_) | HeaderState::CopiesDiffer
-    )
+fn is_valid(info: &IndexInfo) -> bool {
+    info.valid_header().is_some()
 }
 
 /// Whether the state that `before` publishes is still there while the index is as `now`.
@@ -142,7 +139,7 @@ mod tests {
     use super::*;
     use crate::format::Checksum;
     use crate::index::WritableBlock;
-    use crate::inspect::inspect_index;
+    use crate::inspect::{HeaderState, inspect_index};
     use crate::storage::MemoryFile;
     use crate::types::PageSize;
 

@@ -118,6 +118,23 @@ impl NewFile {
         }
         sync_directory(path)
     }
+
+    /// Gives the file the name `path`, durably, if nothing is there: also on a file system that
+    /// cannot do so in one call. There the name is taken by an empty file, which is replaced.
+    ///
+    /// # Errors
+    /// [`Error::Io`], of the kind `AlreadyExists` if something is there.
+    pub fn name_new(&mut self, path: &Path) -> Result<()> {
+        match self.name(path, Naming::Keep) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {
+                let taken = fs::File::create_new(path);
+                taken.map_err(|e| Error::io(path, "name the new file", e))?;
+                let named = self.name(path, Naming::Replace);
+                named.inspect_err(|_| drop(fs::remove_file(path)))
+            }
+            named => named,
+        }
+    }
 }
 
 impl Drop for NewFile {

@@ -47,8 +47,9 @@ impl Salts {
     }
 
     /// How many restarts of a log lead from the generation `older` to this one, by the
-    /// first salt; `None` if they are more than [`MAX_RESTARTS`], or none.
-    pub(crate) fn restarts_since(self, older: Self) -> Option<u32> {
+    /// first salt; `None` if they are more than 65536, or none.
+    #[must_use]
+    pub fn restarts_since(self, older: Self) -> Option<u32> {
         let first = |salts: Self| {
             let [a, b, c, d, ..] = salts.0;
             u32::from_be_bytes([a, b, c, d])
