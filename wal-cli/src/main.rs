@@ -5,6 +5,7 @@
 //! | `commands` | one module for each command: its arguments, what it does, its report |
 //! | `output` | reports as text or JSON, colours, tables, progress |
 //! | `exit` | the exit codes |
+//! | `files` | the files of a database for commands that read all of them |
 //! | `figures` | the figures of a database at one moment, for `info`, `top` and `metrics` |
 //! | `interrupt` | Ctrl-C and SIGTERM |
 //! | `look` | what the files of a database contain at one moment |
@@ -14,6 +15,7 @@
 mod commands;
 mod exit;
 mod figures;
+mod files;
 mod interrupt;
 mod look;
 mod output;

@@ -10,7 +10,10 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::Arguments;
+use super::frames::{FrameReport, FramesEndReport, TransactionReport};
 use super::locks::LocksReport;
+use super::recover::RecoverReport;
+use super::verify::VerifyReport;
 use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::output::{Output, Report, SCHEMA};
@@ -73,6 +76,13 @@ fn schema() -> Value {
         };
     }
     reports!(Figures, LocksReport);
+    reports!(
+        RecoverReport,
+        VerifyReport,
+        TransactionReport,
+        FrameReport,
+        FramesEndReport
+    );
     let documents: Vec<Value> = kinds
         .into_iter()
         .map(|(kind, report)| {
