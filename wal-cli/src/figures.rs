@@ -121,7 +121,7 @@ pub(crate) struct BlockerFigures {
 }
 
 /// A process that holds a lock.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
 pub(crate) struct ProcessFigures {
     /// Its number.
     pub(crate) pid: u32,

@@ -11,7 +11,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use wal::Cancel;
+use wal_core::background;
 
 /// The state of the process; signals have one for all.
 static CAUGHT: OnceLock<Caught> = OnceLock::new();
@@ -47,6 +50,24 @@ pub(crate) fn catch() -> anyhow::Result<Interrupt> {
     }
     let caught = register().context("cannot catch signals")?;
     Ok(Interrupt(CAUGHT.get_or_init(|| caught)))
+}
+
+/// Catches signals as [`catch`] does; the switch is turned on at the first one.
+pub(crate) fn cancel() -> anyhow::Result<Cancel> {
+    let interrupt = catch()?;
+    let cancel = Cancel::new();
+    let switch = cancel.clone();
+    // It ends with the process.
+    let watch = move || {
+        let mut signals = [PollFd::new(interrupt.descriptor(), PollFlags::POLLIN)];
+        while !interrupt.is_set() {
+            // An error is EINTR, by a signal that another thread handles.
+            let _ = poll(&mut signals, PollTimeout::NONE);
+        }
+        switch.cancel();
+    };
+    background::spawn("walctl-signals", watch).context("cannot start a thread")?;
+    Ok(cancel)
 }
 
 /// The signal that asked the command to end, if it was caught.

@@ -10,7 +10,9 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::Arguments;
+use super::checkpoint::CheckpointDone;
 use super::frames::{FrameReport, FramesEndReport, TransactionReport};
+use super::keep::KeepEvent;
 use super::locks::LocksReport;
 use super::recover::RecoverReport;
 use super::verify::VerifyReport;
@@ -76,13 +78,10 @@ fn schema() -> Value {
         };
     }
     reports!(Figures, LocksReport);
-    reports!(
-        RecoverReport,
-        VerifyReport,
-        TransactionReport,
-        FrameReport,
-        FramesEndReport
-    );
+    reports!(RecoverReport, VerifyReport);
+    reports!(TransactionReport, FrameReport, FramesEndReport);
+    reports!(CheckpointDone);
+    reports!(KeepEvent);
     let documents: Vec<Value> = kinds
         .into_iter()
         .map(|(kind, report)| {

@@ -10,6 +10,7 @@ mod info;
 mod keep;
 mod locks;
 mod metrics;
+mod open;
 mod processes;
 mod recover;
 mod tail;

@@ -11,6 +11,8 @@ mod descriptor;
 mod file_id;
 mod files;
 mod held_path;
+#[cfg(target_os = "linux")]
+mod log_watch;
 mod low_numbers;
 mod mapped;
 mod memory;
@@ -35,6 +37,8 @@ pub use claim::Claim;
 pub use file_id::FileId;
 pub use files::OsStorage;
 pub use held_path::{Found, HeldPath, beside};
+#[cfg(target_os = "linux")]
+pub use log_watch::LogWatch;
 pub(crate) use low_numbers::MayCarry;
 pub use mapped::MappedFile;
 pub use memory::MemoryFile;

@@ -24,7 +24,15 @@ pub struct ProcessInfo {
 }
 
 impl ProcessInfo {
-    pub(super) fn of(pid: u32) -> Self {
+    /// Describes the process with the number `pid`, as far as `/proc` shows it.
+    ///
+    /// ```
+    /// use wal_shm::inspect::ProcessInfo;
+    ///
+    /// let this = ProcessInfo::of(std::process::id());
+    /// assert!(!this.is_stopped);
+    /// ```
+    pub fn of(pid: u32) -> Self {
         let stat = Stat::of(pid);
         let name = stat.as_ref().map(|stat| &stat.name);
         ProcessInfo {

@@ -1,0 +1,288 @@
+//! Keeps the log of one database short.
+//!
+//! It waits for a write to the log, looks at the index, and runs a checkpoint if that is worth it.
+//! While nothing is written it does nothing, but for a look each [`SAFETY`]. It has the database
+//! open as any user has. So the log that it looks at stays that of the database.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use wal::{BusyHandler, Cancel, CheckpointMode, CheckpointOptions, CheckpointReport, Database};
+use wal_core::format::FRAME_HEADER_LEN;
+use wal_core::inspect::read_index;
+use wal_core::storage::LogWatch;
+use wal_shm::inspect::DatabaseFile;
+
+use super::policy::{Limits, LogLength};
+use super::report::{KeepEvent, KeepTotals};
+use crate::commands::checkpoint::HeldBackFigures;
+use crate::commands::open::open;
+use crate::interrupt::Interrupt;
+use crate::look::observe;
+use crate::output::Output;
+use crate::output::units;
+
+/// How long it waits without an event: one may be lost, and stores to a mapped log are none.
+const SAFETY: Duration = Duration::from_secs(10);
+/// The least time between two looks, so that a busy database costs little.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long a restart waits for readers and writers.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it waits after a restart that was held back, at first and at most: the end of a reader
+/// is no event.
+const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+/// The least time between two events of one kind.
+const LINE: Duration = Duration::from_secs(1);
+
+/// Keeps the log of one database short.
+pub(super) struct Keeper<'a> {
+    path: &'a Path,
+    limits: Limits,
+    output: &'a Output,
+    cancel: &'a Cancel,
+    interrupt: Interrupt,
+    totals: KeepTotals,
+    /// The longest time for which writers waited since the last event.
+    held_up: Duration,
+    /// The last event, and when it was printed.
+    last: Option<(KeepEvent, Instant)>,
+}
+
+/// The database while it is there.
+struct Kept {
+    database: Database,
+    /// The device and the inode of its file.
+    id: (u64, u64),
+    /// Where its log is.
+    log: PathBuf,
+    watch: Option<LogWatch>,
+}
+
+impl<'a> Keeper<'a> {
+    pub(super) fn new(
+        path: &'a Path,
+        limits: Limits,
+        output: &'a Output,
+        cancel: &'a Cancel,
+        interrupt: Interrupt,
+    ) -> Self {
+        Keeper {
+            path,
+            limits,
+            output,
+            cancel,
+            interrupt,
+            totals: KeepTotals::default(),
+            held_up: Duration::ZERO,
+            last: None,
+        }
+    }
+
+    /// Keeps the log short until the command is asked to end. Calls `has_begun` once the
+    /// database was tried for the first time.
+    pub(super) fn run(mut self, has_begun: impl FnOnce()) {
+        let mut has_begun = Some(has_begun);
+        let mut pause = RETRY[0];
+        while !self.is_over() {
+            let opened = Kept::open(self.path);
+            if let Some(has_begun) = has_begun.take() {
+                has_begun();
+            }
+            match opened {
+                Ok(kept) => {
+                    pause = RETRY[0];
+                    self.print("watching", None, kept.log_len());
+                    if let Err(error) = self.keep(kept) {
+                        self.print("failed", Some(format!("{error:#}")), 0);
+                    }
+                }
+                Err(error) => self.print("waiting", Some(format!("{error:#}")), 0),
+            }
+            pause = (pause * 2).min(RETRY[1]);
+            self.sleep(pause);
+        }
+        self.last = None;
+        self.print("stopped", None, 0);
+    }
+
+    fn is_over(&self) -> bool {
+        self.interrupt.is_set() || self.cancel.is_cancelled()
+    }
+
+    /// Works until the command is asked to end, or the database is another.
+    fn keep(&mut self, mut kept: Kept) -> anyhow::Result<()> {
+        let mut retry = RETRY[0];
+        while !self.is_over() && kept.is_in_place(self.path) {
+            let mut wait = SAFETY;
+            if let Some(mode) = kept
+                .log_length()?
+                .and_then(|log| self.limits.checkpoint(log))
+            {
+                match self.checkpoint(&kept, mode)? {
+                    true => retry = RETRY[0],
+                    false => {
+                        retry = (retry * 2).min(RETRY[1]);
+                        wait = retry;
+                    }
+                }
+            }
+            let began = Instant::now();
+            kept.wait(self.interrupt, wait);
+            // Many commits are looked at together.
+            self.sleep(PAUSE.saturating_sub(began.elapsed()));
+        }
+        kept.database.close()?;
+        Ok(())
+    }
+
+    /// Runs a checkpoint; false if it was held back.
+    fn checkpoint(&mut self, kept: &Kept, mode: CheckpointMode) -> anyhow::Result<bool> {
+        let log_bytes = kept.log_len();
+        let options = CheckpointOptions::new(mode)
+            .busy(BusyHandler::timeout(PATIENCE).cancelled_by(self.cancel))
+            .max_block(self.limits.max_block);
+        let before = kept.log_length()?;
+        let report = match kept.database.checkpoint_with(options) {
+            Ok(report) => report,
+            Err(wal::Error::Cancelled) => return Ok(true),
+            // Another checkpoint runs, which does the work.
+            Err(error) if error.is_busy() => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        self.count(&report, before, kept.log_length()?);
+        match &report.held_back_by {
+            Some(held_back) if mode != CheckpointMode::Passive => {
+                self.totals.held_back += 1;
+                let held_back = HeldBackFigures::of(held_back);
+                self.print_event(KeepEvent {
+                    held_back_by: Some(held_back),
+                    ..self.event("held back", kept.log_len())
+                });
+            }
+            Some(_) => {}
+            None if mode != CheckpointMode::Passive => {
+                self.totals.restarts += 1;
+                self.print("restarted", None, log_bytes);
+            }
+            None => {}
+        }
+        Ok(report.held_back_by.is_none())
+    }
+
+    fn count(
+        &mut self,
+        report: &CheckpointReport,
+        before: Option<LogLength>,
+        after: Option<LogLength>,
+    ) {
+        let held_up = report.writers_held_up;
+        self.held_up = self.held_up.max(held_up);
+        self.totals.longest_block_s = self.totals.longest_block_s.max(held_up.as_secs_f64());
+        self.totals.checkpoints += 1;
+        let to_copy = |log: Option<LogLength>| u64::from(log.map_or(0, |log| log.frames_to_copy));
+        self.totals.frames += to_copy(before).saturating_sub(to_copy(after));
+    }
+
+    fn event(&self, event: &'static str, log_bytes: u64) -> KeepEvent {
+        KeepEvent {
+            path: self.path.display().to_string(),
+            time: units::time(SystemTime::now()),
+            event,
+            reason: None,
+            log_bytes,
+            writers_held_up_s: self.held_up.as_secs_f64(),
+            held_back_by: None,
+            totals: self.totals.clone(),
+        }
+    }
+
+    fn print(&mut self, event: &'static str, reason: Option<String>, log_bytes: u64) {
+        let event = self.event(event, log_bytes);
+        self.print_event(KeepEvent { reason, ..event });
+    }
+
+    /// Prints an event, unless it says the same as the last one, or one of its kind was printed
+    /// just now.
+    fn print_event(&mut self, event: KeepEvent) {
+        if let Some((last, at)) = &self.last {
+            let holders = |event: &KeepEvent| {
+                let held_back = event.held_back_by.as_ref();
+                held_back.map(|by| by.holders.iter().map(|of| of.pid).collect::<Vec<_>>())
+            };
+            let is_same = last.event == event.event && last.reason == event.reason;
+            let is_known = event.event != "restarted" && holders(last) == holders(&event);
+            if is_same && (is_known || at.elapsed() < LINE) {
+                return;
+            }
+        }
+        // A reader of a pipe that has gone ends the command.
+        if self.output.print(&event).is_err() {
+            self.cancel.cancel();
+        }
+        self.held_up = Duration::ZERO;
+        self.last = Some((event, Instant::now()));
+    }
+
+    /// Sleeps, or until the command is asked to end.
+    fn sleep(&self, time: Duration) {
+        let mut signals = [PollFd::new(self.interrupt.descriptor(), PollFlags::POLLIN)];
+        let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+        // An interrupted sleep is a short one.
+        let _ = poll(&mut signals, time);
+    }
+}
+
+impl Kept {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        let database = open(path)?;
+        let metadata = fs::metadata(database.path())?;
+        let log = DatabaseFile::Log.path(database.path());
+        let watch = LogWatch::of(database.path()).ok();
+        Ok(Kept {
+            database,
+            id: (metadata.dev(), metadata.ino()),
+            log,
+            watch,
+        })
+    }
+
+    /// True if `path` leads to this database.
+    fn is_in_place(&self, path: &Path) -> bool {
+        let there = fs::metadata(path);
+        there.is_ok_and(|there| (there.dev(), there.ino()) == self.id)
+    }
+
+    fn log_len(&self) -> u64 {
+        fs::metadata(&self.log).map_or(0, |log| log.len())
+    }
+
+    /// How long the log is; `None` if the index does not tell.
+    fn log_length(&self) -> anyhow::Result<Option<LogLength>> {
+        let Some(shm) = observe(&DatabaseFile::Index.path(self.database.path()))? else {
+            return Ok(None);
+        };
+        let index = read_index(&shm)?;
+        let frame_len = FRAME_HEADER_LEN + self.database.page_size().len();
+        let len = |index| LogLength::of(&index, frame_len as u64, self.log_len());
+        Ok(index.map(len))
+    }
+
+    /// Waits for a write to the log, for `time` at most, or until the command is asked to end.
+    fn wait(&mut self, interrupt: Interrupt, time: Duration) {
+        let also = Some(interrupt.descriptor());
+        let waited = match &mut self.watch {
+            Some(watch) => watch.wait(also, time).map(drop),
+            None => Err(std::io::ErrorKind::Unsupported.into()),
+        };
+        if waited.is_err() {
+            // Without events it looks once in a while.
+            self.watch = None;
+            let mut signals = [PollFd::new(interrupt.descriptor(), PollFlags::POLLIN)];
+            let time = PollTimeout::try_from(time.min(RETRY[0])).unwrap_or(PollTimeout::MAX);
+            let _ = poll(&mut signals, time);
+        }
+    }
+}
