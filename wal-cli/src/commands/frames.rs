@@ -119,6 +119,7 @@ pub(crate) struct FramesEndReport {
 impl Frames {
     pub(crate) fn run(&self, output: &Output) -> anyhow::Result<Exit> {
         let database = resolve(&self.database)?;
+        observe(&database)?.with_context(|| format!("{}: it was removed", database.display()))?;
         let path = self.log.clone();
         let path = path.unwrap_or_else(|| DatabaseFile::Log.path(&database));
         let log = match observe(&path)? {
