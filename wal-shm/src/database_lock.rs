@@ -4,8 +4,54 @@
 //! first look at `-wal` or `-shm` until after the last. Whoever can turn it
 //! into EXCLUSIVE is alone, and may remove those two files.
 
-use wal_core::storage::{ByteLocks, File, OsFile, database_bytes};
+use std::path::Path;
+
+use wal_core::storage::{ByteLocks, File, LockKind, OpenMode, OsFile, database_bytes};
 use wal_core::{Error, LockMode, Result};
+
+/// SHARED on a database file, for a program that reads the file alone.
+///
+/// While it is held, no process changes the journal mode, writes in rollback mode, or removes
+/// `-wal` or `-shm` as the last closer. It does not keep a process from attaching to the
+/// wal-index and writing a log: then `-shm` exists, and still exists when this is released. So
+/// a program that finds neither `-shm` nor a log, both before and after it has read the
+/// database file, has read one state.
+#[derive(Debug)]
+pub struct HeldShared {
+    database: OsFile,
+}
+
+impl HeldShared {
+    /// Acquires SHARED on the database at `path`, which is opened for reading. It waits for
+    /// no other process.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another process holds EXCLUSIVE or PENDING, [`Error::Io`].
+    pub fn acquire(path: &Path) -> Result<Self> {
+        // Parked when it is dropped, because closing it would drop the locks of a stock
+        // SQLite in this process.
+        let database = OsFile::open_for_locks(path, OpenMode::ReadOnly)?;
+        lock_shared(&database, LOCKS)?;
+        Ok(HeldShared { database })
+    }
+
+    /// The database file.
+    #[must_use]
+    pub fn file(&self) -> &OsFile {
+        &self.database
+    }
+}
+
+impl Drop for HeldShared {
+    fn drop(&mut self) {
+        if let Ok(file) = self.database.as_file() {
+            // A lock that cannot be released is released when the process ends.
+            let _ = LOCKS.unlock(file, database_bytes::ALL);
+        }
+    }
+}
+
+const LOCKS: ByteLocks = ByteLocks::new(LockKind::OpenFileDescription);
 
 /// Takes SHARED.
 ///

@@ -61,6 +61,7 @@ mod side_file;
 mod sweeper;
 
 pub use coordination::ShmWalCoordination;
+pub use database_lock::HeldShared;
 pub use main_file::DatabaseOwner;
 pub use options::{Access, ShmOptions};
 pub use side_file::SideFile;

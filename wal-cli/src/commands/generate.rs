@@ -10,6 +10,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::Arguments;
+use super::backup::BackupReport;
 use super::checkpoint::CheckpointDone;
 use super::frames::{FrameReport, FramesEndReport, TransactionReport};
 use super::keep::KeepEvent;
@@ -82,6 +83,7 @@ fn schema() -> Value {
     reports!(TransactionReport, FrameReport, FramesEndReport);
     reports!(CheckpointDone);
     reports!(KeepEvent);
+    reports!(BackupReport);
     let documents: Vec<Value> = kinds
         .into_iter()
         .map(|(kind, report)| {

@@ -18,7 +18,7 @@ use crate::protocol::free_space;
 use crate::protocol::read::begin::ReadTx;
 use crate::protocol::read::page_ref::PageRef;
 use crate::storage::{File, FileSyncType};
-use crate::types::{PageNo, PageSize};
+use crate::types::{PageNo, PageSize, Salts};
 
 /// The longest run of pages that one write takes, in bytes.
 const RUN_LEN: usize = 1 << 20;
@@ -31,6 +31,10 @@ pub struct BackupProgress {
     pub copied: u32,
     /// The pages of the snapshot.
     pub pages: u32,
+    /// The generation of the log that the snapshot is of.
+    pub salts: Salts,
+    /// The last frame of that log which belongs to the snapshot.
+    pub frame: u32,
 }
 
 impl<C: WalCoordination> ReadTx<C> {
@@ -59,7 +63,12 @@ impl<C: WalCoordination> ReadTx<C> {
         for run in runs(pages, most) {
             let copied = *run.end();
             self.copy_run(file, *run.start(), copied)?;
-            progress(BackupProgress { copied, pages })?;
+            progress(BackupProgress {
+                copied,
+                pages,
+                salts: self.snapshot.salts(),
+                frame: self.snapshot.max_frame(),
+            })?;
         }
         file.sync(FileSyncType::Full)
     }
