@@ -45,3 +45,4 @@ pub use transactions::{LogEnd, Transaction, Transactions};
 pub use watch::Watch;
 
 pub use crate::format::{FrameFault, FrameReader, LoggedFrame};
+pub use crate::protocol::why_log_does_not_follow;

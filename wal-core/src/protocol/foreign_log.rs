@@ -25,11 +25,12 @@ use crate::error::{Error, Result};
 use crate::format::{
     self, DatabaseHeader, FRAME_HEADER_LEN, LogScan, PageStoreHeader, frame_offset,
 };
-use crate::protocol::config::{DatabaseKind, WalConfig};
+use crate::inspect::{Content, DatabaseInfo, read_database};
+use crate::protocol::config::DatabaseKind;
 use crate::protocol::handle::Wal;
 use crate::protocol::write::page_one;
-use crate::storage::Storage;
-use crate::types::{FrameNo, PageNo};
+use crate::storage::File;
+use crate::types::{FrameNo, PageNo, PageSize};
 
 /// The part of page 1 that says what the file is.
 type Head = [u8; DatabaseHeader::LEN];
@@ -69,55 +70,133 @@ impl<C: WalCoordination> Wal<C> {
     }
 }
 
+/// Why the committed frames of `log`, which `scan` describes, cannot follow from `database`, in
+/// the words of an error; `None` if nothing speaks against it. What it compares, and what it
+/// cannot notice, is listed in docs/crash-safety.md.
+///
+/// An empty database is taken for foreign beside a log of SQLite only: stock SQLite removes
+/// that log. The first commit of a page store can be in the log alone.
+///
+/// The caller sees to it that neither file changes, or asks again: a checkpoint or a restart
+/// of the log between two reads looks like a foreign log.
+///
+/// # Errors
+/// [`crate::Error::Io`].
+///
+/// ```
+/// use wal_core::format::scan;
+/// use wal_core::inspect::why_log_does_not_follow;
+/// use wal_core::storage::MemoryFile;
+///
+/// let (database, log) = (MemoryFile::new("db", vec![]), MemoryFile::new("db-wal", vec![]));
+/// if let Some(scan) = scan(&log)? {
+///     println!("{:?}", why_log_does_not_follow(&database, &log, &scan)?);
+/// }
+/// # Ok::<(), wal_core::Error>(())
+/// ```
+pub fn why_log_does_not_follow(
+    database: &dyn File,
+    log: &dyn File,
+    scan: &LogScan,
+) -> Result<Option<&'static str>> {
+    if scan.pages.is_empty() {
+        return Ok(None);
+    }
+    let info = read_database(database)?;
+    let mut pair = Pair {
+        database,
+        log,
+        kind: DatabaseKind::RawPages,
+        page_size: scan.header.page_size,
+    };
+    let newest = frames_of_page_one(scan).next_back();
+    if info.content == Content::Empty {
+        let head = newest.map(|newest| pair.head_in_log(newest)).transpose()?;
+        let may_be_first = head.is_some_and(|head| DatabaseHeader::decode(&head).is_none());
+        return Ok((!may_be_first).then_some("the database file is empty"));
+    }
+    let Some(kind) = kind_of(&info) else {
+        return Ok(None);
+    };
+    if info.page_size().is_some_and(|size| size != pair.page_size) {
+        return Ok(Some("its page size is not that of the database"));
+    }
+    pair.kind = kind;
+    let fault = newest.map(|newest| pair.fault_of_page_one(newest));
+    if let Some(fault) = fault.transpose()?.flatten() {
+        return Ok(Some(fault));
+    }
+    pair.why_counters_do_not_follow(scan)
+}
+
+fn kind_of(info: &DatabaseInfo) -> Option<DatabaseKind> {
+    match info.content {
+        Content::Sqlite(_) => Some(DatabaseKind::Sqlite),
+        Content::PageStore(_) => Some(DatabaseKind::PageStore),
+        _ => None,
+    }
+}
+
 /// The two files of a database.
 struct Pair<'a> {
-    storage: &'a dyn Storage,
-    config: &'a WalConfig,
+    database: &'a dyn File,
+    log: &'a dyn File,
+    kind: DatabaseKind,
+    /// The page size of the log.
+    page_size: PageSize,
 }
 
 impl Pair<'_> {
     fn check_page_one(&self, frame: FrameNo) -> Result<()> {
-        if self.config.kind == DatabaseKind::RawPages {
-            return Ok(());
-        }
-        let head = self.head_in_log(frame)?;
-        let fault = page_one::fault(self.config.kind, self.config.page_size, &head);
-        match fault.or(self.other_store(&head)?) {
+        match self.fault_of_page_one(frame)? {
             Some(fault) => {
                 let reason = format!("page 1 in frame {}: {fault}", frame.get());
-                Err(Error::corrupt(self.storage.log().path(), reason))
+                Err(Error::corrupt(self.log.path(), reason))
             }
             None => Ok(()),
         }
     }
 
+    fn fault_of_page_one(&self, frame: FrameNo) -> Result<Option<&'static str>> {
+        if self.kind == DatabaseKind::RawPages {
+            return Ok(None);
+        }
+        let head = self.head_in_log(frame)?;
+        let fault = page_one::fault(self.kind, self.page_size, &head);
+        Ok(fault.or(self.other_store(&head)?))
+    }
+
     /// That a page store has another name than the page 1 that begins with `head`, if so.
     fn other_store(&self, head: &Head) -> Result<Option<&'static str>> {
-        if self.config.kind != DatabaseKind::PageStore {
+        if self.kind != DatabaseKind::PageStore {
             return Ok(None);
         }
         let mut in_file: Head = [0; DatabaseHeader::LEN];
-        self.storage.database().read_at(&mut in_file, 0)?;
+        self.database.read_at(&mut in_file, 0)?;
         let differs = PageStoreHeader::decode(&in_file) != PageStoreHeader::decode(head);
         Ok(differs.then_some("it is that of another page store; move the log to its own file"))
     }
 
     fn why_log_does_not_follow(&self, scan: &LogScan) -> Result<Option<&'static str>> {
-        let mut page_ones = frames_of_page_one(scan);
-        if let Some(newest) = page_ones.clone().next_back() {
+        if let Some(newest) = frames_of_page_one(scan).next_back() {
             self.check_page_one(newest)?;
         }
-        if self.config.kind != DatabaseKind::Sqlite || scan.pages.is_empty() {
+        self.why_counters_do_not_follow(scan)
+    }
+
+    fn why_counters_do_not_follow(&self, scan: &LogScan) -> Result<Option<&'static str>> {
+        if self.kind != DatabaseKind::Sqlite || scan.pages.is_empty() {
             return Ok(None);
         }
+        let mut page_ones = frames_of_page_one(scan);
         let mut head: Head = [0; DatabaseHeader::LEN];
-        let database = self.storage.database();
+        let database = self.database;
         database.read_at(&mut head, 0)?;
         let Some(header) = DatabaseHeader::decode(&head) else {
             return Ok(None);
         };
         let Some(first) = page_ones.next() else {
-            let page = u64::from(self.config.page_size.bytes());
+            let page = u64::from(self.page_size.bytes());
             let in_file = u32::try_from(database.len()?.div_ceil(page)).unwrap_or(u32::MAX);
             let fits = |count| (count..=in_file.max(count)).contains(&scan.page_count);
             let differs = header.page_count.is_some_and(|count| !fits(count));
@@ -146,13 +225,13 @@ impl Pair<'_> {
 
     fn head_in_log(&self, frame: FrameNo) -> Result<Head> {
         let mut head: Head = [0; DatabaseHeader::LEN];
-        let offset = frame_offset(frame, self.config.page_size) + FRAME_HEADER_LEN as u64;
-        self.storage.log().read_at(&mut head, offset)?;
+        let offset = frame_offset(frame, self.page_size) + FRAME_HEADER_LEN as u64;
+        self.log.read_at(&mut head, offset)?;
         Ok(head)
     }
 
     fn log_has_changed(&self, before: &LogScan) -> Result<bool> {
-        let now = format::scan(self.storage.log())?;
+        let now = format::scan(self.log)?;
         Ok(!now.is_some_and(|now| {
             now.header.salts == before.header.salts && now.checksum == before.checksum
         }))
@@ -170,7 +249,9 @@ fn frames_of_page_one(scan: &LogScan) -> impl DoubleEndedIterator<Item = FrameNo
 
 fn pair<C: WalCoordination>(wal: &Wal<C>) -> Pair<'_> {
     Pair {
-        storage: wal.storage(),
-        config: wal.config(),
+        database: wal.storage().database(),
+        log: wal.storage().log(),
+        kind: wal.config().kind,
+        page_size: wal.config().page_size,
     }
 }

@@ -62,6 +62,7 @@ pub use checkpoint::options::{
 };
 pub use config::{CACHE_SPILL, DatabaseKind, Synchronous, Tuning, WalAutoActions, WalConfig};
 pub use durability::{GroupMember, record_failed_sync, wait_until_synced};
+pub use foreign_log::why_log_does_not_follow;
 pub use handle::{Opener, Wal};
 pub use locking::busy::{BusyHandler, Cancel};
 pub use locking::guard::LockGuard;
