@@ -49,6 +49,15 @@ pub(crate) fn copies_up(_path: &Path, _open: impl AsFd) -> Result<bool> {
     Ok(false)
 }
 
+/// The name of the network or host-shared file system that the open file is on; `None` if it
+/// is on another one.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(crate) fn network_name_at(path: &Path, open: impl AsFd) -> Result<Option<&'static str>> {
+    network_name_of(path, open)
+}
+
 #[cfg(target_os = "linux")]
 fn type_of(path: &Path, open: impl AsFd) -> Result<nix::sys::statfs::FsType> {
     let found = nix::sys::statfs::fstatfs(open);

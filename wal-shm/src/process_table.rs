@@ -98,6 +98,16 @@ impl<'a> ProcessTable<'a> {
         self.with_notes(|_| true)
     }
 
+    /// How many entries are of processes that cannot be named here.
+    pub(crate) fn unnamed(self) -> usize {
+        let processes = self
+            .entries()
+            .filter_map(|(_, entry)| self.process_of(entry));
+        processes
+            .filter(|(_, process)| matches!(process, Process::Unknown))
+            .count()
+    }
+
     /// Those whose note is `wanted`: a process is looked up only then.
     fn with_notes(
         self,

@@ -59,15 +59,13 @@ impl Descriptor {
         Some((found.dev(), found.ino()))
     }
 
-    /// Whether its file can be written through it.
-    pub(super) fn may_write(&self) -> bool {
+    /// Whether its file can be written through it, and whether the process or its open file
+    /// description holds a lock on the file.
+    pub(super) fn may_write_and_has_locks(&self) -> (bool, bool) {
         let info = self.info().unwrap_or_default();
         let info = String::from_utf8_lossy(&info);
-        let flags = info.lines().find_map(|line| {
-            let flags = line.strip_prefix("flags:")?.trim();
-            i64::from_str_radix(flags, 8).ok()
-        });
-        flags.is_some_and(|flags| flags & i64::from(libc::O_ACCMODE) != i64::from(libc::O_RDONLY))
+        let has_locks = info.lines().any(|line| line.starts_with("lock:"));
+        (may_write(&info), has_locks)
     }
 
     /// The locks of its open file description on a file of `watched`, at this moment.
@@ -84,6 +82,15 @@ impl Descriptor {
             .filter(|lock| lock.belongs_to_description && watched.find(lock.file).is_some())
             .collect()
     }
+}
+
+/// Whether the descriptor with this `fdinfo` was opened for writing.
+fn may_write(info: &str) -> bool {
+    let flags = info.lines().find_map(|line| {
+        let flags = line.strip_prefix("flags:")?.trim();
+        i64::from_str_radix(flags, 8).ok()
+    });
+    flags.is_some_and(|flags| flags & i64::from(libc::O_ACCMODE) != i64::from(libc::O_RDONLY))
 }
 
 /// Which descriptors are looked at.

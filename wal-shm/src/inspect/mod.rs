@@ -15,12 +15,15 @@
 //! | `descriptors` | which processes have a file open, and with which locks |
 //! | `holders` | the processes that hold locks of open file descriptions |
 //! | `open_files` | which processes have the files open, those that were replaced too |
+//! | `file_system` | whether the file system of a database can be trusted |
 //! | `process` | the number, command and user of a process |
 //! | `slots` | the read slots with their marks and holders |
 //! | `side_view` | a look at the side file |
+//! | `sqlite_build` | which SQLite a process has mapped |
 
 mod census;
 mod descriptors;
+mod file_system;
 mod holders;
 mod listed_lock;
 mod lock_byte;
@@ -29,11 +32,14 @@ mod open_files;
 mod process;
 mod side_view;
 mod slots;
+mod sqlite_build;
 mod watched;
 
 pub use census::{Census, FoundBy, HeldLock, Unseen};
+pub use file_system::FileSystem;
 pub use lock_byte::{DatabaseFile, LockByte};
 pub use open_files::{OpenFile, OpenFiles};
 pub use process::ProcessInfo;
 pub use side_view::{AttachedProcess, SideView};
 pub use slots::SlotInfo;
+pub use sqlite_build::{Builds, SqliteBuild};

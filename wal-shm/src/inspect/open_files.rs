@@ -30,6 +30,9 @@ pub struct OpenFile {
     pub is_current: bool,
     /// Whether the process may write it.
     pub may_write: bool,
+    /// Whether the process holds a lock on it, of its own or of the open file description.
+    /// False also on systems that do not show the locks of a descriptor (Linux before 4.1).
+    pub has_locks: bool,
     /// The number of its descriptor in the process; see [`OpenFile::link`].
     pub descriptor: u32,
 }
@@ -77,7 +80,9 @@ impl OpenFiles {
         let (mut files, unseen) = search(&watched, &processes, deadline);
         // A file that can be written through one of its descriptors comes first.
         files.sort_by_key(|(open, _)| (open.pid, open.file, !open.is_current, !open.may_write));
-        files.dedup_by_key(|(open, _)| (open.pid, open.file, open.is_current));
+        merge(&mut files, |(open, _)| {
+            (open.pid, open.file, open.is_current)
+        });
         let files = files.into_iter().map(|(open, _)| open).collect();
         Ok(OpenFiles { files, unseen })
     }
@@ -91,10 +96,21 @@ impl OpenFiles {
     pub fn of_process(database: &Path, pid: u32, budget: Duration) -> Result<Self> {
         let watched = WatchedFiles::of_maybe_removed(database)?;
         let (mut files, unseen) = search(&watched, &[pid], Instant::now() + budget);
-        files.dedup_by_key(|(open, id)| (open.file, *id));
+        merge(&mut files, |(open, id)| (open.pid, open.file, *id));
         let files = files.into_iter().map(|(open, _)| open).collect();
         Ok(OpenFiles { files, unseen })
     }
+}
+
+/// Leaves the first of neighbours with the same `key`. It has locks if one of them has.
+fn merge<K: PartialEq>(files: &mut Vec<(OpenFile, Id)>, key: impl Fn(&(OpenFile, Id)) -> K) {
+    files.dedup_by(|next, kept| {
+        let is_same = key(next) == key(kept);
+        if is_same {
+            kept.0.has_locks |= next.0.has_locks;
+        }
+        is_same
+    });
 }
 
 /// The files of `watched` that `processes` have open, with their device and inode. Of one file
@@ -108,11 +124,13 @@ fn search(
     let open = found.descriptors.iter().filter_map(|descriptor| {
         let id = descriptor.id()?;
         let (file, is_current) = which_of(descriptor, id, watched)?;
+        let (may_write, has_locks) = descriptor.may_write_and_has_locks();
         let open = OpenFile {
             pid: descriptor.pid,
             file,
             is_current,
-            may_write: descriptor.may_write(),
+            may_write,
+            has_locks,
             descriptor: descriptor.number()?,
         };
         Some((open, id))

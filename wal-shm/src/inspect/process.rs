@@ -18,6 +18,13 @@ pub struct ProcessInfo {
     pub user: Option<u32>,
     /// Whether it is stopped, by `SIGSTOP` or a debugger: it keeps its locks.
     pub is_stopped: bool,
+    /// Whether it sleeps in the system and cannot be interrupted (state `D`): mostly it waits
+    /// for a disk.
+    pub is_uninterruptible: bool,
+    /// The process that started it, or took it over.
+    pub parent: Option<u32>,
+    /// Whether it is in another namespace of process numbers, as those of containers are.
+    pub is_in_container: bool,
     /// When it started: it acquired no lock before. To a hundredth of a second, and wrong by as
     /// much as the clock of the system was set since.
     pub started: Option<SystemTime>,
@@ -40,8 +47,23 @@ impl ProcessInfo {
             command: command_line(pid).or_else(|| name.map(|name| format!("[{name}]"))),
             user: fs::metadata(format!("/proc/{pid}")).ok().map(|of| of.uid()),
             is_stopped: matches!(stat.as_ref().map(|stat| stat.state), Some('T' | 't')),
+            is_uninterruptible: stat.as_ref().is_some_and(|stat| stat.state == 'D'),
+            parent: stat.as_ref().and_then(|stat| stat.parent),
+            is_in_container: is_in_other_namespace(pid),
             started: stat.as_ref().and_then(Stat::started),
         }
+    }
+}
+
+/// False also where one of the namespaces may not be seen.
+fn is_in_other_namespace(pid: u32) -> bool {
+    let number = |process: &str| {
+        let namespace = fs::metadata(format!("/proc/{process}/ns/pid"));
+        namespace.ok().map(|namespace| namespace.ino())
+    };
+    match (number(&pid.to_string()), number("self")) {
+        (Some(there), Some(here)) => there != here,
+        _ => false,
     }
 }
 
@@ -58,6 +80,8 @@ struct Stat {
     name: String,
     /// Field 3.
     state: char,
+    /// Field 4.
+    parent: Option<u32>,
     /// Field 22: how long after the boot it started, in ticks of the clock.
     ticks: Option<u64>,
 }
@@ -72,7 +96,8 @@ impl Stat {
         Some(Stat {
             name: name.to_owned(),
             state: behind.next()?.chars().next()?,
-            ticks: behind.nth(18).and_then(|ticks| ticks.parse().ok()),
+            parent: behind.next().and_then(|parent| parent.parse().ok()),
+            ticks: behind.nth(17).and_then(|ticks| ticks.parse().ok()),
         })
     }
 
@@ -121,6 +146,7 @@ mod tests {
             unreachable!("{process:?} has no start before now")
         };
         assert!(age < Duration::from_secs(3600), "{age:?}");
-        assert!(!process.is_stopped);
+        assert!(!process.is_stopped && !process.is_in_container);
+        assert_eq!(process.parent, Some(std::os::unix::process::parent_id()));
     }
 }

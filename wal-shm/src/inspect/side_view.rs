@@ -92,4 +92,10 @@ impl SideView {
         });
         attached.collect()
     }
+
+    /// How many entries are of processes of other containers, or hidden ones. Such a process
+    /// may have ended without removing its entry.
+    pub fn unnamed_processes(&self) -> usize {
+        ProcessTable::of(self.memory.processes(), self.here).unnamed()
+    }
 }
