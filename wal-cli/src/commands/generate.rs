@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::Arguments;
 use super::backup::BackupReport;
+use super::bench::BenchReport;
 use super::checkpoint::CheckpointDone;
 use super::frames::{FrameReport, FramesEndReport, TransactionReport};
 use super::keep::KeepEvent;
@@ -83,7 +84,7 @@ fn schema() -> Value {
     reports!(TransactionReport, FrameReport, FramesEndReport);
     reports!(CheckpointDone);
     reports!(KeepEvent);
-    reports!(BackupReport);
+    reports!(BackupReport, BenchReport);
     let documents: Vec<Value> = kinds
         .into_iter()
         .map(|(kind, report)| {

@@ -43,3 +43,5 @@ pub use process::ProcessInfo;
 pub use side_view::{AttachedProcess, SideView};
 pub use slots::SlotInfo;
 pub use sqlite_build::{Builds, SqliteBuild};
+
+pub use crate::file_system::FileSystemType;
