@@ -1,13 +1,14 @@
 //! The files of a database, opened by a command that only looks.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use wal_core::inspect::{IndexCopy, LogCheck, Watch, check_log};
-use wal_core::storage::{File, OsFile};
-use wal_shm::inspect::{Census, DatabaseFile, LockByte, OpenFiles, Unseen};
+use wal_core::storage::{ByteLocks, File, LockKind, OsFile, database_bytes, shm_bytes};
+use wal_shm::inspect::{Census, DatabaseFile, OpenFiles, Unseen};
 
 use crate::look::{observe, resolve};
 use crate::output::Output;
@@ -34,6 +35,20 @@ impl Files {
             log,
             index,
         })
+    }
+
+    /// Whether a process uses the index. The next opener of the database rebuilds an index that
+    /// no process uses (`unixLockSharedMemory`).
+    pub(crate) fn index_is_in_use(&self) -> anyhow::Result<bool> {
+        match &self.index {
+            Some(index) => is_held(index, shm_bytes::DMS),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether a process uses the database.
+    pub(crate) fn are_in_use(&self) -> anyhow::Result<bool> {
+        Ok(self.index_is_in_use()? || is_held(&self.database, database_bytes::ALL)?)
     }
 
     /// Samples the state of the files before they are read.
@@ -80,13 +95,11 @@ impl Files {
     }
 }
 
-/// Which processes use a database.
+/// The processes that use a database.
 #[derive(Debug)]
 pub(crate) struct Users {
     /// Those that are known.
     pub(crate) pids: Vec<u32>,
-    /// Whether a lock shows that there are users, known or not.
-    pub(crate) hold_locks: bool,
     /// What could not be seen.
     pub(crate) unseen: Vec<Unseen>,
 }
@@ -103,23 +116,20 @@ impl Users {
         let mut pids: Vec<u32> = of_locks.chain(of_files).filter(|pid| *pid != own).collect();
         pids.sort_unstable();
         pids.dedup();
-        let is_used = |byte: LockByte| matches!(byte, LockByte::Dms | LockByte::Shared);
-        let hold_locks = census.locks.iter().any(|lock| is_used(lock.byte));
         let mut unseen = census.unseen;
-        unseen.extend(open.unseen);
-        unseen.dedup();
-        Ok(Users {
-            pids,
-            hold_locks,
-            unseen,
-        })
-    }
-
-    /// Whether there are any; `None` if that is not known.
-    pub(crate) fn are_there(&self) -> Option<bool> {
-        match self.hold_locks || !self.pids.is_empty() {
-            true => Some(true),
-            false => self.unseen.is_empty().then_some(false),
+        for of in open.unseen {
+            if !unseen.contains(&of) {
+                unseen.push(of);
+            }
         }
+        Ok(Users { pids, unseen })
     }
+}
+
+/// Whether any process holds a lock on `bytes` of `file`, also one that this one cannot see. It
+/// is a query: no lock is acquired. A file system without locks has none.
+fn is_held(file: &OsFile, bytes: Range<u64>) -> anyhow::Result<bool> {
+    let locks = ByteLocks::new(LockKind::OpenFileDescription);
+    let found = locks.conflict(file.as_file()?, bytes);
+    Ok(matches!(found, Ok(Some(_))))
 }

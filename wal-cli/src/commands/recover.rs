@@ -158,7 +158,7 @@ impl Recover {
         let mut files = Files::at(&self.database)?;
         refuse_journal(&files.path)?;
         let users = Users::of(&files.path, budget)?;
-        if users.are_there() == Some(true) {
+        if files.are_in_use()? || !users.pids.is_empty() {
             let path = files.path.clone();
             let who = match &users.pids[..] {
                 [] => "a process that is not known".to_owned(),
@@ -315,18 +315,17 @@ impl Job<'_> {
     fn copy(&self, watch: &Watch<'_>) -> anyhow::Result<(NewFile, RecoverReport)> {
         let files = self.files;
         let check = files.check_log(self.output)?;
-        let mut notes = notes_of(check.as_ref(), files)?;
         // A process that uses the files goes by its index, and may be writing behind it.
-        let published = watch
-            .published()
-            .filter(|_| self.recover.from_pid.is_some());
-        let frames = match (&check, published) {
-            (Some(check), Some(header)) if header.salts() == check.scan.header.salts => {
-                header.max_frame().min(check.scan.max_frame())
-            }
-            (Some(check), _) => check.scan.max_frame(),
-            (None, _) => 0,
-        };
+        let published = watch.published().filter(|header| {
+            let of_log = check.as_ref().is_some_and(|check| {
+                let scan = &check.scan;
+                header.salts() == scan.header.salts && header.max_frame() <= scan.max_frame()
+            });
+            self.recover.from_pid.is_some() && of_log
+        });
+        let mut notes = notes_of(check.as_ref(), files, published.is_some())?;
+        let in_log = check.as_ref().map_or(0, |check| check.scan.max_frame());
+        let frames = published.map_or(in_log, |header| header.max_frame());
         let no_log = MemoryFile::new(&files.path, Vec::new());
         let log = files.log.as_ref().map_or(&no_log as &dyn File, |log| log);
         let pages = self.state(log, check.as_ref(), frames, &mut notes)?;
@@ -358,6 +357,10 @@ impl Job<'_> {
                 .count() as u64
         });
         let left = check.as_ref().map(|check| &check.leftovers);
+        // A process that writes behind the published frames loses nothing.
+        let lost = left
+            .filter(|_| published.is_none())
+            .map_or(0, |left| left.lost_commits);
         let scanned = check.as_ref().map_or(0, |check| {
             u64::from(check.scan.max_frame() - frames) + u64::from(check.scan.uncommitted)
         });
@@ -375,7 +378,7 @@ impl Job<'_> {
             frames,
             commits,
             dropped_frames: scanned + left.map_or(0, |left| left.frames),
-            lost_commits: left.map_or(0, |left| left.lost_commits),
+            lost_commits: lost,
             notes,
             is_consistent,
             checks: checks.list,
@@ -500,7 +503,11 @@ impl Copied {
 }
 
 /// What is wrong with the log.
-fn notes_of(check: Option<&LogCheck>, files: &Files) -> anyhow::Result<Vec<String>> {
+fn notes_of(
+    check: Option<&LogCheck>,
+    files: &Files,
+    is_in_use: bool,
+) -> anyhow::Result<Vec<String>> {
     let mut notes = Vec::new();
     let Some(check) = check else {
         let len = files.log.as_ref().map(|log| log.len()).transpose()?;
@@ -512,7 +519,7 @@ fn notes_of(check: Option<&LogCheck>, files: &Files) -> anyhow::Result<Vec<Strin
         }
         return Ok(notes);
     };
-    if let (Some((frame, fault)), true) = (check.fault, check.loses_commits()) {
+    if let (Some((frame, fault)), true) = (check.fault, check.loses_commits() && !is_in_use) {
         let lost = counted(check.leftovers.lost_commits, "commit");
         notes.push(format!(
             "frame {frame} of the log: {fault}; {lost} behind it cannot be used"

@@ -96,16 +96,15 @@ impl IndexCopy {
         Ok(find(self, page.get(), 1, max_frame)?.and_then(FrameNo::new))
     }
 
-    /// Compares the index with what a check of the log has found.
+    /// Compares what `header` publishes with what a check of the log has found. The header was
+    /// loaded before the log was read: one that is newer publishes frames that the check has
+    /// not seen.
     ///
     /// A reader finds the newest frame of each page if each entry is that of the log, and the
     /// hash chain of its page leads to it. Both are compared for each frame that the header
     /// publishes and the log has.
-    pub fn compare(&self, log: &LogCheck) -> IndexFaults {
+    pub fn compare(&self, header: &IndexHeader, log: &LogCheck) -> IndexFaults {
         let mut found = IndexFaults::default();
-        let Some(header) = self.info.valid_header() else {
-            return found;
-        };
         compare_header(header, log, &mut found);
         if found
             .first
@@ -382,6 +381,10 @@ mod tests {
         check_log(&file, |_, _| ()).unwrap().unwrap()
     }
 
+    fn faults(index: &IndexCopy, log: &LogCheck) -> IndexFaults {
+        index.compare(index.info().valid_header().unwrap(), log)
+    }
+
     fn copy(shm: &[u8], frames: u32) -> IndexCopy {
         let file = MemoryFile::new("db-shm", shm.to_vec());
         IndexCopy::read(&file, frames).unwrap().unwrap()
@@ -403,7 +406,7 @@ mod tests {
     fn index_of_the_log_has_no_fault_and_finds_the_newest_frame() {
         let (check, shm) = long();
         let index = copy(&shm, check.scan.max_frame());
-        assert_eq!(index.compare(&check), IndexFaults::default());
+        assert_eq!(faults(&index, &check), IndexFaults::default());
         for max in [1, 9, 4062, 4063, 4100] {
             for page in 1..=80 {
                 let newest = check.scan.pages[..max].iter().rposition(|&of| of == page);
@@ -419,16 +422,16 @@ mod tests {
     #[test]
     fn damage_of_each_kind_is_named() {
         let (check, shm) = long();
-        let faults = |at: usize, bytes: &[u8]| {
+        let damaged = |at: usize, bytes: &[u8]| {
             let mut shm = shm.clone();
             shm[at..at + bytes.len()].copy_from_slice(bytes);
-            let found = copy(&shm, 4100).compare(&check);
+            let found = faults(&copy(&shm, 4100), &check);
             assert_eq!(found.count > 8, found.first.len() == 8, "{found:?}");
             found.first
         };
         let in_log = check.scan.pages[4069];
         // Frame 4070 is the eighth of block 1.
-        let found = faults(BLOCK_LEN + 4 * 7, &77_u32.to_ne_bytes());
+        let found = damaged(BLOCK_LEN + 4 * 7, &77_u32.to_ne_bytes());
         assert!(
             found.contains(&IndexFault::Page {
                 frame: 4070,
@@ -444,17 +447,17 @@ mod tests {
             }),
             "{found:?}"
         );
-        let found = faults(BLOCK_LEN + 16384, &[0; 16384]);
+        let found = damaged(BLOCK_LEN + 16384, &[0; 16384]);
         assert!(
             matches!(found[0], IndexFault::NotFound { frame: 4063, .. }),
             "{found:?}"
         );
         let full = vec![1; 16384];
         assert_eq!(
-            faults(BLOCK_LEN + 16384, &full),
+            damaged(BLOCK_LEN + 16384, &full),
             [IndexFault::NoFreeSlot { block: 1 }]
         );
-        let short = copy(&shm[..BLOCK_LEN], 4100).compare(&check);
+        let short = faults(&copy(&shm[..BLOCK_LEN], 4100), &check);
         assert_eq!(short.first, [IndexFault::NoBlock { block: 1 }]);
     }
 
@@ -463,7 +466,7 @@ mod tests {
         let log = SampleLog::new(1).commit(&[1, 2]).commit(&[3]);
         let whole = check(&log);
         let shm = shm_of(&whole.scan);
-        let compare = |log: &SampleLog| copy(&shm, 3).compare(&check(log)).first;
+        let compare = |log: &SampleLog| faults(&copy(&shm, 3), &check(log)).first;
         assert_eq!(compare(&log), []);
         assert_eq!(
             compare(&log.clone().commit(&[4])),
@@ -504,7 +507,7 @@ mod tests {
                 shm[at] = byte;
             }
             let index = copy(&shm, u32::MAX);
-            let _ = index.compare(&log);
+            let _ = faults(&index, &log);
             let _ = index.find(PageNo::new(page).unwrap(), max);
         }
     }

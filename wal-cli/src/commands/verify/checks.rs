@@ -4,17 +4,16 @@ use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use wal_core::format::LogScan;
 use wal_core::index::IndexHeader;
 use wal_core::inspect::{
-    CommittedPages, Content, DatabaseInfo, HeaderState, IndexCopy, IndexFault, LogCheck, Watch,
-    read_database,
+    CommittedPages, Content, DatabaseInfo, HeaderState, IndexCopy, IndexFault, IndexInfo, LogCheck,
+    Watch, read_database,
 };
 use wal_core::storage::{File, MemoryFile, beside};
 use wal_core::{Error, PageSize};
 
 use super::{CheckReport, RecoveryFigures, VerifyReport, check_database};
-use crate::files::{Files, Users};
+use crate::files::Files;
 use crate::look::observe;
 use crate::output::Output;
 use crate::output::units::{bytes, counted};
@@ -41,12 +40,7 @@ pub(crate) struct Checks {
 
 impl Checks {
     /// Checks `files` in the state that they had when `watch` began.
-    pub(super) fn of(
-        files: &Files,
-        watch: &Watch<'_>,
-        users: &Users,
-        output: &Output,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn of(files: &Files, watch: &Watch<'_>, output: &Output) -> anyhow::Result<Self> {
         let mut checks = Checks::default();
         let info = read_database(&files.database)?;
         let log = match files.check_log(output) {
@@ -57,15 +51,21 @@ impl Checks {
             }
             log => log?,
         };
-        // With users the index is what they go by; without, the next one rebuilds it.
-        let is_rebuilt = users.are_there() == Some(false);
+        // Users of the index go by what it publishes; without any, the next one rebuilds it.
+        let is_rebuilt = !files.index_is_in_use()?;
+        let published = watch.published().filter(|_| !is_rebuilt);
+        let log = log.map(|log| without_unpublished(log, published));
         checks.check_log(files, log.as_ref(), watch)?;
         checks.check_journal(&files.path);
         let frames = watch.published().map_or(0, IndexHeader::max_frame);
         let in_log = log.as_ref().map_or(0, |log| log.scan.max_frame());
         let index = files.copy_index(frames.min(in_log))?;
-        checks.check_index(index.as_ref(), log.as_ref(), is_rebuilt);
-        let published = watch.published().filter(|_| !is_rebuilt);
+        checks.check_index(index.as_ref().zip(watch.index()), log.as_ref(), is_rebuilt);
+        if index.is_none() && log.is_some() && files.are_in_use()? {
+            let text = "there is none, and a process uses the database: it owns the whole of it \
+                (`locking_mode=EXCLUSIVE`), and what it writes now is not told from damage";
+            checks.note("index", text);
+        }
         let no_log = MemoryFile::new(&files.path, Vec::new());
         let log_file = files.log.as_ref().map_or(&no_log as &dyn File, |log| log);
         let state = committed(&files.database, log_file, &info, log.as_ref(), published)?;
@@ -233,8 +233,13 @@ impl Checks {
         }
     }
 
-    fn check_index(&mut self, index: Option<&IndexCopy>, log: Option<&LogCheck>, is_rebuilt: bool) {
-        let Some(index) = index else {
+    fn check_index(
+        &mut self,
+        index: Option<(&IndexCopy, &IndexInfo)>,
+        log: Option<&LogCheck>,
+        is_rebuilt: bool,
+    ) {
+        let Some((index, info)) = index else {
             self.ok(
                 "index",
                 "there is none: the next user builds it from the log",
@@ -242,9 +247,10 @@ impl Checks {
             return;
         };
         let rebuilds = "the next user rebuilds it from the log";
-        match index.info().header {
+        match info.header {
             HeaderState::Valid(header) => {
-                self.check_valid_index(index, &header, log, is_rebuilt);
+                let is_moved = info.backfilled() == info.max_frame();
+                self.check_valid_index(index, &header, log, (is_rebuilt, is_moved));
             }
             HeaderState::NeverWritten => self.ok("index", format!("it is empty: {rebuilds}")),
             HeaderState::CopiesDiffer => {
@@ -272,7 +278,7 @@ impl Checks {
         index: &IndexCopy,
         header: &IndexHeader,
         log: Option<&LogCheck>,
-        is_rebuilt: bool,
+        (is_rebuilt, is_moved): (bool, bool),
     ) {
         let frames = header.max_frame();
         if frames == 0 {
@@ -285,7 +291,7 @@ impl Checks {
                 "it publishes {}, and there is no log that has them",
                 counted(frames, "frame")
             );
-            match is_rebuilt && index.info().backfilled() == frames {
+            match is_rebuilt && is_moved {
                 true => self.note("index", format!("{text}; they are in the database file")),
                 false => {
                     let advice = "find a process that has the log open (`walctl doctor`), and \
@@ -295,7 +301,7 @@ impl Checks {
             }
             return;
         };
-        let faults = index.compare(log);
+        let faults = index.compare(header, log);
         let Some(first) = faults.first.first() else {
             let frames = counted(frames, "frame");
             let text = format!("both copies of its header are sound; readers find {frames}");
@@ -356,8 +362,7 @@ impl Checks {
                 equals_index: None,
             };
         }
-        let scan = log.map(|log| &log.scan);
-        self.recovery.equals_index = published.map(|header| equals(header, scan));
+        self.recovery.equals_index = published.map(|header| equals(header, log));
     }
 
     fn add_recovery(&mut self, published: Option<&IndexHeader>) {
@@ -375,16 +380,29 @@ impl Checks {
     }
 }
 
-/// Whether a recovery gives the state that `header` publishes.
-fn equals(header: &IndexHeader, scan: Option<&LogScan>) -> bool {
-    match (header.max_frame(), scan) {
+/// The check of a log that is in use. What lies behind the published frames is being written, and
+/// was read at different moments: it is neither damaged nor lost.
+fn without_unpublished(mut log: LogCheck, published: Option<&IndexHeader>) -> LogCheck {
+    let is_published = published.is_some_and(|header| {
+        let is_of_log = header.salts() == log.scan.header.salts;
+        is_of_log && header.max_frame() <= log.scan.max_frame() || header.max_frame() == 0
+    });
+    if is_published {
+        log.leftovers.lost_commits = 0;
+    }
+    log
+}
+
+/// Whether a recovery gives the state that `header` publishes, or a later one.
+fn equals(header: &IndexHeader, log: Option<&LogCheck>) -> bool {
+    match (header.max_frame(), log) {
         // All frames of the older generation are in the database file.
         (0, _) => true,
         (_, None) => false,
-        (frames, Some(scan)) => {
-            frames == scan.max_frame()
-                && header.salts() == scan.header.salts
-                && header.frame_checksum() == scan.checksum
+        (frames, Some(log)) => {
+            let commit = log.commit_at(frames);
+            header.salts() == log.scan.header.salts
+                && commit.is_some_and(|commit| commit.checksum == header.frame_checksum())
         }
     }
 }

@@ -5,7 +5,6 @@ mod database;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use schemars::JsonSchema;
@@ -15,7 +14,7 @@ pub(crate) use checks::{Checks, State, pages_in_file};
 pub(crate) use database::check_database;
 
 use crate::exit::Exit;
-use crate::files::{Files, Users};
+use crate::files::Files;
 use crate::output::units::counted;
 use crate::output::{BAD, DIM, GOOD, Output, Report, STRONG, WARN, escape, paint};
 
@@ -36,9 +35,6 @@ const ATTEMPTS: u32 = 5;
 pub(crate) struct Verify {
     /// The database.
     database: PathBuf,
-    /// How long to search for the processes that use the database.
-    #[arg(long, value_name = "TIME", default_value = "500ms")]
-    budget: humantime::Duration,
 }
 
 /// What was checked, and what was found.
@@ -83,13 +79,14 @@ pub(crate) struct RecoveryFigures {
     pub(crate) dropped_frames: u64,
     /// The commits of this generation that it would drop.
     pub(crate) lost_commits: u64,
-    /// Whether it would give the state that the index publishes; null if no index tells.
+    /// Whether it would give the state that the index publishes, or a later one that is being
+    /// committed; null if no index tells.
     pub(crate) equals_index: Option<bool>,
 }
 
 impl Verify {
     pub(crate) fn run(&self, output: &Output) -> anyhow::Result<Exit> {
-        let report = verify(&self.database, self.budget.into(), output)?;
+        let report = verify(&self.database, output)?;
         output.print(&report)?;
         Ok(match report.state {
             State::Damage => Exit::Damage,
@@ -99,13 +96,12 @@ impl Verify {
 }
 
 /// Checks the files of the database at `path` in one committed state.
-fn verify(path: &Path, budget: Duration, output: &Output) -> anyhow::Result<VerifyReport> {
+fn verify(path: &Path, output: &Output) -> anyhow::Result<VerifyReport> {
     let mut changed = "its files were replaced";
     for _ in 0..ATTEMPTS {
         let files = Files::at(path)?;
-        let users = Users::of(&files.path, budget)?;
         let watch = files.watch()?;
-        let checks = Checks::of(&files, &watch, &users, output)?;
+        let checks = Checks::of(&files, &watch, output)?;
         if !watch.holds()? {
             changed = "its log was restarted, or a checkpoint moved newer pages";
         } else if files.are_in_place()? {
