@@ -276,7 +276,7 @@ fn holder(folder: &Path) -> (PathBuf, Python) {
 fn sum(path: &Path) -> (i64, i64) {
     let stock = Connection::open(path).unwrap();
     stock
-        .query_row("SELECT count(*), sum(x) FROM t", [], |row| {
+        .query_row("SELECT count(*), ifnull(sum(x), 0) FROM t", [], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })
         .unwrap()
@@ -382,4 +382,121 @@ fn text_says_what_was_taken_and_what_was_left() {
       ok     size       14 pages; 14 in the database file, 0 in the log
       ok     free pages there are none
     ");
+}
+
+/// Changes a byte of the content of frame `frame`.
+fn damage_frame(log: &Path, page_size: usize, frame: usize) {
+    let mut bytes = fs::read(log).unwrap();
+    bytes[32 + (frame - 1) * (page_size + 24) + 24 + 100] ^= 1;
+    fs::write(log, bytes).unwrap();
+}
+
+#[test]
+fn damaged_log_is_left_out_once_a_checkpoint_moved_it() {
+    if !Need::Python.is_met("recover beside an index") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (database, mut holder) = holder(folder.path());
+    let moved = holder.run("print(db.execute('PRAGMA wal_checkpoint').fetchone()[1:])");
+    let (frames, backfilled) = moved.trim_matches(['(', ')']).split_once(", ").unwrap();
+    assert_eq!(frames, backfilled);
+    drop(holder);
+    damage_frame(&folder.path().join("app.db-wal"), 4096, 20);
+    let new = folder.path().join("new.db");
+    let report = recovered(&database, &new, &[]);
+    assert_eq!(
+        (sum(&new), report["frames"].as_u64()),
+        ((100, 4950), Some(0))
+    );
+    assert_eq!(integrity(&new), "ok");
+    let verified = common::walctl("verify", &database, &[]);
+    assert_eq!(verified.status.code(), Some(5));
+    assert!(
+        text(&verified).contains("over which it lays older pages"),
+        "{verified:?}"
+    );
+}
+
+#[test]
+fn state_that_mixes_commits_is_not_called_consistent() {
+    // A checkpoint has moved 11 of the 17 frames.
+    let copy = fixtures::named("with-shm").unwrap().copy().unwrap();
+    damage_frame(&copy.log(), 1024, 6);
+    let folder = tempfile::tempdir().unwrap();
+    let output = recover(&copy.database(), &folder.path().join("mixed"), &[]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    assert_eq!(reports(&output)[0]["is_consistent"], false);
+    let copy = fixtures::named("with-shm").unwrap().copy().unwrap();
+    damage_frame(&copy.log(), 1024, 14);
+    let report = recovered(&copy.database(), &folder.path().join("new"), &[]);
+    assert_eq!(
+        (&report["frames"], &report["lost_commits"]),
+        (&json!(11), &json!(2))
+    );
+}
+
+/// Each transaction adds two rows whose sum is 0.
+#[test]
+fn files_of_a_process_that_writes_give_whole_commits() {
+    if !Need::Python.is_met("recover from the descriptors of a process") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (database, mut holder) = holder(folder.path());
+    holder.run("db.execute('DELETE FROM t')");
+    fs::remove_file(folder.path().join("app.db-wal")).unwrap();
+    let pid = holder.pid().to_string();
+    let work = concat!(
+        "for i in range(300): ",
+        "db.execute('BEGIN'); db.execute('INSERT INTO t VALUES (?)', (i,)); ",
+        "db.execute('INSERT INTO t VALUES (?)', (-i,)); db.execute('COMMIT')",
+    );
+    let mut before = 0;
+    for round in 0..4 {
+        let new = folder.path().join(format!("new-{round}.db"));
+        std::thread::scope(|scope| {
+            scope.spawn(|| holder.run(work));
+            recovered(&database, &new, &["--from-pid", &pid]);
+        });
+        let (count, sum) = sum(&new);
+        assert_eq!((count % 2, sum, integrity(&new).as_str()), (0, 0, "ok"));
+        assert!(count >= before && count <= (round + 1) * 600, "{count}");
+        before = round * 600;
+    }
+}
+
+#[test]
+fn interrupted_recovery_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("app.db");
+    let stock = Connection::open(&database).unwrap();
+    let setup = "PRAGMA page_size = 512; CREATE TABLE t (x);
+        INSERT INTO t VALUES (zeroblob(60000000)); PRAGMA journal_mode = wal;";
+    stock.execute_batch(setup).unwrap();
+    drop(stock);
+    let to = tempfile::tempdir().unwrap();
+    let new = to.path().join("new.db");
+    let mut command = common::command(["recover", "--json"]);
+    let mut child = command
+        .arg(&database)
+        .arg("--to")
+        .arg(&new)
+        .spawn()
+        .unwrap();
+    // Its file has a name of its own until it is whole.
+    let is_writing = || fs::read_dir(to.path()).unwrap().count() > 0;
+    let begun = std::time::Instant::now();
+    while !is_writing() && begun.elapsed().as_secs() < 60 {
+        std::thread::yield_now();
+    }
+    assert!(is_writing() && !new.exists());
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(
+        !is_writing(),
+        "{:?}",
+        fs::read_dir(to.path()).unwrap().next()
+    );
 }

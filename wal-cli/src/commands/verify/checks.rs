@@ -75,7 +75,7 @@ impl Checks {
         } else {
             check_unknown(&info, &mut checks);
         }
-        checks.add_recovery(watch.published());
+        checks.add_recovery(watch.index());
         Ok(checks)
     }
 
@@ -365,17 +365,30 @@ impl Checks {
         self.recovery.equals_index = published.map(|header| equals(header, log));
     }
 
-    fn add_recovery(&mut self, published: Option<&IndexHeader>) {
+    fn add_recovery(&mut self, index: Option<&IndexInfo>) {
         let text = self.recovery.text();
         let frames = self.recovery.frames;
-        match published {
-            Some(header) if header.max_frame() > frames => {
-                let text = format!("{text} ({})", counted(header.max_frame(), "frame"));
+        let Some(index) = index.filter(|index| index.max_frame() > frames) else {
+            return self.ok("recovery", text);
+        };
+        let text = format!("{text} ({})", counted(index.max_frame(), "frame"));
+        match (frames, index.backfilled() == index.max_frame()) {
+            (0, true) => {
+                let text = format!("{text}; all of them are in the database file");
+                self.ok("recovery", text);
+            }
+            (_, true) => {
+                let text = format!(
+                    "{text}; all of them are in the database file, over which it lays older pages"
+                );
+                let advice = "do not open the database: `walctl recover` gives the newest state";
+                self.damage("recovery", text, advice);
+            }
+            (_, false) => {
                 let advice = "the commits that are missing are lost unless a process still has \
                     their log open";
                 self.damage("recovery", text, advice);
             }
-            _ => self.ok("recovery", text),
         }
     }
 }
