@@ -11,6 +11,7 @@ use serde::Serialize;
 use wal::{
     BusyHandler, CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
 };
+use wal_core::Lock;
 use wal_shm::inspect::{LockByte, ProcessInfo};
 
 use super::open::open;
@@ -100,7 +101,7 @@ pub(crate) struct CheckpointDone {
 /// What held a checkpoint back.
 #[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
 pub(crate) struct HeldBackFigures {
-    /// The name of the lock in SQLite.
+    /// The name of the lock in SQLite, or `READ(1-4)` for any reader of the log.
     pub(crate) lock: String,
     /// The frame up to which its holders read the log; null if they are no readers of older
     /// states.
@@ -170,7 +171,11 @@ impl HeldBackFigures {
     pub(crate) fn of(held_back: &HeldBack) -> Self {
         let processes = held_back.holders.iter().map(|pid| ProcessInfo::of(*pid));
         HeldBackFigures {
-            lock: LockByte::Protocol(held_back.lock).to_string(),
+            lock: match held_back.lock {
+                Lock::ReadMarks => "READ(1-4)".to_owned(),
+                Lock::Readers => "READ(0-4)".to_owned(),
+                lock => LockByte::Protocol(lock).to_string(),
+            },
             frame: held_back.mark,
             holders: processes
                 .map(|process| ProcessFigures::of(&process))

@@ -118,3 +118,31 @@ pub(crate) fn bounded_checkpoint_copies_much_without_write<B: Subject>() {
     assert_eq!(other.versions(), [1, many - 1]);
     scene.assert_quiet();
 }
+
+pub(crate) fn bounded_truncate_cuts_a_long_log_in_steps<B: Subject>() {
+    let scene = Scene::<B>::new(2);
+    let (user, other) = scene.two();
+    let page = scene.files().0.len() / 2;
+    let commits = (3 << 20) / page as u32;
+    (1..=commits).for_each(|version| user.commit(&[1], version));
+    let len = scene.files().1.len() as u64;
+    // A commit after the first cut finds a log that it can write.
+    let cuts_log = |call: &Call| matches!(call, Call::SetLen(Which::Log, _));
+    let commits_beside = other.clone();
+    let between = BusyHandler::ask(move |_, tries| {
+        if tries == 1 {
+            commits_beside.commit(&[2], 7);
+        }
+        true
+    });
+    let (report, trace) = user.trace(|user| run(user, CheckpointMode::Truncate, LONG, between));
+    assert!(
+        trace.iter().filter(|call| cuts_log(call)).count() > 1,
+        "{trace:?}"
+    );
+    assert_eq!(lock_of(&report), None, "{report:?}");
+    assert!(report.log_bytes_cut >= len, "{report:?}");
+    assert!(scene.files().1.is_empty());
+    assert_eq!(other.versions(), [commits, 7]);
+    scene.assert_quiet();
+}

@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long it waits after a restart that was held back, at first and at most: the end of a reader
 /// is no event.
-const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+const RETRY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 /// The least time between two events of one kind.
 const LINE: Duration = Duration::from_secs(1);
 

@@ -63,6 +63,8 @@ pub(in crate::protocol) enum ThenLog {
     BeginsAnew,
     /// It is begun anew, and cut to nothing.
     IsCut,
+    /// It is restarted, and cut by so many bytes at most.
+    IsShortened(u64),
 }
 
 /// While this lives nobody reads at a slot.
@@ -160,9 +162,8 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
         match self.names_holders {
             true => self.wal.held_back(lock, mark),
             false => HeldBack {
-                lock,
                 mark,
-                holders: Vec::new(),
+                ..HeldBack::unnamed(lock)
             },
         }
     }
@@ -393,7 +394,11 @@ impl<'a, C: WalCoordination> Backfill<'a, C> {
             return Ok(());
         }
         let proof = wal.backfill_proof(&self.header)?;
-        if then == ThenLog::IsCut {
+        if let ThenLog::IsShortened(most) = then {
+            let (cut, left) = wal.shorten_log_held(&self.header, &proof, most)?;
+            report.log_bytes_cut = cut;
+            report.held_back_by = (left > 0).then(|| HeldBack::unnamed(Lock::Write));
+        } else if then == ThenLog::IsCut {
             report.log_bytes_cut = wal.truncate_log_held(&self.header, &proof)?;
         } else if self.header.max_frame() > 0 {
             wal.publish_restart(&self.header, &proof, self.header.salts().next())?;

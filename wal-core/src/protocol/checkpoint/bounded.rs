@@ -1,10 +1,13 @@
 //! A checkpoint beyond Passive that keeps writers waiting for a bounded time at once.
 //!
 //! # Protocol
-//! It runs in rounds. A round copies without `WRITE`, as Passive does, and syncs the database
-//! file. Only if the copy was held back by no reader, and little was committed since, it acquires
-//! `WRITE`, copies that, and waits for readers until the bound has passed since it had `WRITE`.
-//! Then it releases `WRITE`, and stays away from it for several times as long as it had it.
+//! It runs in rounds. A round copies without `WRITE`, as Passive does, and syncs both files. If
+//! little is left then, it acquires `WRITE`, copies that, and waits for readers until the bound
+//! has passed since it had `WRITE`. Then it releases `WRITE`, and stays away from it for several
+//! times as long as it had it.
+//!
+//! A reader of an older state is waited for under `WRITE` only where it is another than in the
+//! round before: such readers come and go. One that stays keeps no writer waiting.
 //!
 //! Under `WRITE` the bound is exceeded by one step at most: the copy of the few pages that are
 //! left with its syncs, or a rewrite of a log that a failed sync left
@@ -20,7 +23,7 @@ use crate::coordination::WalCoordination;
 use crate::error::Result;
 use crate::protocol::checkpoint::backfill::{Backfill, ThenLog};
 use crate::protocol::checkpoint::options::{
-    CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport,
+    CheckpointMode, CheckpointOptions, CheckpointProgress, CheckpointReport, HeldBack,
 };
 use crate::protocol::config::Synchronous;
 use crate::protocol::handle::Wal;
@@ -28,13 +31,14 @@ use crate::protocol::locking::busy::{BusyHandler, Waiter};
 use crate::protocol::locking::guard::LocksHeld;
 use crate::types::Lock;
 
-/// How many bytes of pages are copied under `WRITE`, unless the round before showed that more can
-/// be copied within the bound.
-const LITTLE: u64 = 1 << 20;
+/// How many bytes of pages are copied under `WRITE` at least, unless the bound is passed before.
+const LITTLE: u64 = 1 << 18;
+/// The part of the bound in which these pages are copied. The rest is for syncs and readers.
+const COPY: u32 = 4;
 /// How many times as long as writers waited they are left alone before the next round.
 const REST: u32 = 4;
 /// How long they are left alone at least.
-const LEAST_REST: Duration = Duration::from_millis(10);
+const LEAST_REST: Duration = Duration::from_millis(5);
 
 /// A checkpoint in rounds.
 pub(super) struct Bounded<'a, C: WalCoordination> {
@@ -46,8 +50,15 @@ pub(super) struct Bounded<'a, C: WalCoordination> {
     names_holders: bool,
     /// The longest time for which `WRITE` was held.
     held_up: Duration,
+    /// The slot and the mark that held the round before back.
+    reader: Option<(Lock, Option<u32>)>,
     /// How many pages can be copied within the bound.
     most_pages: u32,
+    /// How many bytes of the log can be cut within the bound. To cut a file takes longer the
+    /// more of it is in the cache of the system.
+    most_cut: u64,
+    /// How many bytes of the log were cut.
+    cut: u64,
 }
 
 impl<'a, C: WalCoordination> Bounded<'a, C> {
@@ -64,6 +75,9 @@ impl<'a, C: WalCoordination> Bounded<'a, C> {
             waiter: Waiter::new(options.busy.clone()),
             names_holders: options.names_holders,
             held_up: Duration::ZERO,
+            reader: None,
+            most_cut: LITTLE * 4,
+            cut: 0,
             most_pages: u32::try_from(LITTLE / page).unwrap_or(u32::MAX).max(1),
         }
     }
@@ -76,26 +90,43 @@ impl<'a, C: WalCoordination> Bounded<'a, C> {
         let mut silent = |_| ();
         let progress = progress.unwrap_or(&mut silent);
         loop {
-            let report = self.round(progress)?;
-            let Some(held_back) = &report.held_back_by else {
-                return Ok(report);
-            };
-            let rest = LEAST_REST.max(self.held_up * REST);
-            if !self.waiter.pause(held_back.lock, rest)? {
-                return Ok(report);
+            let began = Instant::now();
+            let mut report = self.copy_beside_writers(progress)?;
+            let mut rest = LEAST_REST.max(began.elapsed());
+            let left = self.wal.frames_to_move()?;
+            let is_done = self.mode == CheckpointMode::Full && left == 0;
+            if !is_done && self.is_worth_write(&report, left) {
+                let held = Instant::now();
+                report = self.finish(report)?;
+                rest = LEAST_REST.max(held.elapsed() * REST);
+            } else if !is_done && report.held_back_by.is_none() {
+                report.held_back_by = Some(HeldBack::unnamed(Lock::Write));
+            }
+            report.writers_held_up = self.held_up;
+            self.cut += report.log_bytes_cut;
+            report.log_bytes_cut = self.cut;
+            match &report.held_back_by {
+                Some(held_back) if self.waiter.pause(held_back.lock, rest)? => {}
+                _ => return Ok(self.named(report)),
             }
         }
     }
 
-    fn round(&mut self, progress: &mut dyn FnMut(CheckpointProgress)) -> Result<CheckpointReport> {
-        let mut report = self.copy_beside_writers(progress)?;
-        let is_behind_a_reader = report.held_back_by.is_some();
-        let is_done = self.mode == CheckpointMode::Full && self.wal.frames_to_move()? == 0;
-        if !is_behind_a_reader && !is_done {
-            report = self.finish(report)?;
+    /// Finds the processes that held the last round back. It takes longer than a round, and
+    /// no lock is held any more.
+    fn named(&self, mut report: CheckpointReport) -> CheckpointReport {
+        if let Some(held_back) = report.held_back_by.as_mut().filter(|_| self.names_holders) {
+            held_back.holders = self.wal.coordination().holders(held_back.lock);
         }
-        report.writers_held_up = self.held_up;
-        Ok(report)
+        report
+    }
+
+    /// Whether a round that left `left` frames goes on with `WRITE`.
+    fn is_worth_write(&mut self, report: &CheckpointReport, left: u32) -> bool {
+        let reader = report.held_back_by.as_ref().map(|by| (by.lock, by.mark));
+        let before = std::mem::replace(&mut self.reader, reader);
+        let may_end_soon = reader.is_none() || before.is_some() && reader != before;
+        may_end_soon && left <= self.most_pages
     }
 
     /// Copies as Passive does, but waits for another checkpoint.
@@ -115,13 +146,14 @@ impl<'a, C: WalCoordination> Bounded<'a, C> {
         wal.mend_log_for_checkpoint(&header, false)?;
         let mut tell = |state| progress(state);
         let mut backfill = Backfill::new(wal, header, Some(&mut tell), &mut self.waiter, false);
-        backfill.names_holders = self.names_holders;
+        backfill.names_holders = false;
         let report = backfill.run(u32::MAX)?;
         drop(checkpoint);
         let left = wal.frames_to_move()?;
         if left > 0 && wal.tuning().synchronous() != Synchronous::Off {
-            // So that little is left to sync while writers wait.
+            // So that little is left to sync while writers wait. The log last: writers go on.
             wal.sync_database_beside_checkpoints()?;
+            wal.sync_log()?;
         }
         self.learn(before.saturating_sub(left), began.elapsed());
         Ok(report)
@@ -129,11 +161,21 @@ impl<'a, C: WalCoordination> Bounded<'a, C> {
 
     /// Notes that `frames` were copied in `time`, syncs included.
     fn learn(&mut self, frames: u32, time: Duration) {
-        let within_bound = f64::from(frames) * self.bound.as_secs_f64() / time.as_secs_f64();
+        let share = self.bound.as_secs_f64() / f64::from(COPY);
+        let within_bound = f64::from(frames) * share / time.as_secs_f64();
         // A cast from a float saturates.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let within_bound = within_bound as u32;
         self.most_pages = self.most_pages.max(within_bound);
+    }
+
+    /// Notes that `bytes` of the log were cut in `time`.
+    fn learn_cut(&mut self, bytes: u64, time: Duration) {
+        if bytes == self.most_cut {
+            let is_short = time < self.bound / COPY;
+            let next = if is_short { bytes * 2 } else { bytes / 2 };
+            self.most_cut = next.max(LITTLE);
+        }
     }
 
     /// Holds `WRITE`, copies what was committed since, and does with the log what the mode says.
@@ -142,7 +184,7 @@ impl<'a, C: WalCoordination> Bounded<'a, C> {
         let checkpoint = wal.lock_or_busy(Lock::Checkpoint, &mut self.waiter)?;
         let Some(write) = wal.wait_for_lock(Lock::Write, &mut self.waiter)? else {
             let mut report = before;
-            report.held_back_by = Some(wal.held_back(Lock::Write, None));
+            report.held_back_by = Some(HeldBack::unnamed(Lock::Write));
             return Ok(report);
         };
         let began = Instant::now();
@@ -164,20 +206,22 @@ impl<'a, C: WalCoordination> Bounded<'a, C> {
         let _staying = wal.own_write().begin_operation();
         let mut for_readers = Waiter::new(BusyHandler::timeout(self.bound));
         let mut backfill = Backfill::new(wal, header, None, &mut for_readers, true);
-        backfill.names_holders = self.names_holders;
+        backfill.names_holders = false;
         if wal.frames_to_move()? > self.most_pages {
             return Ok(CheckpointReport {
-                held_back_by: Some(wal.held_back(Lock::Write, None)),
+                held_back_by: Some(HeldBack::unnamed(Lock::Write)),
                 ..backfill.untouched()?
             });
         }
         let mut report = backfill.run(u32::MAX)?;
         if report.is_complete() && self.mode >= CheckpointMode::Restart {
             let then = match self.mode {
-                CheckpointMode::Truncate => ThenLog::IsCut,
+                CheckpointMode::Truncate => ThenLog::IsShortened(self.most_cut),
                 _ => ThenLog::BeginsAnew,
             };
+            let began = Instant::now();
             backfill.shut_readers_out(then, &mut report)?;
+            self.learn_cut(report.log_bytes_cut, began.elapsed());
         }
         Ok(report)
     }

@@ -131,6 +131,16 @@ pub struct HeldBack {
     pub holders: Vec<u32>,
 }
 
+impl HeldBack {
+    pub(super) fn unnamed(lock: Lock) -> Self {
+        HeldBack {
+            lock,
+            mark: None,
+            holders: Vec::new(),
+        }
+    }
+}
+
 /// What a checkpoint found and did.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]

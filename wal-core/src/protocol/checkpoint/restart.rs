@@ -109,6 +109,28 @@ impl<C: WalCoordination> Wal<C> {
         Ok(len)
     }
 
+    /// As [`Wal::truncate_log_held`], but cuts `most` bytes at most; returns what was cut, and what
+    /// is left of the file. Each cut follows a restart: an attachment that has published the
+    /// newest header stores to space that it has allocated without asking for the file's length.
+    pub(super) fn shorten_log_held(
+        &self,
+        header: &IndexHeader,
+        proof: &BackfillProof,
+        most: u64,
+    ) -> Result<(u64, u64)> {
+        let log = self.storage().log();
+        let len = log.len()?;
+        if len <= most {
+            return Ok((self.truncate_log_held(header, proof)?, 0));
+        }
+        self.publish_restart(header, proof, header.salts().next())?;
+        step(Point::LogTruncate);
+        // Not synced: a power failure that undoes it leaves frames of the generation before,
+        // all of which are in the database file, as a restart without a cut does.
+        log.set_len(len - most)?;
+        Ok((most, len - most))
+    }
+
     /// Cuts the log to nothing, durably unless syncs are off. The caller keeps
     /// everybody away from it, and all of it is in the database file.
     pub(super) fn empty_log(&self) -> Result<()> {
