@@ -67,6 +67,9 @@ pub(super) fn sources(recover: &Recover) -> anyhow::Result<(Files, Vec<String>)>
 
 /// The files of `database` that process `pid` has open.
 fn of_process(database: &Path, pid: u32, budget: Duration) -> anyhow::Result<(Files, Vec<String>)> {
+    if !Path::new("/proc").join(pid.to_string()).exists() {
+        bail!("there is no process {pid} here");
+    }
     let open = OpenFiles::of_process(database, pid, budget)?;
     let shown = database.display();
     if let (true, Some(unseen)) = (open.files.is_empty(), open.unseen.first()) {

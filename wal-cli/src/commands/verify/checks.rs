@@ -1,4 +1,4 @@
-//! The checks of the log and the index.
+//! All checks, in their order, and what a recovery would give.
 
 use std::path::Path;
 
@@ -6,17 +6,15 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use wal_core::index::IndexHeader;
 use wal_core::inspect::{
-    CommittedPages, Content, DatabaseInfo, HeaderState, IndexCopy, IndexFault, IndexInfo, LogCheck,
-    Watch, read_database,
+    CommittedPages, Content, DatabaseInfo, IndexInfo, LogCheck, Watch, read_database,
 };
-use wal_core::storage::{File, MemoryFile, beside};
+use wal_core::storage::{File, MemoryFile};
 use wal_core::{Error, PageSize};
 
 use super::{CheckReport, RecoveryFigures, VerifyReport, check_database};
 use crate::files::Files;
-use crate::look::observe;
 use crate::output::Output;
-use crate::output::units::{bytes, counted};
+use crate::output::units::counted;
 
 /// How a check ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, JsonSchema)]
@@ -112,230 +110,6 @@ impl Checks {
             state: self.state(),
             checks: self.list,
             recovery: self.recovery,
-        }
-    }
-
-    fn check_log(
-        &mut self,
-        files: &Files,
-        log: Option<&LogCheck>,
-        watch: &Watch<'_>,
-    ) -> anyhow::Result<()> {
-        let Some(file) = &files.log else {
-            self.ok("log", "there is none: all commits are in the database file");
-            return Ok(());
-        };
-        let len = file.len()?;
-        let Some(log) = log else {
-            if self.list.is_empty() {
-                self.check_bad_header(len, watch.published());
-            }
-            return Ok(());
-        };
-        let frames = counted(log.scan.max_frame(), "frame");
-        let commits = counted(log.commits.len() as u64, "commit");
-        let sound = match log.scan.max_frame() {
-            0 => "no commit is in it".to_owned(),
-            _ => format!("{frames} with {commits}; each checksum is right"),
-        };
-        match (log.fault, log.loses_commits()) {
-            (Some((frame, fault)), true) => {
-                let lost = counted(log.leftovers.lost_commits, "commit");
-                let text = format!("frame {frame}: {fault}; a recovery drops {lost} behind it");
-                let advice = "copy all files before the database is opened again; `walctl \
-                    recover` gives the state before the damage, a backup may have more";
-                self.damage("log", text, advice);
-            }
-            _ => self.ok("log", sound),
-        }
-        if let Some(frame) = log.first_frame_beyond_size() {
-            let text = format!(
-                "frame {frame} holds a page beyond the end of the database: a large transaction \
-                 that made the database shorter leaves that"
-            );
-            self.note("log", text);
-        }
-        self.check_leftovers(log);
-        Ok(())
-    }
-
-    /// A log without a valid header, which is `len` bytes long.
-    fn check_bad_header(&mut self, len: u64, published: Option<&IndexHeader>) {
-        let frames = published.map_or(0, IndexHeader::max_frame);
-        if len <= 32 && frames == 0 {
-            self.ok("log", "it is empty");
-            return;
-        }
-        let text = format!(
-            "its header is damaged: a recovery takes it for empty, and ignores all of its {}",
-            bytes(len)
-        );
-        let advice = match frames {
-            0 => "if the database lacks commits, restore a backup",
-            _ => "do not end the processes that use it: copy the database with `walctl backup`",
-        };
-        self.damage("log", text, advice);
-    }
-
-    /// A rollback journal whose header is not cleared is rolled back by the next user.
-    fn check_journal(&mut self, database: &Path) {
-        let journal = beside(database, "-journal");
-        let first_byte = observe(&journal).ok().flatten().and_then(|journal| {
-            let mut byte = [0];
-            journal
-                .read_at(&mut byte, 0)
-                .ok()
-                .filter(|read| *read == 1)?;
-            Some(byte[0])
-        });
-        if first_byte.is_some_and(|byte| byte != 0) {
-            let text = format!(
-                "{} has unfinished work: stock SQLite rolls it back when it opens the database",
-                journal.display()
-            );
-            self.note("journal", text);
-        }
-    }
-
-    fn check_leftovers(&mut self, log: &LogCheck) {
-        let left = &log.leftovers;
-        let mut parts = Vec::new();
-        if log.scan.uncommitted > 0 {
-            let frames = counted(log.scan.uncommitted, "frame");
-            parts.push(format!("{frames} of a transaction without a commit"));
-        }
-        for generation in &left.generations {
-            let frames = counted(generation.frames, "frame");
-            parts.push(match generation.restarts {
-                Some(1) => format!("{frames} of the generation before"),
-                Some(restarts) => format!("{frames} of {restarts} generations ago"),
-                None => format!("{frames} of another generation"),
-            });
-        }
-        let others: u64 = left.generations.iter().map(|of| of.frames).sum();
-        let here = left.frames.saturating_sub(others);
-        if here > 0 && left.lost_commits == 0 {
-            let frames = counted(here, "frame");
-            parts.push(format!("{frames} being written"));
-        }
-        if left.trailing_bytes > 0 {
-            parts.push(format!("{} bytes of a frame", left.trailing_bytes));
-        }
-        match parts.is_empty() {
-            true => self.ok("leftovers", "there are none"),
-            false => {
-                let all = parts.join(", ");
-                self.ok(
-                    "leftovers",
-                    format!("{all}: harmless, the next commits replace them"),
-                );
-            }
-        }
-    }
-
-    fn check_index(
-        &mut self,
-        index: Option<(&IndexCopy, &IndexInfo)>,
-        log: Option<&LogCheck>,
-        is_rebuilt: bool,
-    ) {
-        let Some((index, info)) = index else {
-            self.ok(
-                "index",
-                "there is none: the next user builds it from the log",
-            );
-            return;
-        };
-        let rebuilds = "the next user rebuilds it from the log";
-        match info.header {
-            HeaderState::Valid(header) => {
-                let is_moved = info.backfilled() == info.max_frame();
-                self.check_valid_index(index, &header, log, (is_rebuilt, is_moved));
-            }
-            HeaderState::NeverWritten => self.ok("index", format!("it is empty: {rebuilds}")),
-            HeaderState::CopiesDiffer => {
-                let text = "the copies of its header differ: its writer died between them";
-                self.note("index", format!("{text}; {rebuilds}"));
-            }
-            HeaderState::Damaged if is_rebuilt => {
-                let text = "the checksum of its header is wrong";
-                self.note("index", format!("{text}; {rebuilds}"));
-            }
-            HeaderState::UnknownVersion(version) => {
-                let text = format!("its version {version} is not known");
-                self.damage("index", text, "use a newer version of walctl");
-            }
-            _ => {
-                let text = format!("the checksum of its header is wrong; {rebuilds}");
-                let advice = "find out which program wrote to -shm: `walctl doctor`";
-                self.damage("index", text, advice);
-            }
-        }
-    }
-
-    fn check_valid_index(
-        &mut self,
-        index: &IndexCopy,
-        header: &IndexHeader,
-        log: Option<&LogCheck>,
-        (is_rebuilt, is_moved): (bool, bool),
-    ) {
-        let frames = header.max_frame();
-        if frames == 0 {
-            let text = "both copies of its header are sound; all commits are in the database file";
-            self.ok("index", text);
-            return;
-        }
-        let Some(log) = log else {
-            let text = format!(
-                "it publishes {}, and there is no log that has them",
-                counted(frames, "frame")
-            );
-            match is_rebuilt && is_moved {
-                true => self.note("index", format!("{text}; they are in the database file")),
-                false => {
-                    let advice = "find a process that has the log open (`walctl doctor`), and \
-                        take it from there: `walctl recover --from-pid`";
-                    self.damage("index", text, advice);
-                }
-            }
-            return;
-        };
-        let faults = index.compare(header, log);
-        let Some(first) = faults.first.first() else {
-            let frames = counted(frames, "frame");
-            let text = format!("both copies of its header are sound; readers find {frames}");
-            self.ok("index", text);
-            return;
-        };
-        let more = match faults.count - 1 {
-            0 => String::new(),
-            more => format!(" (and {})", counted(more, "more fault")),
-        };
-        let text = format!("{first}{more}");
-        match first {
-            IndexFault::Generation { .. } if is_rebuilt => {
-                self.note(
-                    "index",
-                    format!("{text}; no process uses it, so the next user rebuilds it"),
-                );
-            }
-            IndexFault::CommitLost { .. } | IndexFault::OtherCommit { .. } => {
-                let advice = "copy all files before the database is opened again; then see what \
-                    `walctl recover` gives";
-                self.damage("index", text, advice);
-            }
-            _ if is_rebuilt => {
-                self.note(
-                    "index",
-                    format!("{text}; no process uses it, so the next user rebuilds it"),
-                );
-            }
-            _ => {
-                let advice = "end all processes that use the database: the next user rebuilds \
-                    the index from the log";
-                self.damage("index", text, advice);
-            }
         }
     }
 

@@ -2,6 +2,8 @@
 
 mod checks;
 mod database;
+mod index;
+mod log;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
