@@ -210,7 +210,7 @@ fn page_store_is_checked_by_its_header() {
 
 /// Looks at a database while a process executes `work` again and again: how often the look was
 /// complete, and how often the database was too busy. None of the looks may find damage.
-fn looks_beside(work: &str, looks: u32) -> (u32, u32) {
+fn looks_beside(setup: &str, work: &str, looks: u32) -> (u32, u32) {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("app.db");
     let mut writer = Python::connect(&database);
@@ -218,9 +218,8 @@ fn looks_beside(work: &str, looks: u32) -> (u32, u32) {
     writer.run("db.execute('PRAGMA synchronous=off')");
     writer.run("db.execute('PRAGMA wal_autocheckpoint=0').fetchone()");
     writer.run("db.execute('CREATE TABLE t (x)')");
-    writer.run("db.execute('INSERT INTO t VALUES (zeroblob(5000000))')");
+    writer.run(setup);
     // Leftovers, which the next transactions overwrite.
-    writer.run("for _ in range(9): db.execute('UPDATE t SET x = randomblob(5000000)')");
     writer.run("db.execute('PRAGMA wal_checkpoint(RESTART)').fetchone()");
     let (mut complete, mut busy) = (0, 0);
     for _ in 0..looks {
@@ -252,8 +251,9 @@ fn log_that_grows_is_sound_at_each_moment() {
         return;
     }
     // Each transaction spans more than what one thread checks at a time.
-    let work = "for _ in range(2): db.execute('UPDATE t SET x = randomblob(5000000)')";
-    assert_eq!(looks_beside(work, 4), (4, 0));
+    let setup = "db.execute('INSERT INTO t VALUES (zeroblob(18000000))')";
+    let work = "db.execute('UPDATE t SET x = randomblob(5000000)')";
+    assert_eq!(looks_beside(setup, work, 3), (3, 0));
 }
 
 #[test]
@@ -269,7 +269,8 @@ fn log_that_is_restarted_is_sound_or_too_busy() {
         "db.execute('DELETE FROM t WHERE rowid % 5 = abs(random()) % 5'); ",
         "db.execute('PRAGMA wal_checkpoint(PASSIVE)').fetchone()",
     );
-    let (complete, busy) = looks_beside(work, 20);
+    let setup = "db.execute('INSERT INTO t VALUES (1)')";
+    let (complete, busy) = looks_beside(setup, work, 20);
     assert_eq!(complete + busy, 20);
 }
 
