@@ -43,7 +43,7 @@ pub(crate) use low_numbers::MayCarry;
 pub use mapped::MappedFile;
 pub use memory::MemoryFile;
 pub use names::refuse_other_names;
-pub use new_file::{Naming, NewFile};
+pub use new_file::{Naming, NewFile, new_file_leftovers};
 pub use now_and_then::NowAndThen;
 pub use open::OpenMode;
 pub use os::{OsFile, sync_directory};

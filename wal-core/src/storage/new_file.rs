@@ -178,13 +178,7 @@ fn is_unsupported(error: &io::Error) -> bool {
 
 /// Removes the files of makers that have died. What cannot be removed stays.
 fn remove_leftovers(path: &Path) {
-    let directory = match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        _ => Path::new("."),
-    };
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| is_first_name(&entry.file_name().to_string_lossy())) {
-        let leftover = entry.path();
+    for leftover in with_first_names(directory_of(path)) {
         let Ok(file) = OsFile::open(&leftover, OpenMode::Existing) else {
             continue;
         };
@@ -198,6 +192,44 @@ fn remove_leftovers(path: &Path) {
             let _ = fs::remove_file(&leftover);
         }
     }
+}
+
+/// The files in the directory of `path` that makers of new files have left when they died. The
+/// next [`NewFile::beside`] in that directory removes them. No lock is acquired; what cannot be
+/// read is not listed.
+///
+/// ```
+/// let left = wal_core::storage::new_file_leftovers("app.db".as_ref());
+/// assert!(left.is_empty());
+/// ```
+pub fn new_file_leftovers(path: &Path) -> Vec<PathBuf> {
+    let is_dead = |leftover: &PathBuf| {
+        let file = OsFile::open(leftover, OpenMode::Observed);
+        file.is_ok_and(|file| {
+            let is_free = |bytes| {
+                let open = file.as_file();
+                open.is_ok_and(|open| matches!(LOCKS.conflict(open, bytes), Ok(None)))
+            };
+            is_free(database_bytes::ALL) && is_free(ALIVE)
+        })
+    };
+    with_first_names(directory_of(path))
+        .filter(is_dead)
+        .collect()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    }
+}
+
+/// The files in `directory` with the first name of a new file.
+fn with_first_names(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| is_first_name(&entry.file_name().to_string_lossy()));
+    named.map(|entry| entry.path())
 }
 
 /// True for a name, [`SUFFIX`] and two numbers.

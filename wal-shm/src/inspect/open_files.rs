@@ -56,12 +56,12 @@ pub struct OpenFiles {
 }
 
 impl OpenFiles {
-    /// Searches all processes for the files of `database`, for as long as `budget`, apart from
-    /// the call at its end. A file that a process has open by another name than the one that
+    /// Searches all processes for the files of `database`, which itself may have been removed,
+    /// for as long as `budget`, apart from the call at its end. A file that a process has open by another name than the one that
     /// it has here is not found.
     ///
     /// # Errors
-    /// As [`Census::take`](super::Census::take).
+    /// [`wal_core::Error::Io`] if the directory of the database cannot be found.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -75,7 +75,7 @@ impl OpenFiles {
     /// ```
     pub fn find(database: &Path, budget: Duration) -> Result<Self> {
         let deadline = Instant::now() + budget;
-        let watched = WatchedFiles::of(database)?;
+        let watched = WatchedFiles::of_maybe_removed(database)?;
         let processes = process::all().unwrap_or_default();
         let (mut files, unseen) = search(&watched, &processes, deadline);
         // A file that can be written through one of its descriptors comes first.

@@ -260,8 +260,8 @@ impl Constants {
             if let Some(date) = source_date(text) {
                 self.date = self.date.take().max(Some(date.to_owned()));
             }
-            if before > 0
-                && bytes[before - 1] == 0
+            let is_inside = before > 0 && matches!(bytes[before - 1], b' '..=b'~');
+            if !is_inside
                 && let Some(version) = version(text)
                 && !self.versions.contains(&version)
             {
@@ -326,6 +326,7 @@ mod tests {
         for other in [
             format!("2026-10-16 14:45:20 {}", &HASH[1..]),
             format!("2026-10-16T14:45:20 {HASH}"),
+            "13.54.1\0".to_owned(),
             "3.54.1 \0".to_owned(),
         ] {
             let found = search(other.as_bytes());
