@@ -13,6 +13,7 @@ use super::Arguments;
 use super::backup::BackupReport;
 use super::bench::BenchReport;
 use super::checkpoint::CheckpointDone;
+use super::doctor::DoctorReport;
 use super::frames::{FrameReport, FramesEndReport, TransactionReport};
 use super::keep::KeepEvent;
 use super::locks::LocksReport;
@@ -85,6 +86,8 @@ fn schema() -> Value {
     reports!(CheckpointDone);
     reports!(KeepEvent);
     reports!(BackupReport, BenchReport);
+    reports!(BackupReport);
+    reports!(DoctorReport);
     let documents: Vec<Value> = kinds
         .into_iter()
         .map(|(kind, report)| {
