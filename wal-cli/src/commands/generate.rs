@@ -86,7 +86,6 @@ fn schema() -> Value {
     reports!(CheckpointDone);
     reports!(KeepEvent);
     reports!(BackupReport, BenchReport);
-    reports!(BackupReport);
     reports!(DoctorReport);
     let documents: Vec<Value> = kinds
         .into_iter()
