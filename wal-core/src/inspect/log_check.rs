@@ -503,6 +503,55 @@ mod tests {
         );
     }
 
+    /// A log that was cut after its length was read.
+    #[derive(Debug)]
+    struct Cut(MemoryFile, u64);
+
+    impl File for Cut {
+        fn path(&self) -> &std::path::Path {
+            self.0.path()
+        }
+
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+            self.0.read_at(buffer, offset)
+        }
+
+        fn write_all_at(&self, _: &mut [std::io::IoSlice<'_>], _: u64) -> Result<()> {
+            unreachable!("a check writes nothing")
+        }
+
+        fn sync(&self, _: crate::storage::FileSyncType) -> Result<()> {
+            unreachable!("a check syncs nothing")
+        }
+
+        fn len(&self) -> Result<u64> {
+            Ok(self.1)
+        }
+
+        fn set_len(&self, _: u64) -> Result<()> {
+            unreachable!("a check cuts nothing")
+        }
+    }
+
+    #[test]
+    fn log_that_is_cut_while_it_is_checked_ends_there() {
+        let whole = SampleLog::new(1)
+            .commit(&[1, 2, 3])
+            .commit(&[4, 5, 6, 7, 8]);
+        let bytes = whole.bytes();
+        for frames in 0..8 {
+            let cut = bytes[..SampleLog::offset(frames + 1)].to_vec();
+            let log = Cut(MemoryFile::new("db-wal", cut), bytes.len() as u64);
+            let check = check_in_chunks(&log, 1072, |_, _| ()).unwrap().unwrap();
+            assert_eq!(check.fault, Some((frames + 1, FrameFault::Short)));
+            let committed = if frames < 3 { 0 } else { 3 };
+            assert_eq!(
+                (check.scan.max_frame(), check.scan.uncommitted),
+                (committed, frames - committed)
+            );
+        }
+    }
+
     #[test]
     fn progress_reaches_the_whole_log() {
         let log = SampleLog::new(1).commit(&[1, 2, 3, 4, 5, 6, 7]);

@@ -45,3 +45,24 @@ pub fn recovery_time(log: &dyn File, frames: u32) -> Result<Option<Duration>> {
     let scale = f64::from(frames) / f64::from(sampled.max(1));
     Ok(Some(begin.elapsed().mul_f64(scale.max(1.0))))
 }
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::inspect::sample_log::SampleLog;
+    use crate::storage::MemoryFile;
+
+    #[test]
+    fn estimate_is_scaled_from_a_sample_to_the_frames() {
+        let mut log = SampleLog::new(1);
+        for _ in 0..100 {
+            log = log.commit(&[1, 2, 3, 4, 5]);
+        }
+        let log = MemoryFile::new("db-wal", log.bytes());
+        let of = |frames| recovery_time(&log, frames).unwrap().unwrap();
+        let (sample, scaled) = (of(500), of(500_000_000));
+        assert!(scaled > sample * 100, "{sample:?} {scaled:?}");
+        assert!(of(0) < scaled, "an empty log is recovered at once");
+    }
+}
