@@ -134,6 +134,8 @@ fn text_shows_transactions_versions_and_contents() {
     assert!(page.lines().last().unwrap().ends_with("newest"), "{page}");
     let beyond = walctl("frames", &copy.database(), &["--frame", "99"]);
     assert_eq!(beyond.status.code(), Some(1));
+    let everything = walctl("frames", &copy.database(), &["--hex"]);
+    assert_eq!(everything.status.code(), Some(2), "of which frame?");
 }
 
 #[test]

@@ -33,13 +33,15 @@ pub(crate) struct Frames {
     /// The database.
     database: PathBuf,
     /// Lists the versions of this page alone.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "NUMBER", group = "selection")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     page: Option<u32>,
     /// Lists this frame alone.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "NUMBER", group = "selection")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     frame: Option<u32>,
     /// Prints the content of the page or frame in hexadecimal digits.
-    #[arg(long)]
+    #[arg(long, requires = "selection")]
     hex: bool,
     /// Lists frames behind the last commit, too: of a transaction that is not committed, and
     /// leftovers of older generations.
