@@ -115,15 +115,15 @@ impl Facts {
 
     /// Looks as often as it takes, the first time at all processes.
     fn look(&mut self, deadline: Instant) -> anyhow::Result<()> {
-        let begin = Instant::now();
         let first = OpenFiles::find(&self.path, self.options.budget / 2)?;
+        let begin = Instant::now();
         self.add_unseen(&first.unseen);
-        self.sample(first.files)?;
+        self.sample(first.files, deadline)?;
         let is_late = || Instant::now() + PAUSE >= deadline;
         while !is_late() && (self.samples.len() < LOOKS || self.should_look_on(begin)) {
             std::thread::sleep(PAUSE);
             let open = self.open_again()?;
-            self.sample(open)?;
+            self.sample(open, deadline)?;
         }
         Ok(())
     }
@@ -149,20 +149,19 @@ impl Facts {
     }
 
     fn open_again(&self) -> anyhow::Result<Vec<OpenFile>> {
-        let before = self.samples.last().map_or(&[][..], |last| &last.open);
-        let pids: BTreeSet<u32> = before.iter().map(|open| open.pid).collect();
         let mut files = Vec::new();
-        for pid in pids.into_iter().take(PEERS) {
+        for pid in self.users().into_iter().take(PEERS) {
             files.extend(OpenFiles::of_process(&self.path, pid, self.options.budget / 4)?.files);
         }
         Ok(files)
     }
 
-    fn sample(&mut self, mut open: Vec<OpenFile>) -> anyhow::Result<()> {
+    fn sample(&mut self, mut open: Vec<OpenFile>, deadline: Instant) -> anyhow::Result<()> {
         let own = std::process::id();
         open.retain(|open| open.pid != own);
+        let left = deadline.saturating_duration_since(Instant::now());
         let census = match self.database {
-            Some(_) => Census::take(&self.path, self.options.budget / 8),
+            Some(_) => Census::take(&self.path, left / 4),
             None => Ok(Census::default()),
         };
         // It may have been removed since.

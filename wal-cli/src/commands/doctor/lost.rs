@@ -15,7 +15,7 @@
 use std::collections::BTreeSet;
 
 use wal_core::LockMode;
-use wal_shm::inspect::{DatabaseFile, LockByte, OpenFile};
+use wal_shm::inspect::{DatabaseFile, LockByte, OpenFile, Unseen};
 
 use super::facts::{Facts, Sample};
 use super::findings::{Finding, Findings, Severity};
@@ -48,6 +48,11 @@ impl<'a> Has<'a> {
     /// Whether it has `file` open and no lock on it, by the locks of its descriptors and by
     /// the system's list.
     fn lacks_lock(&self, file: DatabaseFile) -> bool {
+        // Where the system lists no locks, nothing can be said.
+        let is_blind = |unseen: &Unseen| matches!(unseen, Unseen::NoLockList { .. });
+        if self.sample.census.unseen.iter().any(is_blind) {
+            return false;
+        }
         let is_listed = || {
             let mut held = self.sample.census.held();
             held.any(|lock| lock.file == file && lock.pid == Some(self.pid))
