@@ -31,6 +31,7 @@ const RECIPES: &[&str] = &[
     "first-look",
     "pinned-log",
     "log-after-reader",
+    "stopped-reader",
     "keep",
     "write-lock",
     "lost-locks",
@@ -358,6 +359,20 @@ fn process_that_pins_the_log_is_named() {
 }
 
 #[test]
+fn stopped_process_is_found() {
+    if is_met("stopped-reader", &[Need::Python]) {
+        let folder = Folder::new();
+        let (_orders, report) = pinned(&folder);
+        let reader = Pid::from_raw(report.child.id().cast_signed());
+        kill(reader, Signal::SIGSTOP).unwrap();
+        // Stopped once its parent can wait for that.
+        let stopped = nix::sys::wait::WaitPidFlag::WUNTRACED;
+        nix::sys::wait::waitpid(reader, Some(stopped)).unwrap();
+        folder.run("stopped-reader", 4);
+    }
+}
+
+#[test]
 fn log_is_kept_short_as_the_guide_shows() {
     if !is_met("keep", &[Need::Python]) {
         return;
@@ -407,7 +422,7 @@ fn process_that_lost_its_locks_is_found() {
         let folder = Folder::new();
         let mut orders = Program::start(&folder, "orders.py");
         orders.run("open('app.db', 'rb').close()");
-        folder.run("lost-locks", 0);
+        folder.run("lost-locks", 5);
     }
 }
 
