@@ -118,7 +118,7 @@ fn damaged_log_gives_the_bytes_that_sqlite_recovers() {
         let folder = tempfile::tempdir().unwrap();
         let new = folder.path().join("new.db");
         let before = FolderState::of(copy.folder()).unwrap();
-        let output = recover(&copy.database(), &new, &[]);
+        let output = recover(&copy.database(), &new, &["--budget", "1ms"]);
         assert_eq!(
             FolderState::of(copy.folder()).unwrap(),
             before,
@@ -499,4 +499,38 @@ fn interrupted_recovery_leaves_no_file() {
         "{:?}",
         fs::read_dir(to.path()).unwrap().next()
     );
+}
+
+#[test]
+fn log_beside_a_restored_database_is_reported() {
+    if !Need::Python.is_met("recover beside a foreign log") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (database, mut holder) = holder(folder.path());
+    holder.run("db.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()");
+    let backup = folder.path().join("backup");
+    fs::copy(&database, &backup).unwrap();
+    // Each connection counts the change counter up once.
+    holder.run("path = db.execute('PRAGMA database_list').fetchone()[2]");
+    holder.run("for i in range(9): sqlite3.connect(path).execute(f'CREATE TABLE t{i} (x)')");
+    holder.run("db.execute('DROP TABLE t0')");
+    holder.run("db.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()");
+    holder.run("db.execute('CREATE TABLE last (x)')");
+    drop(holder);
+    let verify = || common::walctl("verify", &database, &[]);
+    assert_eq!(verify().status.code(), Some(0), "{:?}", verify());
+    fs::copy(&backup, &database).unwrap();
+    let verified = verify();
+    assert_eq!(verified.status.code(), Some(5), "{verified:?}");
+    assert!(
+        text(&verified).contains("does not seem to follow"),
+        "{verified:?}"
+    );
+    let output = recover(&database, &folder.path().join("new.db"), &[]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let report = &reports(&output)[0];
+    let notes = report["notes"].as_array().unwrap();
+    let is_named = |note: &Value| note.as_str().unwrap().contains("does not seem to follow");
+    assert!(notes.iter().any(is_named), "{report}");
 }

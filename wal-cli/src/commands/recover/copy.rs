@@ -4,7 +4,9 @@ use std::io::IoSlice;
 
 use anyhow::{Context as _, bail};
 use wal_core::format::{DatabaseHeader, LOG_HEADER_LEN};
-use wal_core::inspect::{CommittedPages, LogCheck, PageSource, Watch, read_database};
+use wal_core::inspect::{
+    CommittedPages, LogCheck, PageSource, Watch, read_database, why_log_does_not_follow,
+};
 use wal_core::storage::{File, FileSyncType, MemoryFile, NewFile, OsFile};
 use wal_core::{PageNo, PageSize};
 
@@ -45,6 +47,11 @@ impl Job<'_> {
             notes.push(format!(
                 "the header of the log is damaged, so its {len} were not read"
             ));
+        }
+        let foreign = self.why_foreign(check.as_ref())?;
+        if let Some(reason) = foreign {
+            let text = format!("the log does not seem to follow from the database: {reason}");
+            notes.push(text);
         }
         let no_log = MemoryFile::new(&files.path, Vec::new());
         let log = files.log.as_ref().map_or(&no_log as &dyn File, |log| log);
@@ -100,10 +107,24 @@ impl Job<'_> {
             dropped_frames: scanned + left.map_or(0, |left| left.frames),
             lost_commits: lost,
             notes,
-            is_consistent: is_sound && !plan.is_mixed,
+            is_consistent: is_sound && !plan.is_mixed && foreign.is_none(),
             checks: checks.list,
         };
         Ok((new, report))
+    }
+
+    /// Why the log seems to be that of another database. A process that has both open knows
+    /// better, and a page 1 of another page size is compared by [`Job::check_page_size`].
+    fn why_foreign(&self, check: Option<&LogCheck>) -> anyhow::Result<Option<&'static str>> {
+        let (Some(check), Some(log), None) = (check, &self.files.log, self.recover.from_pid) else {
+            return Ok(None);
+        };
+        let database = &self.files.database;
+        let by_file = read_database(database)?.page_size();
+        if by_file != Some(check.scan.header.page_size) {
+            return Ok(None);
+        }
+        Ok(why_log_does_not_follow(database, log, &check.scan)?)
     }
 
     /// The state after the first `frames` frames of the log.

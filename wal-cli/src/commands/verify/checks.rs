@@ -54,6 +54,9 @@ impl Checks {
         let published = watch.published().filter(|_| !is_rebuilt);
         let log = log.map(|log| without_unpublished(log, published));
         checks.check_log(files, log.as_ref(), watch)?;
+        if let (Some(log), true) = (&log, is_rebuilt) {
+            checks.check_origin(files, &log.scan)?;
+        }
         checks.check_journal(&files.path);
         let frames = watch.published().map_or(0, IndexHeader::max_frame);
         let in_log = log.as_ref().map_or(0, |log| log.scan.max_frame());

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use wal_core::format::LogScan;
 use wal_core::index::IndexHeader;
-use wal_core::inspect::{LogCheck, Watch};
+use wal_core::inspect::{LogCheck, Watch, why_log_does_not_follow};
 use wal_core::storage::{File as _, beside};
 
 use super::Checks;
@@ -72,6 +73,20 @@ impl Checks {
             _ => "do not end the processes that use it: copy the database with `walctl backup`",
         };
         self.damage("log", text, advice);
+    }
+
+    /// Whether the log can be that of the database. Users of an index know whose log it is.
+    pub(super) fn check_origin(&mut self, files: &Files, scan: &LogScan) -> anyhow::Result<()> {
+        let Some(log) = &files.log else {
+            return Ok(());
+        };
+        if let Some(reason) = why_log_does_not_follow(&files.database, log, scan)? {
+            let text = format!("it does not seem to follow from the database: {reason}");
+            let advice = "if the database alone was restored, move the log away before it is \
+                opened; else restore both from one backup";
+            self.damage("log", text, advice);
+        }
+        Ok(())
     }
 
     /// A rollback journal whose header is not cleared is rolled back by the next user.
