@@ -160,8 +160,7 @@ impl Folder {
     fn compare(&self, name: &str, printed: &str, shown: &str) {
         let printed = printed.replace(&*self.path().to_string_lossy(), "/data");
         let (form, expected) = (form(&printed), form(shown));
-        let expected: Vec<&str> = expected.lines().collect();
-        let form: Vec<&str> = form.lines().collect();
+        let (expected, form) = (in_order(&expected), in_order(&form));
         assert!(
             lines_match(&expected, &form),
             "{name} prints\n{printed}\nand the guide shows\n{shown}\nwhich are, compared,\n{form:#?}\n\
@@ -200,6 +199,17 @@ fn form(text: &str) -> String {
             .into_owned();
     }
     text
+}
+
+/// The lines of `text`, with those of processes in the order of their commands: the system begins
+/// to count processes again.
+fn in_order(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    let is_process = |line: &&str| line.starts_with(" N USER TIME ");
+    for processes in lines.chunk_by_mut(|one, next| is_process(one) && is_process(next)) {
+        processes.sort_unstable();
+    }
+    lines
 }
 
 /// Whether the lines of `text` are those of `shown`, where a line `…` is any number of lines.
@@ -329,6 +339,13 @@ fn text_is_compared_but_for_its_figures() {
         "READ(2)   7  /usr/bin/python3.11 a.py"
     ));
     assert!(!same("a", "a\nb"));
+    let processes = " N USER TIME python3 b.py\n N USER TIME python3 a.py\nz";
+    let sorted = [
+        " N USER TIME python3 a.py",
+        " N USER TIME python3 b.py",
+        "z",
+    ];
+    assert_eq!(in_order(processes), sorted);
 }
 
 #[test]
