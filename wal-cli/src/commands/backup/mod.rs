@@ -126,7 +126,7 @@ impl Backup {
             last = Some(progress);
             pace.copied(u64::from(progress.copied) * page_size)?;
             // The last moment before the copy gets its name.
-            match progress.copied == progress.pages && !source.is_unchanged()? {
+            match progress.copied == progress.pages && !source.is_unchanged() {
                 true => Err(pace.set_source_changed()),
                 false => Ok(()),
             }

@@ -22,15 +22,11 @@ use super::has_bytes;
 const MAX_ATTEMPTS: u32 = 100;
 
 /// The database to copy.
-pub(super) enum Source {
-    /// By a read transaction.
-    Attached(Database),
-    /// The database file alone, which no process has open.
-    Idle {
-        database: Database,
-        /// Held until the copy is done.
-        _shared: HeldShared,
-    },
+pub(super) struct Source {
+    database: Database,
+    /// SHARED on the file of a database that no process has open, until the copy is done;
+    /// `None` if it is copied by a read transaction.
+    idle: Option<HeldShared>,
 }
 
 impl Source {
@@ -57,7 +53,10 @@ impl Source {
 
     fn attach(path: &Path) -> wal::Result<Self> {
         let options = reading().read_only(true);
-        options.open(path).map(Source::Attached)
+        Ok(Source {
+            database: options.open(path)?,
+            idle: None,
+        })
     }
 
     fn hold_idle(path: &Path) -> wal::Result<Self> {
@@ -74,27 +73,21 @@ impl Source {
                 `walctl recover`";
             return Err(Error::cannot_open(&log, reason));
         }
-        Ok(Source::Idle {
+        Ok(Source {
             database: reading().immutable(true).open(path)?,
-            _shared: shared,
+            idle: Some(shared),
         })
     }
 
     pub(super) fn database(&self) -> &Database {
-        match self {
-            Source::Attached(database) | Source::Idle { database, .. } => database,
-        }
+        &self.database
     }
 
     /// Whether all that was read is one state.
-    pub(super) fn is_unchanged(&self) -> wal::Result<bool> {
-        match self {
-            Source::Attached(_) => Ok(true),
-            Source::Idle { database, .. } => {
-                let path = database.path();
-                Ok(!has_index(path) && !has_bytes(&DatabaseFile::Log.path(path)))
-            }
-        }
+    pub(super) fn is_unchanged(&self) -> bool {
+        let path = self.database.path();
+        let is_idle = !has_index(path) && !has_bytes(&DatabaseFile::Log.path(path));
+        self.idle.is_none() || is_idle
     }
 }
 

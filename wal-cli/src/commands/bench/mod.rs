@@ -147,7 +147,7 @@ impl Report for BenchReport {
     const KIND: &'static str = "bench";
 
     fn write_text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let directory = paint(STRONG, &escape(&self.directory));
+        let directory = paint(STRONG, escape(&self.directory));
         let free = units::bytes(self.free_bytes);
         writeln!(out, "{directory}: {}, {free} free", self.file_system)?;
         let mut table = Table::new(["", "median", "99 %", "longest"]).figures([1, 2, 3]);
