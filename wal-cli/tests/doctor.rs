@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use common::{Python, reports, text, walctl};
-use integration::disk::{FileSystem, with_disk};
+use integration::disk::{FileSystem, fill, with_disk};
 use integration::needs::Need;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -186,13 +186,17 @@ fn healthy_database_at_rest_has_no_finding() {
     Diagnosis::of(&store, &[]).is_healthy();
 }
 
-/// Stock SQLite in two processes, and this library, read and write, open and close.
+/// Between two commits of a busy process: without pauses a log may grow for want of a moment
+/// to restart it.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Stock SQLite in three processes and this library read and write, open and close.
 #[test]
 fn busy_healthy_database_has_no_finding() {
     if !python_is_there("false alarms beside writers in Python") {
         return;
     }
-    const LOOKS: u32 = 15;
+    const LOOKS: u32 = 30;
     let scene = Scene::new();
     drop(scene.stock());
     let ends = AtomicBool::new(false);
@@ -205,6 +209,7 @@ fn busy_healthy_database_has_no_finding() {
                 stock.busy_timeout(Duration::from_secs(60)).unwrap();
                 for _ in 0..50 {
                     stock.execute("INSERT INTO t VALUES (2)", []).unwrap();
+                    std::thread::sleep(PAUSE);
                 }
             }
         });
@@ -212,7 +217,12 @@ fn busy_healthy_database_has_no_finding() {
             while !ends.load(Ordering::Relaxed) {
                 let ours = wal::Database::open(&scene.database).unwrap();
                 for _ in 0..50 {
+                    // Page 1, as it is.
+                    let mut write = ours.begin_write().unwrap();
+                    write.page_mut(wal::PageNo::ONE).unwrap();
+                    write.commit().unwrap();
                     drop(ours.begin_read().unwrap());
+                    std::thread::sleep(PAUSE);
                 }
                 ours.close().unwrap();
             }
@@ -236,11 +246,14 @@ fn busy_healthy_database_has_no_finding() {
         }
         looks.unwrap();
     });
+    let stock = Connection::open(&scene.database).unwrap();
+    let check = stock.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+    assert_eq!(check.unwrap(), "ok");
 }
 
 fn busy_python(database: &Path) -> std::process::Child {
     const BUSY: &str = "
-import sqlite3, sys
+import sqlite3, sys, time
 up = True
 while True:
     db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
@@ -248,11 +261,13 @@ while True:
         db.execute('INSERT INTO t VALUES (zeroblob(500))')
         db.execute('SELECT count(*) FROM t').fetchone()
         if i == 0 and up: print('up', flush=True); up = False
+        time.sleep(float(sys.argv[2]))
     db.execute('DELETE FROM t')
     db.close()
 ";
     let mut command = Command::new("python3");
     command.args(["-c", BUSY]).arg(database);
+    command.arg(PAUSE.as_secs_f64().to_string());
     let mut python = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut up = [0; 2];
     python.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
@@ -565,6 +580,39 @@ fn long_log_names_the_reader_that_pins_it() {
     scene.doctor(&[]).is_healthy();
 }
 
+/// Writers of this process hold WRITE in nearly each look, and commit all the time.
+#[test]
+fn long_log_of_busy_writers_accuses_none_of_them() {
+    let scene = Scene::new();
+    let stock = scene.stock();
+    grow(&stock, 4100);
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let writer = Connection::open(&scene.database).unwrap();
+                writer.busy_timeout(Duration::from_secs(60)).unwrap();
+                let setup = "PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = OFF";
+                writer.execute_batch(setup).unwrap();
+                while !ends.load(Ordering::Relaxed) {
+                    writer.execute("INSERT INTO t VALUES (2)", []).unwrap();
+                }
+            });
+        }
+        let looks = std::panic::catch_unwind(|| {
+            for _ in 0..5 {
+                let diagnosis = scene.doctor(&[]);
+                let finding = diagnosis.has("long-log", "warning", &[]);
+                let what = finding["what"].as_str().unwrap();
+                assert!(what.contains("no process makes one"), "{what}");
+                diagnosis.lacks("long-write");
+            }
+        });
+        ends.store(true, Ordering::Relaxed);
+        looks.unwrap();
+    });
+}
+
 /// Adds about so many frames to the log.
 fn grow(stock: &Connection, frames: u32) {
     let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
@@ -810,9 +858,13 @@ fn full_disk_is_found() {
     if !system.need().is_met("a full disk") {
         return;
     }
-    with_disk(system, 16 << 20, |folder| {
+    with_disk(system, 64 << 20, |folder| {
         let database = folder.join("app.db");
         drop(stock(&database));
+        let names = |diagnosis: &Diagnosis| diagnosis.report["findings"].to_string();
+        let before = names(&Diagnosis::of(&database, &[]));
+        assert!(!before.contains("\"warning\""), "{before}");
+        fill(folder, 8 << 20).unwrap();
         let diagnosis = Diagnosis::of(&database, &[]);
         diagnosis.has("disk-nearly-full", "warning", &[]);
     })

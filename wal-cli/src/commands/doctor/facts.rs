@@ -116,11 +116,10 @@ impl Facts {
     /// Looks as often as it takes, the first time at all processes.
     fn look(&mut self, deadline: Instant) -> anyhow::Result<()> {
         let first = OpenFiles::find(&self.path, self.options.budget / 2)?;
-        let begin = Instant::now();
         self.add_unseen(&first.unseen);
         self.sample(first.files, deadline)?;
         let is_late = || Instant::now() + PAUSE >= deadline;
-        while !is_late() && (self.samples.len() < LOOKS || self.should_look_on(begin)) {
+        while !is_late() && (self.samples.len() < LOOKS || self.should_look_on()) {
             std::thread::sleep(PAUSE);
             let open = self.open_again()?;
             self.sample(open, deadline)?;
@@ -129,8 +128,8 @@ impl Facts {
     }
 
     /// True while `WRITE` is held by one process without a commit, until that is long.
-    fn should_look_on(&self, begin: Instant) -> bool {
-        begin.elapsed() < LONG_WRITE + PAUSE && self.same_writer().is_some()
+    fn should_look_on(&self) -> bool {
+        self.span() < LONG_WRITE && self.same_writer().is_some()
     }
 
     /// The process that has held `WRITE` in each look, while no commit was made.

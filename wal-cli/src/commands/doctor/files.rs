@@ -16,7 +16,7 @@ use crate::look::observe;
 use crate::output::units::bytes;
 
 /// Less free space than this is little for any database.
-const LITTLE_SPACE: u64 = 64 << 20;
+const LITTLE_SPACE: u64 = 16 << 20;
 /// Less than this is little where it is less than a twentieth of the disk.
 const SOME_SPACE: u64 = 1 << 30;
 /// The first bytes of a rollback journal.

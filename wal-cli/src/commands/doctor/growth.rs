@@ -1,5 +1,6 @@
 //! A log that is longer than its checkpoints should leave it, and what keeps it so.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use wal_core::ReadSlot;
@@ -18,9 +19,9 @@ const AUTO_CHECKPOINT: u32 = 1000;
 /// A log of so many of them is long.
 const LONG: u32 = 4;
 /// A log that is shorter in bytes is never long.
-const LONG_BYTES: u64 = 8 << 20;
+const LONG_BYTES: u64 = 16 << 20;
 /// A file that is shorter takes no room worth a word.
-const LONG_FILE: u64 = 64 << 20;
+const LONG_FILE: u64 = 16 << 20;
 
 /// A log with far more frames than automatic checkpoints leave.
 pub(super) fn long_log(facts: &Facts, findings: &mut Findings) {
@@ -32,16 +33,16 @@ pub(super) fn long_log(facts: &Facts, findings: &mut Findings) {
     if frames <= LONG * AUTO_CHECKPOINT || size <= LONG_BYTES {
         return;
     }
-    let (reason, advice, pids) = why_long(facts);
+    let reason = why_long(facts);
     let (count, size) = (counted(frames, "frame"), bytes(size));
     findings.add(Finding {
-        severity: Severity::Warning,
+        severity: reason.severity,
         name: "long-log",
-        what: format!("the log has {count} ({size}): {reason}"),
+        what: format!("the log has {count} ({size}): {}", reason.what),
         why: "each reader searches a longer index, a crash costs a longer recovery, and the disk \
               fills",
-        advice,
-        pids,
+        advice: reason.advice,
+        pids: reason.pids,
     });
 }
 
@@ -66,49 +67,94 @@ fn frames(facts: &Facts, sample: &Sample) -> u32 {
     }
 }
 
+/// Why the log is long.
+struct Reason {
+    severity: Severity,
+    what: String,
+    advice: String,
+    pids: Vec<u32>,
+}
+
 /// What keeps the log long, what to do about it, and the processes that it is about.
-fn why_long(facts: &Facts) -> (String, String, Vec<u32>) {
+fn why_long(facts: &Facts) -> Reason {
     let path = facts.path.display();
-    let checkpoint =
-        || format!("run `walctl checkpoint {path}`, or keep it short by `walctl keep`");
-    let in_use = facts.is_in_use();
-    if !in_use {
-        let reason = "no process uses it, and the last one did not checkpoint it";
-        return (reason.to_owned(), checkpoint(), Vec::new());
-    }
-    // What blocks in each look, not what passes. The last look names the holders.
-    let blocked = |mode| {
-        let in_look = |sample: &Sample| -> Option<Blocker> {
-            let index = sample.index.as_ref()?;
-            forecast(index, &sample.census.held_locks(), mode)?.blocked_by
-        };
-        let is_blocked = facts.samples.iter().all(|sample| in_look(sample).is_some());
-        is_blocked.then(|| facts.last().and_then(in_look)).flatten()
+    let advice = format!("run `walctl checkpoint {path}`, or keep it short by `walctl keep`");
+    let warning = |what: String| Reason {
+        severity: Severity::Warning,
+        what,
+        advice: advice.clone(),
+        pids: Vec::new(),
     };
-    let index = facts.last().and_then(|last| last.index);
-    let left = index.map_or(0, |index| {
-        index.max_frame() - index.backfilled().min(index.max_frame())
-    });
-    if let Some(blocker) = blocked(CheckpointMode::Passive) {
+    if !facts.is_in_use() {
+        return warning("no process uses it, and the last one did not checkpoint it".to_owned());
+    }
+    if let Some(blocker) = lasting_blocker(facts, CheckpointMode::Passive) {
         return blocked_by(facts, blocker);
     }
-    if left > AUTO_CHECKPOINT {
-        let reason = format!(
-            "{} wait for a checkpoint, and no process makes one",
-            counted(left, "frame")
-        );
-        return (reason, checkpoint(), Vec::new());
+    let left = facts.samples.iter().map(frames_to_backfill).min();
+    let left = left.unwrap_or_default();
+    if left > AUTO_CHECKPOINT && !is_checkpointed(facts) {
+        let left = counted(left, "frame");
+        return warning(format!(
+            "{left} wait for a checkpoint, and no process makes one"
+        ));
     }
-    match blocked(CheckpointMode::Restart) {
+    match lasting_blocker(facts, CheckpointMode::Restart) {
         Some(blocker) => blocked_by(facts, blocker),
-        None => {
-            let reason = "all of it is in the database; the next commits restart it";
-            (reason.to_owned(), checkpoint(), Vec::new())
-        }
+        None => Reason {
+            severity: Severity::Note,
+            ..warning("it is in the database or on its way there, and will be restarted".to_owned())
+        },
     }
 }
 
-fn blocked_by(facts: &Facts, blocker: Blocker) -> (String, String, Vec<u32>) {
+/// What blocks a checkpoint of `mode` in each look: the same lock at the same frame, and not
+/// several processes one after the other.
+fn lasting_blocker(facts: &Facts, mode: CheckpointMode) -> Option<Blocker> {
+    let in_look = |sample: &Sample| -> Option<Blocker> {
+        let index = sample.index.as_ref()?;
+        forecast(index, &sample.census.held_locks(), mode)?.blocked_by
+    };
+    let last = in_look(facts.last()?)?;
+    let is_same = |sample: &Sample| {
+        let held_by = |sample: &Sample| holders_in(sample, last.lock);
+        in_look(sample) == Some(last) && Some(held_by(sample)) == facts.last().map(held_by)
+    };
+    // Writers and checkpointers acquire and release their locks all the time.
+    let is_at_rest = match last.lock {
+        Lock::Write => facts.same_writer().is_some(),
+        Lock::Checkpoint => !is_checkpointed(facts),
+        _ => true,
+    };
+    (facts.has_looked_enough() && facts.samples.iter().all(is_same) && is_at_rest).then_some(last)
+}
+
+/// The processes that hold `lock`.
+fn holders_in(sample: &Sample, lock: Lock) -> BTreeSet<Option<u32>> {
+    let byte = LockByte::Protocol(lock);
+    let held = sample.census.held().filter(|held| held.byte == byte);
+    held.map(|held| held.pid).collect()
+}
+
+/// The committed frames that are not in the database file.
+fn frames_to_backfill(sample: &Sample) -> u32 {
+    sample.index.map_or(0, |index| {
+        index.max_frame().saturating_sub(index.backfilled())
+    })
+}
+
+/// Whether frames were backfilled, or the log restarted, from one look to another.
+fn is_checkpointed(facts: &Facts) -> bool {
+    let state = |sample: &Sample| {
+        let index = sample.index?;
+        Some((index.valid_header()?.salts(), index.backfilled()))
+    };
+    let mut states = facts.samples.iter().map(state);
+    let first = states.next();
+    states.any(|state| Some(state) != first)
+}
+
+fn blocked_by(facts: &Facts, blocker: Blocker) -> Reason {
     let (pids, _) = facts.holders(LockByte::Protocol(blocker.lock));
     let names = facts.names(&pids);
     let lock = LockByte::Protocol(blocker.lock);
@@ -127,7 +173,12 @@ fn blocked_by(facts: &Facts, blocker: Blocker) -> (String, String, Vec<u32>) {
         }
         _ => "let that process finish, or end it if it hangs",
     };
-    (reason, advice.to_owned(), pids)
+    Reason {
+        severity: Severity::Warning,
+        what: reason,
+        advice: advice.to_owned(),
+        pids,
+    }
 }
 
 /// A long file with a short log in it: no fault, but a question that people ask.

@@ -51,7 +51,7 @@ pub(crate) struct Doctor {
     /// The database.
     database: PathBuf,
     /// How long to look at the processes of this machine.
-    #[arg(long, value_name = "TIME", default_value = "5s")]
+    #[arg(long, value_name = "TIME", default_value = "2s")]
     budget: humantime::Duration,
     /// From which age on a reader that keeps the log long is old.
     #[arg(long, value_name = "TIME", default_value = "10m")]
