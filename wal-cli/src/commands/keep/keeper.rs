@@ -152,24 +152,28 @@ impl<'a> Keeper<'a> {
             Err(error) if error.is_busy() => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        self.count(&report, before, kept.log_length()?);
-        match &report.held_back_by {
-            Some(held_back) if mode != CheckpointMode::Passive => {
-                self.totals.held_back += 1;
-                let held_back = HeldBackFigures::of(held_back);
-                self.print_event(KeepEvent {
-                    held_back_by: Some(held_back),
-                    ..self.event("held back", kept.log_len())
-                });
-            }
-            Some(_) => {}
-            None if mode != CheckpointMode::Passive => {
-                self.totals.restarts += 1;
-                self.print("restarted", None, log_bytes);
-            }
-            None => {}
+        let after = kept.log_length()?;
+        self.count(&report, before, after);
+        let committed = |log: Option<LogLength>| log.map_or(0, |log| log.committed);
+        if mode == CheckpointMode::Passive {
+            return Ok(report.held_back_by.is_none());
         }
-        Ok(report.held_back_by.is_none())
+        if committed(after) < committed(before) {
+            // Whatever of the file is left to be cut is cut by the next checkpoints.
+            self.totals.restarts += 1;
+            self.print("restarted", None, log_bytes);
+            return Ok(true);
+        }
+        let Some(held_back) = &report.held_back_by else {
+            return Ok(true);
+        };
+        self.totals.held_back += 1;
+        let held_back = HeldBackFigures::of(held_back);
+        self.print_event(KeepEvent {
+            held_back_by: Some(held_back),
+            ..self.event("held back", kept.log_len())
+        });
+        Ok(false)
     }
 
     fn count(

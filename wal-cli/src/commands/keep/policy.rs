@@ -7,10 +7,10 @@ use wal_core::inspect::IndexInfo;
 
 /// A part of the limit that is copied into the database once it is in the log: so much that a
 /// checkpoint seldom copies a page twice, and so little that a restart has little left to copy.
-const COPY_AT: u64 = 4;
+const COPY_AT: u64 = 8;
 /// The part of the limit at which the log is restarted. The rest is room for the commits until a
 /// moment without readers of the log comes.
-const RESTART_AT: u64 = 2;
+const RESTART_AT: u64 = 4;
 
 /// What the caller allows.
 #[derive(Clone, Copy, Debug)]
@@ -84,11 +84,11 @@ mod tests {
                 file,
             })
         };
-        assert_eq!(mode(24, 24, 24), None);
-        assert_eq!(mode(25, 25, 25), Some(CheckpointMode::Passive));
-        assert_eq!(mode(49, 24, 49), None);
-        assert_eq!(mode(50, 10, 100), Some(CheckpointMode::Restart));
-        assert_eq!(mode(50, 10, 101), Some(CheckpointMode::Truncate));
+        assert_eq!(mode(11, 11, 11), None);
+        assert_eq!(mode(12, 12, 12), Some(CheckpointMode::Passive));
+        assert_eq!(mode(24, 11, 49), None);
+        assert_eq!(mode(25, 10, 100), Some(CheckpointMode::Restart));
+        assert_eq!(mode(25, 10, 101), Some(CheckpointMode::Truncate));
         assert_eq!(mode(1, 1, 101), Some(CheckpointMode::Truncate));
     }
 }

@@ -32,9 +32,9 @@ use crate::protocol::locking::guard::LocksHeld;
 use crate::types::Lock;
 
 /// How many bytes of pages are copied under `WRITE` at least, unless the bound is passed before.
-const LITTLE: u64 = 1 << 18;
+const LITTLE: u64 = 1 << 20;
 /// The part of the bound in which these pages are copied. The rest is for syncs and readers.
-const COPY: u32 = 4;
+const COPY: u32 = 2;
 /// How many times as long as writers waited they are left alone before the next round.
 const REST: u32 = 4;
 /// How long they are left alone at least.
@@ -76,7 +76,7 @@ impl<'a, C: WalCoordination> Bounded<'a, C> {
             names_holders: options.names_holders,
             held_up: Duration::ZERO,
             reader: None,
-            most_cut: LITTLE * 4,
+            most_cut: LITTLE,
             cut: 0,
             most_pages: u32::try_from(LITTLE / page).unwrap_or(u32::MAX).max(1),
         }
@@ -90,9 +90,8 @@ impl<'a, C: WalCoordination> Bounded<'a, C> {
         let mut silent = |_| ();
         let progress = progress.unwrap_or(&mut silent);
         loop {
-            let began = Instant::now();
             let mut report = self.copy_beside_writers(progress)?;
-            let mut rest = LEAST_REST.max(began.elapsed());
+            let mut rest = LEAST_REST;
             let left = self.wal.frames_to_move()?;
             let is_done = self.mode == CheckpointMode::Full && left == 0;
             if !is_done && self.is_worth_write(&report, left) {
@@ -100,6 +99,8 @@ impl<'a, C: WalCoordination> Bounded<'a, C> {
                 report = self.finish(report)?;
                 rest = LEAST_REST.max(held.elapsed() * REST);
             } else if !is_done && report.held_back_by.is_none() {
+                // Much was committed while much was copied: the next round is shorter.
+                rest = Duration::ZERO;
                 report.held_back_by = Some(HeldBack::unnamed(Lock::Write));
             }
             report.writers_held_up = self.held_up;
