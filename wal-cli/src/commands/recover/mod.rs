@@ -18,11 +18,13 @@ use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
 use wal_core::protocol::refuse_leftovers;
+use wal_core::storage::OsFile;
 
 use self::copy::Job;
 use self::sources::sources;
 use super::verify::CheckReport;
 use crate::exit::Exit;
+use crate::files::Files;
 use crate::interrupt::{self, Interrupt};
 use crate::output::units::{bytes, counted};
 use crate::output::{Output, Report, STRONG, WARN, escape, paint};
@@ -125,7 +127,7 @@ impl Recover {
                 interrupt,
             };
             let (mut new, mut report) = job.copy(&watch)?;
-            if !watch.holds()? {
+            if !watch.holds()? || !self.are_unused(&files)? {
                 continue;
             }
             report.notes.extend(notes);
@@ -142,6 +144,17 @@ impl Recover {
             self.database.display()
         );
         Err(anyhow::Error::from(error).context(text))
+    }
+
+    /// Whether no process has begun to use the files since they were opened. A user may move
+    /// pages of new commits without a change of what is sampled, and removes the log at its end.
+    fn are_unused(&self, files: &Files) -> anyhow::Result<bool> {
+        if self.from_pid.is_some() {
+            return Ok(true);
+        }
+        let is_in_place = |log: &OsFile| log.is_still_at_its_path();
+        let log = files.log.as_ref().map_or(Ok(true), is_in_place)?;
+        Ok(log && files.database.is_still_at_its_path()? && !files.are_in_use()?)
     }
 }
 
