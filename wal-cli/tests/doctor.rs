@@ -217,9 +217,10 @@ fn busy_healthy_database_has_no_finding() {
             while !ends.load(Ordering::Relaxed) {
                 let ours = wal::Database::open(&scene.database).unwrap();
                 for _ in 0..50 {
-                    // Page 1, as it is.
                     let mut write = ours.begin_write().unwrap();
-                    write.page_mut(wal::PageNo::ONE).unwrap();
+                    for page in [1, 2] {
+                        write.page_mut(wal::PageNo::new(page).unwrap()).unwrap();
+                    }
                     write.commit().unwrap();
                     drop(ours.begin_read().unwrap());
                     std::thread::sleep(PAUSE);
@@ -280,7 +281,7 @@ fn idle_users_of_each_kind_are_no_finding() {
         return;
     }
     let scene = Scene::new();
-    let _writer = scene.python();
+    let mut writer = scene.python();
     // It has read nothing, so it holds no lock.
     let _opened = Python::connect(&scene.database);
     let ours = wal::Database::open(&scene.database).unwrap();
@@ -293,6 +294,10 @@ fn idle_users_of_each_kind_are_no_finding() {
         diagnosis.output.status.code(),
         Some(4 * i32::from(has_old_sqlite(&diagnosis)))
     );
+    // Those of an index that was removed since, too.
+    writer.run("db.close()");
+    assert!(!scene.file("-shm").exists());
+    scene.doctor(&[]).is_healthy();
 }
 
 fn has_old_sqlite(diagnosis: &Diagnosis) -> bool {
@@ -358,6 +363,42 @@ fn child_of_a_fork_is_not_accused_of_lost_locks() {
     kill(Pid::from_raw(child.try_into().unwrap()), Signal::SIGKILL).unwrap();
     diagnosis.lacks("lost-locks");
     diagnosis.has("inherited-files", "note", &[child]);
+}
+
+/// A program that copies the files has them open without a lock, as a child has for a moment
+/// that is about to execute another program.
+#[test]
+fn files_open_for_moments_are_not_accused() {
+    if !python_is_there("a process that has the files open for moments") {
+        return;
+    }
+    const MOMENTS: &str = "
+import random, sys, time
+print('up', flush=True)
+while True:
+    files = [open(sys.argv[1] + suffix, 'r+b') for suffix in ('', '-wal', '-shm')]
+    time.sleep(random.random() * 0.02)
+    for file in files: file.close()
+    time.sleep(random.random() * 0.06)
+";
+    let scene = Scene::new();
+    let _user = scene.python();
+    let mut command = Command::new("python3");
+    command.args(["-c", MOMENTS]).arg(&scene.database);
+    let mut moments = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut up = [0; 2];
+    moments
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut up)
+        .unwrap();
+    let healthy = (0..16).filter(|_| scene.doctor(&[]).names().is_empty());
+    let healthy = healthy.count();
+    moments.kill().unwrap();
+    moments.wait().unwrap();
+    // All six looks of one fall into such moments once in some thousand times.
+    assert!(healthy >= 15, "{healthy} of 16");
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub(super) fn stopped(facts: &Facts, findings: &mut Findings) {
                 why: match (holds_protocol, attached.contains(&pid)) {
                     (false, _) => "it blocks no reader or writer, but the log is not removed",
                     (true, true) => {
-                        "others wait for it; a read lock may be one whose release it has delayed"
+                        "peer processes wait for it; a READ lock may be one whose release it has delayed"
                     }
                     (true, false) => "writers, checkpoints or both wait for it",
                 },

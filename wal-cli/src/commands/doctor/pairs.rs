@@ -197,7 +197,7 @@ fn end_of(frame: FrameNo, page_size: PageSize) -> u64 {
     frame_offset(frame, page_size) + len as u64
 }
 
-/// An index whose header no writer is about to mend.
+/// An index whose header is not sound while no process holds a lock to change it.
 pub(super) fn unsound_index(facts: &Facts, findings: &mut Findings) {
     let is_free = |sample: &Sample| {
         let changes = [Lock::Write, Lock::Recover, Lock::Checkpoint].map(LockByte::Protocol);

@@ -63,7 +63,7 @@ pub(super) fn containers(facts: &Facts, findings: &mut Findings) {
             severity: Severity::Note,
             name: "unseen-users",
             what: "processes that cannot be seen from here use the database".to_owned(),
-            why: "this look does not tell whether they are well",
+            why: "this look cannot check their locks, files and versions",
             advice: "run it on the host, as root".to_owned(),
             pids: Vec::new(),
         });
