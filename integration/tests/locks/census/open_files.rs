@@ -78,7 +78,7 @@ fn removed_files_of_a_process_are_reached_by_its_descriptors() {
     assert!(files_of(&scene, ours.pid()).contains(&"-wal replaced".to_owned()));
     fs::remove_file(&scene.path).unwrap();
     let open = OpenFiles::find(&scene.path, WATCHDOG).unwrap();
-    let is_ours = |open: &&OpenFile| open.pid == ours.pid() && !open.is_current;
+    let is_ours = |open: &&wal_shm::inspect::OpenFile| open.pid == ours.pid() && !open.is_current;
     assert_eq!(open.files.iter().filter(is_ours).count(), 2);
     let open = OpenFiles::of_process(&scene.path, ours.pid(), WATCHDOG).unwrap();
     assert_eq!(open.unseen, []);
