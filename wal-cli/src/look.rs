@@ -30,6 +30,17 @@ pub(crate) struct Look {
 impl Look {
     /// Looks at the database at `path`.
     pub(crate) fn at(path: &Path) -> anyhow::Result<Self> {
+        let mut look = Self::without_recovery(path)?;
+        let is_told = look.index.as_ref().and_then(IndexInfo::valid_header);
+        look.recovered = match &look.log {
+            Some((log, _)) if is_told.is_none() => scan(log)?,
+            _ => None,
+        };
+        Ok(look)
+    }
+
+    /// The same without `recovered`: however long the log is, a few hundred bytes are read.
+    pub(crate) fn without_recovery(path: &Path) -> anyhow::Result<Self> {
         let path = resolve(path)?;
         let database = observe(&path)?
             .with_context(|| format!("{}: there is no such file", path.display()))?;
@@ -45,18 +56,13 @@ impl Look {
             Some(index) => read_index(&index)?,
             None => None,
         };
-        let is_told = index.as_ref().and_then(IndexInfo::valid_header).is_some();
-        let recovered = match &log {
-            Some((log, _)) if !is_told => scan(log)?,
-            _ => None,
-        };
         Ok(Look {
             path,
             database,
             database_info,
             log,
             index,
-            recovered,
+            recovered: None,
         })
     }
 

@@ -22,6 +22,7 @@ use super::verify::VerifyReport;
 use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::output::{Output, Report, SCHEMA};
+use crate::sampler::Sample;
 
 /// Writes man pages, shell completions and the JSON Schema of the reports.
 #[derive(Args)]
@@ -87,6 +88,7 @@ fn schema() -> Value {
     reports!(KeepEvent);
     reports!(BackupReport, BenchReport);
     reports!(DoctorReport);
+    reports!(Sample);
     let documents: Vec<Value> = kinds
         .into_iter()
         .map(|(kind, report)| {
