@@ -346,6 +346,7 @@ macro_rules! conformance_suite {
         bounded_checkpoint_beside_commits_reaches_its_goal,
         bounded_checkpoint_behind_a_reader_leaves_write_alone,
         bounded_checkpoint_that_waits_for_readers_lets_writers_in,
+        bounded_checkpoint_that_waits_for_write_copies_again,
         bounded_checkpoint_copies_much_without_write,
         bounded_truncate_cuts_a_long_log_in_steps,
         a_log_that_is_all_moved_begins_anew_once_its_last_reader_ends,

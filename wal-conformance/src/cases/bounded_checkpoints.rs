@@ -100,6 +100,23 @@ pub(crate) fn bounded_checkpoint_that_waits_for_readers_lets_writers_in<B: Subje
     scene.assert_quiet();
 }
 
+pub(crate) fn bounded_checkpoint_that_waits_for_write_copies_again<B: Subject>() {
+    let scene = Scene::<B>::new(2);
+    let (user, other) = scene.two();
+    user.commit(&[1, 2], 1);
+    let write = other.wal.begin_write(Duration::ZERO);
+    assert!(write.is_ok(), "WRITE is free");
+    // Each round acquires `CKPT` to copy, and again to finish.
+    let copies = |call: &&Call| matches!(call, Call::TryLock(Lock::Checkpoint, _));
+    let (bound, timeout) = (Duration::from_millis(1), Duration::from_millis(200));
+    let (report, trace) = user.trace(|user| run(user, CheckpointMode::Restart, bound, timeout));
+    assert_eq!(lock_of(&report), Some(Lock::Write), "{report:?}");
+    assert!(report.is_complete(), "{report:?}");
+    assert!(trace.iter().filter(copies).count() > 2, "{trace:?}");
+    drop(write);
+    scene.assert_quiet();
+}
+
 pub(crate) fn bounded_checkpoint_copies_much_without_write<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (user, other) = scene.two();

@@ -39,6 +39,12 @@ const COPY: u32 = 2;
 const REST: u32 = 4;
 /// How long they are left alone at least.
 const LEAST_REST: Duration = Duration::from_millis(5);
+/// How many times the bound `WRITE` is waited for in a round. What is committed in that time is
+/// copied under `WRITE`, so a longer wait ends with too much to copy.
+const WAIT: u32 = 2;
+/// How long a round sleeps at most between two looks at `WRITE`. Writers of stock SQLite notify no
+/// waiter, and one that commits all the time leaves `WRITE` free for some ten microseconds.
+const LOOK: Duration = Duration::from_micros(100);
 
 /// A checkpoint in rounds.
 pub(super) struct Bounded<'a, C: WalCoordination> {
@@ -95,9 +101,9 @@ impl<'a, C: WalCoordination> Bounded<'a, C> {
             let left = self.wal.frames_to_move()?;
             let is_done = self.mode == CheckpointMode::Full && left == 0;
             if !is_done && self.is_worth_write(&report, left) {
-                let held = Instant::now();
-                report = self.finish(report)?;
-                rest = LEAST_REST.max(held.elapsed() * REST);
+                let held;
+                (report, held) = self.finish(report)?;
+                rest = LEAST_REST.max(held * REST);
             } else if !is_done && report.held_back_by.is_none() {
                 // Much was committed while much was copied: the next round is shorter.
                 rest = Duration::ZERO;
@@ -180,13 +186,15 @@ impl<'a, C: WalCoordination> Bounded<'a, C> {
     }
 
     /// Holds `WRITE`, copies what was committed since, and does with the log what the mode says.
-    fn finish(&mut self, before: CheckpointReport) -> Result<CheckpointReport> {
+    /// Returns the time for which it held `WRITE`, too.
+    fn finish(&mut self, before: CheckpointReport) -> Result<(CheckpointReport, Duration)> {
         let wal = self.wal;
         let checkpoint = wal.lock_or_busy(Lock::Checkpoint, &mut self.waiter)?;
-        let Some(write) = wal.wait_for_lock(Lock::Write, &mut self.waiter)? else {
+        let mut for_write = self.waiter.part(self.bound * WAIT, LOOK);
+        let Some(write) = wal.wait_for_lock(Lock::Write, &mut for_write)? else {
             let mut report = before;
             report.held_back_by = Some(HeldBack::unnamed(Lock::Write));
-            return Ok(report);
+            return Ok((report, Duration::ZERO));
         };
         let began = Instant::now();
         let outcome = self.copy_and_restart(&LocksHeld {
@@ -194,10 +202,11 @@ impl<'a, C: WalCoordination> Bounded<'a, C> {
             checkpoint: Some(&checkpoint),
         });
         drop(write);
-        self.held_up = self.held_up.max(began.elapsed());
+        let held = began.elapsed();
+        self.held_up = self.held_up.max(held);
         let (cut, mut report) = (before.database_bytes_cut, outcome?);
         report.database_bytes_cut += cut;
-        Ok(report)
+        Ok((report, held))
     }
 
     fn copy_and_restart(&mut self, held: &LocksHeld<'_, C>) -> Result<CheckpointReport> {

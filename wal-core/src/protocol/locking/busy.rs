@@ -117,6 +117,8 @@ impl From<Duration> for BusyHandler {
 pub(in crate::protocol) struct Waiter {
     handler: BusyHandler,
     deadline: Instant,
+    /// The longest sleep between two looks, where it is shorter than for other operations.
+    look: Option<Duration>,
     tries: u32,
     pub(super) for_itself: SelfWait,
 }
@@ -130,6 +132,19 @@ impl Waiter {
         Waiter {
             handler,
             deadline: deadline_after(timeout),
+            look: None,
+            tries: 0,
+            for_itself: SelfWait::default(),
+        }
+    }
+
+    /// A waiter for a part of the operation: it gives up after `time` at the latest, and looks at
+    /// least each `look`. A handler that asks decides by itself.
+    pub(in crate::protocol) fn part(&self, time: Duration, look: Duration) -> Self {
+        Waiter {
+            handler: self.handler.clone(),
+            deadline: self.deadline.min(deadline_after(time)),
+            look: Some(look),
             tries: 0,
             for_itself: SelfWait::default(),
         }
@@ -179,7 +194,7 @@ impl Waiter {
                     Some(_) => self.deadline.min(now + LOOK_FOR_CANCEL),
                     None => self.deadline,
                 };
-                sleep(until);
+                sleep(self.look.map_or(until, |look| until.min(now + look)));
                 Ok(true)
             }
         }
