@@ -61,6 +61,16 @@ struct Kept {
     watch: Option<LogWatch>,
 }
 
+/// How a checkpoint went.
+enum Outcome {
+    /// It reached its goal, or the command was asked to end.
+    Done,
+    /// Another checkpoint runs, which ends soon.
+    Busy,
+    /// A reader or the writers held it back.
+    HeldBack,
+}
+
 impl<'a> Keeper<'a> {
     pub(super) fn new(
         path: &'a Path,
@@ -122,8 +132,9 @@ impl<'a> Keeper<'a> {
                 .and_then(|log| self.limits.checkpoint(log))
             {
                 match self.checkpoint(&kept, mode)? {
-                    true => retry = RETRY[0],
-                    false => {
+                    Outcome::Done => retry = RETRY[0],
+                    Outcome::Busy => wait = RETRY[0],
+                    Outcome::HeldBack => {
                         retry = (retry * 2).min(RETRY[1]);
                         wait = retry;
                     }
@@ -138,8 +149,8 @@ impl<'a> Keeper<'a> {
         Ok(())
     }
 
-    /// Runs a checkpoint; false if it was held back.
-    fn checkpoint(&mut self, kept: &Kept, mode: CheckpointMode) -> anyhow::Result<bool> {
+    /// Runs a checkpoint.
+    fn checkpoint(&mut self, kept: &Kept, mode: CheckpointMode) -> anyhow::Result<Outcome> {
         let log_bytes = kept.log_len();
         let options = CheckpointOptions::new(mode)
             .busy(BusyHandler::timeout(PATIENCE).cancelled_by(self.cancel))
@@ -147,25 +158,27 @@ impl<'a> Keeper<'a> {
         let before = kept.log_length()?;
         let report = match kept.database.checkpoint_with(options) {
             Ok(report) => report,
-            Err(wal::Error::Cancelled) => return Ok(true),
-            // Another checkpoint runs, which does the work.
-            Err(error) if error.is_busy() => return Ok(false),
+            Err(wal::Error::Cancelled) => return Ok(Outcome::Done),
+            Err(error) if error.is_busy() => return Ok(Outcome::Busy),
             Err(error) => return Err(error.into()),
         };
         let after = kept.log_length()?;
         self.count(&report, before, after);
         let committed = |log: Option<LogLength>| log.map_or(0, |log| log.committed);
         if mode == CheckpointMode::Passive {
-            return Ok(report.held_back_by.is_none());
+            return Ok(match report.held_back_by {
+                None => Outcome::Done,
+                Some(_) => Outcome::HeldBack,
+            });
         }
         if committed(after) < committed(before) {
             // Whatever of the file is left to be cut is cut by the next checkpoints.
             self.totals.restarts += 1;
             self.print("restarted", None, log_bytes);
-            return Ok(true);
+            return Ok(Outcome::Done);
         }
         let Some(held_back) = &report.held_back_by else {
-            return Ok(true);
+            return Ok(Outcome::Done);
         };
         self.totals.held_back += 1;
         let held_back = HeldBackFigures::of(held_back);
@@ -173,7 +186,7 @@ impl<'a> Keeper<'a> {
             held_back_by: Some(held_back),
             ..self.event("held back", kept.log_len())
         });
-        Ok(false)
+        Ok(Outcome::HeldBack)
     }
 
     fn count(
