@@ -18,7 +18,9 @@ use super::frames::{FrameReport, FramesEndReport, TransactionReport};
 use super::keep::KeepEvent;
 use super::locks::LocksReport;
 use super::recover::RecoverReport;
+use super::tail::TailReport;
 use super::verify::VerifyReport;
+use super::wait::WaitReport;
 use crate::exit::Exit;
 use crate::figures::Figures;
 use crate::output::{Output, Report, SCHEMA};
@@ -86,6 +88,7 @@ fn schema() -> Value {
     reports!(TransactionReport, FrameReport, FramesEndReport);
     reports!(CheckpointDone);
     reports!(KeepEvent);
+    reports!(WaitReport, TailReport);
     reports!(BackupReport, BenchReport);
     reports!(DoctorReport);
     reports!(Sample);

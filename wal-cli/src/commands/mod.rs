@@ -4,6 +4,7 @@ mod backup;
 mod bench;
 mod checkpoint;
 mod doctor;
+mod follow;
 mod frames;
 mod generate;
 mod info;
