@@ -17,7 +17,6 @@ use wal_shm::inspect::DatabaseFile;
 pub(crate) struct Look {
     /// The path of the database, without symbolic links: the other files lie beside that.
     pub(crate) path: PathBuf,
-    pub(crate) database: OsFile,
     pub(crate) database_info: DatabaseInfo,
     pub(crate) log: Option<(OsFile, LogInfo)>,
     /// `None` also if the file is shorter than a header: the next user rebuilds the index.
@@ -58,7 +57,6 @@ impl Look {
         };
         Ok(Look {
             path,
-            database,
             database_info,
             log,
             index,

@@ -169,11 +169,7 @@ fn reader_that_keeps_the_log_long_is_named_once() {
     reader.run("db.execute('COMMIT')");
     keep.until("restarted");
     let stopped = keep.stop();
-    assert_eq!(
-        stopped["totals"]["frames"].as_u64() > Some(80),
-        true,
-        "{stopped}"
-    );
+    assert!(stopped["totals"]["frames"].as_u64() > Some(80), "{stopped}");
 }
 
 #[test]

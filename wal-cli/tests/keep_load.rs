@@ -10,6 +10,7 @@
 //! --test-threads 1` runs each load for a minute, as fast as it goes, with the default limit.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::print_stdout)] // Figures are for people.
 
 mod common;
 

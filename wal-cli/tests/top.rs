@@ -101,3 +101,32 @@ fn missing_database_is_an_error_at_the_first_look() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn screen_ends_with_its_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("pages");
+    let store = wal::Database::open_pages(&database).unwrap();
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    // Else the screen would keep its own terminal.
+    let on_exec = nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC);
+    nix::fcntl::fcntl(&terminal.master, on_exec).unwrap();
+    let mut command = command(["top"]);
+    command.arg(&database).env("TERM", "xterm");
+    let of_child = || Stdio::from(terminal.slave.try_clone().unwrap());
+    let screen = command.stdin(of_child()).stdout(of_child());
+    let mut child = screen.stderr(Stdio::null()).spawn().unwrap();
+    drop(terminal.slave);
+    drop(command);
+    // It has drawn something, so it reads keys.
+    let mut drawn = [0; 64];
+    let mut of_screen = std::fs::File::from(terminal.master);
+    assert!(std::io::Read::read(&mut of_screen, &mut drawn).unwrap() > 0);
+    drop(of_screen);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() {
+        assert!(std::time::Instant::now() < deadline, "it runs on");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    store.close().unwrap();
+}

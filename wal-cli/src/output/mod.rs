@@ -101,9 +101,10 @@ impl Output {
         self.json
     }
 
-    /// True if a person looks on: reports are text on a terminal.
+    /// True if a person looks on and can press keys: reports are text, and both streams are a
+    /// terminal.
     pub(crate) fn is_terminal(&self) -> bool {
-        !self.json && io::stdout().is_terminal()
+        !self.json && io::stdout().is_terminal() && io::stdin().is_terminal()
     }
 
     /// Progress over `total` units on stderr, if a person looks on and it takes over a second.

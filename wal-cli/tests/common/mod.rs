@@ -12,26 +12,26 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 /// `walctl` with `arguments`, not started.
-pub fn command<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
+pub(crate) fn command<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_walctl"));
     command.args(arguments).env_remove("NO_COLOR");
     command
 }
 
 /// Runs `walctl COMMAND DATABASE ARGUMENTS` to its end.
-pub fn walctl(name: &str, database: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn walctl(name: &str, database: &Path, arguments: &[&str]) -> Output {
     let mut command = command([name]);
     command.arg(database).args(arguments);
     command.output().expect("walctl starts")
 }
 
 /// What it printed.
-pub fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The reports that it printed with `--json`, each of which has to be of the schema.
-pub fn reports(output: &Output) -> Vec<Value> {
+pub(crate) fn reports(output: &Output) -> Vec<Value> {
     let text = text(output);
     let lines = text.lines().map(serde_json::from_str);
     let parsed: Result<Vec<Value>, _> = lines.collect();
@@ -44,7 +44,7 @@ pub fn reports(output: &Output) -> Vec<Value> {
 }
 
 /// Fails unless `report` is of the schema that `walctl generate schema` prints.
-pub fn check(report: &Value) {
+pub(crate) fn check(report: &Value) {
     static SCHEMA: OnceLock<jsonschema::Validator> = OnceLock::new();
     let schema = SCHEMA.get_or_init(|| {
         let printed = command(["generate", "schema"])
@@ -61,7 +61,7 @@ pub fn check(report: &Value) {
 }
 
 /// A Python process with a connection `db` to a database, which executes one line at a time.
-pub struct Python {
+pub(crate) struct Python {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -85,12 +85,12 @@ for line in sys.stdin:
 
 impl Python {
     /// Starts the program `python3` with a connection to `database`.
-    pub fn connect(database: &Path) -> Self {
+    pub(crate) fn connect(database: &Path) -> Self {
         Self::connect_with(database, &[])
     }
 
     /// The same, with options for `python3`.
-    pub fn connect_with(database: &Path, options: &[&str]) -> Self {
+    pub(crate) fn connect_with(database: &Path, options: &[&str]) -> Self {
         let mut child = Command::new("python3")
             .args(options)
             // A short command line, as reports show it.
@@ -111,7 +111,7 @@ impl Python {
     }
 
     /// Executes a line, which has to succeed; what it printed.
-    pub fn run(&mut self, line: &str) -> String {
+    pub(crate) fn run(&mut self, line: &str) -> String {
         let answer = self.try_run(line);
         let printed = answer.strip_prefix("ok");
         let printed = printed.unwrap_or_else(|| panic!("{line}: {answer}"));
@@ -119,7 +119,7 @@ impl Python {
     }
 
     /// Executes a line; `ok` or `failed`, and what it printed.
-    pub fn try_run(&mut self, line: &str) -> String {
+    pub(crate) fn try_run(&mut self, line: &str) -> String {
         assert!(!line.contains('\n'), "one line at a time");
         writeln!(self.input, "{line}").unwrap();
         let mut answer = String::new();
@@ -128,7 +128,7 @@ impl Python {
     }
 
     /// Its process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 }

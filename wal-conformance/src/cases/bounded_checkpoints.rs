@@ -122,7 +122,7 @@ pub(crate) fn bounded_checkpoint_copies_much_without_write<B: Subject>() {
     let (user, other) = scene.two();
     user.commit(&[1, 2], 1);
     // More than a mebibyte, committed just before it acquires `WRITE`.
-    let page = scene.files().0.len() as u32 / 2;
+    let page = u32::try_from(scene.files().0.len() / 2).unwrap();
     let many = (1 << 20) / page + 1;
     let commits = other.clone();
     user.before(acquires_write, move || {
@@ -140,7 +140,7 @@ pub(crate) fn bounded_truncate_cuts_a_long_log_in_steps<B: Subject>() {
     let scene = Scene::<B>::new(2);
     let (user, other) = scene.two();
     let page = scene.files().0.len() / 2;
-    let commits = (3 << 20) / page as u32;
+    let commits = (3 << 20) / u32::try_from(page).unwrap();
     (1..=commits).for_each(|version| user.commit(&[1], version));
     let len = scene.files().1.len() as u64;
     // A commit after the first cut finds a log that it can write.

@@ -1,10 +1,12 @@
 //! The terminal: keys, resizes, the checkpoint that a key starts.
 
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use wal::{CheckpointMode, CheckpointOptions};
@@ -13,7 +15,7 @@ use wal_core::background;
 use super::state::{Action, State};
 use super::view;
 use crate::commands::open::open;
-use crate::interrupt;
+use crate::interrupt::{self, Interrupt};
 use crate::output::units::counted;
 use crate::sampler::Sampler;
 
@@ -53,20 +55,36 @@ fn show(
         }
         terminal.draw(|frame| view::draw(frame, &state, has_colors))?;
         let left = due.saturating_duration_since(Instant::now());
-        if !event::poll(left.min(PATIENCE))? {
-            continue;
+        if !wait_for_keys(interrupt, left.min(PATIENCE)) {
+            break;
         }
-        // A resize needs nothing but the next drawing.
-        let Event::Key(key) = event::read()? else {
-            continue;
-        };
-        match press(&mut state, key) {
-            Action::None => {}
-            Action::Quit => break,
-            Action::Checkpoint => start_checkpoint(sampler.path(), &sender)?,
+        while event::poll(Duration::ZERO)? {
+            // A resize needs nothing but the next drawing.
+            let Event::Key(key) = event::read()? else {
+                continue;
+            };
+            match press(&mut state, key) {
+                Action::None => {}
+                Action::Quit => return Ok(()),
+                Action::Checkpoint => start_checkpoint(sampler.path(), &sender)?,
+            }
         }
     }
     Ok(())
+}
+
+/// Waits for a key or a signal; false once the terminal is gone. The library that reads keys would
+/// read the end of a terminal again and again.
+fn wait_for_keys(interrupt: Interrupt, time: Duration) -> bool {
+    let keys = std::io::stdin();
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    let readable = |of| PollFd::new(of, PollFlags::POLLIN);
+    let mut polled = [readable(keys.as_fd()), readable(interrupt.descriptor())];
+    let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+    // An interrupted wait is a short one.
+    let _ = poll(&mut polled, time);
+    let state = polled[0].revents().unwrap_or(PollFlags::empty());
+    !state.intersects(gone)
 }
 
 fn press(state: &mut State, key: KeyEvent) -> Action {
