@@ -226,3 +226,25 @@ fn keep_that_is_idle_uses_no_processor_time() {
     assert!(woken <= 5, "woken {woken} times in half a second");
     keep.stop();
 }
+
+#[test]
+fn last_application_to_close_removes_the_log_beside_keep() {
+    if !Need::Python.is_met("an application in Python that closes its database") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (database, mut python) = application(folder.path());
+    let mut keep = Keep::start(&database, &["--max-log", "1MiB"]);
+    keep.until("watching");
+    for _ in 0..3 {
+        commit(&mut python);
+        until_short(&database);
+    }
+    // Only a checkpoint of `keep` could be open still, and closes as the last one then.
+    python.run("db.close()");
+    let deadline = Instant::now() + LONG;
+    while database.with_extension("db-wal").exists() || database.with_extension("db-shm").exists() {
+        assert!(Instant::now() < deadline, "the log is still there");
+    }
+    keep.stop();
+}

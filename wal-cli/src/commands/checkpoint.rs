@@ -14,11 +14,12 @@ use wal::{
 use wal_core::Lock;
 use wal_shm::inspect::{LockByte, ProcessInfo};
 
-use super::open::open;
+use super::open::{PATIENCE, open};
 use super::processes;
 use crate::exit::Exit;
 use crate::figures::ProcessFigures;
 use crate::interrupt;
+use crate::look::resolve;
 use crate::output::units::{bytes, count, duration};
 use crate::output::{Output, Report, WARN, escape, paint};
 
@@ -113,7 +114,7 @@ pub(crate) struct HeldBackFigures {
 impl Checkpoint {
     pub(crate) fn run(&self, output: &Output) -> anyhow::Result<Exit> {
         let cancel = interrupt::cancel()?;
-        let database = open(&self.database)?;
+        let database = open(&resolve(&self.database)?, PATIENCE)?;
         let began = Instant::now();
         let timeout: Duration = self.timeout.into();
         let mut shown = output.progress("copying", 0);

@@ -1,18 +1,20 @@
 //! Keeps the log of one database short.
 //!
 //! It waits for a write to the log, looks at the index, and runs a checkpoint if that is worth it.
-//! While nothing is written it does nothing, but for a look each [`SAFETY`]. It has the database
-//! open as any user has. So the log that it looks at stays that of the database.
+//! While nothing is written it does nothing, but for a look each [`SAFETY`].
+//!
+//! It observes, and has the database open only while it makes checkpoints. So the last application
+//! that closes the database removes the log, and no log stays beside a database that is replaced
+//! while no application has it open.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wal::{BusyHandler, Cancel, CheckpointMode, CheckpointOptions, CheckpointReport, Database};
 use wal_core::format::FRAME_HEADER_LEN;
-use wal_core::inspect::read_index;
+use wal_core::inspect::{Content, read_index};
 use wal_core::storage::LogWatch;
 use wal_shm::inspect::DatabaseFile;
 
@@ -21,7 +23,7 @@ use super::report::{KeepEvent, KeepTotals};
 use crate::commands::checkpoint::HeldBackFigures;
 use crate::commands::open::open;
 use crate::interrupt::Interrupt;
-use crate::look::observe;
+use crate::look::{Look, observe};
 use crate::output::Output;
 use crate::output::units;
 
@@ -53,12 +55,12 @@ pub(super) struct Keeper<'a> {
 
 /// The database while it is there.
 struct Kept {
-    database: Database,
-    /// The device and the inode of its file.
-    id: (u64, u64),
+    path: PathBuf,
     /// Where its log is.
     log: PathBuf,
     watch: Option<LogWatch>,
+    /// Open while checkpoints follow each other.
+    database: Option<Database>,
 }
 
 /// How a checkpoint went.
@@ -97,16 +99,16 @@ impl<'a> Keeper<'a> {
         let mut has_begun = Some(has_begun);
         let mut pause = RETRY[0];
         while !self.is_over() {
-            let opened = Kept::open(self.path);
+            let found = Kept::find(self.path);
             if let Some(has_begun) = has_begun.take() {
                 has_begun();
             }
-            match opened {
+            match found {
                 Ok(kept) => {
-                    pause = RETRY[0];
                     self.print("watching", None, kept.log_len());
-                    if let Err(error) = self.keep(kept) {
-                        self.print("failed", Some(format!("{error:#}")), 0);
+                    match self.keep(kept) {
+                        Ok(()) => pause = RETRY[0],
+                        Err(error) => self.print("failed", Some(format!("{error:#}")), 0),
                     }
                 }
                 Err(error) => self.print("waiting", Some(format!("{error:#}")), 0),
@@ -122,41 +124,43 @@ impl<'a> Keeper<'a> {
         self.interrupt.is_set() || self.cancel.is_cancelled()
     }
 
-    /// Works until the command is asked to end, or the database is another.
+    /// Works until the command is asked to end, or the database is gone.
     fn keep(&mut self, mut kept: Kept) -> anyhow::Result<()> {
         let mut retry = RETRY[0];
-        while !self.is_over() && kept.is_in_place(self.path) {
+        while !self.is_over() && kept.path.exists() {
             let mut wait = SAFETY;
-            if let Some(mode) = kept
-                .log_length()?
-                .and_then(|log| self.limits.checkpoint(log))
-            {
-                match self.checkpoint(&kept, mode)? {
-                    Outcome::Done => retry = RETRY[0],
+            let log = kept.log_length()?;
+            match log.and_then(|log| self.limits.checkpoint(log)) {
+                None => kept.close()?,
+                Some(mode) => match self.checkpoint(&mut kept, mode)? {
+                    Outcome::Done => {
+                        retry = RETRY[0];
+                        wait = Duration::ZERO;
+                    }
                     Outcome::Busy => wait = RETRY[0],
                     Outcome::HeldBack => {
                         retry = (retry * 2).min(RETRY[1]);
                         wait = retry;
                     }
-                }
+                },
             }
             let began = Instant::now();
             kept.wait(self.interrupt, wait);
             // Many commits are looked at together.
             self.sleep(PAUSE.saturating_sub(began.elapsed()));
         }
-        kept.database.close()?;
-        Ok(())
+        kept.close()
     }
 
     /// Runs a checkpoint.
-    fn checkpoint(&mut self, kept: &Kept, mode: CheckpointMode) -> anyhow::Result<Outcome> {
+    fn checkpoint(&mut self, kept: &mut Kept, mode: CheckpointMode) -> anyhow::Result<Outcome> {
         let log_bytes = kept.log_len();
         let options = CheckpointOptions::new(mode)
             .busy(BusyHandler::timeout(PATIENCE).cancelled_by(self.cancel))
             .max_block(self.limits.max_block);
         let before = kept.log_length()?;
-        let report = match kept.database.checkpoint_with(options) {
+        let checkpoint = kept.open().and_then(|of| of.checkpoint_with(options));
+        let report = match checkpoint {
             Ok(report) => report,
             Err(wal::Error::Cancelled) => return Ok(Outcome::Done),
             Err(error) if error.is_busy() => return Ok(Outcome::Busy),
@@ -253,23 +257,39 @@ impl<'a> Keeper<'a> {
 }
 
 impl Kept {
-    fn open(path: &Path) -> anyhow::Result<Self> {
-        let database = open(path)?;
-        let metadata = fs::metadata(database.path())?;
-        let log = DatabaseFile::Log.path(database.path());
-        let watch = LogWatch::of(database.path()).ok();
+    /// The database at `path`, if it is there and has a log.
+    fn find(path: &Path) -> anyhow::Result<Self> {
+        let look = Look::without_recovery(path)?;
+        if let Content::Sqlite(header) = look.database_info.content
+            && !header.is_wal()
+            && look.log.is_none()
+        {
+            anyhow::bail!("it is in rollback mode, and has no log");
+        }
         Ok(Kept {
-            database,
-            id: (metadata.dev(), metadata.ino()),
-            log,
-            watch,
+            log: DatabaseFile::Log.path(&look.path),
+            watch: LogWatch::of(&look.path).ok(),
+            path: look.path,
+            database: None,
         })
     }
 
-    /// True if `path` leads to this database.
-    fn is_in_place(&self, path: &Path) -> bool {
-        let there = fs::metadata(path);
-        there.is_ok_and(|there| (there.dev(), there.ino()) == self.id)
+    /// Has the database open.
+    fn open(&mut self) -> wal::Result<&Database> {
+        let opened = match self.database.take() {
+            Some(database) => database,
+            None => open(&self.path, PATIENCE)?,
+        };
+        Ok(self.database.insert(opened))
+    }
+
+    /// Leaves the database to its applications. If there is none any more, it is left as the last
+    /// of them would have left it.
+    fn close(&mut self) -> anyhow::Result<()> {
+        match self.database.take() {
+            Some(database) => Ok(database.close()?),
+            None => Ok(()),
+        }
     }
 
     fn log_len(&self) -> u64 {
@@ -278,13 +298,17 @@ impl Kept {
 
     /// How long the log is; `None` if the index does not tell.
     fn log_length(&self) -> anyhow::Result<Option<LogLength>> {
-        let Some(shm) = observe(&DatabaseFile::Index.path(self.database.path()))? else {
+        let Some(shm) = observe(&DatabaseFile::Index.path(&self.path))? else {
             return Ok(None);
         };
-        let index = read_index(&shm)?;
-        let frame_len = FRAME_HEADER_LEN + self.database.page_size().len();
-        let len = |index| LogLength::of(&index, frame_len as u64, self.log_len());
-        Ok(index.map(len))
+        let Some(index) = read_index(&shm)? else {
+            return Ok(None);
+        };
+        let page_size = index.valid_header().and_then(|header| header.page_size());
+        Ok(page_size.map(|page_size| {
+            let frame_len = FRAME_HEADER_LEN + page_size.len();
+            LogLength::of(&index, frame_len as u64, self.log_len())
+        }))
     }
 
     /// Waits for a write to the log, for `time` at most, or until the command is asked to end.

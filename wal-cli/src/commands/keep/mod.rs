@@ -27,8 +27,8 @@ pub(crate) use report::KeepEvent;
 /// that it keeps writers waiting for `--max-block` at once at most. A reader that does not end
 /// keeps a log long, whatever is done; it is named.
 ///
-/// While it runs, the last application that closes the database leaves `-wal` and `-shm` in place.
-/// A database that is not there yet, or not in WAL mode yet, is waited for.
+/// It has the database open only while it makes a checkpoint. A database that is not there yet, or
+/// not in WAL mode yet, is waited for.
 #[derive(Args)]
 #[command(after_help = "Examples:
   walctl keep app.db

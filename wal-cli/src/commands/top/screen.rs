@@ -14,7 +14,7 @@ use wal_core::background;
 
 use super::state::{Action, State};
 use super::view;
-use crate::commands::open::open;
+use crate::commands::open::{PATIENCE as FOR_OWNER, open};
 use crate::interrupt::{self, Interrupt};
 use crate::output::units::counted;
 use crate::sampler::Sampler;
@@ -122,7 +122,7 @@ fn start_checkpoint(path: &Path, sender: &Sender<String>) -> anyhow::Result<()> 
 
 fn checkpoint(path: &Path) -> anyhow::Result<String> {
     let began = Instant::now();
-    let database = open(path)?;
+    let database = open(path, FOR_OWNER)?;
     let report = database.checkpoint_with(CheckpointOptions::new(CheckpointMode::Passive))?;
     database.close()?;
     let frames = counted(report.log_frames, "frame");
