@@ -219,3 +219,22 @@ fn wait_that_is_idle_uses_no_processor_time() {
     let woken = switches() - before;
     assert!(woken <= 3, "woken {woken} times in half a second");
 }
+
+#[test]
+fn commit_before_a_truncated_log_ends_a_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, stock) = live(folder.path());
+    let mut waiting = Following::start(&["wait"], &database);
+    waiting.until_asleep();
+    // It sees the database only after both.
+    let pid = nix::unistd::Pid::from_raw(waiting.child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    stock.execute("INSERT INTO t VALUES (2)", []).unwrap();
+    stock
+        .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+        .unwrap();
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+    let report = waiting.next();
+    assert_eq!(report["frame"], 0, "{report}");
+    assert_eq!(waiting.child.wait().unwrap().code(), Some(0));
+}

@@ -44,11 +44,22 @@ pub(super) struct State {
 
 impl State {
     /// True if something was committed between `before` and this. A restart of the log, a
-    /// checkpoint and a recovery are no commits.
+    /// checkpoint and a recovery are no commits, but a commit may have come before a restart.
     pub(super) fn is_commit_after(&self, before: Option<&State>) -> bool {
-        let is_same_log = before.is_some_and(|before| before.salts == self.salts);
-        let known = before.filter(|_| is_same_log).map_or(0, |of| of.max_frame);
-        self.max_frame > known
+        let Some(before) = before else {
+            return self.max_frame > 0;
+        };
+        if before.salts == self.salts {
+            return self.max_frame > before.max_frame;
+        }
+        self.max_frame > 0 || self.commits_since(before.change).is_some_and(|of| of > 0)
+    }
+
+    /// How many commits there were since the count of them was `change`; `None` if that is not
+    /// known, as after a recovery, which sets it to 0.
+    pub(super) fn commits_since(&self, change: Option<u32>) -> Option<u32> {
+        let commits = self.change?.wrapping_sub(change?);
+        (commits < u32::MAX / 2).then_some(commits)
     }
 }
 
@@ -170,8 +181,10 @@ impl Follower {
         };
         let state = read_index(&shm)?.as_ref().and_then(state_of);
         let is_new = |state: &State| {
-            let seen = self.seen.map(|seen| (seen.salts, seen.max_frame));
-            seen != Some((state.salts, state.max_frame))
+            let seen = self
+                .seen
+                .map(|seen| (seen.salts, seen.max_frame, seen.change));
+            seen != Some((state.salts, state.max_frame, state.change))
         };
         Ok(state.filter(is_new))
     }
@@ -210,5 +223,20 @@ mod tests {
         );
         assert!(state(1, 1).is_commit_after(None));
         assert!(!state(1, 0).is_commit_after(None));
+    }
+
+    #[test]
+    fn commit_before_a_restart_is_one_and_a_recovery_is_none() {
+        let state = |generation, max_frame, change| State {
+            salts: Salts([generation; 8]),
+            max_frame,
+            pages: 1,
+            change: Some(change),
+        };
+        let before = state(1, 7, 10);
+        assert!(state(2, 0, 11).is_commit_after(Some(&before)));
+        assert!(!state(2, 0, 10).is_commit_after(Some(&before)));
+        assert!(!state(2, 0, 0).is_commit_after(Some(&before)), "a recovery");
+        assert!(!state(1, 7, 0).is_commit_after(Some(&before)), "a recovery");
     }
 }

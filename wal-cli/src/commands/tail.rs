@@ -118,17 +118,17 @@ impl Reader {
             Ok(())
         })?;
         let commits = u32::try_from(read.len()).unwrap_or(u32::MAX);
-        let before = self.change;
-        let missed = before.zip(state.change).map(|(before, now)| {
-            let all = now.wrapping_sub(before);
-            all.checked_sub(commits)
-        });
-        // A count that goes back is one that begins again after a recovery.
-        let missed = missed.flatten().filter(|missed| *missed < u32::MAX / 2);
-        self.change = state.change;
+        let all = state.commits_since(self.change);
+        let missed = all.and_then(|all| all.checked_sub(commits));
         if is_restart {
             print(TailReport::restart(state, missed))?;
         }
+        // What was published and could not be read is reported with the next restart, which kept
+        // it from being read.
+        self.change = match (self.change, is_restart) {
+            (Some(before), false) if all.is_some() => Some(before.wrapping_add(commits)),
+            _ => state.change,
+        };
         read.into_iter().try_for_each(print)?;
         Ok(())
     }

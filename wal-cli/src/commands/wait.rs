@@ -17,8 +17,9 @@ use crate::output::{Output, Report, escape};
 
 /// Returns at the next commit of any process.
 ///
-/// It acquires no lock, writes nothing, and uses no processor time while it waits. A commit of stock
-/// SQLite is seen within a fraction of a millisecond, one of this library within 20 ms.
+/// It acquires no lock and writes nothing, and sleeps until the log is written. Where the database has
+/// a `-coord` file it looks every 20 ms, too: the Rust library `wal` may write the log through a
+/// mapping. A database in EXCLUSIVE locking mode has no index to look at.
 #[derive(Args)]
 #[command(after_help = "Examples:
   walctl wait app.db && ./rebuild-cache
